@@ -4,7 +4,6 @@
 #![expect(clippy::disallowed_methods, reason = "a build script gets its input by the environment")]
 
 use prost_types::{DescriptorProto, FileDescriptorProto};
-
 use protox::file::{File, FileResolver, GoogleFileResolver};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;

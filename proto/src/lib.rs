@@ -3,7 +3,7 @@
 //! This crate has no behaviour. The modules, in the order in which one meets them:
 //! - [`envoy`]: short names for Envoy's v3 API (crate `envoy-types`)
 //! - [`missing`]: messages that `envoy-types` lacks, with the source of each field number
-//! - `istio`: Istio's objects as written in YAML, one file per kind
+//! - [`istio`]: Istio's objects as written in YAML, one file per kind
 //! - [`type_url`]: type URL ↔ short name, one table
 //! - [`any`]: packing and unpacking `google.protobuf.Any`
 //! - [`json`]: protobuf's JSON mapping, for bootstrap files and dumps
@@ -14,18 +14,18 @@
 pub mod any;
 pub mod duration;
 pub mod envoy;
+pub mod istio;
 pub mod json;
 pub mod missing;
 pub mod type_url;
 pub mod wire;
 
 /// The certificate service, wire-compatible with `istio.v1.auth.IstioCertificateService`.
-#[expect(missing_docs, reason = "generated code")]
-#[expect(clippy::all, reason = "generated code")]
 #[allow(
     unreachable_pub,
     unused_qualifications,
     clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
     clippy::use_self,
     clippy::or_fun_call,
     reason = "generated code"
