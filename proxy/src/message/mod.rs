@@ -1,0 +1,31 @@
+//! One HTTP message, whatever protocol carried it: head and body.
+//!
+//! Knows bytes and names. Must never know a connection, a codec or a route.
+
+mod body;
+mod head;
+mod headers;
+mod known;
+
+pub use body::{Body, Frame, Source};
+pub use head::{RequestHead, ResponseHead, Version};
+pub use headers::{Headers, HeadersIter, Name};
+pub use known::Known;
+
+/// A request: head and body.
+#[derive(Debug)]
+pub struct Request {
+    /// Method, target, headers.
+    pub head: RequestHead,
+    /// What follows the head.
+    pub body: Body,
+}
+
+/// A response: head and body.
+#[derive(Debug)]
+pub struct Response {
+    /// Status and headers.
+    pub head: ResponseHead,
+    /// What follows the head.
+    pub body: Body,
+}

@@ -1,0 +1,446 @@
+//! Why a connection or stream ended: the guilty side, the response flag, the status, and whether a retry may help.
+//!
+//! This is the one map from an error to what peers, logs and metrics see (Envoy's "local replies", spec 4.1).
+
+use std::fmt;
+
+/// Who caused the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// The client of this proxy.
+    Downstream,
+    /// The server that this proxy talks to.
+    Upstream,
+    /// This proxy: a rule, a limit or a fault of its own.
+    Local,
+}
+
+/// Response flags of a stream, as Envoy prints them (`%RESPONSE_FLAGS%`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Flags(u32);
+
+/// Short and long name of each flag, in Envoy's order; the position is the bit.
+const FLAG_NAMES: &[(&str, &str)] = &[
+    ("LH", "FailedLocalHealthCheck"),
+    ("UH", "NoHealthyUpstream"),
+    ("UT", "UpstreamRequestTimeout"),
+    ("LR", "LocalReset"),
+    ("UR", "UpstreamRemoteReset"),
+    ("UF", "UpstreamConnectionFailure"),
+    ("UC", "UpstreamConnectionTermination"),
+    ("UO", "UpstreamOverflow"),
+    ("NR", "NoRouteFound"),
+    ("DI", "DelayInjected"),
+    ("FI", "FaultInjected"),
+    ("RL", "RateLimited"),
+    ("UAEX", "UnauthorizedExternalService"),
+    ("RLSE", "RateLimitServiceError"),
+    ("DC", "DownstreamConnectionTermination"),
+    ("URX", "UpstreamRetryLimitExceeded"),
+    ("SI", "StreamIdleTimeout"),
+    ("IH", "InvalidEnvoyRequestHeaders"),
+    ("DPE", "DownstreamProtocolError"),
+    ("UMSDR", "UpstreamMaxStreamDurationReached"),
+    ("NFCF", "NoFilterConfigFound"),
+    ("DT", "DurationTimeout"),
+    ("UPE", "UpstreamProtocolError"),
+    ("NC", "NoClusterFound"),
+    ("OM", "OverloadManagerTerminated"),
+    ("DF", "DnsResolutionFailed"),
+];
+
+impl Flags {
+    /// No flag.
+    pub const NONE: Self = Self(0);
+    /// No healthy upstream host.
+    pub const UH: Self = Self(1 << 1);
+    /// The upstream did not answer in time.
+    pub const UT: Self = Self(1 << 2);
+    /// Reset made here.
+    pub const LR: Self = Self(1 << 3);
+    /// Reset made by the upstream.
+    pub const UR: Self = Self(1 << 4);
+    /// The upstream could not be connected.
+    pub const UF: Self = Self(1 << 5);
+    /// The upstream closed the connection.
+    pub const UC: Self = Self(1 << 6);
+    /// A circuit breaker refused.
+    pub const UO: Self = Self(1 << 7);
+    /// No route, or no filter chain.
+    pub const NR: Self = Self(1 << 8);
+    /// A delay was injected.
+    pub const DI: Self = Self(1 << 9);
+    /// An abort was injected.
+    pub const FI: Self = Self(1 << 10);
+    /// Rate limited.
+    pub const RL: Self = Self(1 << 11);
+    /// Denied by, or failed at, the external authorization service.
+    pub const UAEX: Self = Self(1 << 12);
+    /// The client went away.
+    pub const DC: Self = Self(1 << 14);
+    /// Retries or connect attempts were used up.
+    pub const URX: Self = Self(1 << 15);
+    /// The stream was idle for too long.
+    pub const SI: Self = Self(1 << 16);
+    /// The client broke the protocol.
+    pub const DPE: Self = Self(1 << 18);
+    /// The stream reached its maximum duration.
+    pub const DT: Self = Self(1 << 21);
+    /// The upstream broke the protocol.
+    pub const UPE: Self = Self(1 << 22);
+    /// The route names a cluster that does not exist.
+    pub const NC: Self = Self(1 << 23);
+    /// Shed under overload.
+    pub const OM: Self = Self(1 << 24);
+    /// The upstream's name could not be resolved.
+    pub const DF: Self = Self(1 << 25);
+
+    /// Adds the flags of `other`.
+    pub fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether any flag of `other` is set.
+    pub fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether no flag is set.
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The flag of a short name (`UH`), for access-log filters.
+    pub fn from_short(name: &str) -> Option<Self> {
+        FLAG_NAMES.iter().position(|(short, _)| *short == name).map(|bit| Self(1 << bit))
+    }
+
+    /// Appends the short names, comma separated; `-` when there is none.
+    pub fn write_short(self, out: &mut Vec<u8>) {
+        self.write(out, |names| names.0);
+    }
+
+    /// Appends the long names, comma separated; `-` when there is none.
+    pub fn write_long(self, out: &mut Vec<u8>) {
+        self.write(out, |names| names.1);
+    }
+
+    fn write(self, out: &mut Vec<u8>, pick: impl Fn(&(&'static str, &'static str)) -> &'static str) {
+        if self.is_empty() {
+            return out.push(b'-');
+        }
+        let mut first = true;
+        for (bit, names) in FLAG_NAMES.iter().enumerate() {
+            if self.0 & (1 << bit) != 0 {
+                if !first {
+                    out.push(b',');
+                }
+                first = false;
+                out.extend_from_slice(pick(names).as_bytes());
+            }
+        }
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = Vec::with_capacity(8);
+        self.write_short(&mut out);
+        f.write_str(std::str::from_utf8(&out).unwrap_or("-"))
+    }
+}
+
+/// What happened. One variant per line of spec 4.1; the texts are Envoy's, byte for byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Nothing went wrong: the message ended as its sender meant it to.
+    Complete,
+    /// No endpoint that may be used (LR-1).
+    NoHealthyUpstream,
+    /// The upstream connection was refused or failed (LR-2).
+    ConnectFailure,
+    /// The upstream connection took too long (LR-4).
+    ConnectTimeout,
+    /// The route names an unknown cluster (LR-5).
+    UnknownCluster,
+    /// No virtual host or route matched (LR-6).
+    NoRoute,
+    /// The route's timeout passed (LR-7).
+    RouteTimeout,
+    /// The last try's own timeout passed (LR-8).
+    PerTryTimeout,
+    /// The upstream closed before or within its answer (LR-9).
+    UpstreamClosed,
+    /// The upstream reset the stream (HTTP/2).
+    UpstreamReset,
+    /// The upstream refused the stream unprocessed (HTTP/2 REFUSED_STREAM, GOAWAY).
+    UpstreamRefused,
+    /// The upstream sent what is no HTTP (LR-10).
+    UpstreamProtocol,
+    /// A circuit breaker refused (LR-12).
+    Overflow,
+    /// A rule of the fault filter (LR-14).
+    FaultAbort,
+    /// RBAC denied (LR-15).
+    RbacDenied,
+    /// A token was missing or bad (LR-16).
+    JwtDenied,
+    /// The external authorization service denied (LR-17).
+    ExtAuthzDenied,
+    /// The external authorization service failed (LR-17).
+    ExtAuthzError,
+    /// The local rate limit refused (LR-18).
+    LocalRateLimited,
+    /// The request's header block is over the limit (LR-21).
+    HeadersTooLarge,
+    /// The request breaks the protocol; the detail names how (LR-22).
+    Malformed,
+    /// HTTP/1.0 where it is not accepted (LR-23).
+    LowVersion,
+    /// No Host (LR-24).
+    MissingHost,
+    /// An upgrade that is not enabled (LR-25).
+    UpgradeFailed,
+    /// The client went away (LR-27).
+    DownstreamGone,
+    /// No byte moved for the stream's idle timeout, request complete (LR-28).
+    IdleTimeout,
+    /// The same while the request was still arriving (LR-28).
+    RequestIdleTimeout,
+    /// The request did not arrive in time (LR-28b).
+    RequestTimeout,
+    /// The headers did not arrive in time.
+    RequestHeaderTimeout,
+    /// The stream was open for longer than allowed (LR-28b).
+    MaxDuration,
+    /// The body is over the buffer limit (LR-28b).
+    PayloadTooLarge,
+    /// Shed under overload (LR-33).
+    Overloaded,
+    /// The upstream's name has no address.
+    DnsFailure,
+    /// The proxy is draining or its worker went away.
+    Shutdown,
+    /// A fault of this proxy: a panic in one stream, an invariant that did not hold.
+    Internal,
+}
+
+/// Why a connection or stream ended, small enough to travel in every `Result` of the data path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What happened.
+    pub reason: Reason,
+    /// What only this occurrence knows: an errno text, a policy name, the rule that was broken.
+    pub detail: Option<Box<str>>,
+}
+
+impl From<Reason> for Outcome {
+    fn from(reason: Reason) -> Self {
+        Self { reason, detail: None }
+    }
+}
+
+/// What a local reply looks like to an HTTP client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Face {
+    /// HTTP status; 0 where no answer is sent.
+    pub status: u16,
+    /// Response flags.
+    pub flags: Flags,
+    /// `%RESPONSE_CODE_DETAILS%` without the braces' content.
+    pub details: &'static str,
+    /// Response body.
+    pub body: &'static str,
+}
+
+const BEFORE_HEADERS: &str = "upstream connect error or disconnect/reset before headers. ";
+
+impl Reason {
+    /// What the client, the log and the metrics see of it.
+    pub fn face(self) -> Face {
+        let face = |status, flags, details, body| Face { status, flags, details, body };
+        match self {
+            Self::Complete => face(200, Flags::NONE, "via_upstream", ""),
+            Self::NoHealthyUpstream => face(503, Flags::UH, "no_healthy_upstream", "no healthy upstream"),
+            Self::ConnectFailure | Self::ConnectTimeout => face(503, Flags::UF, BEFORE_RESPONSE, ""),
+            Self::UnknownCluster => face(503, Flags::NC, "cluster_not_found", ""),
+            Self::NoRoute => face(404, Flags::NR, "route_not_found", ""),
+            Self::RouteTimeout => face(504, Flags::UT, "response_timeout", "upstream request timeout"),
+            Self::PerTryTimeout => face(504, Flags::UT, "upstream_per_try_timeout", "upstream request timeout"),
+            Self::UpstreamClosed => face(503, Flags::UC, BEFORE_RESPONSE, ""),
+            Self::UpstreamReset | Self::UpstreamRefused => face(503, Flags::UR, BEFORE_RESPONSE, ""),
+            Self::UpstreamProtocol => face(502, Flags::UPE, BEFORE_RESPONSE, ""),
+            Self::Overflow => face(503, Flags::UO, BEFORE_RESPONSE, ""),
+            Self::FaultAbort => face(503, Flags::FI, "fault_filter_abort", "fault filter abort"),
+            Self::RbacDenied => face(403, Flags::NONE, "rbac_access_denied_matched_policy", "RBAC: access denied"),
+            Self::JwtDenied => face(401, Flags::NONE, "jwt_authn_access_denied", ""),
+            Self::ExtAuthzDenied => face(403, Flags::UAEX, "ext_authz_denied", ""),
+            Self::ExtAuthzError => face(403, Flags::UAEX, "ext_authz_error", ""),
+            Self::LocalRateLimited => face(429, Flags::RL, "local_rate_limited", "local_rate_limited"),
+            Self::HeadersTooLarge => face(431, Flags::DPE, "http1.headers_too_large", ""),
+            Self::Malformed => face(400, Flags::DPE, "http1.codec_error", ""),
+            Self::LowVersion => face(426, Flags::DPE, "low_version", ""),
+            Self::MissingHost => face(400, Flags::NONE, "missing_host_header", ""),
+            Self::UpgradeFailed => face(403, Flags::NONE, "upgrade_failed", ""),
+            Self::DownstreamGone => face(0, Flags::DC, "downstream_remote_disconnect", ""),
+            Self::IdleTimeout => face(504, Flags::SI, "stream_idle_timeout", "stream timeout"),
+            Self::RequestIdleTimeout => face(408, Flags::SI, "stream_idle_timeout", "stream timeout"),
+            Self::RequestTimeout => face(408, Flags::NONE, "request_overall_timeout", "request timeout"),
+            Self::RequestHeaderTimeout => face(408, Flags::NONE, "request_header_timeout", "request header timeout"),
+            Self::MaxDuration => face(504, Flags::NONE, "max_duration_timeout", "downstream duration timeout"),
+            Self::PayloadTooLarge => face(413, Flags::NONE, "request_payload_too_large", "Payload Too Large"),
+            Self::Overloaded => face(503, Flags::OM, "overload", "envoy overloaded"),
+            Self::DnsFailure => face(503, Flags::DF, "dns_resolution_failure", ""),
+            Self::Shutdown => face(503, Flags::LR, "draining", "draining"),
+            Self::Internal => face(500, Flags::LR, "internal_error", "internal error"),
+        }
+    }
+
+    /// Envoy's text for a reset before the response headers; `None` where the reason is no reset.
+    pub fn reset_text(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ConnectFailure => "remote connection failure",
+            Self::ConnectTimeout => "connection timeout",
+            Self::UpstreamClosed => "connection termination",
+            Self::UpstreamReset => "remote reset",
+            Self::UpstreamRefused => "remote refused stream reset",
+            Self::UpstreamProtocol => "protocol error",
+            Self::Overflow => "overflow",
+            _ => return None,
+        })
+    }
+
+    /// Who caused it.
+    pub fn side(self) -> Side {
+        match self {
+            Self::DownstreamGone
+            | Self::HeadersTooLarge
+            | Self::Malformed
+            | Self::LowVersion
+            | Self::MissingHost
+            | Self::UpgradeFailed
+            | Self::RequestTimeout
+            | Self::RequestHeaderTimeout
+            | Self::RequestIdleTimeout
+            | Self::PayloadTooLarge => Side::Downstream,
+            Self::ConnectFailure
+            | Self::ConnectTimeout
+            | Self::RouteTimeout
+            | Self::PerTryTimeout
+            | Self::UpstreamClosed
+            | Self::UpstreamReset
+            | Self::UpstreamRefused
+            | Self::UpstreamProtocol
+            | Self::DnsFailure => Side::Upstream,
+            _ => Side::Local,
+        }
+    }
+}
+
+const BEFORE_RESPONSE: &str = "upstream_reset_before_response_started";
+
+impl Outcome {
+    /// An outcome with what only this occurrence knows.
+    pub fn with_detail(reason: Reason, detail: impl Into<Box<str>>) -> Self {
+        Self { reason, detail: Some(detail.into()) }
+    }
+
+    /// A request that breaks the protocol; `how` is the detail after Envoy's `http1.`/`http2.` prefix.
+    pub fn malformed(how: &'static str) -> Self {
+        Self::with_detail(Reason::Malformed, how)
+    }
+
+    /// `%RESPONSE_CODE_DETAILS%`, spaces replaced by underscores as Envoy does.
+    pub fn details(&self) -> String {
+        let text = match (self.reason, self.reason.reset_text(), &self.detail) {
+            (Reason::Malformed | Reason::HeadersTooLarge, _, Some(detail)) => detail.to_string(),
+            (_, Some(reset), Some(detail)) => format!("{BEFORE_RESPONSE}{{{reset}|{detail}}}"),
+            (_, Some(reset), None) => format!("{BEFORE_RESPONSE}{{{reset}}}"),
+            (Reason::RbacDenied, _, detail) => {
+                format!("rbac_access_denied_matched_policy[{}]", detail.as_deref().unwrap_or("none"))
+            }
+            (Reason::JwtDenied, _, Some(detail)) => format!("jwt_authn_access_denied{{{detail}}}"),
+            _ => self.reason.face().details.to_owned(),
+        };
+        text.replace(' ', "_")
+    }
+
+    /// The body of the local reply; `retried` when more than one try was made.
+    pub fn body(&self, retried: bool) -> String {
+        match (self.reason.reset_text(), retried) {
+            (Some(reset), false) => format!("{BEFORE_HEADERS}reset reason: {reset}"),
+            (Some(reset), true) => format!("{BEFORE_HEADERS}retried and the latest reset reason: {reset}"),
+            (None, _) => self.reason.face().body.to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.details())
+    }
+}
+
+impl std::error::Error for Outcome {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: LR-2, LR-3, LR-4, LR-9, LR-10, LR-12
+    #[test]
+    fn resets_read_as_envoy_writes_them() {
+        let refused = Outcome::with_detail(Reason::ConnectFailure, "delayed connect error: Connection refused");
+        assert_eq!(
+            refused.details(),
+            "upstream_reset_before_response_started{remote_connection_failure|delayed_connect_error:_Connection_refused}"
+        );
+        assert_eq!(
+            refused.body(false),
+            "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
+        );
+        assert_eq!(
+            refused.body(true),
+            "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: remote connection failure"
+        );
+        let face = |r: Reason| (r.face().status, r.face().flags, Outcome::from(r).details());
+        let reset = |s: &str| format!("upstream_reset_before_response_started{{{s}}}");
+        assert_eq!(face(Reason::ConnectTimeout), (503, Flags::UF, reset("connection_timeout")));
+        assert_eq!(face(Reason::UpstreamClosed), (503, Flags::UC, reset("connection_termination")));
+        assert_eq!(face(Reason::UpstreamProtocol), (502, Flags::UPE, reset("protocol_error")));
+        assert_eq!(face(Reason::Overflow), (503, Flags::UO, reset("overflow")));
+    }
+
+    // spec: LR-1, LR-5, LR-6, LR-7, LR-8, LR-15, LR-21, LR-24, LR-27
+    #[test]
+    fn replies_carry_envoys_status_flag_details_and_body() {
+        let rows = [
+            (Reason::NoHealthyUpstream, 503, "UH", "no_healthy_upstream", "no healthy upstream"),
+            (Reason::UnknownCluster, 503, "NC", "cluster_not_found", ""),
+            (Reason::NoRoute, 404, "NR", "route_not_found", ""),
+            (Reason::RouteTimeout, 504, "UT", "response_timeout", "upstream request timeout"),
+            (Reason::PerTryTimeout, 504, "UT", "upstream_per_try_timeout", "upstream request timeout"),
+            (Reason::RbacDenied, 403, "-", "rbac_access_denied_matched_policy[none]", "RBAC: access denied"),
+            (Reason::HeadersTooLarge, 431, "DPE", "http1.headers_too_large", ""),
+            (Reason::MissingHost, 400, "-", "missing_host_header", ""),
+            (Reason::DownstreamGone, 0, "DC", "downstream_remote_disconnect", ""),
+        ];
+        for (reason, status, flags, details, body) in rows {
+            let face = reason.face();
+            assert_eq!((face.status, face.flags.to_string().as_str()), (status, flags), "{reason:?}");
+            assert_eq!((Outcome::from(reason).details().as_str(), face.body), (details, body), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn flags_print_in_envoys_order() {
+        let mut flags = Flags::UF;
+        flags.insert(Flags::URX);
+        assert_eq!(flags.to_string(), "UF,URX");
+        assert_eq!(Flags::from_short("URX"), Some(Flags::URX));
+        assert_eq!(Flags::from_short("XX"), None);
+        let mut long = Vec::new();
+        flags.write_long(&mut long);
+        assert_eq!(long, b"UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
+    }
+}
