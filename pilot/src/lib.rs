@@ -1,1 +1,12 @@
-//! placeholder
+//! pilot: from objects to what every proxy is told.
+//!
+//! The tour, in the order in which a piece of configuration meets them:
+//! - [`source`]: objects out of YAML, with their last good version
+//! - [`registry`]: objects → services and endpoints
+//! - [`model`]: the immutable mesh; parsing an object into its model type is its validation
+//! - [`translate`]: one input struct → one Envoy resource; the struct is the cache key
+//! - [`delivery`]: what a change affects, and who must be told
+//! - [`ads`]: the xDS protocol, delta and state of the world
+//! - [`args`], [`server`]: flags, and the wiring of the parts
+
+pub mod source;

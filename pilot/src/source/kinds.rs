@@ -1,0 +1,148 @@
+//! The table of kinds: a new kind is one line here and its decoder.
+
+use super::object::{Kind, Spec};
+use super::problem::Class;
+use super::yaml::{Fault, Node};
+use serde::Deserialize;
+
+/// How a kind is decoded from its document.
+type Decode = fn(&Node) -> Result<Spec, Fault>;
+
+/// One line of the table.
+pub struct Row {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// Versions with the same schema (GEN-1).
+    pub versions: &'static [&'static str],
+    /// Name in YAML.
+    pub name: &'static str,
+    /// The kind.
+    pub kind: Kind,
+    /// Whether its objects live in a namespace.
+    pub namespaced: bool,
+    decode: Decode,
+}
+
+const NETWORKING: &[&str] = &["v1", "v1beta1", "v1alpha3"];
+const SECURITY: &[&str] = &["v1", "v1beta1"];
+
+/// Every kind that is watched.
+pub const TABLE: &[Row] = &[
+    core_row("", "Namespace", Kind::Namespace, false, |_| Ok(Spec::Namespace)),
+    core_row("", "Node", Kind::Node, false, |_| Ok(Spec::Node)),
+    core_row("", "Service", Kind::Service, true, |node| Ok(Spec::Service(spec(node)?))),
+    core_row("discovery.k8s.io", "EndpointSlice", Kind::EndpointSlice, true, |node| {
+        Ok(Spec::EndpointSlice(Box::new(node.decode()?)))
+    }),
+    core_row("", "Pod", Kind::Pod, true, |node| Ok(Spec::Pod(spec(node)?, status(node)?))),
+    istio_row(NETWORKING, "WorkloadEntry", Kind::WorkloadEntry, |node| Ok(Spec::WorkloadEntry(spec(node)?))),
+    istio_row(NETWORKING, "ServiceEntry", Kind::ServiceEntry, |node| Ok(Spec::ServiceEntry(spec(node)?))),
+    istio_row(NETWORKING, "VirtualService", Kind::VirtualService, |node| Ok(Spec::VirtualService(spec(node)?))),
+    istio_row(NETWORKING, "DestinationRule", Kind::DestinationRule, |node| Ok(Spec::DestinationRule(spec(node)?))),
+    istio_row(NETWORKING, "Gateway", Kind::Gateway, |node| Ok(Spec::Gateway(spec(node)?))),
+    istio_row(NETWORKING, "Sidecar", Kind::Sidecar, |node| Ok(Spec::Sidecar(spec(node)?))),
+    istio_row(SECURITY, "PeerAuthentication", Kind::PeerAuthentication, |node| {
+        Ok(Spec::PeerAuthentication(spec(node)?))
+    }),
+    istio_row(SECURITY, "AuthorizationPolicy", Kind::AuthorizationPolicy, |node| {
+        Ok(Spec::AuthorizationPolicy(spec(node)?))
+    }),
+];
+
+/// Kinds of the mesh that come later: refused, for to ignore them would change what the user asked for.
+const LATER: &[(&str, &str)] = &[
+    ("networking.istio.io", "EnvoyFilter"),
+    ("networking.istio.io", "WorkloadGroup"),
+    ("networking.istio.io", "ProxyConfig"),
+    ("security.istio.io", "RequestAuthentication"),
+    ("telemetry.istio.io", "Telemetry"),
+    ("extensions.istio.io", "WasmPlugin"),
+    ("extensions.istio.io", "TrafficExtension"),
+    ("gateway.networking.k8s.io", ""),
+    ("networking.k8s.io", "Ingress"),
+];
+
+const fn core_row(group: &'static str, name: &'static str, kind: Kind, namespaced: bool, decode: Decode) -> Row {
+    Row { group, versions: &["v1"], name, kind, namespaced, decode }
+}
+
+const fn istio_row(versions: &'static [&'static str], name: &'static str, kind: Kind, decode: Decode) -> Row {
+    let group = if versions.len() == NETWORKING.len() { "networking.istio.io" } else { "security.istio.io" };
+    Row { group, versions, name, kind, namespaced: true, decode }
+}
+
+/// What the table says about a kind.
+pub enum Found {
+    /// It is watched.
+    Watched(&'static Row),
+    /// The mesh has no use for it.
+    Unused,
+    /// It is Istio's and comes later.
+    Later,
+    /// The group and kind are known, the version is not.
+    WrongVersion(&'static Row),
+}
+
+/// Looks up `apiVersion` and `kind`.
+pub fn find(api_version: &str, kind: &str) -> Found {
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    if let Some(row) = TABLE.iter().find(|row| row.group == group && row.name == kind) {
+        return if row.versions.contains(&version) { Found::Watched(row) } else { Found::WrongVersion(row) };
+    }
+    if LATER.iter().any(|(g, k)| *g == group && (k.is_empty() || *k == kind)) { Found::Later } else { Found::Unused }
+}
+
+impl Row {
+    /// Decodes the content of an object.
+    ///
+    /// # Errors
+    /// A [`Fault`] with field and line.
+    pub fn decode(&self, node: &Node) -> Result<Spec, Fault> {
+        (self.decode)(node)
+    }
+}
+
+#[derive(Deserialize)]
+struct WithSpec<T> {
+    #[serde(default = "Option::default")]
+    spec: Option<T>,
+}
+
+#[derive(Deserialize)]
+struct WithStatus<T> {
+    #[serde(default = "Option::default")]
+    status: Option<T>,
+}
+
+fn spec<T: for<'de> Deserialize<'de> + Default>(node: &Node) -> Result<Box<T>, Fault> {
+    node.decode::<WithSpec<T>>().map(|with| Box::new(with.spec.unwrap_or_default()))
+}
+
+fn status<T: for<'de> Deserialize<'de> + Default>(node: &Node) -> Result<Box<T>, Fault> {
+    node.decode::<WithStatus<T>>().map(|with| Box::new(with.status.unwrap_or_default()))
+}
+
+/// The fault of a kind that comes later.
+pub fn later(kind: &str, line: u32) -> Fault {
+    Fault::new(Class::Semantic, line, format!("{}: kind {kind}", proto::istio::NOT_SUPPORTED_YET))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: GEN-1
+    #[test]
+    fn every_version_of_a_group_is_the_same_kind() {
+        for version in ["v1", "v1beta1", "v1alpha3"] {
+            assert!(matches!(find(&format!("networking.istio.io/{version}"), "VirtualService"), Found::Watched(_)));
+        }
+        for version in ["v1", "v1beta1"] {
+            assert!(matches!(find(&format!("security.istio.io/{version}"), "PeerAuthentication"), Found::Watched(_)));
+        }
+        assert!(matches!(find("security.istio.io/v1alpha3", "PeerAuthentication"), Found::WrongVersion(_)));
+        assert!(matches!(find("apps/v1", "Deployment"), Found::Unused));
+        assert!(matches!(find("telemetry.istio.io/v1", "Telemetry"), Found::Later));
+        assert!(matches!(find("v1", "Service"), Found::Watched(_)));
+    }
+}

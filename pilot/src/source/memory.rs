@@ -1,0 +1,167 @@
+//! Objects out of a text: the decoder that every source of YAML shares, and the source of tests.
+
+use super::kinds::{self, Found};
+use super::object::{Key, Object, Origin};
+use super::problem::{Class, Problem};
+use super::yaml::{Fault, Node, Value};
+use proto::istio::meta::ObjectMeta;
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// What a text holds.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// The good objects, in order of writing.
+    pub objects: Vec<Arc<Object>>,
+    /// Keys of objects that are there and broken: their last good version stays.
+    pub broken: Vec<Key>,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// Kinds that were passed over.
+    pub unused: Vec<String>,
+    /// Some document could not be read so far that its object is known: nothing of this text may be deleted.
+    pub unreadable: bool,
+}
+
+/// Parses a text of one or more documents, `kind: List` among them.
+pub fn parse(text: &str, file: Option<&Arc<str>>) -> Parsed {
+    let mut parsed = Parsed::default();
+    for (first_line, document) in documents(text) {
+        match Node::parse(document, first_line) {
+            Ok(node) => add(&mut parsed, node, file),
+            Err(fault) => {
+                parsed.unreadable = true;
+                parsed.problems.push(problem(&fault, None, file));
+            }
+        }
+    }
+    parsed
+}
+
+/// The documents of a text with the line on which each begins.
+fn documents(text: &str) -> Vec<(u32, &str)> {
+    let mut out = Vec::new();
+    let (mut start, mut start_line, mut offset) = (0, 1, 0);
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let line_number = u32::try_from(index).unwrap_or(u32::MAX - 1) + 1;
+        let end = offset + line.len();
+        if line.trim_end() == "---" || line.starts_with("--- ") {
+            out.push((start_line, text.get(start..offset).unwrap_or("")));
+            (start, start_line) = (end, line_number + 1);
+        }
+        offset = end;
+    }
+    out.push((start_line, text.get(start..).unwrap_or("")));
+    out.retain(|(_, document)| {
+        document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    });
+    out
+}
+
+fn add(parsed: &mut Parsed, node: Node, file: Option<&Arc<str>>) {
+    if node.value == Value::Null {
+        return;
+    }
+    let kind = node.field("kind").and_then(Node::text).unwrap_or_default().to_owned();
+    if kind == "List" {
+        if let Value::Map(entries) = node.value {
+            let items = entries.into_iter().find(|(key, _)| key == "items").map(|(_, items)| items.value);
+            if let Some(Value::List(items)) = items {
+                items.into_iter().for_each(|item| add(parsed, item, file));
+            }
+        }
+        return;
+    }
+    let api_version = node.field("apiVersion").and_then(Node::text).unwrap_or_default();
+    if kind.is_empty() || api_version.is_empty() {
+        parsed.unreadable = true;
+        let fault = Fault::new(Class::Syntax, node.line, "no object: apiVersion and kind are needed");
+        parsed.problems.push(problem(&fault, None, file));
+        return;
+    }
+    let row = match kinds::find(api_version, &kind) {
+        Found::Watched(row) => row,
+        Found::Unused => return parsed.unused.push(kind),
+        Found::Later => return parsed.problems.push(problem(&kinds::later(&kind, node.line), None, file)),
+        Found::WrongVersion(row) => {
+            let message = format!("{kind} has the versions {}, not {api_version}", row.versions.join(", "));
+            let fault = Fault::new(Class::Semantic, node.line, message);
+            return parsed.problems.push(problem(&fault, None, file));
+        }
+    };
+    match metadata(&node) {
+        Ok(mut meta) => {
+            if row.namespaced && meta.namespace.is_empty() {
+                meta.namespace = "default".to_owned();
+            }
+            let namespace = if row.namespaced { meta.namespace.as_str() } else { "" };
+            let key = Key { kind: row.kind, namespace: namespace.into(), name: meta.name.as_str().into() };
+            match row.decode(&node) {
+                Ok(spec) => {
+                    let origin = file.map(|file| Origin { file: file.clone(), document: Arc::new(node) });
+                    parsed.objects.push(Arc::new(Object { key, meta, spec, origin }));
+                }
+                Err(fault) => {
+                    parsed.problems.push(problem(&fault, Some(&key), file));
+                    parsed.broken.push(key);
+                }
+            }
+        }
+        Err(fault) => {
+            parsed.unreadable = true;
+            parsed.problems.push(problem(&fault, None, file));
+        }
+    }
+}
+
+fn metadata(node: &Node) -> Result<ObjectMeta, Fault> {
+    #[derive(Deserialize)]
+    struct WithMeta {
+        #[serde(default)]
+        metadata: ObjectMeta,
+    }
+    let meta = node.decode::<WithMeta>()?.metadata;
+    if meta.name.is_empty() {
+        return Err(Fault::new(Class::Syntax, node.line, "metadata.name is missing"));
+    }
+    Ok(meta)
+}
+
+fn problem(fault: &Fault, object: Option<&Key>, file: Option<&Arc<str>>) -> Problem {
+    let field = fault.field();
+    let message = if fault.message == proto::istio::NOT_SUPPORTED_YET {
+        format!("{}: {field}", proto::istio::NOT_SUPPORTED_YET)
+    } else {
+        fault.message.clone()
+    };
+    Problem { class: fault.class, object: object.cloned(), file: file.cloned(), line: Some(fault.line), field, message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Kind;
+
+    const TWO: &str = "# comment\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n  spec: {ports: [{port: 80, name: http}]}\n- {apiVersion: apps/v1, kind: Deployment, metadata: {name: d}}\n---\napiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: n}\nspec:\n  hosts: [a]\n  http:\n  - retires: {}\n";
+
+    // spec: PI-9
+    #[test]
+    fn reads_documents_and_lists_and_passes_over_what_it_has_no_use_for() {
+        let parsed = parse(TWO, None);
+        assert_eq!(parsed.objects.len(), 1);
+        assert_eq!(parsed.objects[0].key, Key { kind: Kind::Service, namespace: "default".into(), name: "a".into() });
+        assert_eq!(parsed.unused, ["Deployment"]);
+        assert_eq!(parsed.problems.len(), 1);
+        assert_eq!((parsed.problems[0].line, parsed.problems[0].field.as_str()), (Some(18), "spec.http[0].retires"));
+        assert_eq!(parsed.broken.len(), 1);
+        assert!(!parsed.unreadable);
+    }
+
+    #[test]
+    fn one_unreadable_document_does_not_hide_the_others() {
+        let parsed = parse("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\nkind: [\n", None);
+        assert_eq!(parsed.objects.len(), 1);
+        assert!(parsed.unreadable);
+        assert_eq!(parsed.problems[0].class, Class::Syntax);
+    }
+}

@@ -1,0 +1,31 @@
+//! Where objects come from: a directory of YAML or memory; a Kubernetes API later.
+//!
+//! What this part knows: kinds, how an object is decoded, which object is the last good one, which line of
+//! which file is wrong. What it must never know: what an object means for a proxy.
+
+pub mod file;
+pub mod kinds;
+pub mod memory;
+pub mod object;
+pub mod problem;
+pub mod store;
+pub mod yaml;
+
+pub use object::{Key, Kind, Object, Spec};
+pub use problem::{Class, Problem};
+pub use store::Store;
+
+use std::sync::Arc;
+
+/// What a source reports.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// An object is new or has changed.
+    Upsert(Arc<Object>),
+    /// An object is gone.
+    Delete(Key),
+    /// Everything that existed at the start has been reported.
+    Synced,
+    /// The problems of the source as a whole, replacing those reported before.
+    Problems(Arc<[Problem]>),
+}
