@@ -3,7 +3,11 @@
 //! The modules in the order in which a connection meets them, from the process down to the bytes; a folder imports
 //! only what stands below it (kept by `e2e/tests/architecture.rs`):
 
-pub mod message;
+pub mod codec;
 
+pub mod message;
+pub mod net;
+
+pub mod bootstrap;
 pub mod env;
 pub mod outcome;
