@@ -1,0 +1,14 @@
+//! HTTP/1: a strict scanner and plain writers (RFC 9110, RFC 9112).
+//!
+//! Strictness is a feature: whatever RFC 9112 forbids with a MUST is refused, because a proxy and a server that read
+//! one request differently are a smuggling hole.
+
+mod framing;
+mod scan;
+mod write;
+
+pub use framing::{BodyReader, Decoded, Framing};
+pub use scan::{HeadLimits, RequestMeta, ResponseMeta, scan_request, scan_response};
+pub(crate) use scan::{is_target, is_token, is_value, valid_authority};
+pub(crate) use write::decimal;
+pub use write::{Announce, chunk_head, write_request, write_response, write_trailers};

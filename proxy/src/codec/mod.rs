@@ -1,0 +1,5 @@
+//! Bytes ↔ messages. Sans-IO: every codec here is fed bytes and asked for bytes.
+//!
+//! Knows HTTP's framing and nothing of sockets, routes or clusters.
+
+pub mod h1;

@@ -1,0 +1,81 @@
+//! What is known of the two ends of a downstream connection once it is accepted.
+
+use std::net::SocketAddr;
+
+/// Addresses and identities of one downstream connection; fixed for its life.
+#[derive(Debug, Clone)]
+pub struct PeerFacts {
+    /// Number of the connection within this process.
+    pub id: u64,
+    /// Address of the socket's other end.
+    pub direct_remote: SocketAddr,
+    /// The client's address: the socket's other end, or what PROXY protocol says.
+    pub remote: SocketAddr,
+    /// The address that the client dialled: the original destination where traffic was redirected, else the socket's own.
+    pub local: SocketAddr,
+    /// Server name of the TLS hello; empty if none.
+    pub sni: Box<str>,
+    /// ALPN that was negotiated; empty if none.
+    pub alpn: Box<[u8]>,
+    /// TLS facts where this proxy terminated TLS.
+    pub tls: Option<TlsFacts>,
+    /// Name of the filter chain that took the connection.
+    pub filter_chain: Box<str>,
+}
+
+impl PeerFacts {
+    /// Facts of a plaintext connection.
+    pub fn plain(id: u64, remote: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            id,
+            direct_remote: remote,
+            remote,
+            local,
+            sni: "".into(),
+            alpn: Box::default(),
+            tls: None,
+            filter_chain: "".into(),
+        }
+    }
+
+    /// First URI SAN of the client's certificate: the peer's SPIFFE id (spec MT-9).
+    pub fn peer_id(&self) -> Option<&str> {
+        self.tls.as_ref().and_then(|tls| tls.peer.as_ref()).and_then(|cert| cert.uri_sans.first()).map(|san| &**san)
+    }
+}
+
+/// Facts of a TLS session that this proxy is an end of.
+#[derive(Debug, Clone, Default)]
+pub struct TlsFacts {
+    /// `TLSv1.3` and the like, as Envoy prints it.
+    pub version: &'static str,
+    /// Cipher suite as OpenSSL names it.
+    pub cipher: Box<str>,
+    /// The peer's certificate, verified; none where the peer sent none.
+    pub peer: Option<CertFacts>,
+    /// This proxy's certificate.
+    pub local: Option<CertFacts>,
+}
+
+/// What policies, headers and logs need of a certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CertFacts {
+    /// URI SANs in order.
+    pub uri_sans: Vec<Box<str>>,
+    /// DNS SANs in order.
+    pub dns_sans: Vec<Box<str>>,
+    /// Subject, RFC 2253 form.
+    pub subject: Box<str>,
+    /// Issuer, RFC 2253 form.
+    pub issuer: Box<str>,
+    /// Serial number in lower-case hex.
+    pub serial: Box<str>,
+    /// SHA-256 of the DER in lower-case hex.
+    pub sha256: Box<str>,
+    /// Start of validity, seconds since 1970.
+    pub not_before: i64,
+    /// End of validity, seconds since 1970.
+    pub not_after: i64,
+    /// The certificate itself, DER.
+    pub der: Box<[u8]>,
+}

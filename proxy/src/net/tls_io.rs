@@ -1,0 +1,265 @@
+//! TLS over a TCP socket: rustls for the records, this file for moving bytes.
+
+use super::io::{Liveness, peek, with_scratch};
+use bytes::BytesMut;
+use rustls::{ClientConnection, ServerConnection};
+use std::io::{self, IoSlice, Read, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio_util::io::poll_read_buf;
+
+/// One side of a TLS session.
+pub enum Session {
+    /// This proxy dialled.
+    Client(ClientConnection),
+    /// This proxy accepted.
+    Server(ServerConnection),
+}
+
+impl std::ops::Deref for Session {
+    type Target = rustls::CommonState;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::Client(conn) => conn,
+            Self::Server(conn) => conn,
+        }
+    }
+}
+
+impl Session {
+    fn feed(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let (read, processed) = match self {
+                Self::Client(conn) => (conn.read_tls(&mut bytes), conn.process_new_packets()),
+                Self::Server(conn) => (conn.read_tls(&mut bytes), conn.process_new_packets()),
+            };
+            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if read? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_write(&self) -> bool {
+        rustls::CommonState::wants_write(self)
+    }
+
+    fn is_handshaking(&self) -> bool {
+        rustls::CommonState::is_handshaking(self)
+    }
+
+    fn read_plain(&mut self, into: &mut BytesMut) -> io::Result<usize> {
+        let mut total = 0;
+        loop {
+            let mut chunk = [0_u8; 4096];
+            let read = match self {
+                Self::Client(conn) => conn.reader().read(&mut chunk),
+                Self::Server(conn) => conn.reader().read(&mut chunk),
+            };
+            match read {
+                Ok(0) => return Ok(total),
+                Ok(n) => {
+                    into.extend_from_slice(chunk.get(..n).unwrap_or_default());
+                    total += n;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return if total > 0 { Ok(total) } else { Err(error) };
+                }
+                // The peer closed without close_notify: TLS cannot tell a truncation from an end.
+                Err(error) => return if total > 0 { Ok(total) } else { Err(error) },
+            }
+        }
+    }
+
+    fn write_plain(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Client(conn) => conn.writer().write_vectored(bufs),
+            Self::Server(conn) => conn.writer().write_vectored(bufs),
+        }
+    }
+
+    fn write_records(&mut self, to: &mut dyn Write) -> io::Result<usize> {
+        match self {
+            Self::Client(conn) => conn.write_tls(to),
+            Self::Server(conn) => conn.write_tls(to),
+        }
+    }
+}
+
+/// A TLS session and its socket.
+pub struct TlsIo {
+    tcp: TcpStream,
+    session: Session,
+    /// Ciphertext that an inspector read before the session existed.
+    prefix: BytesMut,
+    ended: bool,
+}
+
+impl TlsIo {
+    /// A session over `tcp`; `prefix` is what was read from it already. Drive [`Self::poll_handshake`] first.
+    pub fn new(tcp: TcpStream, session: Session, prefix: BytesMut) -> Self {
+        Self { tcp, session, prefix, ended: false }
+    }
+
+    /// The session, for ALPN, SNI and certificates.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The socket beneath.
+    pub fn socket(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    /// Ready when both sides have finished the handshake. Errors are rustls's, inside an [`io::Error`].
+    pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.session.is_handshaking() {
+            if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+                return Poll::Ready(Err(error));
+            }
+            if !self.session.is_handshaking() {
+                break;
+            }
+            match ready!(self.poll_feed(cx)) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Ok(_) => {}
+                Err(error) => {
+                    // The alert that says why goes out as far as the socket takes it.
+                    return match self.poll_flush(cx) {
+                        Poll::Ready(_) | Poll::Pending => Poll::Ready(Err(error)),
+                    };
+                }
+            }
+        }
+        self.poll_flush(cx)
+    }
+
+    /// Reads ciphertext into the session. 0 is the end.
+    fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.prefix.is_empty() {
+            let prefix = std::mem::take(&mut self.prefix);
+            return Poll::Ready(self.session.feed(&prefix).map(|()| prefix.len()));
+        }
+        let (tcp, session) = (&mut self.tcp, &mut self.session);
+        with_scratch(|scratch| {
+            let n = ready!(poll_read_buf(Pin::new(tcp), cx, scratch))?;
+            session.feed(scratch)?;
+            Poll::Ready(Ok(n))
+        })
+    }
+
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        loop {
+            match self.session.read_plain(into) {
+                Ok(n) => return Poll::Ready(Ok(n)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            if self.ended {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            if ready!(self.poll_feed(cx))? == 0 {
+                self.ended = true;
+            }
+            if self.session.wants_write() && self.poll_flush(cx)?.is_pending() {
+                // A key update or ticket answer waits for the socket; reading goes on.
+            }
+        }
+    }
+
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        // Records of an earlier turn go first; while they wait nothing more is taken (backpressure).
+        ready!(self.poll_flush(cx))?;
+        let taken = self.session.write_plain(bufs)?;
+        if self.poll_flush(cx)?.is_pending() {
+            // What was taken is the session's now; poll_flush carries it on.
+        }
+        Poll::Ready(Ok(taken))
+    }
+
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.session.wants_write() {
+            let mut to = ToSocket { tcp: &mut self.tcp, cx };
+            match self.session.write_records(&mut to) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.session {
+            Session::Client(conn) => conn.send_close_notify(),
+            Session::Server(conn) => conn.send_close_notify(),
+        }
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+
+    pub(super) fn liveness(&mut self) -> Liveness {
+        let mut chunk = [0_u8; 4096];
+        loop {
+            match self.tcp.try_read(&mut chunk) {
+                Ok(0) => return Liveness::Fin,
+                Ok(n) => {
+                    if self.session.feed(chunk.get(..n).unwrap_or_default()).is_err() {
+                        return Liveness::Rst;
+                    }
+                }
+                // The cached readiness may be old: only the socket itself knows.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => match peek(&self.tcp) {
+                    Liveness::Bytes => return Liveness::Bytes,
+                    other => {
+                        let mut plain = BytesMut::new();
+                        return match self.session.read_plain(&mut plain) {
+                            Ok(0) => Liveness::Fin,
+                            Ok(_) => Liveness::Bytes,
+                            Err(error) if error.kind() == io::ErrorKind::WouldBlock => other,
+                            Err(_) => Liveness::Fin,
+                        };
+                    }
+                },
+                Err(_) => return Liveness::Rst,
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for TlsIo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsIo").field("handshaking", &self.session.is_handshaking()).finish_non_exhaustive()
+    }
+}
+
+/// Lets rustls write straight to the socket.
+struct ToSocket<'a, 'b> {
+    tcp: &'a mut TcpStream,
+    cx: &'a mut Context<'b>,
+}
+
+impl Write for ToSocket<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        blocking(Pin::new(&mut *self.tcp).poll_write(self.cx, buf))
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        blocking(Pin::new(&mut *self.tcp).poll_write_vectored(self.cx, bufs))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn blocking(polled: Poll<io::Result<usize>>) -> io::Result<usize> {
+    match polled {
+        Poll::Ready(result) => result,
+        Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
