@@ -69,12 +69,26 @@ pub struct PeerVerifier {
     bundle: Arc<TrustBundle>,
     accept: SanMatch,
     role: Role,
+    presence: Presence,
     algorithms: WebPkiSupportedAlgorithms,
+}
+
+/// Whether a client must show a certificate at all. One that is shown is always checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    Required,
+    Optional,
 }
 
 /// A verifier for certificates of clients; a client without one is refused.
 pub fn client_verifier(bundle: Arc<TrustBundle>, accept: SanMatch) -> Arc<dyn ClientCertVerifier> {
     Arc::new(PeerVerifier::new(bundle, accept, Role::Client))
+}
+
+/// A verifier for servers that also take clients without a certificate, such as a CA; a certificate that is shown is
+/// checked all the same.
+pub fn optional_client_verifier(bundle: Arc<TrustBundle>, accept: SanMatch) -> Arc<dyn ClientCertVerifier> {
+    Arc::new(PeerVerifier { presence: Presence::Optional, ..PeerVerifier::new(bundle, accept, Role::Client) })
 }
 
 /// A verifier for certificates of servers; the server name of the connection is not looked at.
@@ -85,7 +99,8 @@ pub fn server_verifier(bundle: Arc<TrustBundle>, accept: SanMatch) -> Arc<dyn Se
 impl PeerVerifier {
     /// A verifier for peers on the given side.
     pub fn new(bundle: Arc<TrustBundle>, accept: SanMatch, role: Role) -> Self {
-        Self { bundle, accept, role, algorithms: provider().signature_verification_algorithms }
+        let algorithms = provider().signature_verification_algorithms;
+        Self { bundle, accept, role, presence: Presence::Required, algorithms }
     }
 
     /// Checks a chain at a time; also for chains of resumed sessions.
@@ -175,6 +190,10 @@ fn as_rustls(error: VerifyError) -> Error {
 }
 
 impl ClientCertVerifier for PeerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.presence == Presence::Required
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[] // Envoy sends hints, but a mesh client has one certificate; without hints the roots stay private
     }

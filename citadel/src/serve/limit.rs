@@ -1,0 +1,72 @@
+//! How many certificates one identity gets: a token bucket each, so that one broken workload cannot starve the others.
+
+use identity::spiffe::SpiffeId;
+use std::collections::HashMap;
+use std::time::SystemTime;
+use tokio::sync::Mutex;
+
+/// Most identities that are remembered; beyond it those with a full bucket are forgotten.
+const MAX_IDENTITIES: usize = 20_000;
+/// Certificates at once, as a multiple of those per second: replicas of one account start together.
+const BURST: f64 = 10.0;
+
+/// Buckets by identity.
+#[derive(Debug)]
+pub struct IdentityLimits {
+    per_second: f64,
+    buckets: Mutex<HashMap<SpiffeId, Bucket>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens: f64,
+    updated: SystemTime,
+}
+
+impl IdentityLimits {
+    /// `per_second` certificates per identity in the long run.
+    pub fn new(per_second: u32) -> Self {
+        Self { per_second: f64::from(per_second), buckets: Mutex::new(HashMap::new()) }
+    }
+
+    /// Takes one token of the caller; false when it has none left.
+    pub fn admit(&self, caller: &SpiffeId, now: SystemTime) -> bool {
+        let Ok(mut buckets) = self.buckets.try_lock() else {
+            return true; // two requests at the very same moment: the bucket of this one is charged next time
+        };
+        let full = self.per_second * BURST;
+        if buckets.len() >= MAX_IDENTITIES {
+            buckets.retain(|_, bucket| self.filled(*bucket, now) < full);
+        }
+        let bucket = buckets.entry(caller.clone()).or_insert(Bucket { tokens: full, updated: now });
+        bucket.tokens = self.filled(*bucket, now);
+        bucket.updated = now;
+        if bucket.tokens < 1.0 {
+            return false;
+        }
+        bucket.tokens -= 1.0;
+        true
+    }
+
+    fn filled(&self, bucket: Bucket, now: SystemTime) -> f64 {
+        let passed = now.duration_since(bucket.updated).unwrap_or_default().as_secs_f64();
+        (bucket.tokens + passed * self.per_second).min(self.per_second * BURST)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn one_identity_cannot_use_up_the_share_of_another() {
+        let limits = IdentityLimits::new(2);
+        let (greedy, quiet) = (SpiffeId::parse("spiffe://a/b").unwrap(), SpiffeId::parse("spiffe://a/c").unwrap());
+        let now = SystemTime::now();
+        assert_eq!((0..100).filter(|_| limits.admit(&greedy, now)).count(), 20);
+        assert!(limits.admit(&quiet, now));
+        let later = now + Duration::from_secs(1);
+        assert_eq!((0..100).filter(|_| limits.admit(&greedy, later)).count(), 2);
+    }
+}

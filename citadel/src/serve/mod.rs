@@ -1,0 +1,207 @@
+//! The certificate service and the process around it: flags, TLS, start and stop (spec CA-1, CA-17).
+//!
+//! It knows the wire. It must never decide who a caller is or what may be signed.
+
+pub mod csr;
+pub mod limit;
+pub mod tls;
+
+use crate::authenticate::mtls::ClientCertificates;
+use crate::authenticate::token::BearerTokens;
+use crate::authenticate::{Authenticators, mtls};
+use crate::bundle;
+use crate::ca::keystore::Keystore;
+use crate::ca::policy::{DEFAULT_TTL, MAX_TTL, Policy};
+use crate::ca::root::Authority;
+use crate::ca::rotate;
+use crate::watch_files;
+use anyhow::Context;
+use identity::jwks::KeySet;
+use identity::spiffe::{SpiffeId, TrustDomain};
+use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// `citadel serve`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ServeArgs {
+    /// Address of the certificate service.
+    #[arg(long, default_value = "127.0.0.1:8060")]
+    pub listen: SocketAddr,
+    /// Directory with ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem; a root is made where it holds none.
+    #[arg(long)]
+    pub root_dir: PathBuf,
+    /// Key set that bearer tokens are checked against; without it only client certificates prove an identity.
+    #[arg(long)]
+    pub token_jwks: Option<PathBuf>,
+    /// Issuer that tokens must have; any where it is not given.
+    #[arg(long)]
+    pub token_issuer: Option<String>,
+    /// Audiences of which a token must have one.
+    #[arg(long, default_value = proto::wire::TOKEN_AUDIENCE)]
+    pub token_audience: Vec<String>,
+    /// Trust domain of the mesh.
+    #[arg(long, default_value = "cluster.local")]
+    pub trust_domain: String,
+    /// Host names and addresses in citadel's own certificate.
+    #[arg(long, default_values_t = default_hosts())]
+    pub host: Vec<String>,
+    /// SPIFFE ids that may relay requests of callers whom they authenticated themselves (pilot).
+    #[arg(long)]
+    pub relay: Vec<String>,
+    /// Also keep the roots in this file.
+    #[arg(long)]
+    pub roots_out: Option<PathBuf>,
+    /// Seconds that a certificate lives when the request names none.
+    #[arg(long, default_value_t = DEFAULT_TTL.as_secs())]
+    pub workload_cert_ttl_s: u64,
+    /// Most seconds that a request may name.
+    #[arg(long, default_value_t = MAX_TTL.as_secs())]
+    pub max_workload_cert_ttl_s: u64,
+    /// Certificates per second that one identity gets in the long run; ten times as many at once.
+    #[arg(long, default_value_t = 100)]
+    pub rate_per_identity: u32,
+}
+
+fn default_hosts() -> Vec<String> {
+    [
+        "istiod.istio-system.svc",
+        "citadel.istio-system.svc",
+        "istio-ca-secret.istio-system.svc",
+        "localhost",
+        "127.0.0.1",
+        "::1",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Where the CA files, the key set or the address cannot be used.
+pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let server = Server::start(args).await?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    server
+        .serve(async move {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+            tracing::info!("stopping");
+        })
+        .await
+}
+
+/// A certificate service whose files are read and whose port is open, but that answers nobody yet.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    authority: watch::Receiver<Arc<Authority>>,
+    service: csr::CertificateService,
+    hosts: Vec<String>,
+    background: tokio::task::JoinSet<()>,
+}
+
+impl Server {
+    /// Reads everything, opens the port, and starts what keeps files current.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub async fn start(args: ServeArgs) -> anyhow::Result<Self> {
+        let domain = TrustDomain::from_mesh_config(&args.trust_domain)?;
+        let keystore = Keystore::new(&args.root_dir, domain.clone());
+        let (sender, authority) = watch::channel(Arc::new(keystore.load_or_create(SystemTime::now())?));
+        let mut background = tokio::task::JoinSet::new();
+        let directory = args.root_dir.clone();
+        background.spawn(async move {
+            if let Err(error) = rotate::run(keystore, &directory, sender).await {
+                tracing::error!(%error, "CA files are no longer watched");
+            }
+        });
+        if let Some(path) = args.roots_out.clone() {
+            bundle::write(&path, &authority.borrow()).with_context(|| format!("cannot write {}", path.display()))?;
+            let roots = authority.clone();
+            background.spawn(async move { bundle::follow(&path, roots).await });
+        }
+        let token = match &args.token_jwks {
+            None => None,
+            Some(path) => {
+                let keys = follow_key_set(path, &mut background)?;
+                Some(BearerTokens::new(keys, args.token_issuer, args.token_audience, domain.clone()))
+            }
+        };
+        let relays = args.relay.iter().map(|id| SpiffeId::parse(id)).collect::<Result<_, _>>()?;
+        let authenticators = Authenticators { mtls: ClientCertificates { relays }, token };
+        let policy = Policy {
+            default_ttl: Duration::from_secs(args.workload_cert_ttl_s),
+            max_ttl: Duration::from_secs(args.max_workload_cert_ttl_s),
+            ..Policy::new(domain)
+        };
+        let limits = limit::IdentityLimits::new(args.rate_per_identity);
+        let service = csr::CertificateService::new(authenticators, policy, authority.clone(), limits);
+        let listener =
+            TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
+        Ok(Self { listener, authority, service, hosts: args.host, background })
+    }
+
+    /// Where it listens.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until `stop` ends; requests under way are finished.
+    ///
+    /// # Errors
+    /// Where the serving certificate cannot be made or the transport fails.
+    pub async fn serve(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let address = self.local_addr()?;
+        let configs = tls::follow(self.authority.clone(), self.hosts, &mut self.background)?;
+        let incoming = tls::accept(self.listener, configs, &mut self.background);
+        tracing::info!(%address, "certificate service is ready");
+        let service = IstioCertificateServiceServer::new(self.service).max_decoding_message_size(64 * 1024);
+        tonic::transport::Server::builder()
+            .concurrency_limit_per_connection(64)
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .add_service(service)
+            .serve_with_incoming_shutdown(incoming, stop)
+            .await?;
+        self.background.shutdown().await;
+        Ok(())
+    }
+}
+
+/// Reads a key set and follows its file; a broken new file leaves the old keys in use.
+fn follow_key_set(
+    path: &Path,
+    background: &mut tokio::task::JoinSet<()>,
+) -> anyhow::Result<watch::Receiver<Arc<KeySet>>> {
+    let read = |path: &Path| -> anyhow::Result<KeySet> {
+        let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        KeySet::parse(&text).with_context(|| format!("{}", path.display()))
+    };
+    let (sender, receiver) = watch::channel(Arc::new(read(path)?));
+    let mut changes = watch_files::watch(&[path.to_owned()])?;
+    let path = path.to_owned();
+    background.spawn(async move {
+        while changes.changed().await.is_ok() {
+            match read(&path) {
+                Ok(keys) => drop(sender.send_replace(Arc::new(keys))),
+                Err(error) => tracing::error!(%error, "new key set refused, the old one stays in use"),
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+/// What the transport knows of a caller.
+pub(crate) type Peer = Option<mtls::PeerCertificate>;
