@@ -1,4 +1,5 @@
 //! The real binary: what it prints never contains a key.
+#![allow(clippy::unwrap_used, clippy::large_futures, clippy::allow_attributes, reason = "a test panics to fail")]
 
 mod support;
 
@@ -77,7 +78,8 @@ async fn keys_never_reach_the_log() {
         let secret = &der.secret_der()[36..52];
         let hex: String = secret.iter().map(|b| format!("{b:02x}")).collect();
         let decimal = secret.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
-        for needle in [&body[48..80], hex.as_str(), decimal.as_str(), token.trim()] {
+        let middle: String = body.chars().skip(48).take(32).collect();
+        for needle in [middle.as_str(), hex.as_str(), decimal.as_str(), token.trim()] {
             assert!(!seen.contains(needle), "{key} in the log");
         }
     }

@@ -1,4 +1,5 @@
 //! The agent's SDS on a Unix socket, as a real Envoy uses it.
+#![allow(clippy::unwrap_used, clippy::large_futures, clippy::allow_attributes, reason = "a test panics to fail")]
 
 mod support;
 

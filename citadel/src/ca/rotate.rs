@@ -33,10 +33,11 @@ pub async fn run(keystore: Keystore, directory: &Path, current: watch::Sender<Ar
         }
         let now = SystemTime::now();
         let signer = current.borrow().signing_life();
-        if keystore.is_generated() && is_due(signer, now) {
-            if let Err(error) = keystore.renew_root(now) {
-                tracing::error!(%error, "cannot renew the root");
-            }
+        if keystore.is_generated()
+            && is_due(signer, now)
+            && let Err(error) = keystore.renew_root(now)
+        {
+            tracing::error!(%error, "cannot renew the root");
         }
         match keystore.load(now) {
             Ok(authority) => {

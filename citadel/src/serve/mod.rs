@@ -88,15 +88,14 @@ fn default_hosts() -> Vec<String> {
 pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let server = Server::start(args).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    server
-        .serve(async move {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-            tracing::info!("stopping");
-        })
-        .await
+    let stop = async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        tracing::info!("stopping");
+    };
+    Box::pin(server.serve(stop)).await
 }
 
 /// A certificate service whose files are read and whose port is open, but that answers nobody yet.

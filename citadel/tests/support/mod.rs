@@ -1,5 +1,12 @@
 //! A citadel on loopback with a key that signs tokens, and clients for it.
-#![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test binary uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::large_futures,
+    reason = "each test binary uses a part of it"
+)]
 
 use citadel::serve::{ServeArgs, Server};
 use citadel::token::TokenKey;
