@@ -3,7 +3,18 @@
 //! The modules in the order in which a connection meets them, from the process down to the bytes; a folder imports
 //! only what stands below it (kept by `e2e/tests/architecture.rs`):
 
+pub mod upstream;
+
+pub mod cluster;
+
+pub mod balancer;
 pub mod codec;
+pub mod endpoint;
+pub mod pool;
+pub mod route;
+pub mod tls;
+
+pub mod xds;
 
 pub mod message;
 pub mod net;

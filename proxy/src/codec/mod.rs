@@ -2,4 +2,5 @@
 //!
 //! Knows HTTP's framing and nothing of sockets, routes or clusters.
 
+pub mod bridge;
 pub mod h1;

@@ -4,10 +4,12 @@
 //! one request differently are a smuggling hole.
 
 mod framing;
+mod outgoing;
 mod scan;
 mod write;
 
 pub use framing::{BodyReader, Decoded, Framing};
+pub use outgoing::Outgoing;
 pub use scan::{HeadLimits, RequestMeta, ResponseMeta, scan_request, scan_response};
 pub(crate) use scan::{is_target, is_token, is_value, valid_authority};
 pub(crate) use write::decimal;

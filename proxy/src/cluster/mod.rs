@@ -1,0 +1,9 @@
+//! A worker's clusters: endpoints, balancer, limits and pools under one name.
+//!
+//! Knows how to open an exchange with an endpoint. Must never know a route, a filter or a retry.
+
+mod set;
+mod upstream;
+
+pub use set::{Cluster, ClusterConfig, ClusterSet, Discovery, Protocol, TransportMatch};
+pub use upstream::{Failure, Pick, Upstream};

@@ -1,0 +1,145 @@
+//! One exchange with an endpoint, whatever protocol carries it.
+
+use crate::endpoint::{Endpoint, Permit};
+use crate::env::Instant;
+use crate::message::{Body, Frame, Request, ResponseHead, Source};
+use crate::outcome::{Outcome, Reason};
+use crate::pool::h1;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+/// Which endpoint an exchange goes to, and how.
+#[derive(Debug, Clone)]
+pub struct Pick {
+    /// The endpoint.
+    pub endpoint: Arc<Endpoint>,
+    /// ALPN protocols to offer instead of the cluster's (`istio.alpn`).
+    pub alpn: Option<Arc<[Vec<u8>]>>,
+    /// Whether the request counts against the high-priority breakers.
+    pub high_priority: bool,
+    /// Never on a used connection: the replay after a stale one died.
+    pub fresh: bool,
+}
+
+impl Pick {
+    /// An exchange with `endpoint` and nothing special.
+    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+        Self { endpoint, alpn: None, high_priority: false, fresh: false }
+    }
+}
+
+/// Why a try failed, and what is known about what the server saw of it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The reason.
+    pub outcome: Outcome,
+    /// Nothing of the request was sent.
+    pub unsent: bool,
+    /// The connection had served before and died without a byte of answer: the keep-alive race (D3).
+    pub stale: bool,
+    /// The request, where it was not consumed.
+    pub request: Option<Box<Request>>,
+}
+
+impl Failure {
+    /// A failure before anything was sent.
+    pub fn before_sending(outcome: Outcome, request: Request) -> Self {
+        Self { outcome, unsent: true, stale: false, request: Some(Box::new(request)) }
+    }
+}
+
+/// Counts a request in flight at an endpoint and below the cluster's limit.
+#[derive(Debug)]
+pub(super) struct InFlight {
+    endpoint: Arc<Endpoint>,
+    _permit: Permit,
+}
+
+impl InFlight {
+    pub(super) fn new(endpoint: &Arc<Endpoint>, permit: Permit) -> Self {
+        endpoint.shared.active.fetch_add(1, Ordering::Relaxed);
+        Self { endpoint: Arc::clone(endpoint), _permit: permit }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.endpoint.shared.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+enum Wire {
+    H1(Box<h1::Exchange>),
+}
+
+/// A request in flight: owns its lease and the request's body.
+pub struct Upstream {
+    wire: Wire,
+    flight: InFlight,
+}
+
+impl Upstream {
+    pub(super) fn h1(exchange: h1::Exchange, flight: InFlight) -> Self {
+        Self { wire: Wire::H1(Box::new(exchange)), flight }
+    }
+
+    /// The next head, interim ones too. Pumps the upload.
+    pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Outcome>> {
+        match &mut self.wire {
+            Wire::H1(exchange) => exchange.poll_head(cx),
+        }
+    }
+
+    /// The endpoint that was picked.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.flight.endpoint
+    }
+
+    /// Our address towards it.
+    pub fn local(&self) -> Option<SocketAddr> {
+        match &self.wire {
+            Wire::H1(exchange) => exchange.local(),
+        }
+    }
+
+    /// The failure of this exchange for `outcome`.
+    pub fn failure(&self, outcome: Outcome) -> Failure {
+        let progress = match &self.wire {
+            Wire::H1(exchange) => exchange.progress(),
+        };
+        let stale = progress.reused && !progress.answered && outcome.reason == Reason::UpstreamClosed;
+        Failure { outcome, unsent: progress.sent_bytes == 0, stale, request: None }
+    }
+
+    /// The response's body, after a final head.
+    pub fn into_body(mut self, now: Instant) -> Body {
+        match &mut self.wire {
+            Wire::H1(exchange) => match exchange.take_ready_body(now) {
+                Some(body) => body,
+                None => Body::source(self),
+            },
+        }
+    }
+}
+
+impl Source for Upstream {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
+        match &mut self.wire {
+            Wire::H1(exchange) => exchange.poll_frame(cx),
+        }
+    }
+
+    fn length(&self) -> Option<u64> {
+        match &self.wire {
+            Wire::H1(exchange) => exchange.length(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").field("flight", &self.flight).finish_non_exhaustive()
+    }
+}

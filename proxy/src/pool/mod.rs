@@ -1,0 +1,113 @@
+//! Connections to one endpoint, kept for the next request.
+//!
+//! Knows addresses, codecs and idle times. Must never know which request comes next or why.
+
+mod connect;
+pub mod h1;
+mod idle;
+
+pub use connect::{Dial, Dialled, connect};
+pub use idle::IdleAge;
+
+use crate::endpoint::{Endpoint, Permit};
+use crate::env::Instant;
+use crate::net::Liveness;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connections of one worker to one endpoint with one transport.
+#[derive(Debug)]
+pub struct Pool {
+    /// Where the connections go.
+    pub endpoint: Arc<Endpoint>,
+    idle: RefCell<Vec<Box<h1::Conn>>>,
+    age: RefCell<IdleAge>,
+    /// Requests that one connection may carry (DR-26); 0: no limit.
+    max_requests: u32,
+    closed: Cell<bool>,
+    /// Wakes one request that waits for a connection.
+    pub freed: tokio::sync::Notify,
+}
+
+/// Below this idle time a look at the socket is spared: servers announce closes that are not idle closes.
+const PEEK_AFTER: Duration = Duration::from_millis(1);
+
+impl Pool {
+    /// An empty pool. `idle_timeout` is the configured upper bound, `before_known` what is assumed of the peer's own.
+    pub fn new(endpoint: Arc<Endpoint>, max_requests: u32, age: IdleAge) -> Rc<Self> {
+        Rc::new(Self {
+            endpoint,
+            idle: RefCell::default(),
+            age: RefCell::new(age),
+            max_requests,
+            closed: Cell::new(false),
+            freed: tokio::sync::Notify::new(),
+        })
+    }
+
+    /// The most recently used idle connection that the peer keeps open (D3: looked at right before the write).
+    pub fn checkout(&self, now: Instant) -> Option<Box<h1::Conn>> {
+        loop {
+            let mut conn = self.idle.borrow_mut().pop()?;
+            let idle_for = now.saturating_duration_since(conn.idle_since);
+            if idle_for >= self.age.borrow().reusable() {
+                continue;
+            }
+            if idle_for < PEEK_AFTER {
+                return Some(conn);
+            }
+            match conn.io.liveness() {
+                Liveness::Open => return Some(conn),
+                Liveness::Fin | Liveness::Rst => self.age.borrow_mut().closed_after(idle_for),
+                Liveness::Bytes => {
+                    tracing::debug!(endpoint = %self.endpoint.address, "unasked bytes on an idle connection")
+                }
+            }
+        }
+    }
+
+    /// Takes a connection back after a complete exchange.
+    pub fn give_back(&self, mut conn: Box<h1::Conn>, now: Instant) {
+        let worn = self.max_requests > 0 && conn.served >= self.max_requests;
+        if !self.closed.get() && !worn {
+            conn.idle_since = now;
+            self.idle.borrow_mut().push(conn);
+        }
+        self.freed.notify_one();
+    }
+
+    /// Notes that a connection ended; somebody who waits may open another.
+    pub fn lost(&self, permit: Option<Permit>) {
+        drop(permit);
+        self.freed.notify_one();
+    }
+
+    /// The server said how long it keeps idle connections (`Keep-Alive: timeout`).
+    pub fn told_timeout(&self, seconds: u64) {
+        self.age.borrow_mut().told(Duration::from_secs(seconds));
+    }
+
+    /// A reused connection died after so much idle time, before a byte of answer.
+    pub fn died_after(&self, idle_for: Duration) {
+        self.age.borrow_mut().closed_after(idle_for);
+    }
+
+    /// Closes idle connections that are too old.
+    pub fn sweep(&self, now: Instant) {
+        let reusable = self.age.borrow().reusable();
+        self.idle.borrow_mut().retain(|conn| now.saturating_duration_since(conn.idle_since) < reusable);
+    }
+
+    /// Closes idle connections and keeps none from now on.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.idle.borrow_mut().clear();
+    }
+
+    /// Number of idle connections.
+    pub fn idle_count(&self) -> usize {
+        self.idle.borrow().len()
+    }
+}

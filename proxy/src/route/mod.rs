@@ -1,0 +1,222 @@
+//! Which cluster a request goes to, and under which policy: route tables as immutable data.
+//!
+//! Knows request heads. Must never know a connection, a cluster's endpoints or a filter (their per-route configuration
+//! passes through here unread).
+
+mod retry;
+mod table;
+
+pub use retry::{HostAvoidance, RetryOn, RetryPolicy};
+pub use table::{Asked, Lookup, RouteTable};
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a route does with a request.
+#[derive(Debug)]
+pub enum Action {
+    /// Forward to one cluster.
+    Cluster(Arc<str>),
+    /// Forward to one of several clusters by weight.
+    Weighted(Box<[WeightedCluster]>, u64),
+    /// Forward to the cluster that a request header names.
+    ClusterHeader(Box<[u8]>),
+    /// Answer with a redirect.
+    Redirect(Box<Redirect>),
+    /// Answer at once.
+    Direct {
+        /// Status code.
+        status: u16,
+        /// Body.
+        body: bytes::Bytes,
+    },
+    /// Refuse the way a non-forwarding action does; never forwards.
+    NonForwarding,
+}
+
+/// One choice of a weighted split.
+#[derive(Debug)]
+pub struct WeightedCluster {
+    /// Cluster name.
+    pub name: Arc<str>,
+    /// Share of the total weight.
+    pub weight: u32,
+    /// Header operations of this choice, applied before those of the route.
+    pub request_headers: HeaderOps,
+    /// The same for the response.
+    pub response_headers: HeaderOps,
+    /// Replaces the authority.
+    pub host_rewrite: Option<Box<str>>,
+    /// Per-filter configuration of this choice, by filter name.
+    pub filters: Overrides,
+}
+
+/// Where a redirect points.
+#[derive(Debug, Default)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: u16,
+    /// New scheme.
+    pub scheme: Option<Box<str>>,
+    /// New host.
+    pub host: Option<Box<str>>,
+    /// New port; 0 leaves it out.
+    pub port: Option<u16>,
+    /// New path.
+    pub path: Option<PathRewrite>,
+    /// Whether the query is dropped.
+    pub strip_query: bool,
+}
+
+/// A new path.
+#[derive(Debug)]
+pub enum PathRewrite {
+    /// The whole path and query.
+    Full(Box<str>),
+    /// Instead of the prefix (or exact path) that matched; `usize` is its length in bytes.
+    Prefix(Box<str>, usize),
+    /// A regex over the path without query, and its substitution with `\1` groups.
+    Regex(Box<regex::bytes::Regex>, Box<[u8]>),
+}
+
+/// A new host.
+#[derive(Debug)]
+pub enum HostRewrite {
+    /// This text.
+    Literal(Box<str>),
+    /// The upstream endpoint's host name.
+    Auto,
+    /// The value of a request header.
+    Header(Box<[u8]>),
+    /// A regex over the path, and its substitution.
+    PathRegex(Box<regex::bytes::Regex>, Box<[u8]>),
+}
+
+/// What happens to one header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendAction {
+    /// Append, whether there or not.
+    AppendIfExistsOrAdd,
+    /// Add only if absent.
+    AddIfAbsent,
+    /// Replace, or add.
+    OverwriteIfExistsOrAdd,
+    /// Replace only if present.
+    OverwriteIfExists,
+}
+
+/// Headers to add, set and remove. Values are templates of command operators (`%DOWNSTREAM_REMOTE_ADDRESS%`).
+#[derive(Debug, Default)]
+pub struct HeaderOps {
+    /// Name, value template, action, whether an empty value is kept.
+    pub add: Vec<HeaderOp>,
+    /// Names to remove.
+    pub remove: Vec<Box<[u8]>>,
+}
+
+/// One header to add or set.
+#[derive(Debug)]
+pub struct HeaderOp {
+    /// Header name; `:authority`, `:path` and `:method` address the pseudo-headers.
+    pub name: Box<[u8]>,
+    /// Value as configured, operators unexpanded.
+    pub value: Box<str>,
+    /// What to do where the header exists.
+    pub action: AppendAction,
+    /// Whether the header is kept if the value turns out empty.
+    pub keep_empty: bool,
+}
+
+/// A copy of the request that goes elsewhere, its answer dropped.
+#[derive(Debug)]
+pub struct Mirror {
+    /// Cluster that gets the copy.
+    pub cluster: Arc<str>,
+    /// Numerator of the share of requests.
+    pub numerator: u64,
+    /// Denominator of the share.
+    pub denominator: u64,
+    /// Whether `-shadow` is appended to the host.
+    pub host_suffix: bool,
+}
+
+/// Time limits of a route; `None` is no limit.
+#[derive(Debug, Clone, Default)]
+pub struct Timeouts {
+    /// From the end of the request to the end of the response, all tries included (RT-5).
+    pub route: Option<Duration>,
+    /// Idle time of the stream; overrides the connection manager's (RT-6).
+    pub idle: Option<Option<Duration>>,
+    /// Upper bound of the stream's life.
+    pub max_stream_duration: Option<Duration>,
+    /// Upper bound for `grpc-timeout`; `Some(None)` honours it without bound, `None` ignores the header (HD-21).
+    pub grpc_timeout_max: Option<Option<Duration>>,
+}
+
+/// Per-filter configuration by filter name, parsed by the filter registry.
+#[derive(Default, Clone)]
+pub struct Overrides(pub Box<[(Box<str>, Arc<dyn Any + Send + Sync>)]>);
+
+impl Overrides {
+    /// The configuration of a filter, if it is a `T`.
+    pub fn get<T: Any + Send + Sync>(&self, filter: &str) -> Option<&T> {
+        self.0.iter().find(|(name, _)| **name == *filter).and_then(|(_, config)| config.downcast_ref())
+    }
+}
+
+impl std::fmt::Debug for Overrides {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// One route of a virtual host, ready to be followed.
+#[derive(Debug)]
+pub struct Route {
+    /// Route name for logs and stats; empty if it has none.
+    pub name: Box<str>,
+    /// Name of its virtual host.
+    pub virtual_host: Box<str>,
+    /// What to do.
+    pub action: Action,
+    /// Time limits.
+    pub timeouts: Timeouts,
+    /// Retry policy; `None` never retries by rule.
+    pub retry: Option<RetryPolicy>,
+    /// Copies.
+    pub mirrors: Box<[Mirror]>,
+    /// New path for the upstream.
+    pub path_rewrite: Option<PathRewrite>,
+    /// New host for the upstream.
+    pub host_rewrite: Option<HostRewrite>,
+    /// Whether the original host goes into `x-forwarded-host` when it is rewritten.
+    pub append_x_forwarded_host: bool,
+    /// Request header operations in the order in which they apply: route, virtual host, table.
+    pub request_headers: Box<[Arc<HeaderOps>]>,
+    /// The same for the response.
+    pub response_headers: Box<[Arc<HeaderOps>]>,
+    /// Whether `x-envoy-attempt-count` goes to the upstream.
+    pub attempt_count_in_request: bool,
+    /// Whether `x-envoy-attempt-count` goes to the client.
+    pub attempt_count_in_response: bool,
+    /// Upgrade types that this route allows or forbids, beyond the connection manager's.
+    pub upgrades: Box<[(Box<str>, bool)]>,
+    /// Per-filter configuration, most specific first: route, virtual host, table.
+    pub filters: Box<[Overrides]>,
+    /// Request bodies above this size are not kept for a retry (RT-3).
+    pub replay_limit_bytes: Option<u64>,
+    /// Circuit-breaker priority: whether this is high-priority traffic.
+    pub high_priority: bool,
+    /// Operation name for traces.
+    pub decorator: Option<Box<str>>,
+    /// The Istio object that made this route (`istio.config` metadata), for explain.
+    pub origin: Option<Box<str>>,
+}
+
+impl Route {
+    /// The most specific configuration of a filter for this route.
+    pub fn filter<T: Any + Send + Sync>(&self, name: &str) -> Option<&T> {
+        self.filters.iter().find_map(|overrides| overrides.get(name))
+    }
+}

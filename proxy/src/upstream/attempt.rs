@@ -1,0 +1,60 @@
+//! One try: pick, open, wait for the head.
+
+use crate::balancer::Wish;
+use crate::cluster::{Cluster, Failure, Pick, Upstream};
+use crate::endpoint::Endpoint;
+use crate::message::{Request, ResponseHead};
+use crate::outcome::Outcome;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// How a try is made.
+#[derive(Debug, Clone, Default)]
+pub struct Ask {
+    /// Endpoints of earlier tries.
+    pub tried: Vec<Arc<Endpoint>>,
+    /// Picks that are made to avoid them.
+    pub avoid_attempts: u32,
+    /// Original destination of the client.
+    pub dialled: Option<SocketAddr>,
+    /// ALPN to offer instead of the cluster's.
+    pub alpn: Option<Arc<[Vec<u8>]>>,
+    /// High-priority breakers.
+    pub high_priority: bool,
+    /// Only a connection that nobody used before.
+    pub fresh: bool,
+}
+
+/// Picks an endpoint and opens the exchange; the endpoint is noted in `ask.tried`.
+///
+/// # Errors
+/// What failed, with the request where it was not consumed. Cancel-safe.
+pub async fn attempt(cluster: &Rc<Cluster>, rq: Request, ask: &mut Ask) -> Result<Upstream, Failure> {
+    let wish = Wish { tried: &ask.tried, avoid_attempts: ask.avoid_attempts };
+    let endpoint = match cluster.pick(wish, ask.dialled) {
+        Ok(endpoint) => endpoint,
+        Err(outcome) => return Err(Failure::before_sending(outcome, rq)),
+    };
+    let pick = Pick {
+        endpoint: Arc::clone(&endpoint),
+        alpn: ask.alpn.clone(),
+        high_priority: ask.high_priority,
+        fresh: ask.fresh,
+    };
+    ask.tried.push(endpoint);
+    cluster.open(rq, &pick).await
+}
+
+/// The final head of an exchange; interim heads go to `interim`.
+///
+/// # Errors
+/// Why the exchange ended before its head.
+pub(super) async fn final_head(upstream: &mut Upstream) -> Result<ResponseHead, Outcome> {
+    loop {
+        let head = std::future::poll_fn(|cx| upstream.poll_head(cx)).await?;
+        if !head.is_interim() {
+            return Ok(head);
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! One request to an upstream: tries, replays, copies, and the proxy's own calls.
+//!
+//! Knows clusters and retry policies. Must never know a downstream connection or a filter.
+
+mod attempt;
+mod call;
+mod plan;
+mod replay;
+
+pub use attempt::{Ask, attempt};
+pub use call::call;
+pub use plan::{Action, Event, Plan};
+pub use replay::Replay;
