@@ -98,9 +98,17 @@ impl Converter {
     /// # Errors
     /// [`BootstrapError::Source`] with what the child said.
     pub fn bootstrap(&self, source: &str, text: &str) -> Result<Vec<u8>, BootstrapError> {
+        self.encode(BOOTSTRAP, source, text)
+    }
+
+    /// Text of any message as protobuf bytes; `source` names it in errors. Blocks until the child has ended.
+    ///
+    /// # Errors
+    /// [`BootstrapError::Source`] with what the child said.
+    pub fn encode(&self, type_name: &str, source: &str, text: &str) -> Result<Vec<u8>, BootstrapError> {
         let failed = |why: String| BootstrapError::Source { source_name: source.to_owned(), why };
         let mut child = self
-            .command(Direction::Encode, BOOTSTRAP)
+            .command(Direction::Encode, type_name)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -1,0 +1,251 @@
+//! The configuration feed against an aggregated discovery server in this process, over real sockets.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use clap::Parser;
+use futures_util::stream::{self, Stream};
+use prost::Message;
+use proto::envoy::discovery::aggregated_discovery_service_server::{
+    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
+};
+use proto::envoy::discovery::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource as Wrapped,
+};
+use proto::envoy::wkt::Any;
+use proxy::bootstrap::{Bootstrap, Converter, Environment, Flags};
+use proxy::xds::{Batch, Cause, Feed, FeedOptions, Kind, Rejection};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tonic::{Response, Status, Streaming};
+
+type Outgoing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// One stream as the test sees it.
+struct Peer {
+    requests: Streaming<DeltaDiscoveryRequest>,
+    responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+}
+
+struct Server {
+    peers: mpsc::Sender<Peer>,
+}
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Server {
+    type StreamAggregatedResourcesStream = Outgoing<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Outgoing<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        _: tonic::Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        Err(Status::unimplemented("delta only"))
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        assert_eq!(request.metadata().get("x-token").unwrap(), "t");
+        let (responses, queue) = mpsc::channel(8);
+        self.peers.send(Peer { requests: request.into_inner(), responses }).await.unwrap();
+        let stream = stream::unfold(queue, |mut queue| async move { Some((queue.recv().await?, queue)) });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+/// A server on its own runtime task; aborting it resets its connections.
+async fn serve(address: SocketAddr) -> (SocketAddr, mpsc::Receiver<Peer>, JoinHandle<()>) {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    let listener: TcpListener = socket.listen(16).unwrap();
+    let address = listener.local_addr().unwrap();
+    let (peers, seen) = mpsc::channel(8);
+    let service = AggregatedDiscoveryServiceServer::new(Server { peers });
+    let incoming = stream::unfold(listener, |listener| async move {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
+        Some((accepted, listener))
+    });
+    let server = tonic::transport::Server::builder().add_service(service);
+    let task = tokio::spawn(async move {
+        server.serve_with_incoming(Box::pin(incoming)).await.unwrap();
+    });
+    (address, seen, task)
+}
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    flags: Flags,
+}
+
+fn feed(server: SocketAddr, arguments: &[&str]) -> Feed {
+    let json = serde_json::json!({
+        "node": {"id": "sidecar~10.0.0.1~a.default~default.svc.cluster.local", "cluster": "a.default"},
+        "dynamic_resources": {
+            "cds_config": {"ads": {}},
+            "lds_config": {"ads": {}},
+            "ads_config": {"api_type": "DELTA_GRPC", "grpc_services": [
+                {"envoy_grpc": {"cluster_name": "xds-grpc"}, "initial_metadata": [{"key": "x-token", "value": "t"}]}]}},
+        "static_resources": {"clusters": [{"name": "xds-grpc", "type": "STATIC", "load_assignment": {"cluster_name": "xds-grpc",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address":
+                {"address": server.ip().to_string(), "port_value": server.port()}}}}]}]}}]}
+    });
+    let bytes = proto::json::from_value("envoy.config.bootstrap.v3.Bootstrap", &json).unwrap();
+    let written = proto::envoy::bootstrap::Bootstrap::decode(bytes.as_slice()).unwrap();
+    let line = std::iter::once("proxy").chain(arguments.iter().copied());
+    let flags = Cli::try_parse_from(line).unwrap().flags;
+    let bootstrap = Bootstrap::check(written, flags, Environment::default()).unwrap();
+    let options = FeedOptions {
+        node: bootstrap.node.clone(),
+        converter: Converter::new("/nonexistent".into()),
+        tls: None,
+        also: Vec::new(),
+        own_secret_services: BTreeSet::new(),
+    };
+    Feed::new(bootstrap, options).unwrap()
+}
+
+fn wrapped(kind: Kind, type_name: &str, json: &serde_json::Value, version: &str) -> Wrapped {
+    let value = proto::json::from_value(type_name, json).unwrap();
+    let name = json.get("name").or_else(|| json.get("cluster_name")).unwrap().as_str().unwrap().to_owned();
+    let resource = Some(Any { type_url: kind.type_url().into(), value });
+    Wrapped { name, version: version.into(), resource, ..Wrapped::default() }
+}
+
+fn cluster(name: &str, version: &str) -> Wrapped {
+    let json = serde_json::json!({"name": name, "type": "EDS", "eds_cluster_config": {"eds_config": {"ads": {}}}});
+    wrapped(Kind::Cluster, "envoy.config.cluster.v3.Cluster", &json, version)
+}
+
+fn endpoints(name: &str) -> Wrapped {
+    let json = serde_json::json!({"cluster_name": name});
+    wrapped(Kind::Endpoint, "envoy.config.endpoint.v3.ClusterLoadAssignment", &json, "e1")
+}
+
+impl Peer {
+    async fn request(&mut self) -> DeltaDiscoveryRequest {
+        within(self.requests.message()).await.unwrap().expect("the stream is open")
+    }
+
+    async fn respond(&self, kind: Kind, nonce: &str, resources: Vec<Wrapped>) {
+        let response = DeltaDiscoveryResponse {
+            type_url: kind.type_url().into(),
+            nonce: nonce.into(),
+            resources,
+            ..DeltaDiscoveryResponse::default()
+        };
+        self.responses.send(Ok(response)).await.unwrap();
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), future).await.expect("within 20 s")
+}
+
+/// Drives the feed in the background; settled batches come out with their names.
+fn drive(mut feed: Feed, refuse: &'static str) -> (mpsc::Receiver<Vec<String>>, JoinHandle<()>) {
+    let (sender, batches) = mpsc::channel(64);
+    let task = tokio::spawn(async move {
+        loop {
+            let batch = feed.next().await;
+            let (names, refused) = look(&batch, refuse);
+            feed.settle(batch, refused);
+            feed.save().await;
+            if sender.send(names).await.is_err() {
+                return;
+            }
+        }
+    });
+    (batches, task)
+}
+
+fn look(batch: &Batch, refuse: &str) -> (Vec<String>, Vec<Rejection>) {
+    let mut names = Vec::new();
+    let mut refused = Vec::new();
+    for update in &batch.updates {
+        for resource in &update.added {
+            names.push(format!("{} {}", update.kind.short_name(), resource.name));
+            if &*resource.name == refuse {
+                let (field, why) = ("lb_policy".into(), "not supported yet".into());
+                refused.push(Rejection { kind: update.kind, name: resource.name.clone(), field, why });
+            }
+        }
+    }
+    if batch.cause == Cause::Restored {
+        names.insert(0, "restored".to_owned());
+    }
+    (names, refused)
+}
+
+// spec: XD-2, XD-3, XD-7, XD-12, XM-1, XM-6, NI-4
+#[tokio::test]
+async fn a_proxy_follows_its_control_plane_through_a_nack_a_restart_and_an_outage() {
+    let state = tempfile::tempdir().unwrap();
+    let arguments = ["--state-dir", state.path().to_str().unwrap()];
+    let (address, mut peers, server) = serve("127.0.0.1:0".parse().unwrap()).await;
+    let (mut batches, proxy) = drive(feed(address, &arguments), "bad");
+    assert_eq!(within(batches.recv()).await.unwrap(), ["CDS xds-grpc"]);
+
+    let mut peer = within(peers.recv()).await.unwrap();
+    let first = peer.request().await;
+    assert_eq!(first.node.unwrap().id, "sidecar~10.0.0.1~a.default~default.svc.cluster.local");
+    peer.respond(Kind::Cluster, "1", vec![cluster("a", "c1"), cluster("bad", "c1")]).await;
+    assert_eq!(peer.request().await.resource_names_subscribe, ["a", "bad"]);
+    peer.respond(Kind::Endpoint, "2", vec![endpoints("a"), endpoints("bad")]).await;
+    assert_eq!(within(batches.recv()).await.unwrap(), ["EDS a", "EDS bad", "CDS a", "CDS bad"]);
+    // "bad" is also the name of an endpoint assignment, which is refused alike
+    let nacks = [peer.request().await, peer.request().await];
+    assert_eq!(nacks.map(|nack| nack.error_detail.is_some()), [true, true]);
+    let listeners = loop {
+        let request = peer.request().await;
+        if request.type_url == Kind::Listener.type_url() {
+            break request;
+        }
+    };
+    assert_eq!(listeners.response_nonce, "");
+
+    // the server dies: the proxy comes back with what it holds
+    drop(peer);
+    server.abort();
+    assert!(server.await.unwrap_err().is_cancelled());
+    let (address, mut peers, server) = serve(address).await;
+    let mut peer = within(peers.recv()).await.unwrap();
+    let first = peer.request().await;
+    assert!(first.node.is_some());
+    assert_eq!(first.initial_resource_versions, [("a".to_owned(), "c1".to_owned())].into());
+    proxy.abort();
+    server.abort();
+
+    // the proxy starts with the control plane down: the last good state is there at once
+    let (mut batches, proxy) = drive(feed(address, &arguments), "");
+    assert_eq!(within(batches.recv()).await.unwrap(), ["CDS xds-grpc"]);
+    assert_eq!(within(batches.recv()).await.unwrap(), ["restored", "EDS a", "CDS a"]);
+    proxy.abort();
+}
+
+#[tokio::test]
+async fn the_store_says_whether_the_control_plane_is_there() {
+    let (address, mut peers, server) = serve("127.0.0.1:0".parse().unwrap()).await;
+    let feed = feed(address, &[]);
+    let mut store = feed.store();
+    let handle = feed.handle();
+    let (mut batches, proxy) = drive(feed, "");
+    within(batches.recv()).await.unwrap();
+    let mut peer = within(peers.recv()).await.unwrap();
+    within(store.wait_for(|store| store.connected)).await.unwrap();
+    peer.request().await;
+    handle.demand(Kind::Cluster, Arc::from("on-demand")).await;
+    assert_eq!(peer.request().await.resource_names_subscribe, ["*", "on-demand"]);
+    server.abort();
+    drop(peer);
+    within(store.wait_for(|store| !store.connected)).await.unwrap();
+    proxy.abort();
+}
