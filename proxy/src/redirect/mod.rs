@@ -1,0 +1,12 @@
+//! Traffic redirection: the netfilter rules that bring a workload's traffic to its sidecar (`proxy redirect`).
+//!
+//! Knows flags, annotations and iptables. Must never know what the proxy does with a connection; the two only share
+//! port numbers. Chains, order and flags are those of `istio-iptables` (spec IP-1…7, IP-9, IP-11).
+
+mod apply;
+mod args;
+mod plan;
+
+pub use apply::{ApplyError, apply, cleanup, run};
+pub use args::{Annotations, Mode, Ports, RedirectArgs, RedirectError, Selection};
+pub use plan::{Plan, plan};
