@@ -15,6 +15,7 @@ pub use envoy_types::pb::envoy::config::rbac::v3 as rbac;
 pub use envoy_types::pb::envoy::config::route::v3 as route;
 pub use envoy_types::pb::envoy::r#type::matcher::v3 as matcher;
 pub use envoy_types::pb::envoy::r#type::metadata::v3 as type_metadata;
+pub use envoy_types::pb::envoy::r#type::tracing::v3 as tracing;
 pub use envoy_types::pb::envoy::r#type::v3 as types;
 
 pub use envoy_types::pb::envoy::admin::v3 as admin;
