@@ -4,7 +4,7 @@ use super::upstream::{Failure, InFlight, Pick, Upstream};
 use crate::balancer::{Balancer, Policy, Wish};
 use crate::endpoint::{Address, Endpoint, HostSet, Limit, Limits, Permit, Thresholds};
 use crate::env::Env;
-use crate::message::Request;
+use crate::message::{Body, RequestHead};
 use crate::outcome::{Outcome, Reason};
 use crate::pool::{Dial, IdleAge, Pool, connect, h1};
 use crate::tls::ClientContext;
@@ -202,26 +202,26 @@ impl Cluster {
     /// Opens an exchange: permit, pool or connect. Cancel-safe: what was taken is given back.
     ///
     /// # Errors
-    /// The request comes back with the reason, so that another try can use it.
-    pub async fn open(&self, rq: Request, pick: &Pick) -> Result<Upstream, Failure> {
+    /// Why nothing was sent.
+    pub async fn open(&self, head: &RequestHead, body: Body, pick: &Pick) -> Result<Upstream, Failure> {
         let limits = &self.config.limits[usize::from(pick.high_priority)];
         let request_permit = match limits.take(Limit::Requests) {
             Ok(permit) => permit,
-            Err(outcome) => return Err(Failure::before_sending(outcome, rq)),
+            Err(outcome) => return Err(Failure::before_sending(outcome)),
         };
         let (pool, tls) = match self.pool(pick) {
             Ok(found) => found,
-            Err(outcome) => return Err(Failure::before_sending(outcome, rq)),
+            Err(outcome) => return Err(Failure::before_sending(outcome)),
         };
         let conn = match pool.checkout(self.env.now()) {
             Some(conn) if !pick.fresh => conn,
             _ => match self.connection(&pool, limits, tls, pick).await {
                 Ok(conn) => conn,
-                Err(outcome) => return Err(Failure::before_sending(outcome, rq)),
+                Err(outcome) => return Err(Failure::before_sending(outcome)),
             },
         };
         let flight = InFlight::new(&pick.endpoint, request_permit);
-        Ok(Upstream::h1(h1::Exchange::new(conn, pool, &rq.head, rq.body, self.env.now()), flight))
+        Ok(Upstream::h1(h1::Exchange::new(conn, pool, head, body, self.env.now()), flight))
     }
 
     /// A new connection, or one that comes free while the limit forbids a new one.

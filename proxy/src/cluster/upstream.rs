@@ -2,7 +2,7 @@
 
 use crate::endpoint::{Endpoint, Permit};
 use crate::env::Instant;
-use crate::message::{Body, Frame, Request, ResponseHead, Source};
+use crate::message::{Body, Frame, ResponseHead, Source};
 use crate::outcome::{Outcome, Reason};
 use crate::pool::h1;
 use std::net::SocketAddr;
@@ -39,14 +39,12 @@ pub struct Failure {
     pub unsent: bool,
     /// The connection had served before and died without a byte of answer: the keep-alive race (D3).
     pub stale: bool,
-    /// The request, where it was not consumed.
-    pub request: Option<Box<Request>>,
 }
 
 impl Failure {
     /// A failure before anything was sent.
-    pub fn before_sending(outcome: Outcome, request: Request) -> Self {
-        Self { outcome, unsent: true, stale: false, request: Some(Box::new(request)) }
+    pub fn before_sending(outcome: Outcome) -> Self {
+        Self { outcome, unsent: true, stale: false }
     }
 }
 
@@ -110,7 +108,7 @@ impl Upstream {
             Wire::H1(exchange) => exchange.progress(),
         };
         let stale = progress.reused && !progress.answered && outcome.reason == Reason::UpstreamClosed;
-        Failure { outcome, unsent: progress.sent_bytes == 0, stale, request: None }
+        Failure { outcome, unsent: progress.sent_bytes == 0, stale }
     }
 
     /// The response's body, after a final head.

@@ -3,7 +3,7 @@
 use crate::balancer::Wish;
 use crate::cluster::{Cluster, Failure, Pick, Upstream};
 use crate::endpoint::Endpoint;
-use crate::message::{Request, ResponseHead};
+use crate::message::{Body, RequestHead, ResponseHead};
 use crate::outcome::Outcome;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -29,12 +29,17 @@ pub struct Ask {
 /// Picks an endpoint and opens the exchange; the endpoint is noted in `ask.tried`.
 ///
 /// # Errors
-/// What failed, with the request where it was not consumed. Cancel-safe.
-pub async fn attempt(cluster: &Rc<Cluster>, rq: Request, ask: &mut Ask) -> Result<Upstream, Failure> {
+/// What failed. Cancel-safe.
+pub async fn attempt(
+    cluster: &Rc<Cluster>,
+    head: &RequestHead,
+    body: Body,
+    ask: &mut Ask,
+) -> Result<Upstream, Failure> {
     let wish = Wish { tried: &ask.tried, avoid_attempts: ask.avoid_attempts };
     let endpoint = match cluster.pick(wish, ask.dialled) {
         Ok(endpoint) => endpoint,
-        Err(outcome) => return Err(Failure::before_sending(outcome, rq)),
+        Err(outcome) => return Err(Failure::before_sending(outcome)),
     };
     let pick = Pick {
         endpoint: Arc::clone(&endpoint),
@@ -43,7 +48,7 @@ pub async fn attempt(cluster: &Rc<Cluster>, rq: Request, ask: &mut Ask) -> Resul
         fresh: ask.fresh,
     };
     ask.tried.push(endpoint);
-    cluster.open(rq, &pick).await
+    cluster.open(head, body, &pick).await
 }
 
 /// The final head of an exchange; interim heads go to `interim`.

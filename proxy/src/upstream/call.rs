@@ -13,7 +13,8 @@ use std::rc::Rc;
 /// Why there is no answer; [`Reason::RouteTimeout`] at the deadline.
 pub async fn call(cluster: &Rc<Cluster>, rq: Request, deadline: Instant) -> Result<Response, Outcome> {
     let exchange = async {
-        let mut upstream = attempt(cluster, rq, &mut Ask::default()).await.map_err(|failure| failure.outcome)?;
+        let mut upstream =
+            attempt(cluster, &rq.head, rq.body, &mut Ask::default()).await.map_err(|failure| failure.outcome)?;
         let head = final_head(&mut upstream).await?;
         Ok(Response { head, body: upstream.into_body(Instant::now()) })
     };

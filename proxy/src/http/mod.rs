@@ -1,0 +1,15 @@
+//! HTTP connections from clients: codec ↔ streams, and the life of one request.
+//!
+//! Knows codecs, filters and upstreams. Must never know how a connection was accepted or where its configuration
+//! came from.
+
+mod downstream;
+mod h1;
+mod headers;
+mod router;
+mod stream;
+
+pub use downstream::{Downstream, Sent};
+pub use h1::serve_h1;
+pub use headers::ServerHeader;
+pub use stream::{Settings, serve_stream};

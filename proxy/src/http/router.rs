@@ -1,0 +1,314 @@
+//! The router: route → cluster → tries → response (the end of every filter chain).
+
+use super::downstream::Downstream;
+use crate::cluster::{Cluster, Upstream};
+use crate::endpoint::{Limit, Permit};
+use crate::env::Instant;
+use crate::filter::StreamCx;
+use crate::message::{Body, Known, Request, RequestHead, Response, ResponseHead};
+use crate::outcome::{Flags, Outcome, Reason};
+use crate::route::{Action as RouteAction, HostAvoidance, Lookup, Mirror, Route};
+use crate::upstream::{Action, Ask, Event, Plan, Replay, attempt};
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+/// Request bodies are kept up to this size for another try (RT-3, D3).
+const REPLAY_BYTES: usize = 64 << 10;
+
+/// Forwards the request and gives back the response.
+///
+/// # Errors
+/// Why there is none.
+pub(super) async fn forward(cx: &StreamCx, rq: &mut Request, down: &mut Downstream) -> Result<Response, Outcome> {
+    let route = match cx.lookup(&rq.head) {
+        Lookup::Found(route) => route,
+        Lookup::NoRoute => return Err(Reason::NoRoute.into()),
+        Lookup::Ask(_) => return Err(Reason::NoRoute.into()),
+    };
+    let name = match &route.action {
+        RouteAction::Cluster(name) => Arc::clone(name),
+        RouteAction::Weighted(choices, total) => {
+            let mut left = cx.random % total.max(&1);
+            let choice = choices.iter().find(|choice| {
+                let weight = u64::from(choice.weight);
+                let here = left < weight;
+                left = left.saturating_sub(weight);
+                here
+            });
+            Arc::clone(&choice.ok_or(Reason::NoRoute)?.name)
+        }
+        RouteAction::Direct { status, body } => return Ok(direct(cx, *status, body.clone())),
+        _ => return Err(Reason::NoRoute.into()),
+    };
+    cx.info.borrow_mut().cluster = Some(Arc::clone(&name));
+    let cluster = cx.cluster(&name).ok_or(Reason::UnknownCluster)?;
+    Tries::new(cx, &route, cluster, rq).run(rq, down).await
+}
+
+fn direct(cx: &StreamCx, status: u16, body: bytes::Bytes) -> Response {
+    cx.info.borrow_mut().details = Some(Cow::Borrowed("direct_response"));
+    let mut head = ResponseHead::new(status);
+    if !body.is_empty() {
+        head.headers.append_known(Known::ContentType, b"text/plain");
+    }
+    Response { head, body: Body::full(body) }
+}
+
+/// Headers of a reply that the router made itself.
+pub(super) fn finish_local(cx: &StreamCx, request: &RequestHead, head: &mut ResponseHead) {
+    if let Some(route) = cx.route(request)
+        && route.attempt_count_in_response
+    {
+        let attempts = cx.info.borrow().attempts;
+        if attempts > 0 {
+            head.headers.set(Known::XEnvoyAttemptCount, attempts.to_string().as_bytes());
+        }
+    }
+}
+
+/// The tries of one request.
+struct Tries<'a> {
+    cx: &'a StreamCx,
+    route: &'a Route,
+    cluster: Rc<Cluster>,
+    plan: Plan<'a>,
+    ask: Ask,
+    replay: Option<Rc<Replay>>,
+    retry_permit: Option<Permit>,
+}
+
+impl<'a> Tries<'a> {
+    fn new(cx: &'a StreamCx, route: &'a Route, cluster: Rc<Cluster>, rq: &Request) -> Self {
+        let idempotent = matches!(rq.head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE");
+        let deadline = route.timeouts.route.map(|limit| cx.start + limit);
+        let avoid_attempts = match route.retry.as_ref().map(|policy| policy.avoid) {
+            Some(HostAvoidance::PreviousHosts(picks)) => picks,
+            _ => 0,
+        };
+        let ask = Ask {
+            dialled: Some(cx.peer.local),
+            high_priority: route.high_priority,
+            avoid_attempts,
+            ..Ask::default()
+        };
+        let plan = Plan::new(route.retry.as_ref(), idempotent, deadline);
+        Self { cx, route, cluster, plan, ask, replay: None, retry_permit: None }
+    }
+
+    async fn run(mut self, rq: &mut Request, down: &mut Downstream) -> Result<Response, Outcome> {
+        let mut body = self.keep(rq);
+        self.mirror(rq);
+        loop {
+            self.cx.info.borrow_mut().attempts += 1;
+            let sent_at = self.cx.now();
+            self.cx.info.borrow_mut().upstream_start = Some(sent_at);
+            let tried = self.one(&rq.head, body, down).await;
+            let action = match tried {
+                Tried::Head(head, upstream) => {
+                    let action = self.handle(Event::Head(&head));
+                    match action {
+                        Action::Retry { after, fresh, by_policy } if self.can_rewind(by_policy) => {
+                            drop(upstream);
+                            Action::Retry { after, fresh, by_policy }
+                        }
+                        _ => return Ok(self.response(head, upstream, sent_at)),
+                    }
+                }
+                Tried::Failed { outcome, unsent, stale } => {
+                    if let Some(detail) = &outcome.detail {
+                        self.cx.info.borrow_mut().transport_failure = Some(detail.clone());
+                    }
+                    match self.handle(Event::Failed { outcome: &outcome, unsent, stale }) {
+                        Action::Retry { by_policy, .. } if !self.can_rewind(by_policy) => Action::Fail(outcome),
+                        action => action,
+                    }
+                }
+                Tried::TryTimeout => match self.handle(Event::TryTimeout) {
+                    Action::Retry { by_policy, .. } if !self.can_rewind(by_policy) => {
+                        Action::Fail(Reason::PerTryTimeout.into())
+                    }
+                    action => action,
+                },
+                Tried::Deadline => self.handle(Event::Deadline),
+            };
+            match action {
+                Action::Retry { after, fresh, .. } => {
+                    self.ask.fresh = fresh;
+                    if !after.is_zero() {
+                        tokio::time::sleep(after).await;
+                    }
+                    body = self.rewound()?;
+                }
+                Action::Fail(outcome) => return Err(self.fail(outcome)),
+                Action::Forward | Action::Continue => return Err(Reason::Internal.into()),
+            }
+        }
+    }
+
+    /// Puts a replay between the request's body and the upstream where another try or a copy may need it.
+    fn keep(&mut self, rq: &mut Request) -> Body {
+        let body = std::mem::replace(&mut rq.body, Body::Empty);
+        if body.is_empty() || rq.head.wants_tunnel() {
+            return body;
+        }
+        let limit = self.route.replay_limit_bytes.and_then(|n| usize::try_from(n).ok()).unwrap_or(REPLAY_BYTES);
+        let replay = Replay::new(body, limit);
+        let first = replay.rewind().unwrap_or(Body::Empty);
+        self.replay = Some(replay);
+        first
+    }
+
+    fn mirror(&self, rq: &Request) {
+        for mirror in &self.route.mirrors {
+            if !self.cx.facts.env.chance(mirror.numerator, mirror.denominator) {
+                continue;
+            }
+            let Some(cluster) = self.cx.cluster(&mirror.cluster) else { continue };
+            let body = match &self.replay {
+                Some(replay) => replay.tee().unwrap_or(Body::Empty),
+                None => Body::Empty,
+            };
+            let copy = Request { head: shadow(&rq.head, mirror), body };
+            tokio::task::spawn_local(copy_request(cluster, copy));
+        }
+    }
+
+    async fn one(&mut self, head: &RequestHead, body: Body, down: &mut Downstream) -> Tried {
+        let now = self.cx.now();
+        let try_deadline = self.plan.try_deadline(now);
+        let until = try_deadline.into_iter().chain(self.plan.deadline()).min();
+        let Some(until) = until else { return self.exchange(head, body, down).await };
+        let deadline = self.plan.deadline();
+        match tokio::time::timeout_at(until, self.exchange(head, body, down)).await {
+            Ok(tried) => tried,
+            Err(_) if deadline.is_some_and(|deadline| deadline <= until) => Tried::Deadline,
+            Err(_) => Tried::TryTimeout,
+        }
+    }
+
+    async fn exchange(&mut self, head: &RequestHead, body: Body, down: &mut Downstream) -> Tried {
+        let opened = attempt(&self.cluster, head, body, &mut self.ask).await;
+        if let Some(endpoint) = self.ask.tried.last() {
+            self.cx.info.borrow_mut().endpoint = Some(Arc::clone(endpoint));
+        }
+        let mut upstream = match opened {
+            Ok(upstream) => upstream,
+            Err(failure) => {
+                return Tried::Failed { outcome: failure.outcome, unsent: failure.unsent, stale: failure.stale };
+            }
+        };
+        self.cx.info.borrow_mut().upstream_local = upstream.local();
+        loop {
+            match poll_fn(|task| upstream.poll_head(task)).await {
+                Ok(head) if head.is_interim() => {
+                    if let Err(outcome) = down.interim(head).await {
+                        return Tried::Failed { outcome, unsent: false, stale: false };
+                    }
+                }
+                Ok(head) => return Tried::Head(head, upstream),
+                Err(outcome) => {
+                    let failure = upstream.failure(outcome);
+                    return Tried::Failed { outcome: failure.outcome, unsent: failure.unsent, stale: failure.stale };
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event<'_>) -> Action {
+        if self.replay.as_ref().is_some_and(|replay| replay.spilled()) {
+            self.plan.handle(Event::Spilled, self.cx.now(), 0.0);
+        }
+        let random = self.cx.facts.env.below(1 << 32) as f64 / (1_u64 << 32) as f64;
+        self.plan.handle(event, self.cx.now(), random)
+    }
+
+    /// Whether the body can be sent again and the retry limit has room.
+    fn can_rewind(&mut self, by_policy: bool) -> bool {
+        if self.replay.as_ref().is_some_and(|replay| replay.spilled()) {
+            return false;
+        }
+        self.retry_permit = None;
+        if by_policy {
+            let limits = &self.cluster.config.limits[usize::from(self.route.high_priority)];
+            match limits.take(Limit::Retries) {
+                Ok(permit) => self.retry_permit = Some(permit),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn rewound(&self) -> Result<Body, Outcome> {
+        match &self.replay {
+            None => Ok(Body::Empty),
+            Some(replay) => replay.rewind().ok_or_else(|| Reason::Internal.into()),
+        }
+    }
+
+    fn fail(&self, outcome: Outcome) -> Outcome {
+        if let Some(replay) = &self.replay {
+            replay.abandon();
+        }
+        if self.plan.exhausted() {
+            self.cx.info.borrow_mut().flags.insert(Flags::URX);
+        }
+        outcome
+    }
+
+    fn response(&self, mut head: ResponseHead, upstream: Upstream, sent_at: Instant) -> Response {
+        if let Some(replay) = &self.replay {
+            replay.commit();
+        }
+        let now = self.cx.now();
+        let mut info = self.cx.info.borrow_mut();
+        info.response_start = Some(now);
+        info.details = Some(Cow::Borrowed("via_upstream"));
+        if self.plan.exhausted() && head.status >= 500 {
+            info.flags.insert(Flags::URX);
+        }
+        let mut digits = Vec::with_capacity(8);
+        let elapsed_ms = u64::try_from(now.saturating_duration_since(sent_at).as_millis()).unwrap_or(u64::MAX);
+        crate::codec::h1::decimal(elapsed_ms, &mut digits);
+        head.headers.set(Known::XEnvoyUpstreamServiceTime, &digits);
+        if self.route.attempt_count_in_response {
+            head.headers.set(Known::XEnvoyAttemptCount, info.attempts.to_string().as_bytes());
+        }
+        Response { head, body: upstream.into_body(now) }
+    }
+}
+
+enum Tried {
+    Head(ResponseHead, Upstream),
+    Failed { outcome: Outcome, unsent: bool, stale: bool },
+    TryTimeout,
+    Deadline,
+}
+
+fn shadow(head: &RequestHead, mirror: &Mirror) -> RequestHead {
+    let mut copy = head.clone();
+    if mirror.host_suffix {
+        let host = [copy.authority(), b"-shadow"].concat();
+        copy.set_authority(&host);
+    }
+    copy
+}
+
+/// Sends a copy and drops the answer.
+async fn copy_request(cluster: Rc<Cluster>, rq: Request) {
+    let Ok(mut upstream) = attempt(&cluster, &rq.head, rq.body, &mut Ask::default()).await else { return };
+    let head = poll_fn(|task| match upstream.poll_head(task) {
+        Poll::Ready(Ok(head)) if head.is_interim() => {
+            task.waker().wake_by_ref();
+            Poll::Pending
+        }
+        other => other,
+    })
+    .await;
+    if head.is_ok() {
+        let mut body = upstream.into_body(Instant::now());
+        while let Some(Ok(_)) = body.frame().await {}
+    }
+}

@@ -1,0 +1,244 @@
+//! One request through filters, route, tries and back.
+
+use super::downstream::{Downstream, Sent, Watch};
+use super::headers::{ServerHeader, finish_response};
+use super::router;
+use crate::codec::h1::HeadLimits;
+use crate::env::Instant;
+use crate::filter::{End, Facts, Filter, FilterState, StreamCx, Verdict, plain, reply, request_half, response_half};
+use crate::message::{Body, Request, RequestHead, Response, ResponseHead};
+use crate::net::PeerFacts;
+use crate::outcome::{Outcome, Reason};
+use crate::route::RouteTable;
+use smallvec::SmallVec;
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// What a connection manager knows (`HttpConnectionManager`), on one worker.
+#[derive(Debug)]
+pub struct Settings {
+    /// Clock, clusters.
+    pub facts: Rc<Facts>,
+    /// The current route table; a stream pins the one it started with.
+    pub routes: RefCell<Arc<RouteTable>>,
+    /// Limits of a request head.
+    pub head_limits: HeadLimits,
+    /// `server` header.
+    pub server: ServerHeader,
+    /// Idle time between requests after which the connection is closed; none: never.
+    pub idle_timeout: Option<Duration>,
+    /// Time for a request head to arrive once it has begun (D: 10 s).
+    pub request_headers_timeout: Option<Duration>,
+    /// Idle time of a stream; none: never.
+    pub stream_idle_timeout: Option<Duration>,
+    /// Time for a whole request to arrive.
+    pub request_timeout: Option<Duration>,
+    /// Life of a stream.
+    pub max_stream_duration: Option<Duration>,
+    /// Pass `Expect: 100-continue` and the server's answer on.
+    pub proxy_100_continue: bool,
+    /// Upgrade types that are allowed, lower case.
+    pub upgrades: Box<[Box<str>]>,
+    /// The listener drains: connections end after the current request.
+    pub draining: Cell<bool>,
+}
+
+impl Settings {
+    /// Settings over `facts` with nothing configured.
+    pub fn new(facts: Rc<Facts>, routes: Arc<RouteTable>) -> Self {
+        Self {
+            facts,
+            routes: RefCell::new(routes),
+            head_limits: HeadLimits::default(),
+            server: ServerHeader::Overwrite("envoy".into()),
+            idle_timeout: Some(Duration::from_secs(3600)),
+            request_headers_timeout: Some(Duration::from_secs(10)),
+            stream_idle_timeout: Some(Duration::from_secs(300)),
+            request_timeout: None,
+            max_stream_duration: None,
+            proxy_100_continue: false,
+            upgrades: Box::default(),
+            draining: Cell::new(false),
+        }
+    }
+
+    /// Whether connections are to end.
+    pub fn draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Whether a request may upgrade to `protocol`.
+    pub fn allows_upgrade(&self, protocol: &[u8]) -> bool {
+        self.upgrades.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(protocol))
+    }
+
+    /// Waits for a head within the connection's idle timeout; running into it is a quiet end.
+    pub(super) async fn await_head<T>(
+        &self,
+        head: impl Future<Output = Result<Option<T>, Outcome>>,
+    ) -> Result<Option<T>, Outcome> {
+        match self.idle_timeout {
+            None => head.await,
+            Some(limit) => tokio::time::timeout(limit, head).await.unwrap_or(Ok(None)),
+        }
+    }
+}
+
+/// What one stream owns while it is worked on; survives the work being cut short.
+struct Work {
+    request: Request,
+    states: SmallVec<[FilterState; 8]>,
+    response: Option<ResponseHead>,
+    sent: Sent,
+}
+
+/// Serves one request and logs it. Gives back why the stream ended: exactly once per request.
+pub async fn serve_stream(
+    settings: &Rc<Settings>,
+    chain: &Rc<[Filter]>,
+    peer: &Rc<PeerFacts>,
+    request: Request,
+    down: &mut Downstream,
+    start: Instant,
+) -> Outcome {
+    let table = Arc::clone(&settings.routes.borrow());
+    let cx = StreamCx::new(&settings.facts, peer, table, start);
+    let states = chain.iter().map(|_| FilterState::None).collect();
+    let mut work = Work { request, states, response: None, sent: Sent::default() };
+    let watch = down.watch();
+    let mut outcome = {
+        let running = pin!(drive(settings, chain, &cx, &mut work, down));
+        limited(settings, &cx, watch, running).await
+    };
+    if outcome.reason != Reason::Complete && outcome.reason != Reason::DownstreamGone && !down.started() {
+        cx.note(outcome.clone());
+        let response = reply(&outcome, &work.request.head);
+        if let Err(gone) = answer(settings, &cx, &mut work, response, down).await {
+            outcome = gone;
+        }
+    } else if outcome.reason != Reason::Complete {
+        cx.note(outcome.clone());
+    }
+    finish(chain, &cx, &mut work, &outcome);
+    outcome
+}
+
+/// Runs the work under the stream's time limits and a watch on the client. A panic ends this stream alone.
+async fn limited(
+    settings: &Settings,
+    cx: &StreamCx,
+    mut watch: Watch,
+    mut running: std::pin::Pin<&mut impl Future<Output = Outcome>>,
+) -> Outcome {
+    let work = poll_fn(|task| {
+        let polled = std::panic::catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(task)));
+        match polled {
+            Ok(Poll::Ready(outcome)) => return Poll::Ready(outcome),
+            Ok(Poll::Pending) => {}
+            Err(_panic) => return Poll::Ready(Reason::Internal.into()),
+        }
+        watch.poll_gone(task).map(|()| Reason::DownstreamGone.into())
+    });
+    if settings.stream_idle_timeout.is_none() && settings.max_stream_duration.is_none() {
+        return work.await;
+    }
+    let mut work = pin!(work);
+    loop {
+        let idle = settings.stream_idle_timeout.map(|limit| cx.active.get() + limit);
+        let life = settings.max_stream_duration.map(|limit| cx.start + limit);
+        let Some(until) = idle.into_iter().chain(life).min() else { return work.await };
+        if let Ok(outcome) = tokio::time::timeout_at(until, work.as_mut()).await {
+            return outcome;
+        }
+        let now = cx.now();
+        if life.is_some_and(|life| life <= now) {
+            return Reason::MaxDuration.into();
+        }
+        if settings.stream_idle_timeout.is_some_and(|limit| cx.active.get() + limit <= now) {
+            let complete = cx.info.borrow().request_end.is_some();
+            return if complete { Reason::IdleTimeout } else { Reason::RequestIdleTimeout }.into();
+        }
+    }
+}
+
+async fn drive(
+    settings: &Settings,
+    chain: &[Filter],
+    cx: &StreamCx,
+    work: &mut Work,
+    down: &mut Downstream,
+) -> Outcome {
+    let verdict = request_half(chain, &mut work.states, &mut work.request, cx).await;
+    let (mut response, upto) = match verdict {
+        Verdict::Reply { response, from } => (*response, from + 1),
+        Verdict::Continue => match router::forward(cx, &mut work.request, down).await {
+            Ok(response) => (response, chain.len()),
+            Err(outcome) if outcome.reason == Reason::DownstreamGone => return outcome,
+            Err(outcome) => {
+                cx.note(outcome.clone());
+                let retried = cx.info.borrow().attempts > 1;
+                let mut response = reply(&outcome, &work.request.head);
+                if retried && outcome.reason.reset_text().is_some() {
+                    let head = response.head;
+                    response = plain(head.status, outcome.body(true), &work.request.head);
+                }
+                router::finish_local(cx, &work.request.head, &mut response.head);
+                (response, chain.len())
+            }
+        },
+    };
+    response_half(chain, &mut work.states, upto, &mut response, cx).await;
+    match answer(settings, cx, work, response, down).await {
+        Ok(()) => Reason::Complete.into(),
+        Err(outcome) => outcome,
+    }
+}
+
+/// Sends a response with the connection manager's headers.
+async fn answer(
+    settings: &Settings,
+    cx: &StreamCx,
+    work: &mut Work,
+    mut response: Response,
+    down: &mut Downstream,
+) -> Result<(), Outcome> {
+    finish_response(&mut response.head, &settings.server, &cx.facts.env, cx.now());
+    let head = work.response.insert(response.head);
+    let result = down.send(head, response.body, &mut work.sent).await;
+    let mut info = cx.info.borrow_mut();
+    info.bytes_sent = work.sent.body_bytes;
+    info.trailers = work.sent.trailers.take();
+    info.response_end = Some(cx.now());
+    result
+}
+
+fn finish(chain: &[Filter], cx: &StreamCx, work: &mut Work, outcome: &Outcome) {
+    let end = End { outcome, request: &work.request.head, response: work.response.as_ref() };
+    for (filter, state) in chain.iter().zip(&mut work.states) {
+        filter.on_end(state, &end, cx);
+    }
+    work.request.body = Body::Empty;
+}
+
+/// Answers bytes that are no request: no filter sees them, but the log does.
+pub(super) async fn refuse(
+    settings: &Rc<Settings>,
+    peer: &Rc<PeerFacts>,
+    head: &RequestHead,
+    outcome: &Outcome,
+    down: &mut Downstream,
+) {
+    let cx = StreamCx::new(&settings.facts, peer, Arc::clone(&settings.routes.borrow()), settings.facts.env.now());
+    cx.note(outcome.clone());
+    let mut response = reply(outcome, head);
+    finish_response(&mut response.head, &settings.server, &cx.facts.env, cx.now());
+    if let Err(gone) = down.send(&response.head, response.body, &mut Sent::default()).await {
+        tracing::trace!(%gone, "client left before the refusal was written");
+    }
+}
