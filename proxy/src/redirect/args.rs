@@ -18,9 +18,9 @@ const ANNOTATION_VIRTUAL: &str = "istio.io/reroute-virtual-interfaces";
 #[error("{name}: {value:?} is no {expected}")]
 pub struct RedirectError {
     /// The flag or annotation.
-    pub name: String,
+    pub name: Box<str>,
     /// What it says.
-    pub value: String,
+    pub value: Box<str>,
     /// What it should be.
     pub expected: &'static str,
 }
@@ -162,7 +162,7 @@ impl RedirectArgs {
                 self.virtual_interfaces = names(value);
             }
             let Some(key) = name.strip_prefix(ANNOTATION_PREFIX) else { continue };
-            let bad = |expected| RedirectError { name: name.clone(), value: value.clone(), expected };
+            let bad = |expected| RedirectError { name: name.as_str().into(), value: value.as_str().into(), expected };
             let ports = || list(value).ok_or_else(|| bad("list of ports, such as 80,443"));
             let ranges = || list(value).ok_or_else(|| bad("list of CIDRs, such as 10.0.0.0/8"));
             match key {
@@ -193,7 +193,7 @@ impl RedirectArgs {
         for (kind, name) in groups.map(|g| ("group", g)).chain(interfaces.map(|i| ("interface", i))) {
             if name.is_empty() || name.starts_with('-') || !name.bytes().all(plain) {
                 let expected = "plain name of letters, digits, '-', '_', '.', '@' and '+'";
-                return Err(RedirectError { name: kind.to_owned(), value: name.clone(), expected });
+                return Err(RedirectError { name: kind.into(), value: name.as_str().into(), expected });
             }
         }
         Ok(())
