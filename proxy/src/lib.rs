@@ -3,6 +3,10 @@
 //! The modules in the order in which a connection meets them, from the process down to the bytes; a folder imports
 //! only what stands below it (kept by `e2e/tests/architecture.rs`):
 
+pub mod http;
+
+pub mod filter;
+
 pub mod upstream;
 
 pub mod cluster;
@@ -14,11 +18,15 @@ pub mod pool;
 pub mod route;
 pub mod tls;
 
+pub mod telemetry;
 pub mod xds;
 
 pub mod message;
 pub mod net;
 
 pub mod bootstrap;
+pub mod dns;
 pub mod env;
 pub mod outcome;
+pub mod redirect;
+pub mod refusal;

@@ -2,6 +2,7 @@
 //!
 //! Knows how to open an exchange with an endpoint. Must never know a route, a filter or a retry.
 
+pub mod config;
 mod set;
 mod upstream;
 

@@ -54,8 +54,12 @@ pub struct Locality {
 pub struct EndpointShared {
     /// Requests (TCP: connections) in flight; written by each worker as it sends and finishes.
     pub active: AtomicU32,
-    /// Failures in a row; written by workers, reset by the outlier sweep and by success.
+    /// 5xx answers and failures in a row; written by workers with each answer.
     pub failures: AtomicU32,
+    /// Gateway failures in a row; written by workers with each answer.
+    pub gateway_failures: AtomicU32,
+    /// How often it was ejected; written by the worker that ejects.
+    pub ejections: AtomicU32,
     /// Milliseconds of the process clock until which the endpoint is ejected; written by the outlier detector.
     pub ejected_until: AtomicU64,
 }

@@ -88,12 +88,8 @@ impl<'a> Tries<'a> {
             Some(HostAvoidance::PreviousHosts(picks)) => picks,
             _ => 0,
         };
-        let ask = Ask {
-            dialled: Some(cx.peer.local),
-            high_priority: route.high_priority,
-            avoid_attempts,
-            ..Ask::default()
-        };
+        let ask =
+            Ask { dialled: Some(cx.peer.local), high_priority: route.high_priority, avoid_attempts, ..Ask::default() };
         let plan = Plan::new(route.retry.as_ref(), idempotent, deadline);
         Self { cx, route, cluster, plan, ask, replay: None, retry_permit: None }
     }

@@ -182,8 +182,7 @@ impl Headers {
     /// Keeps the fields for which `keep` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(Name<'_>, &[u8]) -> bool) {
         let arena = &self.arena;
-        self.fields
-            .retain(|f| keep(Name { bytes: slice(arena, f.name), known: f.known }, slice(arena, f.value)));
+        self.fields.retain(|f| keep(Name { bytes: slice(arena, f.name), known: f.known }, slice(arena, f.value)));
     }
 
     /// All fields in order.
@@ -213,7 +212,6 @@ impl Headers {
     pub(super) fn text(&self, span: Span) -> &[u8] {
         slice(&self.arena, span)
     }
-
 }
 
 #[inline]

@@ -95,7 +95,10 @@ impl Known {
     #[inline]
     pub fn of(name: &[u8]) -> Self {
         let Some(bucket) = BY_LENGTH.get(name.len()) else { return Self::Other };
-        bucket.iter().find(|(_, text)| text.as_bytes().eq_ignore_ascii_case(name)).map_or(Self::Other, |(known, _)| *known)
+        bucket
+            .iter()
+            .find(|(_, text)| text.as_bytes().eq_ignore_ascii_case(name))
+            .map_or(Self::Other, |(known, _)| *known)
     }
 }
 

@@ -2,7 +2,13 @@
 //!
 //! Knows certificates and rustls. Must never know a message or a route.
 
+mod accept;
+pub mod config;
 mod connect;
 pub mod enrol;
+mod secrets;
 
+pub use accept::{ServerContext, cert_facts};
+pub use config::Spec;
 pub use connect::ClientContext;
+pub use secrets::Secrets;

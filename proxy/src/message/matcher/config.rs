@@ -1,0 +1,75 @@
+//! `StringMatcher` and `HeaderMatcher` of Envoy's API → conditions.
+
+use super::{Condition, HeaderMatcher, Pattern, StringMatcher, whole_regex};
+use crate::refusal::{Refusal, Within};
+use proto::envoy::matcher::{self, string_matcher::MatchPattern};
+use proto::envoy::route::{self, header_matcher::HeaderMatchSpecifier};
+
+impl StringMatcher {
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// The field that is wrong.
+    pub fn parse(written: &matcher::StringMatcher) -> Result<Self, Refusal> {
+        let text = |text: &str| text.as_bytes().into();
+        let pattern = match &written.match_pattern {
+            Some(MatchPattern::Exact(wanted)) => Pattern::Exact(text(wanted)),
+            Some(MatchPattern::Prefix(wanted)) => Pattern::Prefix(text(wanted)),
+            Some(MatchPattern::Suffix(wanted)) => Pattern::Suffix(text(wanted)),
+            Some(MatchPattern::Contains(wanted)) => Pattern::Contains(text(wanted)),
+            Some(MatchPattern::SafeRegex(regex)) => {
+                Pattern::Regex(whole_regex(&regex.regex).map_err(|why| Refusal::new("safe_regex.regex", why))?)
+            }
+            Some(MatchPattern::Custom(_)) => return Err(Refusal::unsupported("custom")),
+            None => return Err(Refusal::new("match_pattern", "one of exact, prefix, suffix, contains, safe_regex is needed")),
+        };
+        if written.ignore_case && matches!(pattern, Pattern::Regex(_)) {
+            return Err(Refusal::new("ignore_case", "has no effect on a regex: write (?i) into it"));
+        }
+        Ok(Self { pattern, ignore_case: written.ignore_case })
+    }
+}
+
+impl HeaderMatcher {
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// The field that is wrong.
+    pub fn parse(written: &route::HeaderMatcher) -> Result<Self, Refusal> {
+        if written.name.is_empty() {
+            return Err(Refusal::new("name", "is empty"));
+        }
+        let condition = match &written.header_match_specifier {
+            None => Condition::Present(true),
+            Some(HeaderMatchSpecifier::PresentMatch(wanted)) => Condition::Present(*wanted),
+            Some(HeaderMatchSpecifier::RangeMatch(range)) => Condition::Range(range.start, range.end),
+            Some(HeaderMatchSpecifier::StringMatch(text)) => Condition::Text(StringMatcher::parse(text).within("string_match")?),
+            Some(old) => Condition::Text(deprecated(old)?),
+        };
+        Ok(Self {
+            name: written.name.to_ascii_lowercase().into_bytes().into(),
+            condition,
+            invert: written.invert_match,
+            missing_is_empty: written.treat_missing_header_as_empty,
+        })
+    }
+}
+
+/// The forms that `string_match` has replaced; Istio and many files still write them.
+#[expect(deprecated, reason = "they are still written")]
+fn deprecated(specifier: &HeaderMatchSpecifier) -> Result<StringMatcher, Refusal> {
+    let text = |text: &str| text.as_bytes().into();
+    let pattern = match specifier {
+        HeaderMatchSpecifier::ExactMatch(wanted) => Pattern::Exact(text(wanted)),
+        HeaderMatchSpecifier::PrefixMatch(wanted) => Pattern::Prefix(text(wanted)),
+        HeaderMatchSpecifier::SuffixMatch(wanted) => Pattern::Suffix(text(wanted)),
+        HeaderMatchSpecifier::ContainsMatch(wanted) => Pattern::Contains(text(wanted)),
+        HeaderMatchSpecifier::SafeRegexMatch(regex) => {
+            Pattern::Regex(whole_regex(&regex.regex).map_err(|why| Refusal::new("safe_regex_match.regex", why))?)
+        }
+        HeaderMatchSpecifier::PresentMatch(_)
+        | HeaderMatchSpecifier::RangeMatch(_)
+        | HeaderMatchSpecifier::StringMatch(_) => return Err(Refusal::unsupported("header_match_specifier")),
+    };
+    Ok(StringMatcher { pattern, ignore_case: false })
+}

@@ -1,0 +1,92 @@
+//! Headers that a route adds, sets and removes; values may hold command operators.
+
+use super::{AppendAction, Choice, HeaderOp, HeaderOps, Route};
+use crate::message::{Headers, RequestHead, ResponseHead};
+use crate::telemetry::access_log::LogFacts;
+use std::sync::Arc;
+
+impl HeaderOps {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// Applies the operations to a request: first removals, then additions, as Envoy does.
+    fn apply_to_request(&self, head: &mut RequestHead, facts: &LogFacts<'_>, value: &mut Vec<u8>) {
+        for name in &self.remove {
+            head.headers.remove_name(name);
+        }
+        for op in &self.add {
+            op.value_into(facts, value);
+            if value.is_empty() && !op.keep_empty {
+                continue;
+            }
+            match &*op.name {
+                b":authority" | b"host" => head.set_authority(value),
+                b":path" => head.set_path(value),
+                b":method" => head.set_method(value),
+                b":scheme" => head.set_scheme(value),
+                _ => op.apply(&mut head.headers, value),
+            }
+        }
+    }
+
+    fn apply_to_response(&self, headers: &mut Headers, facts: &LogFacts<'_>, value: &mut Vec<u8>) {
+        for name in &self.remove {
+            headers.remove_name(name);
+        }
+        for op in &self.add {
+            op.value_into(facts, value);
+            if !value.is_empty() || op.keep_empty {
+                op.apply(headers, value);
+            }
+        }
+    }
+}
+
+impl HeaderOp {
+    fn value_into(&self, facts: &LogFacts<'_>, value: &mut Vec<u8>) {
+        value.clear();
+        self.value.write_omitting(facts, value);
+    }
+
+    fn apply(&self, headers: &mut Headers, value: &[u8]) {
+        let is_there = headers.get_name(&self.name).is_some();
+        match (self.action, is_there) {
+            (AppendAction::AppendIfExistsOrAdd, _) | (AppendAction::AddIfAbsent, false) => headers.append(&self.name, value),
+            (AppendAction::OverwriteIfExistsOrAdd, _) | (AppendAction::OverwriteIfExists, true) => {
+                headers.set_name(&self.name, value);
+            }
+            (AppendAction::AddIfAbsent, true) | (AppendAction::OverwriteIfExists, false) => {}
+        }
+    }
+}
+
+impl Route {
+    /// Applies the header operations for the request, before it is rewritten. `facts` are those from before: the values
+    /// of operators are taken from the request as it came.
+    pub fn change_request(&self, choice: &Choice<'_>, head: &mut RequestHead, facts: &dyn Fn(&RequestHead) -> Facts) {
+        let own = choice.weighted.map(|weighted| &weighted.request_headers);
+        if own.is_none_or(HeaderOps::is_empty) && self.request_headers.is_empty() {
+            return;
+        }
+        let mut value = Vec::with_capacity(64);
+        for ops in in_order(own, &self.request_headers, self.most_specific_wins) {
+            let before = head.clone();
+            let facts = facts(&before);
+            ops.apply_to_request(head, &facts.of(&before), &mut value);
+        }
+    }
+
+    /// Applies the header operations for the response.
+    pub fn change_response(&self, choice: Option<&Choice<'_>>, head: &mut ResponseHead, facts: &LogFacts<'_>) {
+        let own = choice.and_then(|choice| choice.weighted).map(|weighted| &weighted.response_headers);
+        if own.is_none_or(HeaderOps::is_empty) && self.response_headers.is_empty() {
+            return;
+        }
+        let mut value = Vec::with_capacity(64);
+        for ops in in_order(own, &self.response_headers, self.most_specific_wins) {
+            ops.apply_to_response(&mut head.headers, facts, &mut value);
+        }
+    }
+}

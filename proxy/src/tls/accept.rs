@@ -1,0 +1,110 @@
+//! Server sessions: what this proxy accepts, and what it learns of the peer.
+
+use crate::net::{CertFacts, Io, PeerFacts, Session, TlsFacts, TlsIo};
+use arc_swap::ArcSwapOption;
+use bytes::BytesMut;
+use rustls::pki_types::CertificateDer;
+use rustls::{ServerConfig, ServerConnection};
+use std::fmt::Write;
+use std::future::poll_fn;
+use std::io;
+use tokio::net::TcpStream;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// TLS of one filter chain (`DownstreamTlsContext`). Replaced by the main thread when a secret rotates.
+#[derive(Debug)]
+pub struct ServerContext {
+    /// `None` until the certificate arrives. Written by the main thread only.
+    pub config: ArcSwapOption<ServerConfig>,
+}
+
+impl ServerContext {
+    /// Accepts a session on `tcp`, of which `prefix` was read already; notes in `facts` what it learns.
+    ///
+    /// # Errors
+    /// The handshake's failure, or that no certificate has arrived yet. Cancel-safe: the connection is dropped.
+    pub async fn accept(&self, tcp: TcpStream, prefix: BytesMut, facts: &mut PeerFacts) -> io::Result<Io> {
+        let config = self.config.load_full().ok_or_else(|| io::Error::other("no certificate yet"))?;
+        let session = ServerConnection::new(config).map_err(io::Error::other)?;
+        let mut tls = Box::new(TlsIo::new(tcp, Session::Server(session), prefix));
+        poll_fn(|cx| tls.poll_handshake(cx)).await?;
+        let state = tls.session();
+        facts.alpn = state.alpn_protocol().unwrap_or_default().into();
+        facts.tls = Some(TlsFacts {
+            version: match state.protocol_version() {
+                Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+                _ => "",
+            },
+            cipher: cipher(state.negotiated_cipher_suite()),
+            peer: state.peer_certificates().and_then(|chain| chain.first()).and_then(cert_facts),
+            local: None,
+        });
+        Ok(Io::Tls(tls))
+    }
+}
+
+/// The suite as OpenSSL, and so Envoy's log, names it.
+fn cipher(suite: Option<rustls::SupportedCipherSuite>) -> Box<str> {
+    let Some(suite) = suite else { return "".into() };
+    let name = format!("{:?}", suite.suite());
+    match name.strip_prefix("TLS13_") {
+        Some(rest) => format!("TLS_{rest}").into(),
+        None => name.trim_start_matches("TLS_").replace("_WITH_", "_").replace('_', "-").into(),
+    }
+}
+
+/// What policies, headers and logs need of a certificate; `None` where it cannot be read.
+pub fn cert_facts(der: &CertificateDer<'_>) -> Option<CertFacts> {
+    let (_, cert) = X509Certificate::from_der(der).ok()?;
+    let mut facts = CertFacts {
+        subject: rfc2253(cert.subject()),
+        issuer: rfc2253(cert.issuer()),
+        serial: hex(cert.raw_serial()),
+        sha256: hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, der).as_ref()),
+        not_before: cert.validity().not_before.timestamp(),
+        not_after: cert.validity().not_after.timestamp(),
+        der: der.as_ref().into(),
+        ..CertFacts::default()
+    };
+    let names = cert.subject_alternative_name().ok().flatten();
+    for name in names.iter().flat_map(|san| &san.value.general_names) {
+        match name {
+            GeneralName::URI(uri) => facts.uri_sans.push((*uri).into()),
+            GeneralName::DNSName(dns) => facts.dns_sans.push((*dns).into()),
+            _ => {}
+        }
+    }
+    Some(facts)
+}
+
+/// RFC 2253: the last attribute first, comma separated.
+fn rfc2253(name: &x509_parser::x509::X509Name<'_>) -> Box<str> {
+    let registry = x509_parser::objects::oid_registry();
+    let parts = name.iter_attributes().map(|attribute| {
+        let kind = registry.get(attribute.attr_type()).map_or("", |entry| entry.sn());
+        let short = match kind {
+            "commonName" => "CN",
+            "organizationName" => "O",
+            "organizationalUnit" => "OU",
+            "countryName" => "C",
+            "stateOrProvinceName" => "ST",
+            "localityName" => "L",
+            other => other,
+        };
+        format!("{short}={}", attribute.as_str().unwrap_or_default())
+    });
+    let mut parts: Vec<_> = parts.collect();
+    parts.reverse();
+    parts.join(",").into()
+}
+
+fn hex(bytes: &[u8]) -> Box<str> {
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
+            if write!(out, "{byte:02x}").is_err() {}
+            out
+        })
+        .into()
+}
