@@ -9,4 +9,7 @@
 //! - [`ads`]: the xDS protocol, delta and state of the world
 //! - [`args`], [`server`]: flags, and the wiring of the parts
 
+pub mod model;
+pub mod registry;
 pub mod source;
+pub mod translate;

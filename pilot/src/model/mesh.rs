@@ -1,0 +1,294 @@
+//! The immutable mesh and its incremental rebuilding.
+
+use super::MeshConfig;
+use super::authn::{self, Policies};
+use super::authz::{self, AuthorizationPolicy};
+use super::delegate;
+use super::destination_rule::{self, Rules};
+use super::gateway::{self, Gateway};
+use super::service_entry;
+use super::shared::Shared;
+use super::sidecar::{self, Sidecar};
+use super::virtual_service::{self, VirtualService};
+use crate::registry::{self, EndpointSet, Registry, Service, ServiceKey, Settings, Workload};
+use crate::source::{Key, Kind, Object, Problem, Spec, Store};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+/// A service that a workload serves, and on which of its ports.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Instance {
+    /// The service.
+    pub service: Shared<Service>,
+    /// Number of the service's port.
+    pub service_port: u16,
+    /// Port of the workload.
+    pub port: u16,
+}
+
+/// Everything that holds at one moment.
+#[derive(Debug, Clone)]
+pub struct Mesh {
+    /// The mesh's own settings.
+    pub config: Shared<MeshConfig>,
+    /// All services, oldest first.
+    pub services: Arc<Vec<Shared<Service>>>,
+    /// Endpoints by service.
+    pub endpoints: Arc<HashMap<ServiceKey, Shared<EndpointSet>>>,
+    /// Workloads by address.
+    pub workloads: Arc<BTreeMap<String, Arc<Workload>>>,
+    /// What is served at an address.
+    pub instances: Arc<HashMap<String, Vec<Instance>>>,
+    /// Rules with their delegates merged in, oldest first.
+    pub virtual_services: Arc<Vec<Shared<VirtualService>>>,
+    /// DestinationRules.
+    pub rules: Arc<Rules>,
+    /// Gateways, oldest first.
+    pub gateways: Arc<Vec<Shared<Gateway>>>,
+    /// Sidecars, oldest first.
+    pub sidecars: Arc<Vec<Shared<Sidecar>>>,
+    /// PeerAuthentications.
+    pub authn: Shared<Policies>,
+    /// AuthorizationPolicies, oldest first.
+    pub authz: Arc<Vec<Shared<AuthorizationPolicy>>>,
+}
+
+/// What a rebuilding has changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Services whose endpoints differ.
+    pub endpoints: HashSet<ServiceKey>,
+    /// Anything but endpoints differs.
+    pub full: bool,
+}
+
+impl Change {
+    /// Nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.endpoints.is_empty() && !self.full
+    }
+}
+
+/// Validates an object.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn admit(object: &Object, config: &MeshConfig) -> Result<(), Vec<Problem>> {
+    match &object.spec {
+        Spec::VirtualService(spec) => virtual_service::parse(object, spec, config).map(drop),
+        Spec::DestinationRule(spec) => destination_rule::parse(object, spec, config).map(drop),
+        Spec::Gateway(spec) => gateway::parse(object, spec).map(drop),
+        Spec::Sidecar(spec) => sidecar::parse(object, spec).map(drop),
+        Spec::PeerAuthentication(spec) => authn::parse(object, spec).map(drop),
+        Spec::AuthorizationPolicy(spec) => authz::parse(object, spec).map(drop),
+        Spec::ServiceEntry(spec) => service_entry::check(object, spec),
+        Spec::WorkloadEntry(spec) => service_entry::check_workload(object, spec),
+        Spec::Namespace | Spec::Node | Spec::Service(_) | Spec::EndpointSlice(_) | Spec::Pod(..) => Ok(()),
+    }
+}
+
+impl Mesh {
+    /// A mesh without objects.
+    pub fn empty(config: MeshConfig) -> Self {
+        Self {
+            authn: Shared::new(Policies::new(Vec::new(), &config.root_namespace)),
+            config: Shared::new(config),
+            services: Arc::default(),
+            endpoints: Arc::default(),
+            workloads: Arc::default(),
+            instances: Arc::default(),
+            virtual_services: Arc::default(),
+            rules: Arc::default(),
+            gateways: Arc::default(),
+            sidecars: Arc::default(),
+            authz: Arc::default(),
+        }
+    }
+
+    /// What the registry must know.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            domain: self.config.domain.clone(),
+            cluster: self.config.cluster.clone(),
+            trust_domain: self.config.trust_domain.clone(),
+        }
+    }
+
+    /// The mesh after objects of `changed` have changed in the store; only what rests on them is made anew.
+    pub fn update(&self, store: &Store, changed: &BTreeMap<Key, Option<Arc<Object>>>) -> (Self, Change) {
+        let kinds: BTreeSet<Kind> = changed.keys().map(|key| key.kind).collect();
+        let mut next = self.clone();
+        let mut change = Change::default();
+        next.update_registry(store, changed, &kinds, &mut change);
+        let rules = [
+            Kind::VirtualService,
+            Kind::DestinationRule,
+            Kind::Gateway,
+            Kind::Sidecar,
+            Kind::PeerAuthentication,
+            Kind::AuthorizationPolicy,
+        ];
+        for kind in rules.into_iter().filter(|kind| kinds.contains(kind)) {
+            next.update_rules(store, kind);
+            change.full = true;
+        }
+        (next, change)
+    }
+
+    fn update_registry(
+        &mut self,
+        store: &Store,
+        changed: &BTreeMap<Key, Option<Arc<Object>>>,
+        kinds: &BTreeSet<Kind>,
+        change: &mut Change,
+    ) {
+        let settings = self.settings();
+        if kinds.contains(&Kind::Service) || kinds.contains(&Kind::ServiceEntry) {
+            let old: HashMap<&ServiceKey, &Shared<Service>> = self.services.iter().map(|s| (&s.key, s)).collect();
+            let services = registry::services(store, &settings);
+            let services: Vec<_> =
+                services.into_iter().map(|service| Shared::renew(old.get(&service.key).copied(), service)).collect();
+            change.full |= services != *self.services;
+            self.services = Arc::new(services);
+        }
+        let workload_kinds = [Kind::Pod, Kind::WorkloadEntry, Kind::Node];
+        if kinds.iter().any(|kind| workload_kinds.contains(kind)) {
+            let workloads = registry::pod::workloads(store, &settings);
+            change.full |= workloads != *self.workloads;
+            self.workloads = Arc::new(workloads);
+        }
+        let stale = self.stale_services(changed, kinds);
+        if stale.is_empty() && !change.full {
+            return;
+        }
+        let mut endpoints = (*self.endpoints).clone();
+        let known: HashSet<&ServiceKey> = self.services.iter().map(|service| &service.key).collect();
+        endpoints.retain(|key, _| known.contains(key));
+        for service in stale {
+            let set = registry::endpoints(&service, store, &settings);
+            let old = endpoints.get(&service.key);
+            let new = Shared::renew(old, set);
+            if old != Some(&new) {
+                change.full |= old.is_none_or(|old| needs_full(&service, old, &new));
+                change.endpoints.insert(service.key.clone());
+                endpoints.insert(service.key.clone(), new);
+            }
+        }
+        self.endpoints = Arc::new(endpoints);
+        self.index_instances();
+    }
+
+    /// The services whose endpoints may differ.
+    fn stale_services(
+        &self,
+        changed: &BTreeMap<Key, Option<Arc<Object>>>,
+        kinds: &BTreeSet<Kind>,
+    ) -> Vec<Shared<Service>> {
+        let all = kinds.contains(&Kind::Node);
+        let mut namespaces: HashSet<&str> = HashSet::new();
+        let mut names: HashSet<(Arc<str>, Arc<str>)> = HashSet::new();
+        let mut declared: HashSet<&Key> = HashSet::new();
+        for (key, object) in changed {
+            match key.kind {
+                Kind::Pod | Kind::WorkloadEntry => {
+                    namespaces.insert(&key.namespace);
+                }
+                Kind::EndpointSlice => {
+                    names.extend(object.as_deref().and_then(crate::source::store::service_of_slice));
+                }
+                Kind::Service | Kind::ServiceEntry => {
+                    declared.insert(key);
+                }
+                _ => {}
+            }
+        }
+        let stale = |service: &&Shared<Service>| {
+            all || namespaces.contains(&*service.key.namespace)
+                || declared.contains(&service.declared_by)
+                || !self.endpoints.contains_key(&service.key)
+                || (service.registry == Registry::Kubernetes
+                    && names.contains(&(service.key.namespace.clone(), service.name.as_str().into())))
+        };
+        self.services.iter().filter(stale).cloned().collect()
+    }
+
+    fn index_instances(&mut self) {
+        let mut instances: HashMap<String, Vec<Instance>> = HashMap::new();
+        for service in self.services.iter() {
+            let Some(set) = self.endpoints.get(&service.key) else { continue };
+            for endpoint in set.endpoints.iter() {
+                instances.entry(endpoint.address.clone()).or_default().push(Instance {
+                    service: service.clone(),
+                    service_port: endpoint.service_port,
+                    port: endpoint.port,
+                });
+            }
+        }
+        self.instances = Arc::new(instances);
+    }
+
+    fn update_rules(&mut self, store: &Store, kind: Kind) {
+        let mut objects: Vec<&Arc<Object>> = store.of_kind(kind).collect();
+        objects.sort_by(|a, b| a.age().cmp(&b.age()));
+        let config = self.config.clone();
+        // Everything in the store has been admitted: what does not parse here cannot exist.
+        match kind {
+            Kind::VirtualService => {
+                let parsed = objects.iter().filter_map(|object| match &object.spec {
+                    Spec::VirtualService(spec) => virtual_service::parse(object, spec, &config).ok(),
+                    _ => None,
+                });
+                let merged = delegate::merge(parsed.collect(), &config);
+                self.virtual_services = renew(&self.virtual_services, merged, |rule| &rule.key);
+            }
+            Kind::DestinationRule => {
+                let parsed = objects.iter().filter_map(|object| match &object.spec {
+                    Spec::DestinationRule(spec) => destination_rule::parse(object, spec, &config).ok(),
+                    _ => None,
+                });
+                self.rules = Arc::new(Rules::build(parsed, &self.rules));
+            }
+            Kind::Gateway => {
+                let parsed = objects.iter().filter_map(|object| match &object.spec {
+                    Spec::Gateway(spec) => gateway::parse(object, spec).ok(),
+                    _ => None,
+                });
+                self.gateways = renew(&self.gateways, parsed.collect(), |gateway| &gateway.key);
+            }
+            Kind::Sidecar => {
+                let parsed = objects.iter().filter_map(|object| match &object.spec {
+                    Spec::Sidecar(spec) => sidecar::parse(object, spec).ok(),
+                    _ => None,
+                });
+                self.sidecars = renew(&self.sidecars, parsed.collect(), |sidecar| &sidecar.key);
+            }
+            Kind::PeerAuthentication => {
+                let parsed = objects.iter().filter_map(|object| match &object.spec {
+                    Spec::PeerAuthentication(spec) => authn::parse(object, spec).ok(),
+                    _ => None,
+                });
+                let policies = Policies::new(parsed.collect(), &config.root_namespace);
+                self.authn = Shared::renew(Some(&self.authn), policies);
+            }
+            Kind::AuthorizationPolicy => {
+                let parsed = objects.iter().filter_map(|object| match &object.spec {
+                    Spec::AuthorizationPolicy(spec) => authz::parse(object, spec).ok(),
+                    _ => None,
+                });
+                self.authz = renew(&self.authz, parsed.collect(), |policy| &policy.key);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether more than EDS rests on the difference: identities stand in the clusters, addresses of headless services
+/// are listeners, DNS clusters hold their endpoints (PI-35, PI-17).
+fn needs_full(service: &Service, old: &EndpointSet, new: &EndpointSet) -> bool {
+    service.resolution != registry::Resolution::Endpoints || old.identities != new.identities
+}
+
+fn renew<T: PartialEq>(old: &[Shared<T>], new: Vec<T>, key: impl Fn(&T) -> &Key) -> Arc<Vec<Shared<T>>> {
+    let known: HashMap<&Key, &Shared<T>> = old.iter().map(|shared| (key(shared), shared)).collect();
+    Arc::new(new.into_iter().map(|value| Shared::renew(known.get(key(&value)).copied(), value)).collect())
+}

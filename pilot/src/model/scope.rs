@@ -1,0 +1,194 @@
+//! What one workload sees: chosen Sidecar, services and rules per egress listener (SC-1, SC-2, PI-86, PI-89).
+
+use super::export;
+use super::mesh::Mesh;
+use super::shared::Shared;
+use super::sidecar::{Import, Sidecar};
+use super::virtual_service::{MESH, VirtualService};
+use crate::registry::entry::selects;
+use crate::registry::{Protocol, Registry, Service};
+use proto::istio::sidecar::{CaptureMode, OutboundMode};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// What a workload sees through one egress listener.
+#[derive(Debug, Clone)]
+pub struct Egress {
+    /// A port of its own; none: the catch-all.
+    pub port: Option<(u16, Protocol)>,
+    /// Address to listen on; empty: the default.
+    pub bind: String,
+    /// How traffic reaches it.
+    pub capture: CaptureMode,
+    /// Services, oldest first.
+    pub services: Vec<Shared<Service>>,
+    /// Rules bound to `mesh`, in the order in which they apply.
+    pub virtual_services: Vec<Shared<VirtualService>>,
+}
+
+/// What one workload sees.
+#[derive(Debug, Clone)]
+pub struct Scope {
+    /// The Sidecar that was chosen.
+    pub sidecar: Option<Shared<Sidecar>>,
+    /// Its egress listeners.
+    pub egress: Vec<Egress>,
+    /// Services that only destinations of rules lead to.
+    pub extra: Vec<Shared<Service>>,
+    /// What becomes of traffic to unknown hosts.
+    pub outbound_mode: OutboundMode,
+}
+
+impl Scope {
+    /// Every service once.
+    pub fn services(&self) -> impl Iterator<Item = &Shared<Service>> {
+        let mut seen = HashSet::new();
+        self.egress
+            .iter()
+            .flat_map(|egress| &egress.services)
+            .chain(&self.extra)
+            .filter(move |service| seen.insert(&service.key))
+    }
+
+    /// The service of a host.
+    pub fn service(&self, host: &str) -> Option<&Shared<Service>> {
+        self.services().find(|service| &*service.key.host == host)
+    }
+}
+
+/// The Sidecar of a workload: the oldest whose selector matches, the namespace's default, the root namespace's
+/// default; gateways have none (PI-89).
+pub fn choose<'a>(mesh: &'a Mesh, namespace: &str, labels: &BTreeMap<String, String>) -> Option<&'a Shared<Sidecar>> {
+    let own = || mesh.sidecars.iter().filter(|sidecar| &*sidecar.key.namespace == namespace);
+    own()
+        .find(|sidecar| !sidecar.selector.is_empty() && selects(&sidecar.selector, labels))
+        .or_else(|| own().find(|sidecar| sidecar.selector.is_empty()))
+        .or_else(|| {
+            mesh.sidecars
+                .iter()
+                .find(|sidecar| &*sidecar.key.namespace == mesh.config.root_namespace && sidecar.selector.is_empty())
+        })
+}
+
+/// The services that a namespace sees, one per host: its own first, then Kubernetes before ServiceEntry, then the
+/// oldest (PI-86).
+fn visible_services(mesh: &Mesh, namespace: &str) -> Vec<Shared<Service>> {
+    let mut by_host: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut out: Vec<Shared<Service>> = Vec::new();
+    let rank = |service: &Service| (&*service.key.namespace != namespace, service.registry != Registry::Kubernetes);
+    for service in mesh.services.iter() {
+        if !export::visible(&service.export_to, &mesh.config.service_export_to, &service.key.namespace, namespace) {
+            continue;
+        }
+        match by_host.get(&service.key.host) {
+            None => {
+                by_host.insert(service.key.host.clone(), out.len());
+                out.push(service.clone());
+            }
+            Some(&at) if rank(service) < rank(&out[at]) => out[at] = service.clone(),
+            Some(_better) => {}
+        }
+    }
+    out
+}
+
+/// The rules bound to a gateway (or to `mesh`) that a namespace sees: private ones, then those exported to it, then
+/// public ones, each oldest first (VSM-3).
+pub fn visible_rules(mesh: &Mesh, namespace: &str, gateway: &str) -> Vec<Shared<VirtualService>> {
+    let default = &mesh.config.virtual_service_export_to;
+    let class = |rule: &VirtualService| {
+        let list = if rule.export_to.is_empty() { default } else { &rule.export_to };
+        if list.iter().any(|entry| entry == "*") { 2 } else { usize::from(!export::private(&rule.export_to, default)) }
+    };
+    let mut rules: Vec<Shared<VirtualService>> = mesh
+        .virtual_services
+        .iter()
+        .filter(|rule| rule.is_bound_to(gateway) && !rule.hosts.is_empty())
+        .filter(|rule| export::visible(&rule.export_to, default, &rule.key.namespace, namespace))
+        .cloned()
+        .collect();
+    rules.sort_by_key(|rule| class(rule));
+    rules
+}
+
+/// What a sidecar with the chosen `sidecar` in `namespace` sees.
+pub fn build(mesh: &Mesh, namespace: &str, sidecar: Option<&Shared<Sidecar>>) -> Scope {
+    let services = visible_services(mesh, namespace);
+    let rules = visible_rules(mesh, namespace, MESH);
+    let outbound_mode = sidecar.and_then(|sidecar| sidecar.outbound_mode).unwrap_or(mesh.config.outbound_mode);
+    let egress = match sidecar.filter(|sidecar| !sidecar.egress.is_empty()) {
+        None => vec![Egress {
+            port: None,
+            bind: String::new(),
+            capture: CaptureMode::Default,
+            services: services.clone(),
+            virtual_services: rules,
+        }],
+        Some(sidecar) => sidecar.egress.iter().map(|written| import(written, &services, &rules)).collect(),
+    };
+    let mut scope = Scope { sidecar: sidecar.cloned(), egress, extra: Vec::new(), outbound_mode };
+    scope.extra = destinations(&scope, &services);
+    scope
+}
+
+fn import(written: &super::sidecar::Egress, services: &[Shared<Service>], rules: &[Shared<VirtualService>]) -> Egress {
+    let admits =
+        |namespace: &str, host: &str| written.hosts.iter().any(|import: &Import| import.admits(namespace, host));
+    let on_port = |service: &Service| written.port.is_none_or(|(number, _)| service.port(number).is_some());
+    let service = |service: &Shared<Service>| {
+        if !on_port(service) {
+            return None;
+        }
+        let mut aliases = service.aliases.clone();
+        aliases.retain(|alias| admits(&alias.namespace, &alias.host));
+        if admits(&service.key.namespace, &service.key.host) {
+            if aliases.len() == service.aliases.len() {
+                return Some(service.clone());
+            }
+            return Some(Shared::new(Service { aliases, ..(**service).clone() }));
+        }
+        None
+    };
+    Egress {
+        port: written.port,
+        bind: written.bind.clone(),
+        capture: written.capture,
+        services: services.iter().filter_map(service).collect(),
+        virtual_services: rules
+            .iter()
+            .filter(|rule| rule.hosts.iter().any(|host| admits(&rule.key.namespace, host)))
+            .cloned()
+            .collect(),
+    }
+}
+
+/// Services that rules of the scope lead to and that the scope does not hold (SC-7).
+fn destinations(scope: &Scope, services: &[Shared<Service>]) -> Vec<Shared<Service>> {
+    if scope.sidecar.is_none() {
+        return Vec::new();
+    }
+    let held: HashSet<&str> = scope.services().map(|service| &*service.key.host).collect();
+    let mut wanted: HashSet<&str> = HashSet::new();
+    for rule in scope.egress.iter().flat_map(|egress| &egress.virtual_services) {
+        wanted.extend(
+            rule.destinations().map(|destination| destination.host.as_str()).filter(|host| !held.contains(host)),
+        );
+    }
+    services.iter().filter(|service| wanted.contains(&*service.key.host)).cloned().collect()
+}
+
+/// What a gateway sees: every visible service, no Sidecar (SC-1).
+pub fn of_gateway(mesh: &Mesh, namespace: &str) -> Scope {
+    Scope {
+        sidecar: None,
+        egress: vec![Egress {
+            port: None,
+            bind: String::new(),
+            capture: CaptureMode::Default,
+            services: visible_services(mesh, namespace),
+            virtual_services: Vec::new(),
+        }],
+        extra: Vec::new(),
+        outbound_mode: OutboundMode::AllowAny,
+    }
+}

@@ -1,0 +1,1 @@
+//! Model rows, from YAML.

@@ -1,0 +1,171 @@
+//! Registry rows, from YAML.
+
+use super::*;
+use crate::source::memory;
+
+fn world(yaml: &str) -> (Store, Settings, Vec<Service>) {
+    let parsed = memory::parse(yaml, None);
+    assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
+    let mut store = Store::default();
+    for object in parsed.objects {
+        store.insert(object);
+    }
+    let settings = Settings { domain: "cluster.local".into(), cluster: "Kubernetes".into(), trust_domain: "td".into() };
+    let services = services(&store, &settings);
+    (store, settings, services)
+}
+
+const PODS: &str = r"
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z, topology.istio.io/subzone: s}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p1, labels: {app: a, security.istio.io/tlsMode: istio}}
+spec: {serviceAccountName: sa1, nodeName: n1}
+status: {podIP: 10.0.0.1}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: p2, labels: {app: a, istio-locality: x.y.w}}
+spec: {serviceAccountName: sa2, nodeName: n1}
+status: {podIP: 10.0.0.2}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: a, annotations: {networking.istio.io/exportTo: '., other'}}
+spec: {clusterIP: 10.9.0.1, selector: {app: a}, ports: [{name: http, port: 80, targetPort: 8080}, {name: dns, port: 53, protocol: UDP}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: a-1, labels: {kubernetes.io/service-name: a}}
+addressType: IPv4
+ports: [{name: http, port: 8080}, {name: other, port: 1}]
+endpoints:
+- {addresses: [10.0.0.1], targetRef: {kind: Pod, name: p1}}
+- {addresses: [10.0.0.2], conditions: {ready: true}, targetRef: {kind: Pod, name: p2}}
+- {addresses: [10.0.0.3], conditions: {ready: false}}
+- {addresses: [10.0.0.4], conditions: {ready: true, terminating: true}}
+";
+
+// spec: PI-14, PR-4, GEN-4
+#[test]
+fn a_kubernetes_service_has_its_host_ports_address_and_exports() {
+    let (_, _, services) = world(PODS);
+    let service = &services[0];
+    assert_eq!(&*service.key.host, "a.default.svc.cluster.local");
+    assert_eq!(service.addresses, ["10.9.0.1"]);
+    assert_eq!(service.ports.len(), 1, "UDP is not proxied");
+    assert_eq!(service.export_to, [".", "other"]);
+}
+
+// spec: PI-15, PI-16, PI-92, MT-6
+#[test]
+fn endpoints_take_identity_locality_and_tls_mode_from_their_pod() {
+    let (store, settings, services) = world(PODS);
+    let set = endpoints(&services[0], &store, &settings);
+    let seen: Vec<_> = set.endpoints.iter().map(|e| (e.address.as_str(), e.health, e.mesh_tls)).collect();
+    assert_eq!(
+        seen,
+        [
+            ("10.0.0.1", Health::Healthy, true),
+            ("10.0.0.2", Health::Healthy, false),
+            ("10.0.0.3", Health::NotReady, false),
+            ("10.0.0.4", Health::NotReady, false)
+        ],
+        "the port without a service port of its name gives none"
+    );
+    assert_eq!(set.endpoints[0].locality, Locality::parse("r/z/s"));
+    assert_eq!(set.endpoints[1].locality, Locality::parse("x/y/w"), "the pod's own label wins");
+    assert_eq!(set.identities, ["spiffe://td/ns/default/sa/sa1", "spiffe://td/ns/default/sa/sa2"]);
+    assert_eq!(set.endpoints[0].workload, "p1;default;a;;Kubernetes");
+}
+
+// spec: PI-85
+#[test]
+fn a_kubernetes_service_wins_over_a_service_entry_of_its_name() {
+    let entry = "
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: squat, creationTimestamp: '2000-01-01T00:00:00Z'}
+spec: {hosts: [a.default.svc.cluster.local], ports: [{number: 80, name: http, protocol: HTTP}], resolution: NONE}
+";
+    let (_, _, services) = world(&format!("{entry}---{PODS}"));
+    assert_eq!(services.len(), 1);
+    assert_eq!(services[0].registry, Registry::Kubernetes);
+}
+
+// spec: PI-18
+#[test]
+fn external_names_are_aliases_along_chains_and_circles_end() {
+    let alias = |name: &str, to: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec: {{type: ExternalName, externalName: {to}}}\n"
+        )
+    };
+    let yaml = format!(
+        "{PODS}{}{}{}{}",
+        alias("one", "a.default.svc.cluster.local"),
+        alias("two", "one.default.svc.cluster.local"),
+        alias("x", "y.default.svc.cluster.local"),
+        alias("y", "x.default.svc.cluster.local")
+    );
+    let (_, _, services) = world(&yaml);
+    let names: Vec<_> = services[0].aliases.iter().map(|alias| alias.host.split('.').next().unwrap()).collect();
+    assert_eq!(names, ["one", "two"]);
+}
+
+// spec: SE-3, SE-4, SE-6, SE-7, SE-8, SE-10, WE-1
+#[test]
+fn service_entries_declare_hosts_ports_and_endpoints() {
+    let (store, settings, services) = world(
+        r"
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: static}
+spec:
+  hosts: [s.example.com]
+  resolution: STATIC
+  ports: [{number: 5432, name: pg, protocol: TCP, targetPort: 15000}]
+  endpoints: [{address: 1.2.3.4, ports: {pg: 6000}, weight: 3, locality: a/b/c}, {address: 1.2.3.5}]
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: dns}
+spec: {hosts: [d.example.com], location: MESH_INTERNAL, resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: first}
+spec: {hosts: [f.example.com], resolution: DNS_ROUND_ROBIN, ports: [{number: 80, name: http, protocol: HTTP}]}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: vm}
+spec: {hosts: [vm.internal], location: MESH_INTERNAL, resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], workloadSelector: {labels: {app: vm}}}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: w, labels: {app: vm}}
+spec: {address: 10.1.1.1, serviceAccount: vmsa}
+---
+apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata: {name: other}
+spec: {address: 10.1.1.2, labels: {app: other}}
+",
+    );
+    let of = |host: &str| services.iter().find(|service| &*service.key.host == host).unwrap();
+    let set = endpoints(of("s.example.com"), &store, &settings);
+    let seen: Vec<_> = set.endpoints.iter().map(|e| (e.address.as_str(), e.port, e.weight)).collect();
+    assert_eq!(seen, [("1.2.3.4", 6000, 3), ("1.2.3.5", 15000, 1)]);
+    assert!(of("s.example.com").external && !of("d.example.com").external);
+    assert_eq!(of("d.example.com").resolution, Resolution::Dns);
+    assert_eq!(of("f.example.com").resolution, Resolution::DnsRoundRobin);
+    assert_eq!(endpoints(of("d.example.com"), &store, &settings).endpoints[0].address, "d.example.com");
+    let vm = endpoints(of("vm.internal"), &store, &settings);
+    assert_eq!(vm.endpoints.len(), 1);
+    assert!(vm.endpoints[0].mesh_tls, "a service account means mesh mTLS");
+    assert_eq!(vm.identities, ["spiffe://td/ns/default/sa/vmsa"]);
+}

@@ -1,0 +1,378 @@
+//! AuthorizationPolicies as RBAC filters, for HTTP and for TCP (spec 1.13).
+
+use super::matcher;
+use super::message::cidr;
+use crate::model::authz::AuthorizationPolicy;
+use crate::model::{MeshConfig, Shared};
+use proto::any;
+use proto::envoy::core::TypedExtensionConfig;
+use proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use proto::envoy::http_filters::rbac::v3::Rbac as HttpRbac;
+use proto::envoy::matcher::string_matcher::MatchPattern;
+use proto::envoy::matcher::{PathMatcher, StringMatcher, path_matcher};
+use proto::envoy::network_filters::rbac::v3::Rbac as TcpRbac;
+use proto::envoy::rbac::permission::{self, Rule as Allowed};
+use proto::envoy::rbac::principal::{self, Authenticated, Identifier};
+use proto::envoy::rbac::rbac::Action as WireAction;
+use proto::envoy::rbac::{Permission, Policy, Principal, Rbac};
+use proto::envoy::route::HeaderMatcher;
+use proto::envoy::route::header_matcher::HeaderMatchSpecifier;
+use proto::envoy::wkt::Any;
+use proto::istio::authorization_policy::{Action, Condition, Operation, Rule, Source};
+use std::collections::HashMap;
+
+/// What the filters protect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// Requests.
+    Http,
+    /// Connections.
+    Tcp,
+}
+
+/// The RBAC filters of a workload in their order: AUDIT, DENY, ALLOW; each only where such a policy exists (AZ-2).
+pub fn filters(policies: &[Shared<AuthorizationPolicy>], protocol: Protocol, mesh: &MeshConfig) -> Vec<Any> {
+    let order =
+        [(Action::Audit, WireAction::Log), (Action::Deny, WireAction::Deny), (Action::Allow, WireAction::Allow)];
+    let of = |(action, wire): (Action, WireAction)| {
+        let own: Vec<&AuthorizationPolicy> = policies.iter().filter(|p| p.action == action).map(|p| &**p).collect();
+        (!own.is_empty()).then(|| filter(&own, wire, protocol, mesh))
+    };
+    order.into_iter().filter_map(of).collect()
+}
+
+fn filter(policies: &[&AuthorizationPolicy], action: WireAction, protocol: Protocol, mesh: &MeshConfig) -> Any {
+    let build = Build { action, protocol, mesh };
+    let rules = |dry: bool| {
+        let own: Vec<_> = policies.iter().filter(|policy| policy.dry_run == dry).collect();
+        (!own.is_empty()).then(|| Rbac {
+            action: action.into(),
+            policies: own.iter().flat_map(|policy| build.policies(policy)).collect(),
+            ..Rbac::default()
+        })
+    };
+    let dry = rules(true);
+    let denies = action == WireAction::Deny && dry.is_some();
+    let prefix = if denies { "istio_dry_run_deny_" } else { "istio_dry_run_allow_" }.to_owned();
+    match protocol {
+        Protocol::Http => any::pack(&HttpRbac {
+            rules: rules(false),
+            shadow_rules: dry,
+            shadow_rules_stat_prefix: prefix,
+            ..HttpRbac::default()
+        }),
+        Protocol::Tcp => any::pack(&TcpRbac {
+            rules: rules(false),
+            shadow_rules: dry,
+            shadow_rules_stat_prefix: prefix,
+            stat_prefix: "tcp.".to_owned(),
+            ..TcpRbac::default()
+        }),
+    }
+}
+
+/// One condition of a rule: its values, or the negation of its values.
+struct Builder<'a> {
+    protocol: Protocol,
+    permissions: Vec<Permission>,
+    principals: Vec<Principal>,
+    /// A condition that only requests have was met on TCP (AZ-17).
+    http_only: bool,
+    mesh: &'a MeshConfig,
+}
+
+struct Build<'a> {
+    action: WireAction,
+    protocol: Protocol,
+    mesh: &'a MeshConfig,
+}
+
+impl Build<'_> {
+    /// One policy per rule; without rules, one that never matches (AZ-4).
+    fn policies(&self, policy: &AuthorizationPolicy) -> HashMap<String, Policy> {
+        let name = |i: usize| format!("ns[{}]-policy[{}]-rule[{i}]", policy.key.namespace, policy.key.name);
+        if policy.rules.is_empty() {
+            let never = Policy {
+                permissions: vec![not_permission(permission_of(Allowed::Any(true)))],
+                principals: vec![not_principal(principal_of(Identifier::Any(true)))],
+                ..Policy::default()
+            };
+            return [(name(0), never)].into();
+        }
+        let rules = policy.rules.iter().enumerate();
+        rules.filter_map(|(i, rule)| Some((name(i), self.rule(rule)?))).collect()
+    }
+
+    /// One rule; none where it can never match on TCP.
+    fn rule(&self, rule: &Rule) -> Option<Policy> {
+        let empty_operation = [Operation::default()];
+        let empty_source = [Source::default()];
+        let operations: Vec<&Operation> = rule.to.iter().filter_map(|to| to.operation.as_ref()).collect();
+        let operations = if rule.to.is_empty() { empty_operation.iter().collect() } else { operations };
+        let sources: Vec<&Source> = rule.from.iter().filter_map(|from| from.source.as_ref()).collect();
+        let sources = if rule.from.is_empty() { empty_source.iter().collect() } else { sources };
+        let permissions = operations.iter().filter_map(|operation| {
+            let mut builder = self.builder();
+            builder.operation(operation);
+            rule.when.iter().for_each(|condition| builder.condition_on_target(condition));
+            self.keep(builder.http_only).then(|| all_permissions(builder.permissions))
+        });
+        let principals = sources.iter().filter_map(|source| {
+            let mut builder = self.builder();
+            builder.source(source);
+            rule.when.iter().for_each(|condition| builder.condition_on_source(condition));
+            self.keep(builder.http_only).then(|| all_principals(builder.principals))
+        });
+        let (permissions, principals): (Vec<_>, Vec<_>) = (permissions.collect(), principals.collect());
+        (!permissions.is_empty() && !principals.is_empty()).then(|| Policy {
+            permissions,
+            principals,
+            ..Policy::default()
+        })
+    }
+
+    fn builder(&self) -> Builder<'_> {
+        Builder {
+            protocol: self.protocol,
+            permissions: Vec::new(),
+            principals: Vec::new(),
+            http_only: false,
+            mesh: self.mesh,
+        }
+    }
+
+    /// An ALLOW rule with conditions that only requests have never matches a connection; a DENY (or AUDIT) rule
+    /// loses them, which denies more (AZ-17).
+    fn keep(&self, http_only: bool) -> bool {
+        !http_only || self.action != WireAction::Allow
+    }
+}
+
+impl Builder<'_> {
+    fn permission(&mut self, values: &[String], not_values: &[String], make: impl Fn(&str) -> Option<Permission>) {
+        let any_of = |values: &[String]| {
+            permission_of(Allowed::OrRules(permission::Set { rules: values.iter().filter_map(|v| make(v)).collect() }))
+        };
+        if !values.is_empty() {
+            self.permissions.push(any_of(values));
+        }
+        if !not_values.is_empty() {
+            self.permissions.push(not_permission(any_of(not_values)));
+        }
+    }
+
+    fn principal(&mut self, values: &[String], not_values: &[String], make: impl Fn(&str) -> Option<Principal>) {
+        let any_of = |values: &[String]| {
+            principal_of(Identifier::OrIds(principal::Set { ids: values.iter().filter_map(|v| make(v)).collect() }))
+        };
+        if !values.is_empty() {
+            self.principals.push(any_of(values));
+        }
+        if !not_values.is_empty() {
+            self.principals.push(not_principal(any_of(not_values)));
+        }
+    }
+
+    /// Notes a condition that only requests have; returns whether to drop it.
+    fn only_http(&mut self, present: bool) -> bool {
+        let drop = present && self.protocol == Protocol::Tcp;
+        self.http_only |= drop;
+        drop
+    }
+
+    fn operation(&mut self, operation: &Operation) {
+        let http = [
+            (&operation.hosts, &operation.not_hosts, host_permission as fn(&str) -> Option<Permission>),
+            (&operation.methods, &operation.not_methods, method_permission),
+            (&operation.paths, &operation.not_paths, path_permission),
+        ];
+        for (values, not_values, make) in http {
+            if !self.only_http(!values.is_empty() || !not_values.is_empty()) {
+                self.permission(values, not_values, make);
+            }
+        }
+        self.permission(&operation.ports, &operation.not_ports, port_permission);
+    }
+
+    fn source(&mut self, source: &Source) {
+        let mesh = self.mesh;
+        self.principal(&source.principals, &source.not_principals, |value| Some(principal_id(value, mesh)));
+        self.principal(&source.namespaces, &source.not_namespaces, |value| Some(namespace_id(value)));
+        self.principal(&source.service_accounts, &source.not_service_accounts, |value| Some(account_id(value)));
+        self.principal(&source.trust_domains, &source.not_trust_domains, |value| Some(trust_domain_id(value)));
+        self.principal(&source.ip_blocks, &source.not_ip_blocks, direct_ip);
+        self.principal(&source.remote_ip_blocks, &source.not_remote_ip_blocks, remote_ip);
+    }
+
+    /// Conditions that belong to the permissions.
+    fn condition_on_target(&mut self, condition: &Condition) {
+        let (values, not_values) = (&condition.values, &condition.not_values);
+        match condition.key.as_str() {
+            "destination.ip" => {
+                self.permission(values, not_values, |value| Some(permission_of(Allowed::DestinationIp(cidr(value)?))))
+            }
+            "destination.port" => self.permission(values, not_values, port_permission),
+            "connection.sni" => self.permission(values, not_values, |value| {
+                Some(permission_of(Allowed::RequestedServerName(text_matcher(value))))
+            }),
+            _ => {}
+        }
+    }
+
+    /// Conditions that belong to the principals.
+    fn condition_on_source(&mut self, condition: &Condition) {
+        let (values, not_values) = (&condition.values, &condition.not_values);
+        let mesh = self.mesh;
+        let key = condition.key.as_str();
+        if key.starts_with("request.") && self.only_http(true) {
+            return;
+        }
+        match key {
+            "source.ip" => self.principal(values, not_values, direct_ip),
+            "remote.ip" => self.principal(values, not_values, remote_ip),
+            "source.namespace" => self.principal(values, not_values, |value| Some(namespace_id(value))),
+            "source.serviceAccount" => self.principal(values, not_values, |value| Some(account_id(value))),
+            "source.trustDomain" => self.principal(values, not_values, |value| Some(trust_domain_id(value))),
+            "source.principal" => self.principal(values, not_values, |value| Some(principal_id(value, mesh))),
+            _ => {
+                if let Some(name) = bracketed(key, "request.headers") {
+                    self.principal(values, not_values, |value| {
+                        Some(principal_of(Identifier::Header(header(name, value, false))))
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// The text in the brackets after a prefix.
+fn bracketed<'a>(key: &'a str, prefix: &str) -> Option<&'a str> {
+    key.strip_prefix(prefix)?.strip_prefix('[')?.strip_suffix(']')
+}
+
+fn permission_of(rule: Allowed) -> Permission {
+    Permission { rule: Some(rule) }
+}
+
+/// A principal of one identifier.
+pub fn principal_of(identifier: Identifier) -> Principal {
+    Principal { identifier: Some(identifier) }
+}
+
+fn not_permission(inner: Permission) -> Permission {
+    permission_of(Allowed::NotRule(Box::new(inner)))
+}
+
+fn not_principal(inner: Principal) -> Principal {
+    principal_of(Identifier::NotId(Box::new(inner)))
+}
+
+fn all_permissions(mut rules: Vec<Permission>) -> Permission {
+    if rules.is_empty() {
+        rules.push(permission_of(Allowed::Any(true)));
+    }
+    permission_of(Allowed::AndRules(permission::Set { rules }))
+}
+
+fn all_principals(mut ids: Vec<Principal>) -> Principal {
+    if ids.is_empty() {
+        ids.push(principal_of(Identifier::Any(true)));
+    }
+    principal_of(Identifier::AndIds(principal::Set { ids }))
+}
+
+/// Exact, prefix `abc*`, suffix `*abc`, presence `*` (AZ-16).
+pub fn text_matcher(value: &str) -> StringMatcher {
+    let pattern = if value == "*" {
+        MatchPattern::SafeRegex(matcher::regex(".+"))
+    } else if let Some(suffix) = value.strip_prefix('*') {
+        MatchPattern::Suffix(suffix.to_owned())
+    } else if let Some(prefix) = value.strip_suffix('*') {
+        MatchPattern::Prefix(prefix.to_owned())
+    } else {
+        MatchPattern::Exact(value.to_owned())
+    };
+    StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }
+}
+
+fn header(name: &str, value: &str, ignore_case: bool) -> HeaderMatcher {
+    let specifier = if value == "*" {
+        HeaderMatchSpecifier::PresentMatch(true)
+    } else {
+        HeaderMatchSpecifier::StringMatch(StringMatcher { ignore_case, ..text_matcher(value) })
+    };
+    HeaderMatcher { name: name.to_owned(), header_match_specifier: Some(specifier), ..HeaderMatcher::default() }
+}
+
+fn host_permission(value: &str) -> Option<Permission> {
+    Some(permission_of(Allowed::Header(header(":authority", value, true))))
+}
+
+fn method_permission(value: &str) -> Option<Permission> {
+    Some(permission_of(Allowed::Header(header(":method", value, false))))
+}
+
+fn port_permission(value: &str) -> Option<Permission> {
+    value.parse().ok().map(|port| permission_of(Allowed::DestinationPort(port)))
+}
+
+/// A path: text, or a template with `{*}` for one segment and `{**}` for the rest (AZ-14).
+fn path_permission(value: &str) -> Option<Permission> {
+    if value.contains('{') {
+        let template = value.replace("{**}", "**").replace("{*}", "*");
+        return Some(permission_of(Allowed::UriTemplate(TypedExtensionConfig {
+            name: "uri-template".to_owned(),
+            typed_config: Some(any::pack(&UriTemplateMatchConfig { path_template: template })),
+        })));
+    }
+    let path = PathMatcher { rule: Some(path_matcher::Rule::Path(text_matcher(value))) };
+    Some(permission_of(Allowed::UrlPath(path)))
+}
+
+fn authenticated(pattern: MatchPattern) -> Principal {
+    principal_of(Identifier::Authenticated(Authenticated {
+        principal_name: Some(StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }),
+    }))
+}
+
+/// `trust-domain/ns/NS/sa/SA` without scheme; `cluster.local` stands for the mesh's own domain (AZ-6).
+fn principal_id(value: &str, mesh: &MeshConfig) -> Principal {
+    if value == "*" {
+        return authenticated(MatchPattern::SafeRegex(matcher::regex(".+")));
+    }
+    if let Some(suffix) = value.strip_prefix('*') {
+        return authenticated(MatchPattern::Suffix(suffix.to_owned()));
+    }
+    let own = value.strip_prefix("cluster.local/").filter(|_| mesh.trust_domain != "cluster.local");
+    let value = own.map_or_else(|| value.to_owned(), |rest| format!("{}/{rest}", mesh.trust_domain));
+    match value.strip_suffix('*') {
+        Some(prefix) => authenticated(MatchPattern::Prefix(format!("spiffe://{prefix}"))),
+        None => authenticated(MatchPattern::Exact(format!("spiffe://{value}"))),
+    }
+}
+
+/// A namespace as part of the identity; `*` inside it stands for any text.
+fn namespace_id(value: &str) -> Principal {
+    let pattern = format!(".*/ns/{}/.*", value.replace('*', ".*"));
+    authenticated(MatchPattern::SafeRegex(matcher::regex(&pattern)))
+}
+
+/// `ACCOUNT` of any namespace or `NAMESPACE/ACCOUNT` (AZ-7).
+fn account_id(value: &str) -> Principal {
+    let (namespace, account) = value.split_once('/').map_or(("[^/]+", value), |(ns, account)| (ns, account));
+    let pattern = format!("spiffe://.+/ns/{namespace}/(.+/|)sa/{account}(/.+)?");
+    authenticated(MatchPattern::SafeRegex(matcher::regex(&pattern)))
+}
+
+fn trust_domain_id(value: &str) -> Principal {
+    let pattern = format!("spiffe://{}/.*", value.replace('.', "\\.").replace('*', ".*"));
+    authenticated(MatchPattern::SafeRegex(matcher::regex(&pattern)))
+}
+
+fn direct_ip(value: &str) -> Option<Principal> {
+    Some(principal_of(Identifier::DirectRemoteIp(cidr(value)?)))
+}
+
+fn remote_ip(value: &str) -> Option<Principal> {
+    Some(principal_of(Identifier::RemoteIp(cidr(value)?)))
+}

@@ -1,0 +1,67 @@
+//! Nodes that are told the same: work is done per class and not per node (design decision E).
+
+use super::node::{Flavor, Node, Role};
+use super::telemetry::Identity;
+use crate::model::Mesh;
+use crate::model::mesh::Instance;
+use crate::registry::{Locality, Resolution};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Everything about a node that any of its resources depends on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Class {
+    /// What the proxy is for.
+    pub role: Role,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its labels.
+    pub labels: Arc<BTreeMap<String, String>>,
+    /// Where it runs.
+    pub locality: Locality,
+    /// Which filters it has.
+    pub flavor: Flavor,
+    /// Who it is in its reports.
+    pub identity: Identity,
+    /// What it serves.
+    pub instances: Vec<Instance>,
+    /// Its address, where a resource names it: headless services and Sidecars with ingress.
+    pub address: Option<String>,
+}
+
+impl Class {
+    /// The class of a node in a mesh.
+    pub fn of(node: &Node, mesh: &Mesh) -> Self {
+        let node = node.with_workload(mesh);
+        let served = node.addresses.iter().filter_map(|address| mesh.instances.get(address)).flatten();
+        let mut instances: Vec<Instance> = Vec::new();
+        for instance in served.filter(|instance| instance.service.key.namespace.as_ref() == node.namespace) {
+            if !instances.contains(instance) {
+                instances.push(instance.clone());
+            }
+        }
+        let headless = instances.iter().any(|instance| instance.service.resolution == Resolution::Passthrough);
+        let sidecar = crate::model::scope::choose(mesh, &node.namespace, &node.labels);
+        let ingress = node.role == Role::Sidecar && sidecar.is_some_and(|sidecar| !sidecar.ingress.is_empty());
+        let label = |key: &str| node.labels.get(key).cloned();
+        let service = label(proto::wire::LABEL_CANONICAL_NAME)
+            .or_else(|| label("app.kubernetes.io/name"))
+            .or_else(|| label("app"))
+            .unwrap_or_else(|| node.name.clone());
+        let revision = label(proto::wire::LABEL_CANONICAL_REVISION)
+            .or_else(|| label("app.kubernetes.io/version"))
+            .or_else(|| label("version"))
+            .unwrap_or_else(|| "latest".to_owned());
+        let mesh_id = if node.mesh_id.is_empty() { mesh.config.trust_domain.clone() } else { node.mesh_id.clone() };
+        Self {
+            role: node.role,
+            identity: Identity { service, revision, cluster: node.cluster, mesh_id, namespace: node.namespace.clone() },
+            namespace: node.namespace,
+            labels: node.labels,
+            locality: node.locality,
+            flavor: node.flavor,
+            instances,
+            address: node.addresses.first().filter(|_| headless || ingress).cloned(),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Endpoints of a cluster (XI-7, PI-92, MD-5).
+
+use super::inputs::{ClusterInput, EndpointsInput};
+use super::locality;
+use super::message::{address, structure, text, uint};
+use super::names;
+use super::policy;
+use crate::model::authn::Mode;
+use crate::registry::{Endpoint, EndpointSet, Health, Locality};
+use proto::envoy::core::{HealthStatus, Metadata};
+use proto::envoy::endpoint::lb_endpoint::HostIdentifier;
+use proto::envoy::endpoint::{self as wire, ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
+use proto::istio::destination_rule::ClientTlsMode;
+use std::collections::BTreeMap;
+
+/// The endpoints of a cluster, grouped by locality, with priorities or shares where locality matters.
+pub fn assignment(input: &EndpointsInput) -> ClusterLoadAssignment {
+    let subset = input.subset.and_then(|index| input.rule.as_ref()?.subsets.get(index));
+    let subset_name = subset.map_or("", |subset| subset.name.as_str());
+    let policy = policy::effective(input.rule.as_deref(), input.subset, input.port);
+    let mesh_tls = policy.tls.as_ref().is_none_or(|tls| tls.mode == ClientTlsMode::IstioMutual);
+    let mut groups: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in &input.endpoints.endpoints {
+        let in_subset = subset.is_none_or(|subset| crate::registry::entry::selects(&subset.labels, &endpoint.labels));
+        // A name belongs into a DNS cluster, never into EDS.
+        let is_ip = endpoint.address.parse::<std::net::IpAddr>().is_ok();
+        if endpoint.service_port == input.port && in_subset && is_ip && endpoint.health != Health::NotReady {
+            groups.entry(&endpoint.locality).or_default().push(endpoint);
+        }
+    }
+    let setting = policy.locality(&input.mesh);
+    let tls = |endpoint: &Endpoint| mesh_tls && accepts_mesh_tls(input, endpoint);
+    let endpoints = match (setting, &input.client) {
+        (Some(setting), Some((own, labels))) => locality::apply(&setting, own, labels, &groups, &tls),
+        _ => groups.iter().map(|(locality, endpoints)| group(locality, endpoints, &tls)).collect(),
+    };
+    ClusterLoadAssignment {
+        cluster_name: names::outbound(input.port, subset_name, &input.service.key.host),
+        endpoints,
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+/// Label of the workload and its effective mode (PA-6).
+fn accepts_mesh_tls(input: &EndpointsInput, endpoint: &Endpoint) -> bool {
+    let disabled = input.authn.as_ref().is_some_and(|policies| {
+        policies.effective(&endpoint.namespace, &endpoint.labels).of_port(endpoint.port) == Mode::Disable
+    });
+    input.mesh.enable_auto_mtls && endpoint.mesh_tls && !disabled
+}
+
+/// One locality.
+pub fn group(locality: &Locality, endpoints: &[&Endpoint], tls: &dyn Fn(&Endpoint) -> bool) -> LocalityLbEndpoints {
+    LocalityLbEndpoints {
+        locality: Some(proto::envoy::core::Locality {
+            region: locality.region.clone(),
+            zone: locality.zone.clone(),
+            sub_zone: locality.sub_zone.clone(),
+        }),
+        load_balancing_weight: uint(endpoints.iter().map(|endpoint| endpoint.weight).sum()),
+        lb_endpoints: endpoints.iter().map(|endpoint| lb_endpoint(endpoint, tls(endpoint))).collect(),
+        ..LocalityLbEndpoints::default()
+    }
+}
+
+fn lb_endpoint(endpoint: &Endpoint, mesh_tls: bool) -> LbEndpoint {
+    let mut metadata = Metadata::default();
+    if mesh_tls {
+        let istio = structure([("tlsMode", text("istio"))]);
+        metadata.filter_metadata.insert("envoy.transport_socket_match".to_owned(), istio);
+    }
+    if !endpoint.workload.is_empty() {
+        let workload = structure([("workload", text(&endpoint.workload))]);
+        metadata.filter_metadata.insert("istio".to_owned(), workload);
+    }
+    LbEndpoint {
+        health_status: match endpoint.health {
+            Health::Healthy => HealthStatus::Healthy.into(),
+            Health::Unknown | Health::NotReady => HealthStatus::Unknown.into(),
+        },
+        metadata: (!metadata.filter_metadata.is_empty()).then_some(metadata),
+        load_balancing_weight: uint(endpoint.weight),
+        host_identifier: Some(HostIdentifier::Endpoint(wire::Endpoint {
+            address: address(&endpoint.address, endpoint.port),
+            ..wire::Endpoint::default()
+        })),
+    }
+}
+
+/// The endpoints that a DNS cluster holds.
+pub fn of_dns(input: &ClusterInput, set: &EndpointSet, name: &str) -> ClusterLoadAssignment {
+    let subset = input.subset.and_then(|index| input.rule.as_ref()?.subsets.get(index));
+    let mut groups: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
+    for endpoint in set.endpoints.iter().filter(|endpoint| endpoint.service_port == input.port) {
+        if subset.is_none_or(|subset| crate::registry::entry::selects(&subset.labels, &endpoint.labels)) {
+            groups.entry(&endpoint.locality).or_default().push(endpoint);
+        }
+    }
+    let tls = |endpoint: &Endpoint| endpoint.mesh_tls && !input.service.external;
+    ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: groups.iter().map(|(locality, endpoints)| group(locality, endpoints, &tls)).collect(),
+        ..ClusterLoadAssignment::default()
+    }
+}
+
+/// One fixed address.
+pub fn single(name: &str, host: &str, port: u16) -> ClusterLoadAssignment {
+    let endpoint = wire::Endpoint { address: address(host, port), ..wire::Endpoint::default() };
+    ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![LocalityLbEndpoints {
+            lb_endpoints: vec![LbEndpoint {
+                host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
+                ..LbEndpoint::default()
+            }],
+            ..LocalityLbEndpoints::default()
+        }],
+        ..ClusterLoadAssignment::default()
+    }
+}

@@ -1,0 +1,104 @@
+//! Filter chains and listener filters: the pieces that all listeners are made of (FC-2, FC-3).
+
+use super::super::message::{duration, uint};
+use super::super::node::Flavor;
+use super::super::telemetry::{self, Direction};
+use crate::model::MeshConfig;
+use proto::any;
+use proto::envoy::listener::listener_filter_chain_match_predicate::{MatchSet, Rule};
+use proto::envoy::listener::{
+    Filter, FilterChain, FilterChainMatch, ListenerFilter, ListenerFilterChainMatchPredicate,
+};
+use proto::envoy::listener::{filter, listener_filter};
+use proto::envoy::listener_filters::{http_inspector, original_dst, tls_inspector};
+use proto::envoy::tcp_proxy::TcpProxy;
+use proto::envoy::types::Int32Range;
+use proto::envoy::wkt::Any;
+use std::time::Duration;
+
+/// The first bytes of HTTP without TLS, as the inspector names them (PR-8).
+pub const PLAIN_HTTP: [&str; 2] = ["http/1.1", "h2c"];
+/// How long a TLS handshake may take (FC-4).
+pub const HANDSHAKE: Duration = Duration::from_secs(15);
+
+/// A network filter.
+pub fn filter(name: &str, config: Any) -> Filter {
+    Filter { name: name.to_owned(), config_type: Some(filter::ConfigType::TypedConfig(config)) }
+}
+
+/// The exchange of metadata over TCP; a stock Envoy has none (XM-5).
+pub fn metadata_exchange(flavor: Flavor) -> Option<Filter> {
+    (flavor == Flavor::Istio).then(|| filter("istio.metadata_exchange", telemetry::tcp_metadata_exchange()))
+}
+
+/// The stats filter, where metrics are on.
+pub fn stats(mesh: &MeshConfig, flavor: Flavor, direction: Direction) -> Option<Filter> {
+    telemetry::stats(mesh, flavor, direction).map(|config| filter("istio.stats", config))
+}
+
+/// The TCP proxy.
+pub fn tcp_proxy(mut proxy: TcpProxy, mesh: &MeshConfig) -> Filter {
+    proxy.access_log = telemetry::access_log(mesh);
+    filter("envoy.filters.network.tcp_proxy", any::pack(&proxy))
+}
+
+/// A TCP proxy to one cluster.
+pub fn to_cluster(cluster: &str) -> TcpProxy {
+    TcpProxy {
+        stat_prefix: cluster.to_owned(),
+        cluster_specifier: Some(proto::envoy::tcp_proxy::tcp_proxy::ClusterSpecifier::Cluster(cluster.to_owned())),
+        ..TcpProxy::default()
+    }
+}
+
+/// A match by transport, offered protocols and port; a port of 0 is any.
+pub fn chain_match(transport: &str, alpn: &[&str], port: u16) -> FilterChainMatch {
+    FilterChainMatch {
+        destination_port: if port == 0 { None } else { uint(u32::from(port)) },
+        transport_protocol: transport.to_owned(),
+        application_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
+        ..FilterChainMatch::default()
+    }
+}
+
+/// A chain for traffic that leaves.
+pub fn outbound(filters: Vec<Filter>) -> FilterChain {
+    FilterChain { filters, transport_socket_connect_timeout: duration(HANDSHAKE), ..FilterChain::default() }
+}
+
+fn listener_filter(name: &str, config: Any, disabled: Option<ListenerFilterChainMatchPredicate>) -> ListenerFilter {
+    ListenerFilter {
+        name: format!("envoy.filters.listener.{name}"),
+        filter_disabled: disabled,
+        config_type: Some(listener_filter::ConfigType::TypedConfig(config)),
+    }
+}
+
+/// Finds the destination of captured traffic.
+pub fn original_dst() -> ListenerFilter {
+    listener_filter("original_dst", any::pack(&original_dst::v3::OriginalDst::default()), None)
+}
+
+/// Looks at the first bytes for TLS, but on these ports.
+pub fn tls_inspector(disabled: &[u16]) -> ListenerFilter {
+    let config = tls_inspector::v3::TlsInspector { initial_read_buffer_size: uint(512), ..Default::default() };
+    listener_filter("tls_inspector", any::pack(&config), on_ports(disabled))
+}
+
+/// Looks at the first bytes for HTTP, but on these ports.
+pub fn http_inspector(disabled: &[u16]) -> ListenerFilter {
+    listener_filter("http_inspector", any::pack(&http_inspector::v3::HttpInspector::default()), on_ports(disabled))
+}
+
+fn on_ports(ports: &[u16]) -> Option<ListenerFilterChainMatchPredicate> {
+    let one = |port: &u16| ListenerFilterChainMatchPredicate {
+        rule: Some(Rule::DestinationPortRange(Int32Range { start: i32::from(*port), end: i32::from(*port) + 1 })),
+    };
+    match ports {
+        [] => None,
+        [only] => Some(one(only)),
+        many => Some(ListenerFilterChainMatchPredicate {
+            rule: Some(Rule::OrMatch(MatchSet { rules: many.iter().map(one).collect() })),
+        }),
+    }
+}

@@ -1,0 +1,326 @@
+//! Listeners for what a workload sends (PR-6 to PR-8, OD-1 to OD-3, VS-38 to VS-40).
+
+use super::super::defaults;
+use super::super::inputs::{Client, OutboundHttpInput, OutboundTcpInput};
+use super::super::message::{address, boolean, cidr, config_metadata, duration};
+use super::super::names;
+use super::super::node::Flavor;
+use super::super::policy;
+use super::super::telemetry::{Direction, Identity};
+use super::chain::{self, PLAIN_HTTP};
+use super::manager::Manager;
+use crate::model::destination_rule::DestinationRule;
+use crate::model::virtual_service::{MESH, VirtualService};
+use crate::model::{MeshConfig, Shared, host};
+use crate::registry::entry::selects;
+use crate::registry::{Protocol, Service};
+use proto::envoy::core::TrafficDirection;
+use proto::envoy::listener::{FilterChain, FilterChainMatch, Listener};
+use proto::envoy::tcp_proxy::TcpProxy;
+use proto::envoy::tcp_proxy::tcp_proxy::weighted_cluster::ClusterWeight;
+use proto::envoy::tcp_proxy::tcp_proxy::{ClusterSpecifier, WeightedCluster};
+use proto::envoy::types::HashPolicy;
+use proto::envoy::types::hash_policy::{PolicySpecifier, SourceIp};
+use proto::istio::sidecar::OutboundMode;
+use proto::istio::virtual_service::{Destination, RouteDestination};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+fn listener(host: &str, port: u16, bind: bool, detection: Duration) -> Listener {
+    Listener {
+        name: names::listener(host, port),
+        address: address(host, port),
+        traffic_direction: TrafficDirection::Outbound.into(),
+        bind_to_port: if bind { None } else { boolean(false) },
+        continue_on_listener_filters_timeout: true,
+        listener_filters_timeout: duration(detection),
+        ..Listener::default()
+    }
+}
+
+/// The cluster of what no service is known for.
+fn unknown(mode: OutboundMode) -> &'static str {
+    match mode {
+        OutboundMode::AllowAny => proto::wire::CLUSTER_PASSTHROUGH,
+        OutboundMode::RegistryOnly => proto::wire::CLUSTER_BLACK_HOLE,
+    }
+}
+
+fn passthrough_chain(mode: OutboundMode, flavor: Flavor, mesh: &MeshConfig) -> FilterChain {
+    let stats = chain::stats(mesh, flavor, Direction::Outbound);
+    let proxy = chain::tcp_proxy(chain::to_cluster(unknown(mode)), mesh);
+    FilterChain {
+        name: "PassthroughFilterChain".to_owned(),
+        filter_chain_match: Some(FilterChainMatch::default()),
+        filters: stats.into_iter().chain([proxy]).collect(),
+        ..FilterChain::default()
+    }
+}
+
+/// A listener for HTTP: of a port that many services share, or of one service whose protocol is found out.
+pub fn http(input: &OutboundHttpInput) -> Listener {
+    let routes = match &input.sniffed {
+        Some(service) => format!("{}:{}", service.key.host, input.port),
+        None => input.port.to_string(),
+    };
+    let grpc_web = input
+        .sniffed
+        .as_ref()
+        .and_then(|service| service.port(input.port))
+        .is_some_and(|port| port.protocol == Protocol::GrpcWeb);
+    let manager = Manager {
+        direction: Direction::Outbound,
+        stat_prefix: format!("outbound_{}_{}", input.address, input.port),
+        routes: Ok(routes),
+        authz: &[],
+        grpc_web,
+        flavor: input.flavor,
+        identity: &input.identity,
+        mesh: &input.mesh,
+    };
+    let mut http = chain::outbound(vec![manager.build()]);
+    http.filter_chain_match = Some(chain::chain_match("raw_buffer", &PLAIN_HTTP, 0));
+    let mut out = listener(&input.address, input.port, input.bind, defaults::detection_timeout(&input.mesh));
+    out.filter_chains = vec![http];
+    out.default_filter_chain = Some(match &input.sniffed {
+        None => passthrough_chain(input.outbound_mode, input.flavor, &input.mesh),
+        Some(service) => {
+            let routing = Routing::of_sniffed(input);
+            routing.default_chain(service)
+        }
+    });
+    out.listener_filters = vec![chain::http_inspector(&[])];
+    out
+}
+
+/// A listener for TCP, and for TLS that passes through.
+pub fn tcp(input: &OutboundTcpInput) -> Listener {
+    let routing = Routing {
+        address: &input.address,
+        port: input.port,
+        rules: &input.rules,
+        destination_rules: &input.destination_rules,
+        client: &input.client,
+        flavor: input.flavor,
+        mesh: &input.mesh,
+    };
+    let mut chains: Vec<FilterChain> = Vec::new();
+    for service in &input.services {
+        for chain in routing.chains(service) {
+            // The first by age keeps a match that two services claim (PR-7).
+            if !chains.iter().any(|known| known.filter_chain_match == chain.filter_chain_match) {
+                chains.push(chain);
+            }
+        }
+    }
+    let by_name = |chain: &FilterChain| chain.filter_chain_match.as_ref().is_some_and(|m| !m.server_names.is_empty());
+    let mut out = listener(&input.address, input.port, input.bind, Duration::ZERO);
+    if chains.iter().any(by_name) {
+        out.listener_filters = vec![chain::tls_inspector(&[])];
+        out.listener_filters_timeout = duration(defaults::detection_timeout(&input.mesh));
+        if chains.iter().all(by_name) {
+            out.default_filter_chain = Some(passthrough_chain(input.outbound_mode, input.flavor, &input.mesh));
+        }
+    }
+    out.filter_chains = chains;
+    out
+}
+
+/// How connections of one listener find their cluster.
+struct Routing<'a> {
+    address: &'a str,
+    port: u16,
+    rules: &'a [Shared<VirtualService>],
+    destination_rules: &'a [Shared<DestinationRule>],
+    client: &'a Client,
+    flavor: Flavor,
+    mesh: &'a MeshConfig,
+}
+
+impl<'a> Routing<'a> {
+    fn of_sniffed(input: &'a OutboundHttpInput) -> Self {
+        Self {
+            address: &input.address,
+            port: input.port,
+            rules: &input.rules,
+            destination_rules: &[],
+            client: &input.client,
+            flavor: input.flavor,
+            mesh: &input.mesh,
+        }
+    }
+
+    /// What is no HTTP, for a service whose protocol is found out.
+    fn default_chain(&self, service: &Service) -> FilterChain {
+        let mut chain = self.tcp_chains(service).into_iter().next().unwrap_or_else(|| self.own_chain(service, None));
+        chain.filter_chain_match = None;
+        chain
+    }
+
+    fn chains(&self, service: &Service) -> Vec<FilterChain> {
+        let protocol = service.port(self.port).map_or(Protocol::Tcp, |port| port.protocol);
+        let mut chains = if protocol.is_tls() { self.tls_chains(service) } else { self.tcp_chains(service) };
+        if chains.is_empty() {
+            // An address of its own needs no name to be told apart.
+            let shared = self.address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified());
+            let name = (protocol.is_tls() && shared).then(|| service.key.host.to_string());
+            chains.push(self.own_chain(service, name));
+        }
+        chains
+    }
+
+    fn own_chain(&self, service: &Service, server_name: Option<String>) -> FilterChain {
+        let cluster = names::outbound(self.port, "", &service.key.host);
+        let mut chain = self.chain(self.with_policy(chain::to_cluster(&cluster), &service.key.host, ""));
+        chain.filter_chain_match =
+            server_name.map(|name| FilterChainMatch { server_names: vec![name], ..FilterChainMatch::default() });
+        chain
+    }
+
+    fn chain(&self, proxy: TcpProxy) -> FilterChain {
+        let stats = chain::stats(self.mesh, self.flavor, Direction::Outbound);
+        chain::outbound(stats.into_iter().chain([chain::tcp_proxy(proxy, self.mesh)]).collect())
+    }
+
+    /// Idle timeout and hash of the destination's rule (DR-12, DR-24).
+    fn with_policy(&self, mut proxy: TcpProxy, host: &str, subset: &str) -> TcpProxy {
+        let rule = self.destination_rules.iter().find(|rule| host::covers(&rule.host, host));
+        let subset = rule.and_then(|rule| rule.subsets.iter().position(|own| own.name == subset));
+        let policy = policy::effective(rule.map(|rule| &**rule), subset, self.port);
+        let idle = policy.pool.as_ref().and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.idle_timeout);
+        proxy.idle_timeout = idle.and_then(|idle| duration(idle.0));
+        let hash = policy.load_balancer.as_ref().and_then(|balancer| balancer.consistent_hash.as_ref());
+        if hash.is_some_and(|hash| hash.use_source_ip == Some(true)) {
+            proxy.hash_policy = vec![HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})) }];
+        }
+        proxy
+    }
+
+    /// Whether the conditions that are decided here hold (VS-14).
+    fn admits(
+        &self,
+        port: Option<u32>,
+        gateways: &[String],
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> bool {
+        port.is_none_or(|port| port == u32::from(self.port))
+            && (gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH))
+            && (namespace.is_empty() || namespace == self.client.namespace)
+            && selects(labels, &self.client.labels)
+    }
+
+    fn applies(&self, rule: &VirtualService, service: &Service) -> bool {
+        rule.hosts.iter().any(|host| host::covers(host, &service.key.host) || service.addresses.contains(host))
+    }
+
+    fn tls_chains(&self, service: &Service) -> Vec<FilterChain> {
+        let mut out = Vec::new();
+        let Some(rule) = self.rules.iter().find(|rule| !rule.tls.is_empty() && self.applies(rule, service)) else {
+            return self.tcp_chains(service);
+        };
+        for route in &rule.tls {
+            for block in &route.matches {
+                if self.admits(block.port, &block.gateways, &block.source_namespace, &block.source_labels) {
+                    let mut chain = self.chain(self.destinations(rule, &route.route));
+                    chain.metadata = config_metadata(&rule.key);
+                    chain.filter_chain_match = Some(FilterChainMatch {
+                        server_names: block.sni_hosts.clone(),
+                        prefix_ranges: block.destination_subnets.iter().filter_map(|subnet| cidr(subnet)).collect(),
+                        ..FilterChainMatch::default()
+                    });
+                    out.push(chain);
+                }
+            }
+        }
+        out
+    }
+
+    fn tcp_chains(&self, service: &Service) -> Vec<FilterChain> {
+        let mut out = Vec::new();
+        let Some(rule) = self.rules.iter().find(|rule| !rule.tcp.is_empty() && self.applies(rule, service)) else {
+            return out;
+        };
+        for route in &rule.tcp {
+            let blocks: Vec<Vec<String>> = if route.matches.is_empty() {
+                vec![Vec::new()]
+            } else {
+                let admitted = route.matches.iter().filter(|block| {
+                    self.admits(block.port, &block.gateways, &block.source_namespace, &block.source_labels)
+                });
+                admitted.map(|block| block.destination_subnets.clone()).collect()
+            };
+            for subnets in blocks {
+                let mut chain = self.chain(self.destinations(rule, &route.route));
+                chain.metadata = config_metadata(&rule.key);
+                let last = subnets.is_empty();
+                chain.filter_chain_match = (!last).then(|| FilterChainMatch {
+                    prefix_ranges: subnets.iter().filter_map(|subnet| cidr(subnet)).collect(),
+                    ..FilterChainMatch::default()
+                });
+                out.push(chain);
+                if last {
+                    return out;
+                }
+            }
+        }
+        out
+    }
+
+    fn cluster(&self, destination: &Destination) -> String {
+        let port = destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok()).unwrap_or(self.port);
+        names::outbound(port, &destination.subset, &destination.host)
+    }
+
+    fn destinations(&self, rule: &VirtualService, routes: &[RouteDestination]) -> TcpProxy {
+        let weighted = routes.len() > 1;
+        let live: Vec<_> = routes.iter().filter(|to| !weighted || to.weight.unwrap_or(0) > 0).collect();
+        if let [only] = live.as_slice() {
+            let default = Destination::default();
+            let destination = only.destination.as_ref().unwrap_or(&default);
+            let proxy = chain::to_cluster(&self.cluster(destination));
+            return self.with_policy(proxy, &destination.host, &destination.subset);
+        }
+        let weight = |to: &&RouteDestination| ClusterWeight {
+            name: to.destination.as_ref().map(|to| self.cluster(to)).unwrap_or_default(),
+            weight: u32::try_from(to.weight.unwrap_or(0)).unwrap_or(0),
+            ..ClusterWeight::default()
+        };
+        TcpProxy {
+            stat_prefix: format!("{}.{}", rule.key.name, rule.key.namespace),
+            cluster_specifier: Some(ClusterSpecifier::WeightedClusters(WeightedCluster {
+                clusters: live.iter().map(weight).collect(),
+            })),
+            ..TcpProxy::default()
+        }
+    }
+}
+
+/// The listener that takes captured traffic and hands it to the one of its destination (PT-1, OD-1, OD-3).
+pub fn catch_all(mode: OutboundMode, flavor: Flavor, _identity: &Identity, mesh: &MeshConfig) -> Listener {
+    let port = mesh.proxy_listen_port;
+    let to = |cluster: &str| {
+        let stats = chain::stats(mesh, flavor, Direction::Outbound);
+        stats.into_iter().chain([chain::tcp_proxy(chain::to_cluster(cluster), mesh)]).collect::<Vec<_>>()
+    };
+    let black_hole = FilterChain {
+        name: "virtualOutbound-blackhole".to_owned(),
+        filter_chain_match: Some(chain::chain_match("", &[], port)),
+        filters: to(proto::wire::CLUSTER_BLACK_HOLE),
+        ..FilterChain::default()
+    };
+    let rest = FilterChain {
+        name: "virtualOutbound-catchall-tcp".to_owned(),
+        filters: to(unknown(mode)),
+        ..FilterChain::default()
+    };
+    Listener {
+        name: "virtualOutbound".to_owned(),
+        address: address("0.0.0.0", port),
+        traffic_direction: TrafficDirection::Outbound.into(),
+        use_original_dst: boolean(true),
+        max_connections_to_accept_per_socket_event: super::super::message::uint(1),
+        filter_chains: vec![black_hole, rest],
+        ..Listener::default()
+    }
+}

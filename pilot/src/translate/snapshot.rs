@@ -1,0 +1,616 @@
+//! Everything that one class of nodes is told at one moment.
+
+use super::cache::{Cache, Encoded, ResourceType};
+use super::class::Class;
+use super::inputs::{
+    Client, ClusterInput, EndpointsInput, FixedCluster, GatewayListenerInput, GatewayRouteInput, InboundClusterInput,
+    InboundInput, Input, NameTableInput, OutboundHttpInput, OutboundRouteInput, OutboundTcpInput,
+};
+use super::node::Role;
+use super::policy;
+use crate::model::destination_rule::DestinationRule;
+use crate::model::gateway::Gateway;
+use crate::model::scope::{self, Egress};
+use crate::model::virtual_service::VirtualService;
+use crate::model::{Mesh, Scope, Shared};
+use crate::registry::{EndpointSet, Protocol, Registry, Resolution, Service, ServiceKey};
+use proto::istio::sidecar::CaptureMode;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+/// Resources of one type, sorted by name.
+#[derive(Debug, Clone, Default)]
+pub struct Resources {
+    list: Vec<Arc<Encoded>>,
+}
+
+impl Resources {
+    fn new(mut list: Vec<Arc<Encoded>>) -> Self {
+        list.sort_by(|a, b| a.name.cmp(&b.name));
+        list.dedup_by(|a, b| a.name == b.name);
+        Self { list }
+    }
+
+    /// The resource of a name.
+    pub fn get(&self, name: &str) -> Option<&Arc<Encoded>> {
+        self.list.binary_search_by(|resource| (*resource.name).cmp(name)).ok().and_then(|at| self.list.get(at))
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Arc<Encoded>> {
+        self.list.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Puts resources in the place of those with the same name.
+    fn replace(&self, fresh: Vec<Arc<Encoded>>) -> Self {
+        let mut list = self.list.clone();
+        for resource in fresh {
+            match list.binary_search_by(|known| known.name.cmp(&resource.name)) {
+                Ok(at) => list[at] = resource,
+                Err(at) => list.insert(at, resource),
+            }
+        }
+        Self { list }
+    }
+
+    /// Names whose resource differs between the two, or is in one alone.
+    pub fn differences(&self, other: &Self) -> Vec<Arc<str>> {
+        let mut out = Vec::new();
+        let (mut a, mut b) = (self.list.iter().peekable(), other.list.iter().peekable());
+        loop {
+            match (a.peek(), b.peek()) {
+                (None, None) => return out,
+                (Some(x), Some(y)) if x.name == y.name => {
+                    if !Arc::ptr_eq(x, y) && x.version != y.version {
+                        out.push(x.name.clone());
+                    }
+                    a.next();
+                    b.next();
+                }
+                (Some(x), y) if y.is_none_or(|y| x.name < y.name) => {
+                    out.push(x.name.clone());
+                    a.next();
+                }
+                (_, Some(y)) => {
+                    out.push(y.name.clone());
+                    b.next();
+                }
+                (Some(_), None) => unreachable!("the arm before takes every name without a partner"),
+            }
+        }
+    }
+}
+
+/// Names that differ from the snapshot before, per type.
+#[derive(Debug, Clone, Default)]
+pub struct Difference {
+    /// Number of the snapshot before.
+    pub from: u64,
+    /// Names per type, in the order of [`ResourceType::ALL`].
+    pub names: [Arc<[Arc<str>]>; 5],
+}
+
+/// Everything that one class of nodes is told.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Number of this snapshot, unique in this process; 0 for the empty one.
+    pub number: u64,
+    /// Resources per type, in the order of [`ResourceType::ALL`].
+    resources: [Resources; 5],
+    /// What differs from the one before, where there was one.
+    pub difference: Option<Difference>,
+}
+
+fn next_number() -> u64 {
+    // Written by whoever makes a snapshot: the owner of the mesh.
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+}
+
+impl Snapshot {
+    /// Resources of a type.
+    pub fn of(&self, kind: ResourceType) -> &Resources {
+        &self.resources[kind as usize]
+    }
+
+    /// Everything for a class.
+    pub fn build(class: &Class, mesh: &Mesh, scope: &Scope, cache: &mut Cache) -> Self {
+        let mut builder = Builder { class, mesh, scope, cache };
+        let mut resources: [Vec<Arc<Encoded>>; 5] = Default::default();
+        resources[ResourceType::Cluster as usize] = builder.clusters();
+        resources[ResourceType::Endpoints as usize] = builder.endpoints(None);
+        let (listeners, routes) = match class.role {
+            Role::Sidecar => builder.sidecar(),
+            Role::Router => builder.gateway(),
+        };
+        resources[ResourceType::Listener as usize] = listeners;
+        resources[ResourceType::Route as usize] = routes;
+        resources[ResourceType::NameTable as usize] = vec![builder.name_table()];
+        Self { number: next_number(), resources: resources.map(Resources::new), difference: None }
+    }
+
+    /// The fast path: only the endpoints of some services have changed (PI-35).
+    pub fn with_endpoints(
+        &self,
+        class: &Class,
+        mesh: &Mesh,
+        scope: &Scope,
+        (services, cache): (&HashSet<ServiceKey>, &mut Cache),
+    ) -> Self {
+        let fresh = Builder { class, mesh, scope, cache }.endpoints(Some(services));
+        let mut next = self.clone();
+        let slot = &mut next.resources[ResourceType::Endpoints as usize];
+        *slot = slot.replace(fresh);
+        next.number = next_number();
+        next.difference = None;
+        next
+    }
+
+    /// This snapshot with what differs from `before` worked out once for all nodes of the class.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        let names = ResourceType::ALL.map(|kind| Arc::from(before.of(kind).differences(self.of(kind))));
+        self.difference = Some(Difference { from: before.number, names });
+        self
+    }
+
+    /// Whether it says the same as the one before it.
+    pub fn is_same(&self) -> bool {
+        self.difference.as_ref().is_some_and(|difference| difference.names.iter().all(|names| names.is_empty()))
+    }
+}
+
+struct Builder<'a> {
+    class: &'a Class,
+    mesh: &'a Mesh,
+    scope: &'a Scope,
+    cache: &'a mut Cache,
+}
+
+impl Builder<'_> {
+    fn rule(&self, service: &Service) -> Option<Shared<DestinationRule>> {
+        self.mesh.rules.find((&self.class.namespace, &self.class.labels), &service.key, &self.mesh.config)
+    }
+
+    fn set(&self, service: &Service) -> Option<&Shared<EndpointSet>> {
+        self.mesh.endpoints.get(&service.key)
+    }
+
+    /// One after the other: every service, port and subset (none first).
+    fn parts(&self, service: &Service, rule: Option<&DestinationRule>) -> Vec<(u16, Option<usize>)> {
+        let subsets = rule.map_or(0, |rule| rule.subsets.len());
+        let ports = service.ports.iter().map(|port| port.number);
+        ports.flat_map(|port| std::iter::once((port, None)).chain((0..subsets).map(move |i| (port, Some(i))))).collect()
+    }
+
+    fn clusters(&mut self) -> Vec<Arc<Encoded>> {
+        let mut out = Vec::new();
+        let services: Vec<Shared<Service>> = self.scope.services().cloned().collect();
+        for service in services {
+            let rule = self.rule(&service);
+            let in_dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+            for (port, subset) in self.parts(&service, rule.as_deref()) {
+                out.push(self.cache.get(Input::Cluster(ClusterInput {
+                    port,
+                    subset,
+                    rule: rule.clone(),
+                    identities: self.set(&service).map(|set| set.identities.clone()).unwrap_or_default(),
+                    endpoints: self.set(&service).filter(|_| in_dns).cloned(),
+                    role: self.class.role,
+                    flavor: self.class.flavor,
+                    mesh: self.mesh.config.clone(),
+                    service: service.clone(),
+                })));
+            }
+        }
+        let fixed: &[FixedCluster] = match self.class.role {
+            Role::Sidecar => &[FixedCluster::BlackHole, FixedCluster::Passthrough, FixedCluster::InboundPassthrough],
+            Role::Router => &[FixedCluster::BlackHole],
+        };
+        for which in fixed {
+            out.push(self.cache.get(Input::FixedCluster(*which, self.class.flavor, self.mesh.config.clone())));
+        }
+        if self.class.role == Role::Sidecar {
+            out.extend(self.inbound_clusters());
+        }
+        out
+    }
+
+    fn inbound_clusters(&mut self) -> Vec<Arc<Encoded>> {
+        let mut by_port: BTreeMap<u16, InboundClusterInput> = BTreeMap::new();
+        for instance in &self.class.instances {
+            let rule = self.rule(&instance.service);
+            let input = by_port.entry(instance.port).or_insert_with(|| InboundClusterInput {
+                port: instance.port,
+                services: Vec::new(),
+                service_port: instance.service_port,
+                rule,
+                endpoint: None,
+                mesh: self.mesh.config.clone(),
+            });
+            if !input.services.contains(&instance.service) {
+                input.services.push(instance.service.clone());
+            }
+        }
+        if let Some(sidecar) = self.scope.sidecar.as_ref().filter(|sidecar| !sidecar.ingress.is_empty()) {
+            let inferred = std::mem::take(&mut by_port);
+            for ingress in &sidecar.ingress {
+                let mut input = inferred.get(&ingress.port).cloned().unwrap_or_else(|| InboundClusterInput {
+                    port: ingress.port,
+                    services: Vec::new(),
+                    service_port: ingress.port,
+                    rule: None,
+                    endpoint: None,
+                    mesh: self.mesh.config.clone(),
+                });
+                input.endpoint.clone_from(&ingress.endpoint);
+                by_port.insert(ingress.port, input);
+            }
+        }
+        by_port.into_values().map(|input| self.cache.get(Input::InboundCluster(input))).collect()
+    }
+
+    /// Endpoints of the services that EDS is asked for; of `only` these.
+    fn endpoints(&mut self, only: Option<&HashSet<ServiceKey>>) -> Vec<Arc<Encoded>> {
+        let mut out = Vec::new();
+        let wanted = |service: &&Shared<Service>| {
+            let by_eds =
+                service.resolution == Resolution::Endpoints || (service.headless && self.class.role == Role::Router);
+            by_eds && only.is_none_or(|only| only.contains(&service.key))
+        };
+        let services: Vec<Shared<Service>> = self.scope.services().filter(wanted).cloned().collect();
+        let authn = Some(&self.mesh.authn).filter(|authn| authn.any_disables()).cloned();
+        for service in services {
+            let rule = self.rule(&service);
+            let empty = || Shared::new(EndpointSet::default());
+            let endpoints = self.set(&service).cloned().unwrap_or_else(empty);
+            for (port, subset) in self.parts(&service, rule.as_deref()) {
+                let policy = policy::effective(rule.as_deref(), subset, port);
+                let passthrough = policy.load_balancer.as_ref().and_then(|lb| lb.simple)
+                    == Some(proto::istio::destination_rule::SimpleLb::Passthrough);
+                if passthrough {
+                    continue;
+                }
+                let local = policy.locality(&self.mesh.config).is_some();
+                out.push(self.cache.get(Input::Endpoints(EndpointsInput {
+                    service: service.clone(),
+                    port,
+                    subset,
+                    rule: rule.clone(),
+                    endpoints: endpoints.clone(),
+                    authn: authn.clone(),
+                    client: local.then(|| (self.class.locality.clone(), self.class.labels.clone())),
+                    mesh: self.mesh.config.clone(),
+                })));
+            }
+        }
+        out
+    }
+
+    fn client(&self, rules: &[Shared<VirtualService>]) -> Client {
+        let looked_at = rules.iter().any(|rule| {
+            rule.http.iter().flat_map(|route| &route.matches).any(|block| !block.source_labels.is_empty())
+                || rule.tcp.iter().flat_map(|route| &route.matches).any(|block| !block.source_labels.is_empty())
+                || rule.tls.iter().flat_map(|route| &route.matches).any(|block| !block.source_labels.is_empty())
+        });
+        Client {
+            namespace: self.class.namespace.clone(),
+            labels: if looked_at { self.class.labels.clone() } else { Arc::default() },
+        }
+    }
+
+    /// DestinationRules with a hash policy for what the rules and services lead to.
+    fn hashing<'b>(&self, hosts: impl Iterator<Item = &'b str>) -> BTreeMap<String, Shared<DestinationRule>> {
+        let hashes = |rule: &Shared<DestinationRule>| {
+            let policies = rule.subsets.iter().map(|subset| subset.traffic_policy.as_ref());
+            policies.chain([rule.traffic_policy.as_ref()]).flatten().any(|policy| {
+                let ports = policy.port_level_settings.iter().map(|port| port.load_balancer.as_ref());
+                ports.chain([policy.load_balancer.as_ref()]).flatten().any(|lb| lb.consistent_hash.is_some())
+            })
+        };
+        let mut out = BTreeMap::new();
+        for host in hosts {
+            if let Some(service) = self.scope.service(host) {
+                out.extend(self.rule(service).filter(hashes).map(|rule| (host.to_owned(), rule)));
+            }
+        }
+        out
+    }
+
+    fn sidecar(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
+        let (mut listeners, mut routes) = (Vec::new(), Vec::new());
+        for egress in &self.scope.egress {
+            let plan = Plan::of(egress, self.class, self.mesh);
+            for (address, port, services) in &plan.http {
+                routes.push(self.route(&port.to_string(), *port, services, (egress, false)));
+                listeners.push(self.http_listener(address, *port, None, egress));
+            }
+            for (address, port, service) in &plan.sniffed {
+                let name = format!("{}:{port}", service.key.host);
+                routes.push(self.route(&name, *port, std::slice::from_ref(service), (egress, true)));
+                listeners.push(self.http_listener(address, *port, Some(service.clone()), egress));
+            }
+            for (address, port, services) in &plan.tcp {
+                listeners.push(self.tcp_listener(address, *port, services, egress));
+            }
+        }
+        let fixed = Input::VirtualOutbound(
+            self.scope.outbound_mode,
+            self.class.flavor,
+            self.class.identity.clone(),
+            self.mesh.config.clone(),
+        );
+        listeners.push(self.cache.get(fixed));
+        listeners.push(self.inbound_listener());
+        (listeners, routes)
+    }
+
+    fn route(
+        &mut self,
+        name: &str,
+        port: u16,
+        services: &[Shared<Service>],
+        (egress, sniffed): (&Egress, bool),
+    ) -> Arc<Encoded> {
+        let touches = |rule: &&Shared<VirtualService>| {
+            let matches =
+                |host: &String| services.iter().any(|service| crate::model::host::covers(host, &service.key.host));
+            !rule.http.is_empty() && ((port == 80 && !sniffed) || rule.hosts.iter().any(matches))
+        };
+        let rules: Vec<_> = egress.virtual_services.iter().filter(touches).cloned().collect();
+        let own = services.iter().map(|service| &*service.key.host);
+        let led_to = rules.iter().flat_map(|rule| rule.destinations()).map(|destination| destination.host.as_str());
+        let hashing = self.hashing(own.chain(led_to));
+        self.cache.get(Input::OutboundRoute(OutboundRouteInput {
+            name: name.to_owned(),
+            port,
+            services: services.to_vec(),
+            sniffed,
+            client: self.client(&rules),
+            rules,
+            hashing,
+            outbound_mode: self.scope.outbound_mode,
+            mesh: self.mesh.config.clone(),
+        }))
+    }
+
+    /// Rules for connections that may apply to one of the services.
+    fn connection_rules(&self, egress: &Egress, services: &[Shared<Service>]) -> Vec<Shared<VirtualService>> {
+        let touches = |rule: &&Shared<VirtualService>| {
+            let matches = |host: &String| {
+                services.iter().any(|service| {
+                    crate::model::host::covers(host, &service.key.host) || service.addresses.contains(host)
+                })
+            };
+            !(rule.tcp.is_empty() && rule.tls.is_empty()) && rule.hosts.iter().any(matches)
+        };
+        egress.virtual_services.iter().filter(touches).cloned().collect()
+    }
+
+    fn http_listener(
+        &mut self,
+        address: &str,
+        port: u16,
+        sniffed: Option<Shared<Service>>,
+        egress: &Egress,
+    ) -> Arc<Encoded> {
+        let rules = sniffed.as_ref().map(|service| self.connection_rules(egress, std::slice::from_ref(service)));
+        let rules = rules.unwrap_or_default();
+        self.cache.get(Input::OutboundHttp(OutboundHttpInput {
+            address: address.to_owned(),
+            port,
+            sniffed,
+            client: self.client(&rules),
+            rules,
+            bind: egress.capture == CaptureMode::None || !egress.bind.is_empty(),
+            outbound_mode: self.scope.outbound_mode,
+            flavor: self.class.flavor,
+            identity: self.class.identity.clone(),
+            mesh: self.mesh.config.clone(),
+        }))
+    }
+
+    fn tcp_listener(
+        &mut self,
+        address: &str,
+        port: u16,
+        services: &[Shared<Service>],
+        egress: &Egress,
+    ) -> Arc<Encoded> {
+        let rules = self.connection_rules(egress, services);
+        let destination_rules = services.iter().filter_map(|service| self.rule(service)).collect();
+        self.cache.get(Input::OutboundTcp(OutboundTcpInput {
+            address: address.to_owned(),
+            port,
+            services: services.to_vec(),
+            client: self.client(&rules),
+            rules,
+            destination_rules,
+            bind: egress.capture == CaptureMode::None || !egress.bind.is_empty(),
+            outbound_mode: self.scope.outbound_mode,
+            flavor: self.class.flavor,
+            identity: self.class.identity.clone(),
+            mesh: self.mesh.config.clone(),
+        }))
+    }
+
+    fn authz(&self) -> Vec<Shared<crate::model::authz::AuthorizationPolicy>> {
+        let root = &self.mesh.config.root_namespace;
+        let applies = |policy: &&Shared<crate::model::authz::AuthorizationPolicy>| {
+            policy.applies(&self.class.namespace, &self.class.labels, root)
+        };
+        self.mesh.authz.iter().filter(applies).cloned().collect()
+    }
+
+    fn inbound_listener(&mut self) -> Arc<Encoded> {
+        let input = InboundInput {
+            instances: self.class.instances.clone(),
+            authn: self.mesh.authn.effective(&self.class.namespace, &self.class.labels),
+            authz: self.authz(),
+            sidecar: self.scope.sidecar.as_ref().filter(|sidecar| !sidecar.ingress.is_empty()).cloned(),
+            address: self.class.address.clone().unwrap_or_default(),
+            namespace: self.class.namespace.clone(),
+            flavor: self.class.flavor,
+            identity: self.class.identity.clone(),
+            mesh: self.mesh.config.clone(),
+        };
+        self.cache.get(Input::VirtualInbound(input))
+    }
+
+    /// Listeners and routes of a gateway: one per port that its Gateways ask for (GW-2, GW-17).
+    fn gateway(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
+        let mut ports: BTreeMap<(String, u16), Vec<(Shared<Gateway>, usize)>> = BTreeMap::new();
+        for gateway in self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.labels)) {
+            for (index, server) in gateway.servers.iter().enumerate() {
+                let address = server.bind.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
+                ports.entry((address, self.target_port(server.port))).or_default().push((gateway.clone(), index));
+            }
+        }
+        let (mut listeners, mut routes) = (Vec::new(), Vec::new());
+        for ((address, port), servers) in ports {
+            let bind = if address == "0.0.0.0" { String::new() } else { format!(".{address}") };
+            let name = format!("http.{port}{bind}");
+            routes.push(self.gateway_route(name.clone(), port, servers));
+            listeners.push(self.cache.get(Input::GatewayListener(GatewayListenerInput {
+                address,
+                port,
+                route: name,
+                authz: self.authz(),
+                flavor: self.class.flavor,
+                identity: self.class.identity.clone(),
+                mesh: self.mesh.config.clone(),
+            })));
+        }
+        (listeners, routes)
+    }
+
+    /// The port of the pod behind a port of the gateway's Service (GW-2).
+    fn target_port(&self, port: u16) -> u16 {
+        let instance = self.class.instances.iter().find(|instance| instance.service_port == port);
+        instance.map_or(port, |instance| instance.port)
+    }
+
+    fn gateway_route(&mut self, name: String, port: u16, servers: Vec<(Shared<Gateway>, usize)>) -> Arc<Encoded> {
+        let mut rules: Vec<Shared<VirtualService>> = Vec::new();
+        for (gateway, _) in &servers {
+            for rule in scope::visible_rules(self.mesh, &self.class.namespace, &gateway.full_name()) {
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+        }
+        let hosts: Vec<String> =
+            rules.iter().flat_map(|rule| rule.destinations()).map(|destination| destination.host.clone()).collect();
+        let services = hosts.iter().filter_map(|host| self.scope.service(host)).cloned().collect();
+        let hashing = self.hashing(hosts.iter().map(String::as_str));
+        self.cache.get(Input::GatewayRoute(GatewayRouteInput {
+            name,
+            port,
+            servers,
+            client: self.client(&rules),
+            rules,
+            services,
+            hashing,
+            mesh: self.mesh.config.clone(),
+        }))
+    }
+
+    fn name_table(&mut self) -> Arc<Encoded> {
+        let services = self.scope.services().map(|service| {
+            let set = self.set(service).filter(|_| service.headless).cloned();
+            (service.clone(), set)
+        });
+        let services = services.collect();
+        self.cache.get(Input::NameTable(NameTableInput { services, mesh: self.mesh.config.clone() }))
+    }
+}
+
+/// A listener to be made: address, port, and the services behind it.
+type Planned = (String, u16, Vec<Shared<Service>>);
+
+/// Which outbound listeners there are: HTTP ports are shared, TCP ports are per address, what is found out is per
+/// service (PR-6, PR-7).
+#[derive(Default)]
+struct Plan {
+    http: Vec<Planned>,
+    tcp: Vec<Planned>,
+    sniffed: Vec<(String, u16, Shared<Service>)>,
+}
+
+impl Plan {
+    fn of(egress: &Egress, class: &Class, mesh: &Mesh) -> Self {
+        let mut plan = Self::default();
+        let mut shared: BTreeMap<u16, Vec<Shared<Service>>> = BTreeMap::new();
+        let mut has_http: HashSet<u16> = HashSet::new();
+        let mut tcp: BTreeMap<(String, u16), Vec<Shared<Service>>> = BTreeMap::new();
+        let mut sniffed: HashMap<(String, u16), Shared<Service>> = HashMap::new();
+        let bind = if egress.bind.is_empty() { "0.0.0.0" } else { &egress.bind };
+        for service in &egress.services {
+            let ports = service.ports.iter().filter(|port| egress.port.is_none_or(|(number, _)| port.number == number));
+            for port in ports {
+                let protocol = egress.port.map_or(port.protocol, |(_, protocol)| protocol);
+                if protocol.is_http() || protocol == Protocol::Sniff {
+                    shared.entry(port.number).or_default().push(service.clone());
+                }
+                if protocol.is_http() {
+                    has_http.insert(port.number);
+                    continue;
+                }
+                for address in addresses(service, port.number, class, mesh, bind) {
+                    let key = (address, port.number);
+                    if protocol == Protocol::Sniff {
+                        if !tcp.contains_key(&key) {
+                            sniffed.entry(key).or_insert_with(|| service.clone());
+                        }
+                    } else if !sniffed.contains_key(&key) {
+                        tcp.entry(key).or_default().push(service.clone());
+                    }
+                }
+            }
+        }
+        // One wildcard listener per port: where HTTP has it, TCP without an address of its own gives way.
+        tcp.retain(|(address, port), _| address != bind || !has_http.contains(port));
+        sniffed.retain(|(address, port), _| address != bind || !has_http.contains(port));
+        plan.http = shared
+            .into_iter()
+            .filter(|(port, _)| has_http.contains(port))
+            .map(|(port, services)| (bind.to_owned(), port, services))
+            .collect();
+        plan.tcp = tcp.into_iter().map(|((address, port), services)| (address, port, services)).collect();
+        plan.sniffed = sniffed.into_iter().map(|((address, port), service)| (address, port, service)).collect();
+        plan
+    }
+}
+
+/// The addresses on which a TCP port listens: the service's own; of a headless service its endpoints, the proxy's own
+/// address left out; else all (PR-6, SE-2).
+fn addresses(service: &Service, port: u16, class: &Class, mesh: &Mesh, bind: &str) -> Vec<String> {
+    if service.headless {
+        let endpoints = mesh.endpoints.get(&service.key).into_iter().flat_map(|set| &set.endpoints);
+        let own = |address: &String| class.address.as_ref() == Some(address);
+        let mut out: Vec<String> = endpoints
+            .filter(|endpoint| endpoint.service_port == port)
+            .map(|endpoint| endpoint.address.clone())
+            .filter(|address| !own(address))
+            .collect();
+        out.sort();
+        out.dedup();
+        return out;
+    }
+    let plain: Vec<String> =
+        service.addresses.iter().filter(|address| address.parse::<std::net::IpAddr>().is_ok()).cloned().collect();
+    if plain.is_empty() && (service.registry == Registry::External || service.addresses.is_empty()) {
+        return vec![bind.to_owned()];
+    }
+    plain
+}

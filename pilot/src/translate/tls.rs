@@ -1,0 +1,181 @@
+//! Transport sockets: mesh mTLS of both sides, and TLS as a DestinationRule says (spec 3.6, DR-34, DR-35).
+
+use super::message::{boolean, duration};
+use super::names;
+use crate::model::MeshConfig;
+use proto::any;
+use proto::envoy::core::api_config_source::ApiType;
+use proto::envoy::core::config_source::ConfigSourceSpecifier;
+use proto::envoy::core::grpc_service::{EnvoyGrpc, TargetSpecifier};
+use proto::envoy::core::{ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket, transport_socket};
+use proto::envoy::matcher::StringMatcher;
+use proto::envoy::matcher::string_matcher::MatchPattern;
+use proto::envoy::tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
+use proto::envoy::tls::tls_parameters::TlsProtocol;
+use proto::envoy::tls::{
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
+    UpstreamTlsContext,
+};
+use proto::istio::destination_rule::{ClientTlsMode, ClientTlsSettings};
+use proto::wire;
+use std::time::Duration;
+
+/// ALPN that a client of the mesh offers for TCP and HTTP/1 (MT-1).
+pub const MESH_ALPN: [&str; 2] = ["istio-peer-exchange", "istio"];
+
+/// Ciphers of a server of the mesh (MT-6).
+const SERVER_CIPHERS: [&str; 6] = [
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "AES256-GCM-SHA384",
+    "AES128-GCM-SHA256",
+];
+
+fn sds(name: &str) -> SdsSecretConfig {
+    let grpc = EnvoyGrpc { cluster_name: wire::CLUSTER_SDS.to_owned(), ..EnvoyGrpc::default() };
+    let source = ApiConfigSource {
+        api_type: ApiType::Grpc.into(),
+        transport_api_version: ApiVersion::V3.into(),
+        grpc_services: vec![GrpcService {
+            target_specifier: Some(TargetSpecifier::EnvoyGrpc(grpc)),
+            ..GrpcService::default()
+        }],
+        set_node_on_first_message_only: true,
+        ..ApiConfigSource::default()
+    };
+    SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(ConfigSource {
+            initial_fetch_timeout: duration(Duration::ZERO),
+            resource_api_version: ApiVersion::V3.into(),
+            config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(source)),
+            ..ConfigSource::default()
+        }),
+    }
+}
+
+#[expect(deprecated, reason = "istiod sends match_subject_alt_names, and so every proxy of the mesh reads it")]
+fn validation(names: Vec<StringMatcher>, root: &str) -> Option<ValidationContextType> {
+    let combined = CombinedCertificateValidationContext {
+        default_validation_context: Some(CertificateValidationContext {
+            match_subject_alt_names: names,
+            ..CertificateValidationContext::default()
+        }),
+        validation_context_sds_secret_config: Some(sds(root)),
+        ..CombinedCertificateValidationContext::default()
+    };
+    Some(ValidationContextType::CombinedValidationContext(combined))
+}
+
+fn versions(ciphers: &[&str]) -> Option<TlsParameters> {
+    Some(TlsParameters {
+        tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),
+        tls_maximum_protocol_version: TlsProtocol::TlSv13.into(),
+        cipher_suites: ciphers.iter().map(|cipher| (*cipher).to_owned()).collect(),
+        ..TlsParameters::default()
+    })
+}
+
+fn exact(name: &String) -> StringMatcher {
+    StringMatcher { match_pattern: Some(MatchPattern::Exact(name.clone())), ..StringMatcher::default() }
+}
+
+fn socket<M: prost::Message + prost::Name>(context: &M) -> TransportSocket {
+    TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(any::pack(context))),
+    }
+}
+
+/// The plain socket.
+pub fn raw_buffer() -> TransportSocket {
+    let raw = proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer {};
+    TransportSocket {
+        name: "envoy.transport_sockets.raw_buffer".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(any::pack(&raw))),
+    }
+}
+
+/// Which part of a service a client speaks to.
+pub struct Target<'a> {
+    /// Port of the service.
+    pub port: u16,
+    /// Subset; empty for the whole.
+    pub subset: &'a str,
+    /// Host.
+    pub host: &'a str,
+    /// The server is spoken to in HTTP/2.
+    pub http2: bool,
+}
+
+/// Mesh mTLS of a client: the identities behind the service, its SNI, the mesh's ALPN (MT-1, MT-6, NM-3).
+pub fn mesh_client(target: &Target<'_>, identities: &[String], sni: Option<&str>) -> TransportSocket {
+    let mut alpn: Vec<String> = MESH_ALPN.iter().map(|name| (*name).to_owned()).collect();
+    if target.http2 {
+        alpn.push("h2".to_owned());
+    }
+    let default = names::sni(target.port, target.subset, target.host);
+    socket(&UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: versions(&[]),
+            tls_certificate_sds_secret_configs: vec![sds(wire::SECRET_DEFAULT)],
+            alpn_protocols: alpn,
+            validation_context_type: validation(identities.iter().map(exact).collect(), wire::SECRET_ROOT),
+            ..CommonTlsContext::default()
+        }),
+        sni: sni.filter(|sni| !sni.is_empty()).map_or(default, str::to_owned),
+        ..UpstreamTlsContext::default()
+    })
+}
+
+/// TLS of a client as a DestinationRule says; none for DISABLE and for ISTIO_MUTUAL, which is the mesh's own.
+pub fn rule_client(settings: &ClientTlsSettings, target: &Target<'_>, names: &[String]) -> Option<TransportSocket> {
+    let mut certificates = Vec::new();
+    match settings.mode {
+        ClientTlsMode::Disable | ClientTlsMode::IstioMutual => return None,
+        ClientTlsMode::Simple => {}
+        ClientTlsMode::Mutual => {
+            certificates.push(sds(&format!("file-cert:{}~{}", settings.client_certificate, settings.private_key)));
+        }
+    }
+    let names = if settings.subject_alt_names.is_empty() { names } else { &settings.subject_alt_names };
+    let root = if settings.ca_certificates.is_empty() { "system" } else { &settings.ca_certificates };
+    let validation = if settings.insecure_skip_verify == Some(true) {
+        None
+    } else {
+        validation(names.iter().map(exact).collect(), &format!("file-root:{root}"))
+    };
+    Some(socket(&UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: versions(&[]),
+            tls_certificate_sds_secret_configs: certificates,
+            alpn_protocols: if target.http2 { vec!["h2".to_owned()] } else { Vec::new() },
+            validation_context_type: validation,
+            ..CommonTlsContext::default()
+        }),
+        sni: settings.sni.clone(),
+        ..UpstreamTlsContext::default()
+    }))
+}
+
+/// Mesh mTLS of a server (MT-2, MT-6).
+pub fn mesh_server(alpn: &[&str], mesh: &MeshConfig) -> TransportSocket {
+    let domains = std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases);
+    let prefix = |domain: &String| StringMatcher {
+        match_pattern: Some(MatchPattern::Prefix(format!("spiffe://{domain}/"))),
+        ..StringMatcher::default()
+    };
+    socket(&DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: versions(&SERVER_CIPHERS),
+            tls_certificate_sds_secret_configs: vec![sds(wire::SECRET_DEFAULT)],
+            alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
+            validation_context_type: validation(domains.map(prefix).collect(), wire::SECRET_ROOT),
+            ..CommonTlsContext::default()
+        }),
+        require_client_certificate: boolean(true),
+        ..DownstreamTlsContext::default()
+    })
+}
