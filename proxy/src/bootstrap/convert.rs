@@ -35,7 +35,7 @@ pub enum Direction {
 ///
 /// # Errors
 /// What is wrong with the input, with its line (syntax) or its path (meaning).
-pub fn run(args: &JsonArgs, mut input: impl Read, mut output: impl Write) -> anyhow::Result<()> {
+pub fn convert(args: &JsonArgs, mut input: impl Read, mut output: impl Write) -> anyhow::Result<()> {
     let mut bytes = Vec::new();
     input.read_to_end(&mut bytes).context("reading standard input")?;
     let converted = match args.direction {
@@ -144,7 +144,7 @@ mod tests {
 
     fn convert(direction: Direction, input: &[u8]) -> anyhow::Result<Vec<u8>> {
         let mut output = Vec::new();
-        run(&JsonArgs { direction, type_name: BOOTSTRAP.to_owned() }, input, &mut output)?;
+        super::convert(&JsonArgs { direction, type_name: BOOTSTRAP.to_owned() }, input, &mut output)?;
         Ok(output)
     }
 

@@ -9,7 +9,7 @@ mod flags;
 mod node;
 mod support;
 
-pub use convert::{BOOTSTRAP, Converter, Direction, JsonArgs, run};
+pub use convert::{BOOTSTRAP, Converter, Direction, JsonArgs, convert};
 pub use environment::Environment;
 pub use flags::{DrainStrategy, Flags, LogLevel, Mode, component_directives};
 pub use node::{USER_AGENT, extensions};

@@ -15,7 +15,7 @@ pub(super) fn flags(arguments: &[&str]) -> Flags {
 
 fn check(yaml: &str, arguments: &[&str]) -> Result<Bootstrap, BootstrapError> {
     let mut bytes = Vec::new();
-    run(&JsonArgs { direction: Direction::Encode, type_name: BOOTSTRAP.to_owned() }, yaml.as_bytes(), &mut bytes)
+    convert(&JsonArgs { direction: Direction::Encode, type_name: BOOTSTRAP.to_owned() }, yaml.as_bytes(), &mut bytes)
         .unwrap();
     Bootstrap::check(Written::decode(bytes.as_slice()).unwrap(), flags(arguments), Environment::default())
 }

@@ -6,6 +6,7 @@ mod body;
 mod head;
 mod headers;
 mod known;
+pub mod matcher;
 
 pub use body::{Body, Frame, Source};
 pub use head::{RequestHead, ResponseHead, Version};

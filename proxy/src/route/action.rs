@@ -49,11 +49,12 @@ impl Redirect {
         match self.port {
             Some(0) => {}
             Some(port) => out.extend_from_slice(format!(":{port}").as_bytes()),
-            // a new host or scheme leaves the old port behind where it was the default one
             None if self.host.is_some() => {}
+            // a port that only repeats the old scheme does not go with the new one
             None => {
-                let is_old_default = (old_scheme == b"http" && port == b":80") || (old_scheme == b"https" && port == b":443");
-                if !(self.scheme.is_some() && is_old_default) {
+                let is_old_default =
+                    (old_scheme == b"http" && port == b":80") || (old_scheme == b"https" && port == b":443");
+                if !(scheme != old_scheme && is_old_default) {
                     out.extend_from_slice(port);
                 }
             }

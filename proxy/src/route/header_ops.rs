@@ -11,6 +11,11 @@ impl HeaderOps {
         self.add.is_empty() && self.remove.is_empty()
     }
 
+    /// Whether a value depends on the stream.
+    fn has_operators(&self) -> bool {
+        self.add.iter().any(|op| op.value.as_literal().is_none())
+    }
+
     /// Applies the operations to a request: first removals, then additions, as Envoy does.
     fn apply_to_request(&self, head: &mut RequestHead, facts: &LogFacts<'_>, value: &mut Vec<u8>) {
         for name in &self.remove {
@@ -53,7 +58,9 @@ impl HeaderOp {
     fn apply(&self, headers: &mut Headers, value: &[u8]) {
         let is_there = headers.get_name(&self.name).is_some();
         match (self.action, is_there) {
-            (AppendAction::AppendIfExistsOrAdd, _) | (AppendAction::AddIfAbsent, false) => headers.append(&self.name, value),
+            (AppendAction::AppendIfExistsOrAdd, _) | (AppendAction::AddIfAbsent, false) => {
+                headers.append(&self.name, value)
+            }
             (AppendAction::OverwriteIfExistsOrAdd, _) | (AppendAction::OverwriteIfExists, true) => {
                 headers.set_name(&self.name, value);
             }
@@ -63,18 +70,18 @@ impl HeaderOp {
 }
 
 impl Route {
-    /// Applies the header operations for the request, before it is rewritten. `facts` are those from before: the values
-    /// of operators are taken from the request as it came.
-    pub fn change_request(&self, choice: &Choice<'_>, head: &mut RequestHead, facts: &dyn Fn(&RequestHead) -> Facts) {
+    /// Applies the header operations for the request, before it is rewritten.
+    pub fn change_request(&self, choice: &Choice<'_>, head: &mut RequestHead, facts: &LogFacts<'_>) {
         let own = choice.weighted.map(|weighted| &weighted.request_headers);
         if own.is_none_or(HeaderOps::is_empty) && self.request_headers.is_empty() {
             return;
         }
         let mut value = Vec::with_capacity(64);
         for ops in in_order(own, &self.request_headers, self.most_specific_wins) {
-            let before = head.clone();
-            let facts = facts(&before);
-            ops.apply_to_request(head, &facts.of(&before), &mut value);
+            // operators see the request as the operations before these have left it
+            let before = ops.has_operators().then(|| head.clone());
+            let facts = LogFacts { request: before.as_ref(), ..*facts };
+            ops.apply_to_request(head, &facts, &mut value);
         }
     }
 
@@ -89,4 +96,17 @@ impl Route {
             ops.apply_to_response(&mut head.headers, facts, &mut value);
         }
     }
+}
+
+/// From the most specific to the least, so that the least specific has the last word, unless the table says otherwise.
+fn in_order<'a>(
+    own: Option<&'a HeaderOps>,
+    rest: &'a [Arc<HeaderOps>],
+    most_specific_wins: bool,
+) -> impl Iterator<Item = &'a HeaderOps> {
+    let mut list: smallvec::SmallVec<[&HeaderOps; 4]> = own.into_iter().chain(rest.iter().map(|ops| &**ops)).collect();
+    if most_specific_wins {
+        list.reverse();
+    }
+    list.into_iter()
 }

@@ -101,7 +101,8 @@ impl QueryMatcher {
 }
 
 fn is_grpc(head: &RequestHead) -> bool {
-    let Some(rest) = head.headers.get(Known::ContentType).and_then(|value| value.strip_prefix(b"application/grpc")) else {
+    let Some(rest) = head.headers.get(Known::ContentType).and_then(|value| value.strip_prefix(b"application/grpc"))
+    else {
         return false;
     };
     matches!(rest.first(), None | Some(b'+'))

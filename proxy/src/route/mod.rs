@@ -3,12 +3,24 @@
 //! Knows request heads. Must never know a connection, a cluster's endpoints or a filter (their per-route configuration
 //! passes through here unread).
 
+mod action;
+mod config;
+mod hash;
+mod header_ops;
+mod matcher;
 mod retry;
+mod rewrite;
 mod table;
+mod template;
 
-pub use retry::{HostAvoidance, RetryOn, RetryPolicy};
+pub use action::Choice;
+pub use config::{FilterDisabled, ParseOverride, RouteContext};
+pub use hash::{HashPolicy, HashSource, Hashed, NewCookie};
+pub use retry::{HostAvoidance, RateLimitedBackoff, ResetFormat, RetryOn, RetryPolicy};
 pub use table::{Asked, Lookup, RouteTable};
+pub use template::TemplateRewrite;
 
+use crate::telemetry::access_log::Format;
 use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,8 +88,10 @@ pub enum PathRewrite {
     Full(Box<str>),
     /// Instead of the prefix (or exact path) that matched; `usize` is its length in bytes.
     Prefix(Box<str>, usize),
-    /// A regex over the path without query, and its substitution with `\1` groups.
+    /// A regex over the path without query, and its substitution with `${1}` groups.
     Regex(Box<regex::bytes::Regex>, Box<[u8]>),
+    /// Made of the variables of the path template that matched.
+    Template(Box<TemplateRewrite>),
 }
 
 /// A new host.
@@ -120,8 +134,8 @@ pub struct HeaderOps {
 pub struct HeaderOp {
     /// Header name; `:authority`, `:path` and `:method` address the pseudo-headers.
     pub name: Box<[u8]>,
-    /// Value as configured, operators unexpanded.
-    pub value: Box<str>,
+    /// Value with its operators.
+    pub value: Format,
     /// What to do where the header exists.
     pub action: AppendAction,
     /// Whether the header is kept if the value turns out empty.
@@ -141,6 +155,9 @@ pub struct Mirror {
     pub host_suffix: bool,
 }
 
+/// An upgrade type in lower case, and whether it is allowed.
+pub type Upgrade = (Box<str>, bool);
+
 /// Time limits of a route; `None` is no limit.
 #[derive(Debug, Clone, Default)]
 pub struct Timeouts {
@@ -156,7 +173,10 @@ pub struct Timeouts {
 
 /// Per-filter configuration by filter name, parsed by the filter registry.
 #[derive(Default, Clone)]
-pub struct Overrides(pub Box<[(Box<str>, Arc<dyn Any + Send + Sync>)]>);
+pub struct Overrides(pub Box<[(Box<str>, Override)]>);
+
+/// What one filter made of its per-route configuration.
+pub type Override = Arc<dyn Any + Send + Sync>;
 
 impl Overrides {
     /// The configuration of a filter, if it is a `T`.
@@ -201,11 +221,17 @@ pub struct Route {
     /// Whether `x-envoy-attempt-count` goes to the client.
     pub attempt_count_in_response: bool,
     /// Upgrade types that this route allows or forbids, beyond the connection manager's.
-    pub upgrades: Box<[(Box<str>, bool)]>,
+    pub upgrades: Box<[Upgrade]>,
     /// Per-filter configuration, most specific first: route, virtual host, table.
     pub filters: Box<[Overrides]>,
     /// Request bodies above this size are not kept for a retry (RT-3).
     pub replay_limit_bytes: Option<u64>,
+    /// Whether the most specific header operations have the last word instead of the least specific.
+    pub most_specific_wins: bool,
+    /// What consistent-hash balancers hash.
+    pub hash_policy: Box<[HashPolicy]>,
+    /// Status of the reply where the cluster does not exist (LR-5: 503).
+    pub cluster_not_found_status: u16,
     /// Circuit-breaker priority: whether this is high-priority traffic.
     pub high_priority: bool,
     /// Operation name for traces.

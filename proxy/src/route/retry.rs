@@ -1,6 +1,8 @@
 //! Retry policy as data; the decisions are `upstream/plan.rs`.
 
-use std::time::Duration;
+use crate::message::ResponseHead;
+use crate::message::matcher::HeaderMatcher;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Conditions under which a try is repeated (spec RT-1, RT-2): a set of bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -111,6 +113,47 @@ pub struct RetryPolicy {
     pub status_codes: Box<[u16]>,
     /// Endpoint choice of a retry.
     pub avoid: HostAvoidance,
+    /// Response headers of `retriable-headers`: one that matches is enough.
+    pub retriable_headers: Box<[HeaderMatcher]>,
+    /// Only requests of which one header matches are tried again; empty: all.
+    pub request_headers: Box<[HeaderMatcher]>,
+    /// Waiting as long as the upstream asks for.
+    pub rate_limited: Option<RateLimitedBackoff>,
+    /// After every so many tries, priorities that were tried are left out (`previous_priorities`, RT-7).
+    pub priority_update_frequency: Option<u32>,
+}
+
+/// Back-off that a response asks for by a header (RT-4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimitedBackoff {
+    /// Headers to look at, in order.
+    pub headers: Box<[(Box<str>, ResetFormat)]>,
+    /// A longer wait is not obeyed: the usual back-off is used instead.
+    pub max: Duration,
+}
+
+/// How a header says when to come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetFormat {
+    /// Seconds from now (`Retry-After`).
+    Seconds,
+    /// Seconds since 1970 (`X-RateLimit-Reset`).
+    UnixTimestamp,
+}
+
+impl RateLimitedBackoff {
+    /// How long the response asks to wait; `None` where it does not say, or asks for too much.
+    pub fn wait(&self, head: &ResponseHead, now: SystemTime) -> Option<Duration> {
+        self.headers.iter().find_map(|(name, format)| {
+            let value = std::str::from_utf8(head.headers.get_name(name.as_bytes())?).ok()?;
+            let seconds = Duration::from_secs(value.trim().parse().ok()?);
+            let wait = match format {
+                ResetFormat::Seconds => seconds,
+                ResetFormat::UnixTimestamp => seconds.checked_sub(now.duration_since(UNIX_EPOCH).ok()?)?,
+            };
+            (wait <= self.max).then_some(wait)
+        })
+    }
 }
 
 impl Default for RetryPolicy {
@@ -124,6 +167,10 @@ impl Default for RetryPolicy {
             backoff_max: Duration::from_millis(250),
             status_codes: Box::default(),
             avoid: HostAvoidance::None,
+            retriable_headers: Box::default(),
+            request_headers: Box::default(),
+            rate_limited: None,
+            priority_update_frequency: None,
         }
     }
 }
@@ -140,5 +187,25 @@ mod tests {
         }
         let (on, unknown) = RetryOn::parse("5xx, reset,bogus");
         assert_eq!((on, unknown), (RetryOn::FIVE_XX.with(RetryOn::RESET), vec!["bogus"]));
+    }
+    // spec: RT-4
+    #[test]
+    fn a_response_may_ask_for_a_longer_wait() {
+        let backoff = RateLimitedBackoff {
+            headers: [("retry-after".into(), ResetFormat::Seconds), ("x-reset".into(), ResetFormat::UnixTimestamp)]
+                .into(),
+            max: Duration::from_secs(30),
+        };
+        let now = UNIX_EPOCH + Duration::from_secs(1000);
+        let wait = |name: &str, value: &str| {
+            let mut head = ResponseHead::new(429);
+            head.headers.append(name.as_bytes(), value.as_bytes());
+            backoff.wait(&head, now)
+        };
+        assert_eq!(wait("Retry-After", "7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("x-reset", "1005"), Some(Duration::from_secs(5)));
+        assert_eq!(wait("x-reset", "5"), None, "in the past");
+        assert_eq!(wait("retry-after", "31"), None, "too long");
+        assert_eq!(wait("retry-after", "Wed"), None);
     }
 }

@@ -9,7 +9,7 @@ const SEGMENT: &str = r"[a-zA-Z0-9\-._~%!$&'()+,;:@=]";
 
 /// A compiled template.
 #[derive(Debug, Clone)]
-pub struct Template {
+pub(super) struct Template {
     regex: Arc<regex::bytes::Regex>,
 }
 
@@ -42,10 +42,15 @@ impl Template {
             let (literal, tail) = rest.split_at(at);
             pattern.push_str(&regex::escape(literal));
             if let Some(inner) = tail.strip_prefix('{') {
-                let (inside, after) = inner.split_once('}').ok_or_else(|| format!("path template {text:?}: {{ is not closed"))?;
+                let (inside, after) =
+                    inner.split_once('}').ok_or_else(|| format!("path template {text:?}: {{ is not closed"))?;
                 let (name, form) = inside.split_once('=').unwrap_or((inside, "*"));
                 let word = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-                if name.is_empty() || !word(name) || name.starts_with(|c: char| c.is_ascii_digit()) || names.contains(&name) {
+                if name.is_empty()
+                    || !word(name)
+                    || name.starts_with(|c: char| c.is_ascii_digit())
+                    || names.contains(&name)
+                {
                     return Err(format!("path template {text:?}: variable {name:?} is no name, or is there twice"));
                 }
                 names.push(name);
@@ -104,7 +109,8 @@ impl TemplateRewrite {
             if !literal.is_empty() {
                 pieces.push(Piece::Literal(literal.as_bytes().into()));
             }
-            let (name, after) = tail.split_once('}').ok_or_else(|| format!("path template rewrite {text:?}: {{ is not closed"))?;
+            let (name, after) =
+                tail.split_once('}').ok_or_else(|| format!("path template rewrite {text:?}: {{ is not closed"))?;
             if !template.regex.capture_names().flatten().any(|known| known == name) {
                 return Err(format!("path template rewrite {text:?}: the match has no variable {name:?}"));
             }
@@ -124,7 +130,9 @@ impl TemplateRewrite {
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(text) => out.extend_from_slice(text),
-                Piece::Variable(name) => out.extend_from_slice(captures.name(name).map(|found| found.as_bytes()).unwrap_or_default()),
+                Piece::Variable(name) => {
+                    out.extend_from_slice(captures.name(name).map(|found| found.as_bytes()).unwrap_or_default())
+                }
             }
         }
         Some(out)

@@ -21,7 +21,12 @@ impl StringMatcher {
                 Pattern::Regex(whole_regex(&regex.regex).map_err(|why| Refusal::new("safe_regex.regex", why))?)
             }
             Some(MatchPattern::Custom(_)) => return Err(Refusal::unsupported("custom")),
-            None => return Err(Refusal::new("match_pattern", "one of exact, prefix, suffix, contains, safe_regex is needed")),
+            None => {
+                return Err(Refusal::new(
+                    "match_pattern",
+                    "one of exact, prefix, suffix, contains, safe_regex is needed",
+                ));
+            }
         };
         if written.ignore_case && matches!(pattern, Pattern::Regex(_)) {
             return Err(Refusal::new("ignore_case", "has no effect on a regex: write (?i) into it"));
@@ -43,7 +48,9 @@ impl HeaderMatcher {
             None => Condition::Present(true),
             Some(HeaderMatchSpecifier::PresentMatch(wanted)) => Condition::Present(*wanted),
             Some(HeaderMatchSpecifier::RangeMatch(range)) => Condition::Range(range.start, range.end),
-            Some(HeaderMatchSpecifier::StringMatch(text)) => Condition::Text(StringMatcher::parse(text).within("string_match")?),
+            Some(HeaderMatchSpecifier::StringMatch(text)) => {
+                Condition::Text(StringMatcher::parse(text).within("string_match")?)
+            }
             Some(old) => Condition::Text(deprecated(old)?),
         };
         Ok(Self {

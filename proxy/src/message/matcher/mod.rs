@@ -71,7 +71,8 @@ impl HeaderMatcher {
 
     /// Whether a request meets the condition; pseudo-headers count as headers.
     pub fn matches_request(&self, head: &RequestHead) -> bool {
-        let pseudo = |text: &'_ [u8]| -> Option<Cow<'_, [u8]>> { (!text.is_empty()).then(|| Cow::Owned(text.to_vec())) };
+        let pseudo =
+            |text: &'_ [u8]| -> Option<Cow<'_, [u8]>> { (!text.is_empty()).then(|| Cow::Owned(text.to_vec())) };
         let value = match &*self.name {
             b":method" => pseudo(head.method()),
             b":path" => pseudo(head.path()),
@@ -129,7 +130,11 @@ pub fn whole_regex(pattern: &str) -> Result<regex::bytes::Regex, String> {
 /// What is wrong with the pattern.
 pub fn part_regex(pattern: &str) -> Result<regex::bytes::Regex, String> {
     let build = |unicode: bool| {
-        regex::bytes::RegexBuilder::new(pattern).unicode(unicode).dot_matches_new_line(false).size_limit(1 << 20).build()
+        regex::bytes::RegexBuilder::new(pattern)
+            .unicode(unicode)
+            .dot_matches_new_line(false)
+            .size_limit(1 << 20)
+            .build()
     };
     // Unicode classes such as \pL need the other mode, in which \d would match more than RE2's
     build(false).or_else(|_| build(true)).map_err(|error| format!("regex {pattern:?}: {error}"))

@@ -58,7 +58,14 @@ fn a_request_is_seen_with_its_pseudo_headers_and_repeated_headers_joined() {
     let mut head = RequestHead::new(Version::H11, b"GET", b"http", b"a:80", b"/p?q");
     head.headers.append(b"X", b"1");
     head.headers.append(b"x", b"2");
-    for (name, value) in [(":method", "GET"), (":path", "/p?q"), (":authority", "a:80"), ("Host", "a:80"), (":scheme", "http"), ("X", "1,2")] {
+    for (name, value) in [
+        (":method", "GET"),
+        (":path", "/p?q"),
+        (":authority", "a:80"),
+        ("Host", "a:80"),
+        (":scheme", "http"),
+        ("X", "1,2"),
+    ] {
         assert!(header(&json!({"name": name, "string_match": {"exact": value}})).matches_request(&head), "{name}");
     }
 }

@@ -133,8 +133,8 @@ pub struct JsonFormat {
 
 #[derive(Debug, Clone)]
 enum Node {
-    Object(Vec<(Box<[u8]>, Node)>),
-    List(Vec<Node>),
+    Object(Vec<(Box<[u8]>, Self)>),
+    List(Vec<Self>),
     /// Number, boolean or null as written.
     Constant(Box<[u8]>),
     /// A string that is one operator: it keeps its type.
