@@ -67,3 +67,19 @@ impl Default for Env {
         Self::new()
     }
 }
+
+/// Milliseconds since the process started: the clock of what workers share (ejections).
+#[derive(Debug)]
+pub struct ProcessClock(Instant);
+
+impl ProcessClock {
+    /// A clock that starts now.
+    pub fn start() -> std::sync::Arc<Self> {
+        std::sync::Arc::new(Self(Instant::now()))
+    }
+
+    /// Milliseconds since the start.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.0.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -3,7 +3,16 @@
 //! The modules in the order in which a connection meets them, from the process down to the bytes; a folder imports
 //! only what stands below it (kept by `e2e/tests/architecture.rs`):
 
+pub mod server;
+
+pub mod publish;
+
+pub mod worker;
+
+pub mod listener;
+
 pub mod http;
+pub mod tcp;
 
 pub mod filter;
 

@@ -1,1 +1,43 @@
-fn main() {}
+//! The proxy's command line: Envoy's flags, and a few subcommands of its own.
+
+use clap::{Parser, Subcommand};
+use proxy::bootstrap::{Flags, JsonArgs};
+use proxy::redirect::RedirectArgs;
+use std::process::ExitCode;
+
+/// The data plane of the mesh: sidecar and gateway, configured as Envoy is.
+#[derive(Debug, Parser)]
+#[command(name = "proxy", version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Redirects a workload's traffic to its sidecar by iptables rules.
+    Redirect(RedirectArgs),
+    /// Converts between Envoy's JSON or YAML and protobuf, for the proxy itself.
+    #[command(hide = true)]
+    Json(JsonArgs),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Some(Command::Redirect(args)) => proxy::redirect::run(args).map_err(Into::into),
+        Some(Command::Json(args)) => {
+            proxy::bootstrap::convert(&args, std::io::stdin().lock(), std::io::stdout().lock())
+        }
+        None => proxy::server::run(cli.flags),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

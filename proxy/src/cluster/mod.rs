@@ -7,4 +7,4 @@ mod set;
 mod upstream;
 
 pub use set::{Cluster, ClusterConfig, ClusterSet, Discovery, Protocol, TransportMatch};
-pub use upstream::{Failure, Pick, Upstream};
+pub use upstream::{Failure, Pick, TcpUpstream, Upstream};

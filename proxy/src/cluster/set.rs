@@ -1,6 +1,6 @@
 //! Clusters of one worker.
 
-use super::upstream::{Failure, InFlight, Pick, Upstream};
+use super::upstream::{Failure, InFlight, Pick, TcpUpstream, Upstream};
 use crate::balancer::{Balancer, Policy, Wish};
 use crate::endpoint::{Address, Endpoint, HostSet, Limit, Limits, Permit, Thresholds};
 use crate::env::Env;
@@ -244,15 +244,34 @@ impl Cluster {
                 // Another worker may have given its place back.
             }
         };
-        let dial = Dial {
+        let dialled = Box::pin(connect(&pool.endpoint.address, &self.dial(tls, pick))).await?;
+        Ok(h1::Conn::new(dialled.io, dialled.local, Some(permit), self.env.now()))
+    }
+
+    fn dial(&self, tls: Option<Arc<ClientContext>>, pick: &Pick) -> Dial {
+        Dial {
             timeout: self.config.connect_timeout,
             source: self.config.source.clone(),
             keepalive: self.config.keepalive,
             tls,
             alpn: pick.alpn.clone(),
-        };
-        let dialled = Box::pin(connect(&pool.endpoint.address, &dial)).await?;
-        Ok(h1::Conn::new(dialled.io, dialled.local, Some(permit), self.env.now()))
+        }
+    }
+
+    /// Opens a connection of its own for bytes both ways. Cancel-safe.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub async fn open_tcp(&self, pick: &Pick) -> Result<TcpUpstream, Outcome> {
+        let limits = &self.config.limits[usize::from(pick.high_priority)];
+        let permit = limits.take(Limit::Connections)?;
+        let (_, socket) = self
+            .config
+            .transport(&pick.endpoint)
+            .ok_or_else(|| Outcome::with_detail(Reason::ConnectFailure, "no transport socket fits the endpoint"))?;
+        let dial = self.dial(socket.tls.clone(), pick);
+        let dialled = Box::pin(connect(&pick.endpoint.address, &dial)).await?;
+        Ok(TcpUpstream { io: dialled.io, local: dialled.local, _flight: InFlight::new(&pick.endpoint, permit) })
     }
 
     /// Puts a connection into the pool of an endpoint as if it had served before: how simulations bring their own.

@@ -3,6 +3,7 @@
 use crate::endpoint::{Endpoint, Permit};
 use crate::env::Instant;
 use crate::message::{Body, Frame, ResponseHead, Source};
+use crate::net::Io;
 use crate::outcome::{Outcome, Reason};
 use crate::pool::h1;
 use std::net::SocketAddr;
@@ -66,6 +67,16 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.endpoint.shared.active.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// A connection to an endpoint for bytes both ways.
+#[derive(Debug)]
+pub struct TcpUpstream {
+    /// The bytes.
+    pub io: Io,
+    /// Our address.
+    pub local: Option<SocketAddr>,
+    pub(super) _flight: InFlight,
 }
 
 enum Wire {

@@ -4,3 +4,4 @@
 
 pub mod bridge;
 pub mod h1;
+pub mod h2;

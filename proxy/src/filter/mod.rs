@@ -4,6 +4,7 @@
 
 mod chain;
 pub mod ext_authz;
+pub mod registry;
 mod reply;
 mod stream_cx;
 

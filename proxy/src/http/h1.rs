@@ -13,6 +13,7 @@ use bytes::{Buf, BytesMut};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -218,51 +219,30 @@ impl Reply {
         sent: &mut Sent,
     ) -> Poll<Result<(), Outcome>> {
         loop {
+            let mut waits = false;
             if !*ended && self.conn.borrow().out.has_room() {
                 match body.poll_frame(cx) {
-                    Poll::Pending => {}
+                    Poll::Pending => waits = true,
                     Poll::Ready(Some(Err(outcome))) => return Poll::Ready(Err(outcome)),
                     Poll::Ready(Some(Ok(Frame::Data(data)))) => {
                         sent.body_bytes += data.len() as u64;
                         self.conn.borrow_mut().out.data(data, chunked);
                     }
-                    Poll::Ready(last) => {
+                    Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
                         *ended = true;
-                        let trailers = match last {
-                            Some(Ok(Frame::Trailers(trailers))) => Some(trailers),
-                            _ => None,
-                        };
-                        if chunked {
-                            self.conn.borrow_mut().out.end_chunks(trailers.as_ref());
-                        }
-                        sent.trailers = trailers;
+                        sent.trailers = Some(trailers);
                     }
+                    Poll::Ready(None) => *ended = true,
+                }
+                if *ended && chunked {
+                    self.conn.borrow_mut().out.end_chunks(sent.trailers.as_ref());
                 }
             }
-            let wrote = self.conn.borrow_mut().poll_write(cx)?;
-            match (wrote, *ended) {
-                (Poll::Pending, _) => return Poll::Pending,
-                (Poll::Ready(()), true) => return Poll::Ready(Ok(())),
-                // Everything left, and the body has nothing for now.
-                (Poll::Ready(()), false) => match body.poll_frame(cx) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Some(Ok(Frame::Data(data)))) => {
-                        sent.body_bytes += data.len() as u64;
-                        self.conn.borrow_mut().out.data(data, chunked);
-                    }
-                    Poll::Ready(Some(Err(outcome))) => return Poll::Ready(Err(outcome)),
-                    Poll::Ready(last) => {
-                        *ended = true;
-                        let trailers = match last {
-                            Some(Ok(Frame::Trailers(trailers))) => Some(trailers),
-                            _ => None,
-                        };
-                        if chunked {
-                            self.conn.borrow_mut().out.end_chunks(trailers.as_ref());
-                        }
-                        sent.trailers = trailers;
-                    }
-                },
+            match self.conn.borrow_mut().poll_write(cx)? {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(()) if *ended => return Poll::Ready(Ok(())),
+                Poll::Ready(()) if waits => return Poll::Pending,
+                Poll::Ready(()) => {}
             }
         }
     }
@@ -313,7 +293,7 @@ impl Reply {
 }
 
 /// Serves one connection until it ends. `io` is past TLS and inspectors.
-pub async fn serve_h1(io: Io, settings: Rc<Settings>, chain: Rc<[Filter]>, peer: Rc<PeerFacts>) {
+pub async fn serve_h1(io: Io, settings: Rc<Settings>, chain: Arc<[Filter]>, peer: Rc<PeerFacts>) {
     let conn = Conn {
         io,
         buf: BytesMut::new(),
@@ -373,7 +353,7 @@ async fn one_request(
     mut head: RequestHead,
     meta: RequestMeta,
     settings: &Rc<Settings>,
-    chain: &Rc<[Filter]>,
+    chain: &Arc<[Filter]>,
     peer: &Rc<PeerFacts>,
 ) -> bool {
     let start = Instant::now();
@@ -386,9 +366,9 @@ async fn one_request(
     let body = {
         let mut shared = conn.borrow_mut();
         shared.tunnel = if tunnel { Tunnel::Asked } else { Tunnel::No };
-        shared.owes_continue = meta.expects_continue && !settings.proxy_100_continue;
+        shared.owes_continue = meta.expects_continue && !settings.config.proxy_100_continue;
         shared.body = meta.body;
-        if meta.expects_continue && !settings.proxy_100_continue {
+        if meta.expects_continue && !settings.config.proxy_100_continue {
             head.headers.remove(Known::Expect);
         }
         request_body(conn, &mut shared, tunnel)
@@ -422,7 +402,7 @@ async fn next_head(conn: &Shared, settings: &Settings) -> Result<Option<(Request
             while conn.buf.starts_with(b"\r\n") {
                 conn.buf.advance(2);
             }
-            if let Some((head, meta)) = scan_request(&conn.buf, settings.head_limits)? {
+            if let Some((head, meta)) = scan_request(&conn.buf, settings.config.head_limits)? {
                 conn.buf.advance(meta.head_bytes);
                 if conn.buf.is_empty() {
                     conn.buf = BytesMut::new();

@@ -3,13 +3,15 @@
 //! Knows codecs, filters and upstreams. Must never know how a connection was accepted or where its configuration
 //! came from.
 
+pub mod config;
 mod downstream;
 mod h1;
 mod headers;
 mod router;
+pub mod serve;
 mod stream;
 
-pub use downstream::{Downstream, Sent};
+pub use downstream::{Downstream, Sent, Watch};
 pub use h1::serve_h1;
 pub use headers::ServerHeader;
 pub use stream::{Settings, serve_stream};

@@ -1,9 +1,9 @@
 //! One request through filters, route, tries and back.
 
+use super::config::HcmConfig;
 use super::downstream::{Downstream, Sent, Watch};
-use super::headers::{ServerHeader, finish_response};
+use super::headers::finish_response;
 use super::router;
-use crate::codec::h1::HeadLimits;
 use crate::env::Instant;
 use crate::filter::{End, Facts, Filter, FilterState, StreamCx, Verdict, plain, reply, request_half, response_half};
 use crate::message::{Body, Request, RequestHead, Response, ResponseHead};
@@ -18,54 +18,24 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 /// What a connection manager knows (`HttpConnectionManager`), on one worker.
 #[derive(Debug)]
 pub struct Settings {
+    /// What is configured.
+    pub config: Arc<HcmConfig>,
     /// Clock, clusters.
     pub facts: Rc<Facts>,
     /// The current route table; a stream pins the one it started with.
     pub routes: RefCell<Arc<RouteTable>>,
-    /// Limits of a request head.
-    pub head_limits: HeadLimits,
-    /// `server` header.
-    pub server: ServerHeader,
-    /// Idle time between requests after which the connection is closed; none: never.
-    pub idle_timeout: Option<Duration>,
-    /// Time for a request head to arrive once it has begun (D: 10 s).
-    pub request_headers_timeout: Option<Duration>,
-    /// Idle time of a stream; none: never.
-    pub stream_idle_timeout: Option<Duration>,
-    /// Time for a whole request to arrive.
-    pub request_timeout: Option<Duration>,
-    /// Life of a stream.
-    pub max_stream_duration: Option<Duration>,
-    /// Pass `Expect: 100-continue` and the server's answer on.
-    pub proxy_100_continue: bool,
-    /// Upgrade types that are allowed, lower case.
-    pub upgrades: Box<[Box<str>]>,
     /// The listener drains: connections end after the current request.
     pub draining: Cell<bool>,
 }
 
 impl Settings {
-    /// Settings over `facts` with nothing configured.
-    pub fn new(facts: Rc<Facts>, routes: Arc<RouteTable>) -> Self {
-        Self {
-            facts,
-            routes: RefCell::new(routes),
-            head_limits: HeadLimits::default(),
-            server: ServerHeader::Overwrite("envoy".into()),
-            idle_timeout: Some(Duration::from_secs(3600)),
-            request_headers_timeout: Some(Duration::from_secs(10)),
-            stream_idle_timeout: Some(Duration::from_secs(300)),
-            request_timeout: None,
-            max_stream_duration: None,
-            proxy_100_continue: false,
-            upgrades: Box::default(),
-            draining: Cell::new(false),
-        }
+    /// Settings of one connection manager; `routes` is replaced as RDS brings others.
+    pub fn new(config: Arc<HcmConfig>, facts: Rc<Facts>, routes: Arc<RouteTable>) -> Self {
+        Self { config, facts, routes: RefCell::new(routes), draining: Cell::new(false) }
     }
 
     /// Whether connections are to end.
@@ -75,7 +45,7 @@ impl Settings {
 
     /// Whether a request may upgrade to `protocol`.
     pub fn allows_upgrade(&self, protocol: &[u8]) -> bool {
-        self.upgrades.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(protocol))
+        self.config.upgrades.iter().any(|name| name.as_bytes().eq_ignore_ascii_case(protocol))
     }
 
     /// Waits for a head within the connection's idle timeout; running into it is a quiet end.
@@ -83,7 +53,7 @@ impl Settings {
         &self,
         head: impl Future<Output = Result<Option<T>, Outcome>>,
     ) -> Result<Option<T>, Outcome> {
-        match self.idle_timeout {
+        match self.config.idle_timeout {
             None => head.await,
             Some(limit) => tokio::time::timeout(limit, head).await.unwrap_or(Ok(None)),
         }
@@ -101,7 +71,7 @@ struct Work {
 /// Serves one request and logs it. Gives back why the stream ended: exactly once per request.
 pub async fn serve_stream(
     settings: &Rc<Settings>,
-    chain: &Rc<[Filter]>,
+    chain: &Arc<[Filter]>,
     peer: &Rc<PeerFacts>,
     request: Request,
     down: &mut Downstream,
@@ -145,13 +115,13 @@ async fn limited(
         }
         watch.poll_gone(task).map(|()| Reason::DownstreamGone.into())
     });
-    if settings.stream_idle_timeout.is_none() && settings.max_stream_duration.is_none() {
+    if settings.config.stream_idle_timeout.is_none() && settings.config.max_stream_duration.is_none() {
         return work.await;
     }
     let mut work = pin!(work);
     loop {
-        let idle = settings.stream_idle_timeout.map(|limit| cx.active.get() + limit);
-        let life = settings.max_stream_duration.map(|limit| cx.start + limit);
+        let idle = settings.config.stream_idle_timeout.map(|limit| cx.active.get() + limit);
+        let life = settings.config.max_stream_duration.map(|limit| cx.start + limit);
         let Some(until) = idle.into_iter().chain(life).min() else { return work.await };
         if let Ok(outcome) = tokio::time::timeout_at(until, work.as_mut()).await {
             return outcome;
@@ -160,7 +130,7 @@ async fn limited(
         if life.is_some_and(|life| life <= now) {
             return Reason::MaxDuration.into();
         }
-        if settings.stream_idle_timeout.is_some_and(|limit| cx.active.get() + limit <= now) {
+        if settings.config.stream_idle_timeout.is_some_and(|limit| cx.active.get() + limit <= now) {
             let complete = cx.info.borrow().request_end.is_some();
             return if complete { Reason::IdleTimeout } else { Reason::RequestIdleTimeout }.into();
         }
@@ -208,7 +178,7 @@ async fn answer(
     mut response: Response,
     down: &mut Downstream,
 ) -> Result<(), Outcome> {
-    finish_response(&mut response.head, &settings.server, &cx.facts.env, cx.now());
+    finish_response(&mut response.head, &settings.config.server, &cx.facts.env, cx.now());
     let head = work.response.insert(response.head);
     let result = down.send(head, response.body, &mut work.sent).await;
     let mut info = cx.info.borrow_mut();
@@ -237,7 +207,7 @@ pub(super) async fn refuse(
     let cx = StreamCx::new(&settings.facts, peer, Arc::clone(&settings.routes.borrow()), settings.facts.env.now());
     cx.note(outcome.clone());
     let mut response = reply(outcome, head);
-    finish_response(&mut response.head, &settings.server, &cx.facts.env, cx.now());
+    finish_response(&mut response.head, &settings.config.server, &cx.facts.env, cx.now());
     if let Err(gone) = down.send(&response.head, response.body, &mut Sent::default()).await {
         tracing::trace!(%gone, "client left before the refusal was written");
     }

@@ -132,7 +132,9 @@ fn common_spec(common: &CommonTlsContext) -> Result<Spec, Refusal> {
     for (i, certificate) in common.tls_certificates.iter().enumerate() {
         keys.push(inline_key(certificate).within(&format!("tls_certificates[{i}]"))?);
     }
-    keys.extend(common.tls_certificate_sds_secret_configs.iter().map(|sds| KeySource::Secret(sds.name.as_str().into())));
+    keys.extend(
+        common.tls_certificate_sds_secret_configs.iter().map(|sds| KeySource::Secret(sds.name.as_str().into())),
+    );
     let (roots, context) = validation(common)?;
     let (names, accept_untrusted) = context.map_or_else(|| Ok((SanMatch::any(), false)), names)?;
     let (only_tls13, only_tls12) = versions(common.tls_params.as_ref())?;
@@ -168,9 +170,9 @@ pub fn read(source: Option<&DataSource>, field: &str) -> Result<Option<Vec<u8>>,
     match specifier {
         data_source::Specifier::InlineBytes(bytes) => Ok(Some(bytes.clone())),
         data_source::Specifier::InlineString(text) => Ok(Some(text.clone().into_bytes())),
-        data_source::Specifier::Filename(path) => {
-            std::fs::read(path).map(Some).map_err(|error| Refusal::new(format!("{field}.filename"), format!("{path}: {error}")))
-        }
+        data_source::Specifier::Filename(path) => std::fs::read(path)
+            .map(Some)
+            .map_err(|error| Refusal::new(format!("{field}.filename"), format!("{path}: {error}"))),
         data_source::Specifier::EnvironmentVariable(_) => {
             Err(Refusal::unsupported(format!("{field}.environment_variable")))
         }

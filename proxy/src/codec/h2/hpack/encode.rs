@@ -1,0 +1,213 @@
+//! Fields → header block: what repeats costs one or two bytes (design 7.6, point 6).
+
+use super::table::{STATIC, static_index};
+use super::{huffman, write_int};
+use crate::message::Known;
+use foldhash::fast::FixedState;
+use foldhash::{HashMap, HashMapExt};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hasher};
+
+/// Whether a field may enter the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::codec::h2) enum Indexing {
+    /// It is likely to repeat.
+    Yes,
+    /// It is not.
+    No,
+    /// It must not, here and at every hop (RFC 7541 section 7.1.3).
+    Never,
+}
+
+#[derive(Debug)]
+struct Entry {
+    text: Box<[u8]>,
+    name_len: usize,
+    hash: u64,
+}
+
+/// The table that the peer's decoder mirrors.
+#[derive(Debug)]
+pub(in crate::codec::h2) struct Encoder {
+    table: VecDeque<Entry>,
+    /// Hash of name and value → number of the insertion.
+    by_hash: HashMap<u64, u64>,
+    inserted: u64,
+    size: usize,
+    max: usize,
+    /// A size update that the next block must start with.
+    announce: Option<usize>,
+}
+
+/// Largest table that is used, whatever the peer offers.
+const MAX_TABLE: usize = 4096;
+const ENTRY_OVERHEAD: usize = 32;
+const SEED: FixedState = FixedState::with_seed(0x6d65_7368);
+
+impl Encoder {
+    /// An empty table.
+    pub(in crate::codec::h2) fn new() -> Self {
+        let by_hash = HashMap::new();
+        Self { table: VecDeque::new(), by_hash, inserted: 0, size: 0, max: MAX_TABLE, announce: None }
+    }
+
+    /// Obeys the peer's SETTINGS_HEADER_TABLE_SIZE.
+    pub(in crate::codec::h2) fn set_max(&mut self, size: usize) {
+        let size = size.min(MAX_TABLE);
+        if size != self.max {
+            self.max = size;
+            self.evict(0);
+            self.announce = Some(size);
+        }
+    }
+
+    /// Starts a block.
+    pub(in crate::codec::h2) fn begin(&mut self, out: &mut Vec<u8>) {
+        if let Some(size) = self.announce.take() {
+            write_int(out, 0x20, 5, size);
+        }
+    }
+
+    /// Writes a pseudo-header; `index` is its first static index.
+    pub(in crate::codec::h2) fn pseudo(&mut self, index: usize, value: &[u8], indexing: Indexing, out: &mut Vec<u8>) {
+        let same_name = STATIC.iter().enumerate().skip(index - 1).take(7);
+        let name = STATIC.get(index - 1).map_or(&b""[..], |(name, _)| name);
+        for (i, (other, fixed)) in same_name {
+            if *other == name && *fixed == value && !value.is_empty() {
+                return write_int(out, 0x80, 7, i + 1);
+            }
+        }
+        self.write(name, value, index, indexing, out);
+    }
+
+    /// Writes a field; `name` may be in any case and is written in lower case.
+    pub(in crate::codec::h2) fn field(
+        &mut self,
+        known: Known,
+        name: &[u8],
+        value: &[u8],
+        indexing: Indexing,
+        out: &mut Vec<u8>,
+    ) {
+        let index = static_index(known);
+        if known != Known::Other {
+            return self.write(known.as_str().as_bytes(), value, index, indexing, out);
+        }
+        if name.iter().any(u8::is_ascii_uppercase) {
+            return self.write(&name.to_ascii_lowercase(), value, index, indexing, out);
+        }
+        self.write(name, value, index, indexing, out);
+    }
+
+    fn write(&mut self, name: &[u8], value: &[u8], index: usize, indexing: Indexing, out: &mut Vec<u8>) {
+        let hash = if indexing == Indexing::Yes { hash(name, value) } else { 0 };
+        if indexing == Indexing::Yes
+            && let Some(position) = self.position(hash, name, value)
+        {
+            return write_int(out, 0x80, 7, STATIC.len() + 1 + position);
+        }
+        // An entry that fills half the table would only push out what is worth more.
+        let insert = indexing == Indexing::Yes && name.len() + value.len() + ENTRY_OVERHEAD <= self.max / 2;
+        match indexing {
+            Indexing::Yes if insert => write_int(out, 0x40, 6, index),
+            Indexing::Never => write_int(out, 0x10, 4, index),
+            _ => write_int(out, 0, 4, index),
+        }
+        if index == 0 {
+            text(name, true, out);
+        }
+        // What is sent once is not worth the bit-twiddling.
+        text(value, insert, out);
+        if insert {
+            self.insert(name, value, hash);
+        }
+    }
+
+    fn position(&self, hash: u64, name: &[u8], value: &[u8]) -> Option<usize> {
+        let number = *self.by_hash.get(&hash)?;
+        let position = usize::try_from(self.inserted - 1 - number).ok()?;
+        let entry = self.table.get(position)?;
+        let (its_name, its_value) = entry.text.split_at_checked(entry.name_len)?;
+        (its_name == name && its_value == value).then_some(position)
+    }
+
+    fn insert(&mut self, name: &[u8], value: &[u8], hash: u64) {
+        let size = name.len() + value.len() + ENTRY_OVERHEAD;
+        self.evict(size);
+        self.table.push_front(Entry { text: [name, value].concat().into(), name_len: name.len(), hash });
+        self.size += size;
+        self.by_hash.insert(hash, self.inserted);
+        self.inserted += 1;
+    }
+
+    fn evict(&mut self, room: usize) {
+        while self.size + room > self.max {
+            let Some(entry) = self.table.pop_back() else { break };
+            self.size -= entry.text.len() + ENTRY_OVERHEAD;
+            let number = self.inserted - self.table.len() as u64 - 1;
+            if self.by_hash.get(&entry.hash) == Some(&number) {
+                self.by_hash.remove(&entry.hash);
+            }
+        }
+    }
+}
+
+fn hash(name: &[u8], value: &[u8]) -> u64 {
+    let mut hasher = SEED.build_hasher();
+    hasher.write(name);
+    hasher.write_u8(0);
+    hasher.write(value);
+    hasher.finish()
+}
+
+fn text(text: &[u8], may_code: bool, out: &mut Vec<u8>) {
+    if may_code {
+        let coded = huffman::encoded_len(text);
+        if coded < text.len() {
+            write_int(out, 0x80, 7, coded);
+            return huffman::encode(text, out);
+        }
+    }
+    write_int(out, 0, 7, text.len());
+    out.extend_from_slice(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Decoder;
+    use super::*;
+
+    #[test]
+    fn what_repeats_costs_a_byte_and_decodes_the_same_over_many_blocks() {
+        let (mut encoder, mut decoder) = (Encoder::new(), Decoder::new(4096));
+        let mut random = fastrand::Rng::with_seed(9);
+        let long = vec![b'm'; 540];
+        for round in 0..500 {
+            let mut fields: Vec<(Vec<u8>, Vec<u8>)> = vec![(b"user-agent".to_vec(), b"x/1".to_vec()), (b"x-meta".to_vec(), long.clone())];
+            fields.push((format!("x-{}", random.u8(..)).into_bytes(), format!("{}", random.u16(..)).into_bytes()));
+            let mut block = Vec::new();
+            if round == 250 {
+                encoder.set_max(512);
+            }
+            encoder.begin(&mut block);
+            encoder.pseudo(2, b"GET", Indexing::Yes, &mut block);
+            encoder.pseudo(4, b"/a/b", Indexing::No, &mut block);
+            for (name, value) in &fields {
+                encoder.field(Known::of(name), name, value, Indexing::Yes, &mut block);
+            }
+            let mut seen = Vec::new();
+            decoder.decode(&block, |n, v, ok, _| {
+                assert!(ok);
+                seen.push((n.to_vec(), v.to_vec()));
+            }).expect("decodes");
+            assert_eq!(seen[0], (b":method".to_vec(), b"GET".to_vec()));
+            assert_eq!(seen[2..], fields);
+        }
+        let mut block = Vec::new();
+        let mut fresh = Encoder::new();
+        fresh.field(Known::Other, b"X-Meta", &long, Indexing::Yes, &mut block);
+        block.clear();
+        fresh.field(Known::Other, b"x-meta", &long, Indexing::Yes, &mut block);
+        assert_eq!(block.len(), 1);
+    }
+}

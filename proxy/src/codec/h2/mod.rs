@@ -1,0 +1,5 @@
+//! HTTP/2 (RFC 9113): frames, header compression, flow control, stream states. Sans-IO: bytes in, bytes out.
+//!
+//! One engine for both roles. It keeps the wakers of those who wait for a stream, and nothing else of a runtime.
+
+mod hpack;

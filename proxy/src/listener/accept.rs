@@ -1,0 +1,185 @@
+//! Accepting connections, and taking each to its filter chain.
+
+use super::chain_match::{Ends, find};
+use super::config::{ChainConfig, ListenerConfig, Terminal};
+use super::inspect::{Found, inspect};
+use super::original_dst;
+use crate::filter::Facts;
+use crate::http::{Settings, serve};
+use crate::net::{Io, PeerFacts};
+use crate::tcp::serve_tcp;
+use bytes::BytesMut;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+
+/// A chain on this worker.
+#[derive(Debug)]
+pub struct Chain {
+    /// What is configured.
+    pub config: Arc<ChainConfig>,
+    /// HTTP settings, where the chain ends in HTTP.
+    pub http: Option<Rc<Settings>>,
+}
+
+/// A listener on this worker; replaced as a whole when its configuration changes. Connections pin theirs (D6).
+#[derive(Debug)]
+pub struct Listener {
+    /// What is configured.
+    pub config: Arc<ListenerConfig>,
+    /// Its chains in the order of the configuration, the default chain last.
+    pub chains: Vec<Rc<Chain>>,
+}
+
+/// What accept loops of one worker share.
+#[derive(Debug)]
+pub struct Serve {
+    /// Clock and clusters.
+    pub facts: Rc<Facts>,
+    /// Listeners by name.
+    pub listeners: RefCell<HashMap<Arc<str>, Rc<Listener>>>,
+    /// Connections that are open now.
+    pub connections: Cell<u64>,
+    /// Number of the next connection; workers start far apart.
+    pub next_id: Cell<u64>,
+}
+
+impl Serve {
+    /// The listener for an original destination: exact address, then any address with the port (OD-1).
+    fn for_destination(&self, destination: SocketAddr) -> Option<Rc<Listener>> {
+        let listeners = self.listeners.borrow();
+        let at = |address: SocketAddr| {
+            let fits = |l: &&Rc<Listener>| {
+                !l.config.bind_to_port && (l.config.address == address || l.config.more_addresses.contains(&address))
+            };
+            listeners.values().find(fits).cloned()
+        };
+        let any: IpAddr = match destination {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        at(destination).or_else(|| at(SocketAddr::new(any, destination.port())))
+    }
+}
+
+/// Pause after an accept that failed for want of descriptors or memory (F17).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts on one socket for the listener `name` until it is dropped.
+pub async fn accept_loop(serve: Rc<Serve>, name: Arc<str>, socket: TcpListener) {
+    loop {
+        match socket.accept().await {
+            Ok((stream, remote)) => {
+                let Some(listener) = serve.listeners.borrow().get(&name).cloned() else { return };
+                tokio::task::spawn_local(counted(Rc::clone(&serve), listener, stream, remote));
+            }
+            Err(error) => {
+                tracing::warn!(listener = &*name, %error, "cannot accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn counted(serve: Rc<Serve>, listener: Rc<Listener>, stream: TcpStream, remote: SocketAddr) {
+    serve.connections.set(serve.connections.get() + 1);
+    connection(&serve, listener, stream, remote).await;
+    serve.connections.set(serve.connections.get() - 1);
+}
+
+async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpStream, remote: SocketAddr) {
+    let Ok(mut local) = stream.local_addr() else { return };
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "cannot set TCP_NODELAY");
+    }
+    let mut redirected = false;
+    if listener.config.inspectors.original_dst || listener.config.use_original_dst {
+        if let Some(original) = original_dst::of(&stream) {
+            redirected = original != local;
+            local = original;
+        }
+        if listener.config.use_original_dst
+            && let Some(other) = serve.for_destination(local)
+        {
+            listener = other;
+        }
+    }
+    let id = serve.next_id.replace(serve.next_id.get() + 1);
+    let mut peer = PeerFacts::plain(id, remote, local);
+    let mut prefix = BytesMut::new();
+    let mut found = Found::default();
+    if !inspected(&listener.config, &mut stream, &mut prefix, &mut found).await {
+        return;
+    }
+    if let Some((source, destination)) = found.proxied {
+        (peer.remote, peer.local) = (source, destination);
+    }
+    let ends = Ends { destination: peer.local, source: peer.remote, direct_source: peer.direct_remote };
+    let Some(config) = find(&listener.config, ends, &found.hello) else {
+        tracing::debug!(listener = &*listener.config.name, %remote, %local, redirected, "no filter chain matches");
+        return;
+    };
+    let Some(chain) = listener.chains.iter().find(|chain| Arc::ptr_eq(&chain.config, config)).cloned() else { return };
+    peer.filter_chain = chain.config.name.clone();
+    peer.sni = found.hello.sni.as_str().into();
+    let io = match &chain.config.tls {
+        None => Io::Tcp(stream, prefix),
+        Some((context, _)) => {
+            let handshake = Box::pin(context.accept(stream, prefix, &mut peer));
+            match tokio::time::timeout(chain.config.handshake_timeout, handshake).await {
+                Ok(Ok(io)) => io,
+                Ok(Err(error)) => {
+                    tracing::debug!(listener = &*listener.config.name, %remote, %error, "TLS handshake failed");
+                    return;
+                }
+                Err(_) => return,
+            }
+        }
+    };
+    hand_over(serve, &chain, io, Rc::new(peer), &found).await;
+}
+
+/// Runs the inspectors within their time; false where the connection is to be closed.
+async fn inspected(config: &ListenerConfig, stream: &mut TcpStream, prefix: &mut BytesMut, found: &mut Found) -> bool {
+    let inspecting = inspect(stream, config.inspectors, prefix, found);
+    let done = match config.inspect_timeout {
+        None => inspecting.await,
+        Some(limit) => match tokio::time::timeout(limit, inspecting).await {
+            Ok(done) => done,
+            Err(_) => return config.continue_on_timeout,
+        },
+    };
+    match done {
+        Ok(()) => true,
+        // A client that closes its half at once may still want to read what the server says.
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => !prefix.is_empty(),
+        Err(error) => {
+            tracing::debug!(listener = &*config.name, %error, "inspection ended the connection");
+            false
+        }
+    }
+}
+
+async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, found: &Found) {
+    match (&chain.config.terminal, &chain.http) {
+        (Terminal::Http(config), Some(settings)) => {
+            let h2 = found.hello.applications.iter().any(|a| a == b"h2c");
+            serve::serve_http(io, settings, Arc::clone(&config.filters), peer, h2).await;
+        }
+        (Terminal::Tcp(config), _) => serve_tcp(io, config, &serve.facts, &peer).await,
+        (Terminal::Http(_), None) => {}
+    }
+}
+
+impl Listener {
+    /// Connections end as their requests end.
+    pub fn drain(&self) {
+        for settings in self.chains.iter().filter_map(|chain| chain.http.as_ref()) {
+            settings.draining.set(true);
+        }
+    }
+}

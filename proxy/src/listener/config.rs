@@ -1,0 +1,241 @@
+//! `Listener` → how connections are accepted, inspected and matched.
+
+use super::chain_match::{ChainMatch, SourceType};
+use crate::http::config::{self as http, HcmConfig};
+use crate::refusal::{Refusal, Within};
+use crate::route::RouteContext;
+use crate::tcp::config::{self as tcp, NetworkFilter, TcpConfig};
+use crate::tls::{self, ServerContext};
+use arc_swap::ArcSwapOption;
+use ipnet::IpNet;
+use proto::any;
+use proto::duration::from_proto;
+use proto::envoy::core::{self, address, socket_address::PortSpecifier};
+use proto::envoy::hcm::HttpConnectionManager;
+use proto::envoy::listener::{FilterChain, FilterChainMatch, Listener, filter, listener_filter};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a chain does with a connection.
+#[derive(Debug)]
+pub enum Terminal {
+    /// HTTP.
+    Http(Arc<HcmConfig>),
+    /// Bytes both ways.
+    Tcp(Arc<TcpConfig>),
+}
+
+/// One filter chain.
+#[derive(Debug)]
+pub struct ChainConfig {
+    /// Name.
+    pub name: Box<str>,
+    /// Which connections it takes.
+    pub matching: ChainMatch,
+    /// TLS; none is plaintext.
+    pub tls: Option<(Arc<ServerContext>, Arc<tls::Spec>)>,
+    /// Bound of the TLS handshake.
+    pub handshake_timeout: Duration,
+    /// Network filters before the terminal one.
+    pub filters: Arc<[NetworkFilter]>,
+    /// What ends the chain.
+    pub terminal: Terminal,
+}
+
+/// Which inspectors run, in the order that matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Inspectors {
+    /// The address that the client dialled before redirection.
+    pub original_dst: bool,
+    /// PROXY protocol is expected; `allow_requests_without_proxy_protocol`.
+    pub proxy_protocol: Option<bool>,
+    /// Server name and ALPN of a TLS hello.
+    pub tls: bool,
+    /// HTTP or not.
+    pub http: bool,
+}
+
+/// A parsed listener.
+#[derive(Debug)]
+pub struct ListenerConfig {
+    /// Name.
+    pub name: Arc<str>,
+    /// Address.
+    pub address: SocketAddr,
+    /// Other addresses (dual stack).
+    pub more_addresses: Box<[SocketAddr]>,
+    /// Whether it has a socket of its own; otherwise connections come from the one with `use_original_dst`.
+    pub bind_to_port: bool,
+    /// Hands connections to the listener of their original destination.
+    pub use_original_dst: bool,
+    /// Inbound or outbound, for drain and metrics.
+    pub inbound: bool,
+    /// Inspectors.
+    pub inspectors: Inspectors,
+    /// Bound of inspection; `None` waits for ever.
+    pub inspect_timeout: Option<Duration>,
+    /// What happens then: go on with what is known, or close.
+    pub continue_on_timeout: bool,
+    /// Chains in order.
+    pub chains: Vec<Arc<ChainConfig>>,
+    /// Chain for connections that match none.
+    pub default_chain: Option<Arc<ChainConfig>>,
+    /// Access logs of connections that no chain takes, unparsed.
+    pub access_log: Vec<proto::envoy::accesslog::AccessLog>,
+}
+
+/// Parses a listener.
+///
+/// # Errors
+/// The field that is wrong or not supported yet.
+pub fn parse(written: &Listener, cx: RouteContext<'_>) -> Result<ListenerConfig, Refusal> {
+    let address = socket_address(written.address.as_ref()).within("address")?;
+    let mut more = Vec::new();
+    for (i, extra) in written.additional_addresses.iter().enumerate() {
+        more.push(socket_address(extra.address.as_ref()).within(&format!("additional_addresses[{i}]"))?);
+    }
+    let mut chains = Vec::new();
+    for (i, chain) in written.filter_chains.iter().enumerate() {
+        chains.push(Arc::new(parse_chain(chain, cx).within(&format!("filter_chains[{i}]"))?));
+    }
+    let default_chain = match &written.default_filter_chain {
+        Some(chain) => Some(Arc::new(parse_chain(chain, cx).within("default_filter_chain")?)),
+        None => None,
+    };
+    if chains.is_empty() && default_chain.is_none() {
+        return Err(Refusal::new("filter_chains", "at least one is needed"));
+    }
+    #[expect(deprecated, reason = "old bootstraps switch binding off here")]
+    let bind_v1 = written.deprecated_v1.as_ref().and_then(|v1| v1.bind_to_port.as_ref()).is_none_or(|b| b.value);
+    let bind = written.bind_to_port.as_ref().is_none_or(|b| b.value);
+    let timeout = written.listener_filters_timeout.as_ref().map_or(Duration::from_secs(15), from_proto);
+    Ok(ListenerConfig {
+        name: written.name.as_str().into(),
+        address,
+        more_addresses: more.into(),
+        bind_to_port: bind && bind_v1,
+        use_original_dst: written.use_original_dst.as_ref().is_some_and(|b| b.value),
+        inbound: written.traffic_direction == i32::from(core::TrafficDirection::Inbound),
+        inspectors: inspectors(written)?,
+        inspect_timeout: Some(timeout).filter(|t| !t.is_zero()),
+        continue_on_timeout: written.continue_on_listener_filters_timeout,
+        chains,
+        default_chain,
+        access_log: written.access_log.clone(),
+    })
+}
+
+fn socket_address(written: Option<&core::Address>) -> Result<SocketAddr, Refusal> {
+    let Some(address::Address::SocketAddress(socket)) = written.and_then(|a| a.address.as_ref()) else {
+        return Err(Refusal::new("socket_address", "an IP address and a port are needed"));
+    };
+    let ip: IpAddr =
+        socket.address.parse().map_err(|_| Refusal::new("socket_address.address", "an IP address is needed"))?;
+    match &socket.port_specifier {
+        Some(PortSpecifier::PortValue(port)) => u16::try_from(*port)
+            .map(|port| SocketAddr::new(ip, port))
+            .map_err(|_| Refusal::new("socket_address.port_value", "at most 65535")),
+        _ => Err(Refusal::new("socket_address.port_value", "is needed")),
+    }
+}
+
+fn inspectors(written: &Listener) -> Result<Inspectors, Refusal> {
+    let mut inspectors = Inspectors::default();
+    for (i, filter) in written.listener_filters.iter().enumerate() {
+        let field = format!("listener_filters[{i}].typed_config");
+        let Some(listener_filter::ConfigType::TypedConfig(typed)) = &filter.config_type else {
+            return Err(Refusal::unsupported(format!("listener_filters[{i}].config_discovery")));
+        };
+        match any::type_name(&typed.type_url) {
+            "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => inspectors.original_dst = true,
+            "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => inspectors.tls = true,
+            "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => inspectors.http = true,
+            "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
+                let config: proto::envoy::listener_filters::proxy_protocol::v3::ProxyProtocol =
+                    any::decode(typed).map_err(|e| Refusal::new(field, e.to_string()))?;
+                inspectors.proxy_protocol = Some(config.allow_requests_without_proxy_protocol);
+            }
+            other => {
+                let name = &filter.name;
+                let text = format!("Didn't find a registered implementation for '{name}' with type URL: '{other}'");
+                return Err(Refusal::new(field, text));
+            }
+        }
+    }
+    Ok(inspectors)
+}
+
+fn parse_chain(written: &FilterChain, cx: RouteContext<'_>) -> Result<ChainConfig, Refusal> {
+    let tls = tls::config::downstream(written.transport_socket.as_ref()).within("transport_socket")?;
+    let context = || Arc::new(ServerContext { config: ArcSwapOption::empty() });
+    let (mut filters, mut terminal) = (Vec::new(), None);
+    for (i, filter) in written.filters.iter().enumerate() {
+        let field = format!("filters[{i}].typed_config");
+        let Some(filter::ConfigType::TypedConfig(typed)) = &filter.config_type else {
+            return Err(Refusal::unsupported(format!("filters[{i}].config_discovery")));
+        };
+        if terminal.is_some() {
+            return Err(Refusal::new(field, "no filter may follow a terminal one"));
+        }
+        match any::type_name(&typed.type_url) {
+            HCM => {
+                let hcm: HttpConnectionManager =
+                    any::decode(typed).map_err(|e| Refusal::new(field.clone(), e.to_string()))?;
+                terminal = Some(Terminal::Http(Arc::new(http::parse(&hcm, cx).within(&field)?)));
+            }
+            TCP => terminal = Some(Terminal::Tcp(Arc::new(tcp::parse(typed).within(&field)?))),
+            _ => filters.extend(tcp::parse_filter(&filter.name, typed).within(&field)?),
+        }
+    }
+    let handshake = written.transport_socket_connect_timeout.as_ref().map(from_proto).filter(|t| !t.is_zero());
+    Ok(ChainConfig {
+        name: written.name.as_str().into(),
+        matching: chain_match(written.filter_chain_match.as_ref()).within("filter_chain_match")?,
+        tls: tls.map(|spec| (context(), Arc::new(spec))),
+        handshake_timeout: handshake.unwrap_or(HANDSHAKE),
+        filters: filters.into(),
+        terminal: terminal.ok_or_else(|| Refusal::new("filters", "a terminal filter is needed at the end"))?,
+    })
+}
+
+const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+/// Bound of a TLS handshake where nothing is configured (safe default; Istio's gateways: 15 s).
+const HANDSHAKE: Duration = Duration::from_secs(15);
+
+fn chain_match(written: Option<&FilterChainMatch>) -> Result<ChainMatch, Refusal> {
+    let Some(written) = written else { return Ok(ChainMatch::default()) };
+    let prefixes = |ranges: &[core::CidrRange], field: &str| -> Result<Box<[IpNet]>, Refusal> {
+        let parsed = ranges.iter().enumerate().map(|(i, range)| cidr(range).within(&format!("{field}[{i}]")));
+        parsed.collect()
+    };
+    let port = written.destination_port.as_ref().map(|port| port.value);
+    Ok(ChainMatch {
+        destination_port: port.map(|port| u16::try_from(port).unwrap_or(0)),
+        prefixes: prefixes(&written.prefix_ranges, "prefix_ranges")?,
+        server_names: written.server_names.iter().map(|name| name.to_ascii_lowercase().into()).collect(),
+        transport: written.transport_protocol.as_str().into(),
+        applications: written.application_protocols.iter().map(|p| p.as_bytes().into()).collect(),
+        direct_source: prefixes(&written.direct_source_prefix_ranges, "direct_source_prefix_ranges")?,
+        source_type: match written.source_type {
+            1 => SourceType::SameIpOrLoopback,
+            2 => SourceType::External,
+            _ => SourceType::Any,
+        },
+        source: prefixes(&written.source_prefix_ranges, "source_prefix_ranges")?,
+        source_ports: written.source_ports.iter().filter_map(|port| u16::try_from(*port).ok()).collect(),
+    })
+}
+
+/// An address range.
+///
+/// # Errors
+/// No IP address, or a prefix longer than the address.
+pub fn cidr(written: &core::CidrRange) -> Result<IpNet, Refusal> {
+    let ip: IpAddr =
+        written.address_prefix.parse().map_err(|_| Refusal::new("address_prefix", "an IP address is needed"))?;
+    let length = written.prefix_len.as_ref().map_or(0, |n| n.value);
+    let length = u8::try_from(length).unwrap_or(u8::MAX);
+    IpNet::new(ip, length).map(|net| net.trunc()).map_err(|_| Refusal::new("prefix_len", "longer than the address"))
+}

@@ -1,0 +1,13 @@
+//! From an accepted socket to the filter chain that takes it.
+//!
+//! Knows addresses and first bytes. Must never know a request.
+
+mod accept;
+mod chain_match;
+pub mod config;
+mod inspect;
+mod original_dst;
+
+pub use accept::{Chain, Listener, Serve, accept_loop};
+pub use chain_match::{ChainMatch, Ends, Hello, find};
+pub use config::ListenerConfig;

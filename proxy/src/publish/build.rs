@@ -1,0 +1,305 @@
+//! Resources → parts: only what changed, and rejections by name and field.
+
+use super::deliver::Workers;
+use super::resolve::{Resolved, follow};
+use crate::bootstrap::Environment;
+use crate::cluster::ClusterConfig;
+use crate::cluster::config::{self as cluster, Members};
+use crate::endpoint::HostSet;
+use crate::endpoint::config::{self as endpoint, Known};
+use crate::filter::registry::parse_override;
+use crate::listener::ListenerConfig;
+use crate::listener::config as listener;
+use crate::refusal::Refusal;
+use crate::route::{RouteContext, RouteTable};
+use crate::tls::{ClientContext, Secrets, ServerContext, Spec};
+use crate::worker::Message;
+use crate::xds::{Batch, Kind, Rejection, Resource, Update};
+use proto::envoy::cluster::Cluster;
+use proto::envoy::endpoint::ClusterLoadAssignment;
+use proto::envoy::listener::Listener;
+use proto::envoy::route::RouteConfiguration;
+use proto::envoy::tls::Secret;
+use socket2::{Domain, Protocol, Socket, Type};
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+struct ClusterPart {
+    config: Arc<ClusterConfig>,
+    members: Members,
+    hosts: Arc<HostSet>,
+    tls: Vec<(Arc<ClientContext>, Spec)>,
+    resolving: Option<JoinHandle<()>>,
+}
+
+impl Drop for ClusterPart {
+    fn drop(&mut self) {
+        if let Some(task) = &self.resolving {
+            task.abort();
+        }
+    }
+}
+
+impl ClusterPart {
+    fn known(&self) -> Known {
+        self.hosts.iter().map(|e| (e.address.clone(), Arc::clone(&e.shared))).collect()
+    }
+}
+
+/// Builds parts and tells the workers.
+pub struct Publisher {
+    workers: Workers,
+    clusters: BTreeMap<Arc<str>, ClusterPart>,
+    assignments: BTreeMap<Arc<str>, ClusterLoadAssignment>,
+    listeners: BTreeMap<Arc<str>, Arc<ListenerConfig>>,
+    secrets: Secrets,
+    resolved: mpsc::Receiver<Resolved>,
+    resolver: mpsc::Sender<Resolved>,
+    environment: Environment,
+    runtime: BTreeMap<String, f64>,
+}
+
+/// Answers of DNS that may wait to be taken over.
+const RESOLVED: usize = 64;
+
+impl Publisher {
+    /// A publisher for `workers`, with nothing published; environment and runtime values are the bootstrap's.
+    pub fn new(workers: Workers, environment: Environment, runtime: BTreeMap<String, f64>) -> Self {
+        let (resolver, resolved) = mpsc::channel(RESOLVED);
+        Self {
+            workers,
+            clusters: BTreeMap::new(),
+            assignments: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            secrets: Secrets::default(),
+            resolved,
+            resolver,
+            environment,
+            runtime,
+        }
+    }
+
+    fn route_context(&self) -> RouteContext<'_> {
+        RouteContext { environment: &self.environment, runtime: &self.runtime, parse_override: &parse_override }
+    }
+
+    /// What is published, for the admin interface.
+    pub fn listeners(&self) -> impl Iterator<Item = &Arc<ListenerConfig>> {
+        self.listeners.values()
+    }
+
+    /// What is published, for the admin interface.
+    pub fn clusters(&self) -> impl Iterator<Item = (&Arc<ClusterConfig>, &Arc<HostSet>)> {
+        self.clusters.values().map(|part| (&part.config, &part.hosts))
+    }
+
+    /// Secrets that have arrived, for the admin interface.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Takes a batch over. Everything in it is in use when this returns, but for the rejections.
+    pub async fn apply(&mut self, batch: &Batch) -> Vec<Rejection> {
+        let mut rejections = Vec::new();
+        for update in &batch.updates {
+            self.update(update, &mut rejections).await;
+        }
+        // Workers have adopted all of it once they answer: what comes next may rest on it (make before break).
+        self.workers.reports().await;
+        rejections
+    }
+
+    /// Takes over what DNS has answered. Cancel-safe.
+    pub async fn next_resolved(&mut self) {
+        let Some(Resolved { cluster, hosts }) = self.resolved.recv().await else { return };
+        if let Some(part) = self.clusters.get_mut(&cluster) {
+            part.hosts = Arc::new(hosts);
+            let hosts = Arc::clone(&part.hosts);
+            self.workers.tell(|_| Message::Hosts(Arc::clone(&cluster), Arc::clone(&hosts))).await;
+        }
+    }
+
+    async fn update(&mut self, update: &Update, rejections: &mut Vec<Rejection>) {
+        for resource in &update.added {
+            let taken = match update.kind {
+                Kind::Cluster => self.add_cluster(resource).await,
+                Kind::Endpoint => self.add_assignment(resource).await,
+                Kind::Listener => self.add_listener(resource).await,
+                Kind::Route => self.add_routes(resource).await,
+                Kind::Secret => self.add_secret(resource),
+                Kind::VirtualHost | Kind::ExtensionConfig => Err(Refusal::unsupported("this kind of resource")),
+                Kind::NameTable | Kind::ProxyConfig => Ok(()),
+            };
+            if let Err(refusal) = taken {
+                tracing::warn!(kind = ?update.kind, name = &*resource.name, %refusal, "resource refused, the last good one stays");
+                rejections.push(Rejection {
+                    kind: update.kind,
+                    name: Arc::clone(&resource.name),
+                    field: refusal.field.into(),
+                    why: refusal.why.into(),
+                });
+            }
+        }
+        for name in &update.removed {
+            self.remove(update.kind, name).await;
+        }
+    }
+
+    async fn remove(&mut self, kind: Kind, name: &Arc<str>) {
+        match kind {
+            Kind::Cluster => {
+                self.clusters.remove(name);
+                self.workers.tell(|_| Message::RemoveCluster(Arc::clone(name))).await;
+            }
+            Kind::Endpoint => {
+                self.assignments.remove(name);
+            }
+            Kind::Listener => {
+                self.listeners.remove(name);
+                self.workers.tell(|_| Message::RemoveListener(Arc::clone(name))).await;
+            }
+            Kind::Route => self.workers.tell(|_| Message::RemoveRoutes(Arc::clone(name))).await,
+            Kind::Secret => self.secrets.remove(name),
+            _ => {}
+        }
+    }
+
+    async fn add_cluster(&mut self, resource: &Resource) -> Result<(), Refusal> {
+        let written: Cluster = decode(resource)?;
+        let parsed = cluster::parse(&written)?;
+        let name = Arc::clone(&parsed.config.name);
+        let known = self.clusters.get(&name).map(ClusterPart::known).unwrap_or_default();
+        let hosts = match &parsed.members {
+            Members::Static(assignment) => endpoint::parse(assignment, &known)?.0,
+            Members::Eds(service) => match self.assignments.get(service) {
+                Some(assignment) => endpoint::parse(assignment, &known)?.0,
+                None => HostSet::default(),
+            },
+            // Until DNS answers, the endpoints of an earlier version serve on.
+            Members::Dns { .. } => match self.clusters.get(&name) {
+                Some(part) => HostSet { priorities: clone_priorities(&part.hosts), overprovisioning_percent: 140 },
+                None => HostSet::default(),
+            },
+            Members::OriginalDst => HostSet::default(),
+        };
+        for (context, spec) in &parsed.tls {
+            context.config.store(self.secrets.client(spec)?);
+        }
+        let part = ClusterPart {
+            config: Arc::new(parsed.config),
+            resolving: follow(&name, &parsed.members, self.resolver.clone()),
+            members: parsed.members,
+            hosts: Arc::new(hosts),
+            tls: parsed.tls,
+        };
+        let (config, hosts) = (Arc::clone(&part.config), Arc::clone(&part.hosts));
+        self.clusters.insert(name, part);
+        self.workers.tell(|_| Message::Cluster(Arc::clone(&config), Arc::clone(&hosts))).await;
+        Ok(())
+    }
+
+    async fn add_assignment(&mut self, resource: &Resource) -> Result<(), Refusal> {
+        let written: ClusterLoadAssignment = decode(resource)?;
+        endpoint::parse(&written, &Known::default())?;
+        let service: Arc<str> = Arc::clone(&resource.name);
+        let fed = |part: &ClusterPart| matches!(&part.members, Members::Eds(name) if *name == service);
+        for (name, part) in self.clusters.iter_mut().filter(|(_, part)| fed(part)) {
+            part.hosts = Arc::new(endpoint::parse(&written, &part.known())?.0);
+            let hosts = Arc::clone(&part.hosts);
+            self.workers.tell(|_| Message::Hosts(Arc::clone(name), Arc::clone(&hosts))).await;
+        }
+        self.assignments.insert(service, written);
+        Ok(())
+    }
+
+    async fn add_routes(&mut self, resource: &Resource) -> Result<(), Refusal> {
+        let written: RouteConfiguration = decode(resource)?;
+        let table = Arc::new(RouteTable::parse(&written, self.route_context())?);
+        let name = Arc::clone(&resource.name);
+        self.workers.tell(|_| Message::Routes(Arc::clone(&name), Arc::clone(&table))).await;
+        Ok(())
+    }
+
+    async fn add_listener(&mut self, resource: &Resource) -> Result<(), Refusal> {
+        let written: Listener = decode(resource)?;
+        let config = Arc::new(listener::parse(&written, self.route_context())?);
+        for (context, spec) in server_contexts(&config) {
+            context.config.store(self.secrets.server(spec)?);
+        }
+        let moved = self
+            .listeners
+            .get(&config.name)
+            .is_none_or(|old| old.address != config.address || old.more_addresses != config.more_addresses);
+        let mut sockets: Vec<Vec<TcpListener>> = (0..self.workers.count()).map(|_| Vec::new()).collect();
+        if config.bind_to_port && moved {
+            for address in std::iter::once(&config.address).chain(&config.more_addresses) {
+                for mine in &mut sockets {
+                    mine.push(bind(*address)?);
+                }
+            }
+        }
+        self.listeners.insert(Arc::clone(&config.name), Arc::clone(&config));
+        let mut sockets = sockets.into_iter();
+        self.workers.tell(|_| Message::Listener(Arc::clone(&config), sockets.next().unwrap_or_default())).await;
+        Ok(())
+    }
+
+    /// Takes a secret and renews every context that uses it; open connections keep theirs (D6).
+    fn add_secret(&mut self, resource: &Resource) -> Result<(), Refusal> {
+        let written: Secret = decode(resource)?;
+        self.secrets.insert(&written)?;
+        for (context, spec) in self.clusters.values().flat_map(|part| &part.tls) {
+            if let Some(config) = self.secrets.client(spec)? {
+                context.config.store(Some(config));
+            }
+        }
+        for listener in self.listeners.values() {
+            for (context, spec) in server_contexts(listener) {
+                if let Some(config) = self.secrets.server(spec)? {
+                    context.config.store(Some(config));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn server_contexts(listener: &ListenerConfig) -> impl Iterator<Item = (&Arc<ServerContext>, &Arc<Spec>)> {
+    let chains = listener.chains.iter().chain(&listener.default_chain);
+    chains.filter_map(|chain| chain.tls.as_ref()).map(|(context, spec)| (context, spec))
+}
+
+fn clone_priorities(hosts: &HostSet) -> Vec<crate::endpoint::Priority> {
+    let copy = |p: &crate::endpoint::Priority| crate::endpoint::Priority {
+        all: p.all.clone(),
+        locality_weights: p.locality_weights.clone(),
+    };
+    hosts.priorities.iter().map(copy).collect()
+}
+
+fn decode<M: prost::Message + Default>(resource: &Resource) -> Result<M, Refusal> {
+    M::decode(resource.body.clone()).map_err(|error| Refusal::new("", format!("malformed message: {error}")))
+}
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
+
+/// A socket of one worker: all workers listen on the same address, the kernel spreads connections (decision A).
+fn bind(address: SocketAddr) -> Result<TcpListener, Refusal> {
+    let socket = || -> std::io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    socket().map_err(|error| Refusal::new("address", format!("cannot bind or listen on {address}: {error}")))
+}

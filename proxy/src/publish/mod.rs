@@ -1,0 +1,10 @@
+//! Accepted resources → immutable parts → workers. Main thread.
+//!
+//! Knows every station's `config.rs` and the workers' inboxes. Must never know how resources arrive.
+
+mod build;
+mod deliver;
+mod resolve;
+
+pub use build::Publisher;
+pub use deliver::Workers;

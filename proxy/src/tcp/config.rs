@@ -1,0 +1,66 @@
+//! `TcpProxy` and other network filters → what serves a connection.
+
+use crate::refusal::Refusal;
+use proto::any;
+use proto::duration::from_proto;
+use proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use proto::envoy::wkt::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A network filter before the terminal one.
+#[derive(Debug)]
+pub enum NetworkFilter {}
+
+/// A parsed TCP proxy (TC-1).
+#[derive(Debug)]
+pub struct TcpConfig {
+    /// Prefix of its statistics.
+    pub stat_prefix: Box<str>,
+    /// Clusters and their weights.
+    pub clusters: Box<[(Arc<str>, u32)]>,
+    /// Both directions quiet for so long end the connection; none: never.
+    pub idle_timeout: Option<Duration>,
+    /// Life of a connection.
+    pub max_duration: Option<Duration>,
+    /// Connects that are tried.
+    pub max_connect_attempts: u32,
+    /// Access logs, unparsed.
+    pub access_log: Vec<proto::envoy::accesslog::AccessLog>,
+}
+
+/// Parses a TCP proxy.
+///
+/// # Errors
+/// The field that is wrong or not supported yet.
+pub fn parse(typed: &Any) -> Result<TcpConfig, Refusal> {
+    let written: TcpProxy = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
+    let clusters: Box<[(Arc<str>, u32)]> = match &written.cluster_specifier {
+        Some(ClusterSpecifier::Cluster(name)) => [(name.as_str().into(), 1)].into(),
+        Some(ClusterSpecifier::WeightedClusters(split)) => {
+            split.clusters.iter().map(|c| (c.name.as_str().into(), c.weight)).collect()
+        }
+        None => return Err(Refusal::new("cluster_specifier", "cluster or weighted_clusters is needed")),
+    };
+    if written.tunneling_config.is_some() {
+        return Err(Refusal::unsupported("tunneling_config"));
+    }
+    let idle = written.idle_timeout.as_ref().map_or(Duration::from_secs(3600), from_proto);
+    Ok(TcpConfig {
+        stat_prefix: written.stat_prefix.as_str().into(),
+        clusters,
+        idle_timeout: Some(idle).filter(|t| !t.is_zero()),
+        max_duration: written.max_downstream_connection_duration.as_ref().map(from_proto).filter(|t| !t.is_zero()),
+        max_connect_attempts: written.max_connect_attempts.as_ref().map_or(1, |n| n.value.max(1)),
+        access_log: written.access_log.clone(),
+    })
+}
+
+/// Parses a network filter that is not terminal; none where this proxy has nothing to do for it.
+///
+/// # Errors
+/// Envoy's text for an unknown type (XM-5), or the field that is wrong.
+pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Refusal> {
+    let type_name = any::type_name(&typed.type_url);
+    Err(Refusal::new("", format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'")))
+}

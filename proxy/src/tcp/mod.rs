@@ -1,0 +1,10 @@
+//! Connections that are not HTTP: bytes both ways.
+//!
+//! Knows clusters and sockets. Must never know a message.
+
+pub mod config;
+mod copy;
+mod proxy;
+mod splice;
+
+pub use proxy::serve_tcp;

@@ -1,0 +1,118 @@
+//! The TCP proxy: cluster → connection → bytes both ways (TC-1, TC-2, LR-32).
+
+use super::config::TcpConfig;
+use super::copy::{self, Moved};
+use super::splice;
+use crate::balancer::Wish;
+use crate::cluster::Pick;
+use crate::env::Instant;
+use crate::filter::Facts;
+use crate::net::{Io, PeerFacts};
+use crate::outcome::{Outcome, Reason};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Serves one connection until it ends.
+pub async fn serve_tcp(io: Io, config: &TcpConfig, facts: &Rc<Facts>, peer: &Rc<PeerFacts>) {
+    let moved = Moved::default();
+    match proxy(io, config, facts, peer, &moved).await {
+        Ok(()) => {}
+        Err(outcome) => tracing::debug!(%outcome, peer = %peer.remote, "connection ended"),
+    }
+}
+
+async fn proxy(
+    mut io: Io,
+    config: &TcpConfig,
+    facts: &Rc<Facts>,
+    peer: &Rc<PeerFacts>,
+    moved: &Moved,
+) -> Result<(), Outcome> {
+    let mut up = match connect(config, facts, peer).await {
+        Ok(up) => up,
+        Err(outcome) => {
+            io.reset_on_close();
+            return Err(outcome);
+        }
+    };
+    let started = Instant::now();
+    moved.at.set(Some(started));
+    let copying = async {
+        // Bytes that an inspector holds go first; then the sockets are plain.
+        if let (Io::Tcp(_, prefix), Io::Tcp(socket, _)) = (&mut io, &mut up.io)
+            && !prefix.is_empty()
+        {
+            let held = std::mem::take(prefix);
+            moved.up.set(held.len() as u64);
+            splice::lead(socket, &held).await?;
+        }
+        match (&mut io, &mut up.io) {
+            (Io::Tcp(down, _), Io::Tcp(up, _)) => splice::both_ways(down, up, moved).await,
+            (down, up) => copy::both_ways(down, up, moved).await,
+        }
+    };
+    let ended = limited(copying, config, started, moved).await;
+    match ended {
+        Some(Ok(())) => Ok(()),
+        Some(Err(error)) => {
+            io.reset_on_close();
+            Err(Outcome::with_detail(Reason::UpstreamClosed, error.to_string()))
+        }
+        None => Err(Reason::IdleTimeout.into()),
+    }
+}
+
+/// Runs `copying` within the connection's limits; `None` where one was reached.
+async fn limited(
+    copying: impl Future<Output = std::io::Result<()>>,
+    config: &TcpConfig,
+    started: Instant,
+    moved: &Moved,
+) -> Option<std::io::Result<()>> {
+    let mut copying = std::pin::pin!(copying);
+    loop {
+        let idle = config.idle_timeout.map(|limit| moved.at.get().unwrap_or(started) + limit);
+        let life = config.max_duration.map(|limit| started + limit);
+        let Some(until) = idle.into_iter().chain(life).min() else { return Some(copying.await) };
+        if let Ok(ended) = tokio::time::timeout_at(until, copying.as_mut()).await {
+            return Some(ended);
+        }
+        let now = Instant::now();
+        let quiet = config.idle_timeout.is_some_and(|limit| moved.at.get().unwrap_or(started) + limit <= now);
+        if quiet || life.is_some_and(|life| life <= now) {
+            return None;
+        }
+    }
+}
+
+/// Back-off between connects.
+const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(25);
+
+async fn connect(
+    config: &TcpConfig,
+    facts: &Rc<Facts>,
+    peer: &Rc<PeerFacts>,
+) -> Result<crate::cluster::TcpUpstream, Outcome> {
+    let total: u64 = config.clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    let mut left = facts.env.below(total);
+    let chosen = config.clusters.iter().find(|(_, weight)| {
+        let here = left < u64::from(*weight);
+        left = left.saturating_sub(u64::from(*weight));
+        here
+    });
+    let (name, _) = chosen.ok_or(Reason::UnknownCluster)?;
+    let cluster = facts.clusters.get(name).ok_or(Reason::UnknownCluster)?;
+    let (mut tried, mut last) = (Vec::new(), Outcome::from(Reason::NoHealthyUpstream));
+    for attempt in 0..config.max_connect_attempts {
+        if attempt > 0 {
+            tokio::time::sleep(BETWEEN_ATTEMPTS).await;
+        }
+        let endpoint = cluster.pick(Wish { tried: &tried, avoid_attempts: 5 }, Some(peer.local))?;
+        tried.push(endpoint.clone());
+        match cluster.open_tcp(&Pick::new(endpoint)).await {
+            Ok(up) => return Ok(up),
+            Err(outcome) => last = outcome,
+        }
+    }
+    Err(last)
+}
