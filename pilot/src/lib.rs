@@ -9,6 +9,8 @@
 //! - [`ads`]: the xDS protocol, delta and state of the world
 //! - [`args`], [`server`]: flags, and the wiring of the parts
 
+pub mod ads;
+pub mod delivery;
 pub mod model;
 pub mod registry;
 pub mod source;

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// Cases whose kinds or fields come later; their resources do not count.
 const LATER: [&str; 4] = ["11-jwt", "15-gateway-tls", "19-telemetry", "20-envoyfilter"];
 /// The ratchet: how many resources match today. It only ever grows.
-const MATCHED: usize = 0;
+const MATCHED: usize = 3611;
 
 const NODES: [(&str, &str, &str, &str); 3] = [
     ("productpage", "10.20.0.1", "productpage-v1-0", "default"),
@@ -46,16 +46,18 @@ fn mesh_of(texts: &[String]) -> Mesh {
     let mut config = MeshConfig::default();
     config.istio_defaults = true;
     let mut store = Store::default();
-    let mut changed: BTreeMap<Key, Option<Arc<Object>>> = BTreeMap::new();
+    let mut changed: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
     for object in texts.iter().flat_map(|text| memory::parse(text, None).objects) {
         if let Err(problems) = pilot::model::mesh::admit(&object, &config) {
             println!("refused: {}", problems[0]);
             continue;
         }
-        changed.insert(object.key.clone(), Some(object.clone()));
+        changed.insert(object.key.clone(), object.clone());
         store.insert(object);
     }
-    Mesh::empty(config).update(&store, &changed).0
+    let mut mesh = Mesh::empty(config);
+    mesh.update(&store, &changed);
+    mesh
 }
 
 fn node((name, address, pod, namespace): (&str, &str, &str, &str)) -> Node {

@@ -1,1 +1,10 @@
-//! placeholder
+//! How a control-plane process reports on itself: logs, metrics, readiness.
+//!
+//! This crate stays thin: tracing-subscriber, prometheus and axum do the work. It knows no component and no identity.
+//! - [`log`]: set-up of the log, text or JSON, with a level that can be changed at run time
+//! - [`admin`]: the server of `/metrics`, `/ready`, `/logging` and `/version`
+
+pub mod admin;
+pub mod log;
+
+pub use prometheus;

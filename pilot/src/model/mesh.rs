@@ -58,6 +58,8 @@ pub struct Mesh {
 pub struct Change {
     /// Services whose endpoints differ.
     pub endpoints: HashSet<ServiceKey>,
+    /// Addresses at which other services are served than before.
+    pub addresses: HashSet<String>,
     /// Anything but endpoints differs.
     pub full: bool,
 }
@@ -66,6 +68,13 @@ impl Change {
     /// Nothing differs.
     pub fn is_empty(&self) -> bool {
         self.endpoints.is_empty() && !self.full
+    }
+
+    /// Takes another one in.
+    pub fn merge(&mut self, other: Self) {
+        self.endpoints.extend(other.endpoints);
+        self.addresses.extend(other.addresses);
+        self.full |= other.full;
     }
 }
 
@@ -114,12 +123,12 @@ impl Mesh {
         }
     }
 
-    /// The mesh after objects of `changed` have changed in the store; only what rests on them is made anew.
-    pub fn update(&self, store: &Store, changed: &BTreeMap<Key, Option<Arc<Object>>>) -> (Self, Change) {
+    /// Takes in that objects of `changed` have changed in the store; only what rests on them is made anew. A deleted
+    /// object stands in `changed` as it was.
+    pub fn update(&mut self, store: &Store, changed: &BTreeMap<Key, Arc<Object>>) -> Change {
         let kinds: BTreeSet<Kind> = changed.keys().map(|key| key.kind).collect();
-        let mut next = self.clone();
         let mut change = Change::default();
-        next.update_registry(store, changed, &kinds, &mut change);
+        self.update_registry(store, changed, &kinds, &mut change);
         let rules = [
             Kind::VirtualService,
             Kind::DestinationRule,
@@ -129,21 +138,22 @@ impl Mesh {
             Kind::AuthorizationPolicy,
         ];
         for kind in rules.into_iter().filter(|kind| kinds.contains(kind)) {
-            next.update_rules(store, kind);
+            self.update_rules(store, kind);
             change.full = true;
         }
-        (next, change)
+        change
     }
 
     fn update_registry(
         &mut self,
         store: &Store,
-        changed: &BTreeMap<Key, Option<Arc<Object>>>,
+        changed: &BTreeMap<Key, Arc<Object>>,
         kinds: &BTreeSet<Kind>,
         change: &mut Change,
     ) {
         let settings = self.settings();
-        if kinds.contains(&Kind::Service) || kinds.contains(&Kind::ServiceEntry) {
+        let services_changed = kinds.contains(&Kind::Service) || kinds.contains(&Kind::ServiceEntry);
+        if services_changed {
             let old: HashMap<&ServiceKey, &Shared<Service>> = self.services.iter().map(|s| (&s.key, s)).collect();
             let services = registry::services(store, &settings);
             let services: Vec<_> =
@@ -161,9 +171,8 @@ impl Mesh {
         if stale.is_empty() && !change.full {
             return;
         }
-        let mut endpoints = (*self.endpoints).clone();
-        let known: HashSet<&ServiceKey> = self.services.iter().map(|service| &service.key).collect();
-        endpoints.retain(|key, _| known.contains(key));
+        let endpoints = Arc::make_mut(&mut self.endpoints);
+        let mut differ: Vec<(Shared<Service>, Option<Shared<EndpointSet>>)> = Vec::new();
         for service in stale {
             let set = registry::endpoints(&service, store, &settings);
             let old = endpoints.get(&service.key);
@@ -171,17 +180,24 @@ impl Mesh {
             if old != Some(&new) {
                 change.full |= old.is_none_or(|old| needs_full(&service, old, &new));
                 change.endpoints.insert(service.key.clone());
-                endpoints.insert(service.key.clone(), new);
+                differ.push((service.clone(), endpoints.insert(service.key.clone(), new)));
             }
         }
-        self.endpoints = Arc::new(endpoints);
-        self.index_instances();
+        if services_changed {
+            let known: HashSet<&ServiceKey> = self.services.iter().map(|service| &service.key).collect();
+            endpoints.retain(|key, _| known.contains(key));
+            self.index_instances();
+        } else {
+            for (service, old) in differ {
+                self.reindex(&service, old.as_deref(), change);
+            }
+        }
     }
 
     /// The services whose endpoints may differ.
     fn stale_services(
         &self,
-        changed: &BTreeMap<Key, Option<Arc<Object>>>,
+        changed: &BTreeMap<Key, Arc<Object>>,
         kinds: &BTreeSet<Kind>,
     ) -> Vec<Shared<Service>> {
         let all = kinds.contains(&Kind::Node);
@@ -194,7 +210,7 @@ impl Mesh {
                     namespaces.insert(&key.namespace);
                 }
                 Kind::EndpointSlice => {
-                    names.extend(object.as_deref().and_then(crate::source::store::service_of_slice));
+                    names.extend(crate::source::store::service_of_slice(object));
                 }
                 Kind::Service | Kind::ServiceEntry => {
                     declared.insert(key);
@@ -225,6 +241,25 @@ impl Mesh {
             }
         }
         self.instances = Arc::new(instances);
+    }
+
+    /// Puts the new endpoints of one service into the index in the place of the old ones.
+    fn reindex(&mut self, service: &Shared<Service>, old: Option<&EndpointSet>, change: &mut Change) {
+        let instances = Arc::make_mut(&mut self.instances);
+        let entry = |endpoint: &registry::Endpoint| (endpoint.address.clone(), endpoint.service_port, endpoint.port);
+        let of = |set: Option<&EndpointSet>| -> HashSet<_> { set.into_iter().flat_map(|set| &set.endpoints).map(entry).collect() };
+        let (before, now) = (of(old), of(self.endpoints.get(&service.key).map(|set| &**set)));
+        for (address, service_port, port) in before.difference(&now) {
+            if let Some(served) = instances.get_mut(address) {
+                served.retain(|own| own.service.key != service.key || own.service_port != *service_port || own.port != *port);
+            }
+            change.addresses.insert(address.clone());
+        }
+        for (address, service_port, port) in now.difference(&before) {
+            let served = instances.entry(address.clone()).or_default();
+            served.push(Instance { service: service.clone(), service_port: *service_port, port: *port });
+            change.addresses.insert(address.clone());
+        }
     }
 
     fn update_rules(&mut self, store: &Store, kind: Kind) {

@@ -73,8 +73,9 @@ pub fn parse(object: &Object, spec: &written::Sidecar) -> Result<Sidecar, Vec<Pr
     for (i, listener) in spec.egress.iter().enumerate() {
         let at = format!("spec.egress[{i}]");
         check.require(!listener.hosts.is_empty(), format!("{at}.hosts"), "at least one host is needed");
-        let last = listener.port.is_some() || i + 1 == spec.egress.len();
-        check.require(last, at.clone(), "the listener without a port is the catch-all: at most one, and last");
+        let earlier = spec.egress.iter().take(i).any(|other| other.port.is_none());
+        let second = listener.port.is_none() && earlier;
+        check.require(!second, at.clone(), "the listener without a port is the catch-all: at most one");
         let unix = listener.bind.starts_with("unix://");
         check.require(!unix, format!("{at}.bind"), format!("{}: {at}.bind unix", proto::istio::NOT_SUPPORTED_YET));
         let hosts =

@@ -58,6 +58,47 @@ pub struct Encoded {
     pub version: u64,
     /// The encoded message; shared by all who are sent it.
     pub bytes: Bytes,
+    /// The whole field `resources` of a delta response that holds it: shared as well, `bytes` is its tail.
+    pub delta: Bytes,
+}
+
+impl Encoded {
+    /// A resource with the bytes around it that every delta response needs.
+    pub fn new(name: &str, type_url: &str, message: &[u8]) -> Self {
+        let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
+        hasher.write(message);
+        let version = hasher.finish();
+        // Any: type_url = 1, value = 2. Resource: version = 1, resource = 2, name = 3. Response: resources = 2.
+        let mut any = field_head(1, type_url.len());
+        any.extend_from_slice(type_url.as_bytes());
+        any.extend(field_head(2, message.len()));
+        let any_length = any.len() + message.len();
+        let version_text = version_text(version);
+        let mut resource = field_head(3, name.len());
+        resource.extend_from_slice(name.as_bytes());
+        resource.extend(field_head(1, version_text.len()));
+        resource.extend_from_slice(version_text.as_bytes());
+        resource.extend(field_head(2, any_length));
+        let mut delta = field_head(2, resource.len() + any_length);
+        delta.extend(resource);
+        delta.extend(any);
+        delta.extend_from_slice(message);
+        let delta = Bytes::from(delta);
+        Self { name: name.into(), version, bytes: delta.slice(delta.len() - message.len()..), delta }
+    }
+}
+
+/// The text of a version.
+pub fn version_text(version: u64) -> String {
+    format!("{version:016x}")
+}
+
+/// Tag and length of a length-delimited protobuf field.
+pub fn field_head(number: u32, length: usize) -> Vec<u8> {
+    let mut head = Vec::with_capacity(6);
+    prost::encoding::encode_varint(u64::from(number << 3 | 2), &mut head);
+    prost::encoding::encode_varint(length as u64, &mut head);
+    head
 }
 
 /// Resources by input.
@@ -116,7 +157,7 @@ pub fn translate(input: &Input) -> Encoded {
         Input::FixedCluster(which, flavor, mesh) => encode_cluster(&cluster::fixed(*which, *flavor, mesh)),
         Input::Endpoints(input) => {
             let assignment = endpoint::assignment(input);
-            encode(&assignment.cluster_name, &assignment)
+            encode(&assignment.cluster_name, ResourceType::Endpoints, &assignment)
         }
         Input::OutboundHttp(input) => encode_listener(&listener::outbound::http(input)),
         Input::OutboundTcp(input) => encode_listener(&listener::outbound::tcp(input)),
@@ -127,27 +168,42 @@ pub fn translate(input: &Input) -> Encoded {
         Input::GatewayListener(input) => encode_listener(&listener::gateway::listener(input)),
         Input::OutboundRoute(input) => {
             let routes = route::outbound(input);
-            encode(&routes.name, &routes)
+            encode(&routes.name, ResourceType::Route, &routes)
         }
         Input::GatewayRoute(input) => {
             let routes = route::gateway(input);
-            encode(&routes.name, &routes)
+            encode(&routes.name, ResourceType::Route, &routes)
         }
-        Input::NameTable(input) => encode("", &name_table::table(input)),
+        Input::NameTable(input) => encode("", ResourceType::NameTable, &name_table::table(input)),
     }
 }
 
 fn encode_cluster(cluster: &proto::envoy::cluster::Cluster) -> Encoded {
-    encode(&cluster.name, cluster)
+    encode(&cluster.name, ResourceType::Cluster, cluster)
 }
 
 fn encode_listener(listener: &proto::envoy::listener::Listener) -> Encoded {
-    encode(&listener.name, listener)
+    encode(&listener.name, ResourceType::Listener, listener)
 }
 
-fn encode<M: prost::Message>(name: &str, message: &M) -> Encoded {
-    let bytes = Bytes::from(message.encode_to_vec());
-    let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
-    hasher.write(&bytes);
-    Encoded { name: name.into(), version: hasher.finish(), bytes }
+fn encode<M: prost::Message>(name: &str, kind: ResourceType, message: &M) -> Encoded {
+    Encoded::new(name, kind.type_url(), &message.encode_to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+    use proto::envoy::discovery::DeltaDiscoveryResponse;
+
+    #[test]
+    fn the_shared_bytes_are_a_resource_of_a_delta_response() {
+        let encoded = Encoded::new("name", type_url::CLUSTER, b"content");
+        let response = DeltaDiscoveryResponse::decode(encoded.delta.clone()).unwrap();
+        let resource = &response.resources[0];
+        assert_eq!((resource.name.as_str(), resource.version.as_str()), ("name", &*version_text(encoded.version)));
+        let any = resource.resource.as_ref().unwrap();
+        assert_eq!((any.type_url.as_str(), any.value.as_slice()), (type_url::CLUSTER, &b"content"[..]));
+        assert_eq!(&*encoded.bytes, b"content");
+    }
 }

@@ -123,19 +123,26 @@ impl Snapshot {
         &self.resources[kind as usize]
     }
 
+    /// A snapshot of these resources.
+    pub fn of_resources(resources: impl Iterator<Item = (ResourceType, Arc<Encoded>)>) -> Self {
+        let mut lists: [Vec<Arc<Encoded>>; 5] = Default::default();
+        for (kind, resource) in resources {
+            lists[kind as usize].push(resource);
+        }
+        Self { number: next_number(), resources: lists.map(Resources::new), difference: None }
+    }
+
     /// Everything for a class.
     pub fn build(class: &Class, mesh: &Mesh, scope: &Scope, cache: &mut Cache) -> Self {
         let mut builder = Builder { class, mesh, scope, cache };
-        let mut resources: [Vec<Arc<Encoded>>; 5] = Default::default();
-        resources[ResourceType::Cluster as usize] = builder.clusters();
-        resources[ResourceType::Endpoints as usize] = builder.endpoints(None);
+        let clusters = builder.clusters();
+        let endpoints = builder.endpoints(None);
         let (listeners, routes) = match class.role {
             Role::Sidecar => builder.sidecar(),
             Role::Router => builder.gateway(),
         };
-        resources[ResourceType::Listener as usize] = listeners;
-        resources[ResourceType::Route as usize] = routes;
-        resources[ResourceType::NameTable as usize] = vec![builder.name_table()];
+        // In the order of `ResourceType::ALL`.
+        let resources = [clusters, endpoints, listeners, routes, vec![builder.name_table()]];
         Self { number: next_number(), resources: resources.map(Resources::new), difference: None }
     }
 
@@ -229,7 +236,8 @@ impl Builder<'_> {
     fn inbound_clusters(&mut self) -> Vec<Arc<Encoded>> {
         let mut by_port: BTreeMap<u16, InboundClusterInput> = BTreeMap::new();
         for instance in &self.class.instances {
-            let rule = self.rule(&instance.service);
+            // Only a policy for the service as a whole says anything about its server side (DR-38).
+            let rule = self.rule(&instance.service).filter(|rule| rule.traffic_policy.is_some());
             let input = by_port.entry(instance.port).or_insert_with(|| InboundClusterInput {
                 port: instance.port,
                 services: Vec::new(),

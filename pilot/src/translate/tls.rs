@@ -48,7 +48,8 @@ fn sds(name: &str) -> SdsSecretConfig {
     SdsSecretConfig {
         name: name.to_owned(),
         sds_config: Some(ConfigSource {
-            initial_fetch_timeout: duration(Duration::ZERO),
+            // Files have Envoy's own timeout, as istiod has it.
+            initial_fetch_timeout: if name.starts_with("file-") { None } else { duration(Duration::ZERO) },
             resource_api_version: ApiVersion::V3.into(),
             config_source_specifier: Some(ConfigSourceSpecifier::ApiConfigSource(source)),
             ..ConfigSource::default()

@@ -1,0 +1,194 @@
+//! Admission of objects: what is broken is refused and its last good version stays; what dangles waits.
+
+use crate::model::mesh::{self, Change};
+use crate::model::{Mesh, references, virtual_service};
+use crate::source::{Event, Key, Object, Problem, Spec, Store};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The store and the mesh that rests on it.
+pub struct Intake {
+    /// The last good version of every object.
+    pub store: Store,
+    /// The mesh.
+    pub mesh: Mesh,
+    /// Versions of rules that wait for what they refer to.
+    held: BTreeMap<Key, Arc<Object>>,
+    /// What is wrong with objects of which an older version is in force, or none.
+    refused: BTreeMap<Key, Vec<Problem>>,
+    /// Rules in force that lead nowhere.
+    dangling: BTreeMap<Key, Vec<Problem>>,
+    /// What the source itself found.
+    source: Arc<[Problem]>,
+}
+
+impl Intake {
+    /// No objects yet.
+    pub fn new(mesh: Mesh) -> Self {
+        Self {
+            store: Store::default(),
+            mesh,
+            held: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            dangling: BTreeMap::new(),
+            source: Arc::new([]),
+        }
+    }
+
+    /// Everything that is wrong now.
+    pub fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.source.iter().chain(self.refused.values().flatten()).chain(self.dangling.values().flatten())
+    }
+
+    /// How many objects are refused now.
+    pub fn refused(&self) -> usize {
+        self.refused.len() + self.source.len()
+    }
+
+    /// Takes events in and rebuilds what rests on them.
+    pub fn apply(&mut self, events: Vec<Event>) -> Change {
+        let mut changed: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
+        for event in events {
+            match event {
+                Event::Upsert(object) => self.upsert(object, &mut changed),
+                Event::Delete(key) => {
+                    self.held.remove(&key);
+                    self.refused.remove(&key);
+                    self.dangling.remove(&key);
+                    if let Some(old) = self.store.remove(&key) {
+                        changed.insert(key, old);
+                    }
+                }
+                Event::Problems(problems) => self.source = problems,
+                Event::Synced => {}
+            }
+        }
+        let mut change = if changed.is_empty() { Change::default() } else { self.mesh.update(&self.store, &changed) };
+        change.merge(self.adopt_rules());
+        change
+    }
+
+    fn upsert(&mut self, object: Arc<Object>, changed: &mut BTreeMap<Key, Arc<Object>>) {
+        let key = object.key.clone();
+        match mesh::admit(&object, &self.mesh.config) {
+            Err(problems) => {
+                for problem in &problems {
+                    tracing::warn!(class = ?problem.class, "refused: {problem}");
+                }
+                self.refused.insert(key, problems);
+            }
+            Ok(()) => {
+                self.refused.remove(&key);
+                if matches!(object.spec, Spec::VirtualService(_)) {
+                    self.held.insert(key, object);
+                } else {
+                    self.store.insert(object.clone());
+                    changed.insert(key, object);
+                }
+            }
+        }
+    }
+
+    /// Puts waiting rules in force that lead somewhere, or that have no version that does.
+    fn adopt_rules(&mut self) -> Change {
+        let mut adopted: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
+        for (key, object) in std::mem::take(&mut self.held) {
+            let now = self.dangling_of(&object);
+            let stays = !now.is_empty() && self.store.get(&key).is_some_and(|old| self.dangling_of(old).is_empty());
+            if stays {
+                if self.refused.get(&key) != Some(&now) {
+                    for problem in &now {
+                        tracing::warn!(class = ?problem.class, "the version before stays: {problem}");
+                    }
+                }
+                self.refused.insert(key.clone(), now);
+                self.held.insert(key, object);
+                continue;
+            }
+            self.refused.remove(&key);
+            for problem in &now {
+                tracing::warn!(class = ?problem.class, "in force, and leads nowhere: {problem}");
+            }
+            if now.is_empty() {
+                self.dangling.remove(&key);
+            } else {
+                self.dangling.insert(key.clone(), now);
+            }
+            self.store.insert(object.clone());
+            adopted.insert(key, object);
+        }
+        let change = if adopted.is_empty() { Change::default() } else { self.mesh.update(&self.store, &adopted) };
+        let recheck: Vec<Key> = self.dangling.keys().cloned().collect();
+        for key in recheck {
+            let now = self.store.get(&key).map(|object| self.dangling_of(object)).unwrap_or_default();
+            if now.is_empty() {
+                self.dangling.remove(&key);
+            } else {
+                self.dangling.insert(key, now);
+            }
+        }
+        change
+    }
+
+    fn dangling_of(&self, object: &Object) -> Vec<Problem> {
+        let Spec::VirtualService(spec) = &object.spec else { return Vec::new() };
+        let Ok(rule) = virtual_service::parse(object, spec, &self.mesh.config) else { return Vec::new() };
+        references::dangling(object, &rule, &self.mesh)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::MeshConfig;
+    use crate::source::{Class, memory};
+
+    const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}\n";
+
+    fn rule(host: &str, weight: i32) -> String {
+        format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v}}\nspec:\n  hosts: [a]\n  http:\n  - route:\n    - destination: {{host: {host}}}\n      weight: {weight}\n")
+    }
+
+    fn events(yaml: &str) -> Vec<Event> {
+        memory::parse(yaml, Some(&"f.yaml".into())).objects.into_iter().map(Event::Upsert).collect()
+    }
+
+    fn in_force(intake: &Intake) -> String {
+        let rule = &intake.mesh.virtual_services[0];
+        rule.http[0].route[0].destination.as_ref().unwrap().host.clone()
+    }
+
+    // spec: VS-16
+    #[test]
+    fn a_new_rule_that_leads_nowhere_is_in_force_and_reported() {
+        let mut intake = Intake::new(Mesh::empty(MeshConfig::default()));
+        intake.apply(events(&rule("nowhere", 1)));
+        assert_eq!(in_force(&intake), "nowhere.default.svc.cluster.local");
+        let problem = intake.problems().next().unwrap();
+        assert_eq!((problem.class, problem.line), (Class::DanglingReference, Some(8)));
+    }
+
+    #[test]
+    fn a_good_version_stays_until_what_the_new_one_refers_to_exists() {
+        let mut intake = Intake::new(Mesh::empty(MeshConfig::default()));
+        intake.apply(events(&format!("{SERVICE}---\n{}", rule("a", 1))));
+        assert_eq!(in_force(&intake), "a.default.svc.cluster.local");
+        intake.apply(events(&rule("b", 1)));
+        assert_eq!(in_force(&intake), "a.default.svc.cluster.local", "the version before stays");
+        assert_eq!(intake.problems().count(), 1);
+        let change = intake.apply(events(&SERVICE.replace("name: a", "name: b")));
+        assert!(change.full);
+        assert_eq!(in_force(&intake), "b.default.svc.cluster.local", "the reference exists now");
+        assert_eq!(intake.problems().count(), 0);
+    }
+
+    #[test]
+    fn an_object_that_makes_no_sense_keeps_its_last_good_version() {
+        let mut intake = Intake::new(Mesh::empty(MeshConfig::default()));
+        intake.apply(events(&format!("{SERVICE}---\n{}", rule("a", 1))));
+        intake.apply(events(&rule("a", -5)));
+        assert_eq!(intake.mesh.virtual_services[0].http[0].route[0].weight, Some(1));
+        let problem = intake.problems().next().unwrap();
+        assert_eq!((problem.class, problem.line, problem.field.as_str()), (Class::Semantic, Some(9), "spec.http[0].route[0].weight"));
+    }
+}

@@ -1,0 +1,96 @@
+//! Snapshots of classes: what a change affects is made anew, the rest stays (PI-35, PI-37).
+
+use crate::model::mesh::Change;
+use crate::model::{Mesh, Scope, scope};
+use crate::translate::cache::Cache;
+use crate::translate::node::Role;
+use crate::translate::{Class, Snapshot};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Whose scope it is: role, namespace, and the revision of the Sidecar.
+type ScopeKey = (Role, String, Option<u64>);
+
+/// The snapshot of every class that has nodes.
+#[derive(Default)]
+pub struct Classes {
+    snapshots: HashMap<Class, Arc<Snapshot>>,
+    scopes: HashMap<ScopeKey, Arc<Scope>>,
+    cache: Cache,
+}
+
+impl Classes {
+    /// How many resources have been made so far.
+    pub fn made(&self) -> u64 {
+        self.cache.made()
+    }
+
+    /// How many resources are held.
+    pub fn cached(&self) -> usize {
+        self.cache.len()
+    }
+
+    /// How many classes there are.
+    pub fn len(&self) -> usize {
+        self.snapshots.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.snapshots.is_empty()
+    }
+
+    fn scope(&mut self, class: &Class, mesh: &Mesh) -> Arc<Scope> {
+        let sidecar = match class.role {
+            Role::Sidecar => scope::choose(mesh, &class.namespace, &class.labels),
+            Role::Router => None,
+        };
+        let key = (class.role, class.namespace.clone(), sidecar.map(crate::model::Shared::revision));
+        let build = || match class.role {
+            Role::Sidecar => scope::build(mesh, &class.namespace, sidecar),
+            Role::Router => scope::of_gateway(mesh, &class.namespace),
+        };
+        self.scopes.entry(key).or_insert_with(|| Arc::new(build())).clone()
+    }
+
+    /// The snapshot of a class.
+    pub fn snapshot(&mut self, class: &Class, mesh: &Mesh) -> Arc<Snapshot> {
+        if let Some(snapshot) = self.snapshots.get(class) {
+            return snapshot.clone();
+        }
+        let scope = self.scope(class, mesh);
+        let snapshot = Arc::new(Snapshot::build(class, mesh, &scope, &mut self.cache));
+        self.snapshots.insert(class.clone(), snapshot.clone());
+        snapshot
+    }
+
+    /// Makes anew what a change affects; classes without nodes are forgotten. A class whose snapshot says the same as
+    /// before keeps it, and so its nodes are not even woken.
+    pub fn update(&mut self, change: &Change, mesh: &Mesh, alive: impl Fn(&Class) -> bool) {
+        self.snapshots.retain(|class, _| alive(class));
+        if change.is_empty() {
+            return;
+        }
+        if change.full {
+            self.scopes.clear();
+            self.cache.begin_round();
+        }
+        let classes: Vec<(Class, Arc<Snapshot>)> =
+            self.snapshots.iter().map(|(class, snapshot)| (class.clone(), snapshot.clone())).collect();
+        for (class, before) in classes {
+            let scope = self.scope(&class, mesh);
+            let next = if change.full {
+                Snapshot::build(&class, mesh, &scope, &mut self.cache)
+            } else {
+                before.with_endpoints(&class, mesh, &scope, (&change.endpoints, &mut self.cache))
+            };
+            let next = next.after(&before);
+            if !next.is_same() {
+                self.snapshots.insert(class, Arc::new(next));
+            }
+        }
+        if change.full {
+            self.cache.end_round();
+        }
+    }
+}
