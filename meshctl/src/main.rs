@@ -1,1 +1,15 @@
-fn main() {}
+//! The meshctl binary.
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = meshctl::cli::Cli::parse();
+    match meshctl::cli::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            meshctl::output::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,12 +1,24 @@
 //! What a tour turns and reads: failures to order, delays, and counts of what arrived.
 
 use serde::Serialize;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::sync::Mutex;
 
 /// Most request ids that are remembered to find duplicates.
 const MAX_IDS: usize = 1_000_000;
+/// How many of the last requests the quantiles speak of.
+const RECENT: usize = 1000;
+
+/// Whether the sidecar proved who calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// By a SPIFFE certificate.
+    Proven,
+    /// Not at all.
+    Unknown,
+}
 
 /// Failures and delays, set over `/__set`.
 #[derive(Debug)]
@@ -26,8 +38,8 @@ impl Knobs {
         percent > 0 && fastrand::u8(0..100) < percent
     }
 
-    pub(crate) fn delay(&self) -> std::time::Duration {
-        std::time::Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
+    pub(crate) fn delay(&self) -> Duration {
+        Duration::from_millis(self.delay_ms.load(Ordering::Relaxed))
     }
 
     /// Reads `fail_percent=30&delay_ms=100`; false when a name or value is unknown.
@@ -58,10 +70,25 @@ pub(crate) struct Counts {
     methods: BTreeMap<String, u64>,
     /// By status of the answer.
     statuses: BTreeMap<u16, u64>,
+    /// Requests whose sidecar proved a caller by a SPIFFE certificate.
+    mutual_tls: u64,
     /// Requests whose `x-load-id` was seen before: something sent them twice.
     duplicates: u64,
     #[serde(skip)]
     ids: HashSet<String>,
+    /// How long the last requests took.
+    #[serde(skip)]
+    recent: VecDeque<Duration>,
+}
+
+impl Counts {
+    /// A quantile of the last requests, in milliseconds.
+    fn quantile_ms(&self, quantile: f64) -> f64 {
+        let mut times: Vec<_> = self.recent.iter().collect();
+        times.sort_unstable();
+        let index = (times.len() as f64 * quantile) as usize;
+        times.get(index.min(times.len().saturating_sub(1))).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    }
 }
 
 /// Counts behind a lock that is held for a few instructions.
@@ -69,9 +96,10 @@ pub(crate) struct Counts {
 pub(crate) struct Counter(Mutex<Counts>);
 
 impl Counter {
-    pub(crate) async fn arrived(&self, method: &str, id: Option<&str>) {
+    pub(crate) async fn arrived(&self, method: &str, id: Option<&str>, caller: Caller) {
         let mut counts = self.0.lock().await;
         counts.requests += 1;
+        counts.mutual_tls += u64::from(caller == Caller::Proven);
         *counts.methods.entry(method.to_owned()).or_default() += 1;
         if let Some(id) = id
             && counts.ids.len() < MAX_IDS
@@ -81,8 +109,13 @@ impl Counter {
         }
     }
 
-    pub(crate) async fn answered(&self, status: u16) {
-        *self.0.lock().await.statuses.entry(status).or_default() += 1;
+    pub(crate) async fn answered(&self, status: u16, took: Duration) {
+        let mut counts = self.0.lock().await;
+        *counts.statuses.entry(status).or_default() += 1;
+        if counts.recent.len() == RECENT {
+            counts.recent.pop_front();
+        }
+        counts.recent.push_back(took);
     }
 
     pub(crate) async fn reset(&self) {
@@ -90,7 +123,11 @@ impl Counter {
     }
 
     pub(crate) async fn read(&self) -> serde_json::Value {
-        serde_json::to_value(&*self.0.lock().await).unwrap_or_default()
+        let counts = self.0.lock().await;
+        let mut value = serde_json::to_value(&*counts).unwrap_or_default();
+        value["p50_ms"] = counts.quantile_ms(0.5).into();
+        value["p99_ms"] = counts.quantile_ms(0.99).into();
+        value
     }
 }
 
@@ -116,10 +153,12 @@ mod tests {
         runtime.block_on(async {
             let counter = Counter::default();
             for id in [Some("a"), Some("b"), Some("a"), None, None] {
-                counter.arrived("POST", id).await;
+                counter.arrived("POST", id, Caller::Proven).await;
+                counter.answered(200, Duration::from_millis(3)).await;
             }
             let counts = counter.read().await;
             assert_eq!((&counts["requests"], &counts["duplicates"]), (&5.into(), &1.into()));
+            assert_eq!((&counts["mutual_tls"], &counts["p99_ms"]), (&5.into(), &3.0.into()));
         });
     }
 }

@@ -1,6 +1,6 @@
 //! The four services: what each answers at which path.
 
-use crate::knobs::{Counter, Knobs};
+use crate::knobs::{Caller, Counter, Knobs};
 use crate::page::Page;
 use crate::upstream::Upstream;
 use crate::{Arguments, Role};
@@ -45,7 +45,8 @@ impl Shop {
             return self.control(&request, peer).await;
         }
         let (method, headers) = (request.method().clone(), request.headers().clone());
-        self.counter.arrived(method.as_str(), header(&headers, "x-load-id")).await;
+        let begun = std::time::Instant::now();
+        self.counter.arrived(method.as_str(), header(&headers, "x-load-id"), caller(&headers)).await;
         let delay = self.knobs.delay();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
@@ -55,7 +56,7 @@ impl Shop {
             Ok(_) if self.knobs.fails() => reply(StatusCode::SERVICE_UNAVAILABLE, &json!({"error": "out of order"})),
             Ok(body) => self.route(&method, &path, &headers, &body.to_bytes()).await,
         };
-        self.counter.answered(answer.status().as_u16()).await;
+        self.counter.answered(answer.status().as_u16(), begun.elapsed()).await;
         self.log(&method, &path, answer.status(), &headers);
         answer
     }
@@ -242,6 +243,12 @@ fn user_of(headers: &HeaderMap) -> Option<String> {
     let cookies = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let found = cookies.flat_map(|text| text.split("; ")).find_map(|pair| pair.strip_prefix("user="));
     found.filter(|user| !user.is_empty()).map(str::to_owned)
+}
+
+/// Sidecars write what they proved into x-forwarded-client-cert.
+fn caller(headers: &HeaderMap) -> Caller {
+    let proof = header(headers, "x-forwarded-client-cert").unwrap_or_default();
+    if proof.contains("URI=spiffe://") { Caller::Proven } else { Caller::Unknown }
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {

@@ -1,0 +1,46 @@
+//! The tree of commands.
+
+use crate::command::{config, status, version};
+use crate::demo;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Looks at and runs a mesh.
+#[derive(Debug, Parser)]
+#[command(name = "meshctl", disable_version_flag = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a bookshop in a mesh on this machine.
+    Demo(demo::DemoArgs),
+    /// Show which proxies pilot knows and how current they are.
+    #[command(visible_alias = "ps")]
+    ProxyStatus(status::StatusArgs),
+    /// Show what a proxy has been told.
+    #[command(visible_alias = "pc")]
+    ProxyConfig(config::ConfigArgs),
+    /// Show versions.
+    Version(version::VersionArgs),
+    #[command(hide = true)]
+    Reaper(demo::ReaperArgs),
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// What the command says.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // One thread: children of the demo die with the thread that started them.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    match cli.command {
+        Command::Demo(args) => runtime.block_on(demo::run(args)),
+        Command::ProxyStatus(args) => runtime.block_on(status::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::ProxyConfig(args) => runtime.block_on(config::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Version(args) => runtime.block_on(version::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Reaper(args) => demo::reap(&args).map(|()| ExitCode::SUCCESS),
+    }
+}

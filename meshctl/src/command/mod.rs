@@ -1,0 +1,5 @@
+//! One file per command: its `Args`, and `run`.
+
+pub mod config;
+pub mod status;
+pub mod version;

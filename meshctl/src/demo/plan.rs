@@ -1,0 +1,354 @@
+//! The plan of the demo: who runs where, under which name and address, and the objects that tell pilot so. Pure.
+
+use crate::demo::netns::Namespace;
+use crate::demo::process::prefix;
+use identity::spiffe::{SpiffeError, SpiffeId, TrustDomain};
+use serde_json::{Value, json};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Port of every service of the bookshop.
+pub const SHOP_PORT: u16 = 9080;
+/// Port on which the gateway's pod listens.
+pub const GATEWAY_PORT: u16 = 8080;
+/// Port of pilot's debug pages.
+pub const PILOT_HTTP: u16 = 8080;
+
+/// What runs as sidecars and gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum DataPlane {
+    /// Our own proxy.
+    #[default]
+    Ferromesh,
+    /// Real Envoys under our pilot.
+    Envoy,
+}
+
+/// What stands beside the application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxy {
+    /// A sidecar with captured traffic.
+    Sidecar,
+    /// The proxy is the workload: an ingress gateway.
+    Gateway,
+    /// Nothing: a workload outside the mesh.
+    None,
+}
+
+/// One pod of the demo: a network namespace with an address.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Name, such as `reviews-v1`.
+    pub name: &'static str,
+    /// Label `app`; the role of the bookshop where there is one.
+    pub app: &'static str,
+    /// Label `version`.
+    pub version: &'static str,
+    /// Kubernetes namespace.
+    pub kube_namespace: &'static str,
+    /// Service account.
+    pub account: &'static str,
+    /// What stands beside it.
+    pub proxy: Proxy,
+    /// Whether a bookshop process runs in it.
+    pub runs_shop: bool,
+    /// Its addresses.
+    pub v4: Ipv4Addr,
+    /// Its addresses.
+    pub v6: Ipv6Addr,
+}
+
+/// (workload, app, version, namespace, account, proxy, runs a shop)
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, Proxy, bool);
+
+const WORKLOADS: &[Row] = &[
+    ("productpage-v1", "productpage", "v1", "default", "bookinfo-productpage", Proxy::Sidecar, true),
+    ("details-v1", "details", "v1", "default", "bookinfo-details", Proxy::Sidecar, true),
+    ("reviews-v1", "reviews", "v1", "default", "bookinfo-reviews", Proxy::Sidecar, true),
+    ("reviews-v2", "reviews", "v2", "default", "bookinfo-reviews", Proxy::Sidecar, true),
+    ("reviews-v3", "reviews", "v3", "default", "bookinfo-reviews", Proxy::Sidecar, true),
+    ("ratings-v1", "ratings", "v1", "default", "bookinfo-ratings", Proxy::Sidecar, true),
+    ("shopper", "shopper", "v1", "default", "bookinfo-shopper", Proxy::Sidecar, false),
+    ("stranger", "stranger", "v1", "legacy", "default", Proxy::None, false),
+    ("gateway", "istio-ingressgateway", "v1", "istio-system", "istio-ingressgateway", Proxy::Gateway, false),
+];
+
+/// (service, namespace, label app, port, target port, last byte of its cluster address)
+const SERVICES: &[(&str, &str, &str, u16, u16, u8)] = &[
+    ("productpage", "default", "productpage", SHOP_PORT, SHOP_PORT, 11),
+    ("details", "default", "details", SHOP_PORT, SHOP_PORT, 12),
+    ("reviews", "default", "reviews", SHOP_PORT, SHOP_PORT, 13),
+    ("ratings", "default", "ratings", SHOP_PORT, SHOP_PORT, 14),
+    ("istio-ingressgateway", "istio-system", "istio-ingressgateway", 80, GATEWAY_PORT, 20),
+];
+
+/// The whole demo on paper.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Name of the demo; several may run beside each other.
+    pub name: String,
+    /// Directory for everything it writes.
+    pub directory: PathBuf,
+    /// What runs as proxies.
+    pub data_plane: DataPlane,
+    /// The pods.
+    pub workloads: Vec<Workload>,
+}
+
+impl Plan {
+    /// The demo of that name.
+    pub fn new(name: &str, data_plane: DataPlane) -> Self {
+        let pod = |(index, row): (usize, &Row)| {
+            let byte = u8::try_from(index + 1).unwrap_or(u8::MAX);
+            Workload {
+                name: row.0,
+                app: row.1,
+                version: row.2,
+                kube_namespace: row.3,
+                account: row.4,
+                proxy: row.5,
+                runs_shop: row.6,
+                v4: Ipv4Addr::new(10, 44, 1, byte),
+                v6: Ipv6Addr::new(0xfd44, 0, 0, 1, 0, 0, 0, u16::from(byte)),
+            }
+        };
+        Self {
+            name: name.to_owned(),
+            directory: Path::new("/run/ferromesh").join(name),
+            data_plane,
+            workloads: WORKLOADS.iter().enumerate().map(pod).collect(),
+        }
+    }
+
+    /// The namespace that holds the bridge and the control plane.
+    pub fn fabric(&self) -> Namespace {
+        Namespace::named(format!("{}fabric", prefix(&self.name)))
+    }
+
+    /// The namespace of a workload.
+    pub fn namespace(&self, workload: &Workload) -> Namespace {
+        Namespace::named(format!("{}{}", prefix(&self.name), workload.name))
+    }
+
+    /// A workload by name.
+    ///
+    /// # Errors
+    /// Where there is none of that name; the text lists those that exist.
+    pub fn workload(&self, name: &str) -> anyhow::Result<&Workload> {
+        let names = || self.workloads.iter().map(|w| w.name).collect::<Vec<_>>().join(", ");
+        let found = self.workloads.iter().find(|w| w.name == name);
+        found.ok_or_else(|| anyhow::anyhow!("no workload {name:?}: there are {}", names()))
+    }
+
+    /// Where pilot and citadel are reached.
+    pub fn control_address() -> Ipv4Addr {
+        Ipv4Addr::new(10, 44, 0, 1)
+    }
+
+    /// A file or directory below the demo's own.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Directory of one workload's proxy.
+    pub fn proxy_directory(&self, workload: &Workload) -> PathBuf {
+        self.directory.join("workload").join(workload.name)
+    }
+
+    /// Log of a process.
+    pub fn log(&self, process: &str) -> PathBuf {
+        self.directory.join("log").join(format!("{process}.log"))
+    }
+
+    /// Cluster address of a service.
+    pub fn service(name: &str) -> Option<SocketAddr> {
+        let row = SERVICES.iter().find(|row| row.0 == name)?;
+        Some(SocketAddr::new(IpAddr::V4(cluster_v4(row.5)), row.3))
+    }
+
+    /// Lines for /etc/hosts with all services: for Envoys, beside which no DNS server answers from the name table.
+    pub fn hosts() -> String {
+        let mut text = "127.0.0.1 localhost\n::1 localhost\n".to_owned();
+        for (name, namespace, .., byte) in SERVICES {
+            text.push_str(&format!(
+                "{} {name} {name}.{namespace} {name}.{namespace}.svc.cluster.local\n",
+                cluster_v4(*byte)
+            ));
+        }
+        text
+    }
+
+    /// Input of `ip -batch` for the fabric: a bridge with a cable to each workload.
+    pub fn fabric_links(&self) -> String {
+        let mut lines = "link set lo up\nlink add br0 type bridge\nlink set br0 up\naddr add 10.44.0.1/16 dev br0\n\
+                         addr add fd44::1/16 dev br0 nodad\n"
+            .to_owned();
+        for (index, workload) in self.workloads.iter().enumerate() {
+            let namespace = self.namespace(workload);
+            lines.push_str(&format!(
+                "link add v{index} type veth peer name eth0 netns {}\nlink set v{index} master br0\nlink set v{index} up\n",
+                namespace.name()
+            ));
+        }
+        lines
+    }
+
+    /// Objects that describe the pods and services, as `kubectl get -o yaml` would.
+    pub fn objects(&self) -> Value {
+        let mut items = Vec::new();
+        for namespace in ["default", "legacy", "istio-system"] {
+            let labels = json!({"kubernetes.io/metadata.name": namespace});
+            items.push(
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}}),
+            );
+        }
+        for row in SERVICES {
+            let pods: Vec<&Workload> = self.workloads.iter().filter(|w| w.app == row.2).collect();
+            items.push(service(row));
+            items.push(endpoint_slice(row, &pods, "IPv4"));
+            items.push(endpoint_slice(row, &pods, "IPv6"));
+        }
+        items.extend(self.workloads.iter().map(Workload::pod));
+        json!({"apiVersion": "v1", "kind": "List", "items": items})
+    }
+}
+
+impl Workload {
+    /// Input of `ip -batch` for its own namespace.
+    pub fn links(&self) -> String {
+        let (v4, v6) = (self.v4, self.v6);
+        format!(
+            "link set lo up\nlink set eth0 up\naddr add {v4}/16 dev eth0\naddr add {v6}/16 dev eth0 nodad\n\
+             route add default via 10.44.0.1\n-6 route add default via fd44::1\n"
+        )
+    }
+
+    /// Who it is.
+    ///
+    /// # Errors
+    /// Never for the names of this plan.
+    pub fn identity(&self, domain: &TrustDomain) -> Result<SpiffeId, SpiffeError> {
+        SpiffeId::service_account(domain, self.kube_namespace, self.account)
+    }
+
+    /// Its labels, as injection would set them.
+    pub fn labels(&self) -> Value {
+        let mut labels = json!({
+            "app": self.app,
+            "version": self.version,
+            "service.istio.io/canonical-name": self.app,
+            "service.istio.io/canonical-revision": self.version,
+        });
+        if self.proxy != Proxy::None {
+            labels["security.istio.io/tlsMode"] = json!("istio");
+        }
+        if self.proxy == Proxy::Gateway {
+            labels["istio"] = json!("ingressgateway");
+        }
+        labels
+    }
+
+    /// Name of its pod.
+    pub fn pod_name(&self) -> String {
+        format!("{}-0", self.name)
+    }
+
+    fn pod(&self) -> Value {
+        let port = if self.proxy == Proxy::Gateway { GATEWAY_PORT } else { SHOP_PORT };
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": self.pod_name(), "namespace": self.kube_namespace, "labels": self.labels()},
+            "spec": {
+                "serviceAccountName": self.account, "nodeName": "this-machine",
+                "containers": [{"name": self.app, "image": "bookshop", "ports": [{"containerPort": port, "name": "http"}]}],
+            },
+            "status": {
+                "phase": "Running", "podIP": self.v4.to_string(),
+                "podIPs": [{"ip": self.v4.to_string()}, {"ip": self.v6.to_string()}],
+                "conditions": [{"type": "Ready", "status": "True"}],
+            },
+        })
+    }
+}
+
+fn cluster_v4(byte: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 96, 0, byte)
+}
+
+fn cluster_v6(byte: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, u16::from(byte))
+}
+
+fn service((name, namespace, app, port, target, byte): &(&str, &str, &str, u16, u16, u8)) -> Value {
+    let (v4, v6) = (cluster_v4(*byte).to_string(), cluster_v6(*byte).to_string());
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": app}},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": v4, "clusterIPs": [v4, v6], "ipFamilies": ["IPv4", "IPv6"],
+            "ipFamilyPolicy": "RequireDualStack", "selector": {"app": app},
+            "ports": [{"name": "http", "port": port, "targetPort": target, "protocol": "TCP"}],
+        },
+    })
+}
+
+fn endpoint_slice(row: &(&str, &str, &str, u16, u16, u8), pods: &[&Workload], family: &str) -> Value {
+    let (name, namespace, _, _, target, _) = row;
+    let address = |pod: &Workload| if family == "IPv4" { pod.v4.to_string() } else { pod.v6.to_string() };
+    let endpoint = |pod: &&Workload| {
+        json!({
+            "addresses": [address(pod)], "conditions": {"ready": true, "serving": true, "terminating": false},
+            "nodeName": "this-machine",
+            "targetRef": {"kind": "Pod", "name": pod.pod_name(), "namespace": pod.kube_namespace},
+        })
+    };
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{name}-{}", family.to_lowercase()), "namespace": namespace,
+            "labels": {"kubernetes.io/service-name": name},
+        },
+        "addressType": family,
+        "endpoints": pods.iter().map(endpoint).collect::<Vec<_>>(),
+        "ports": [{"name": "http", "port": target, "protocol": "TCP"}],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_pod_has_addresses_and_an_identity_of_its_own_kind() {
+        let plan = Plan::new("t", DataPlane::Envoy);
+        let addresses: HashSet<_> = plan.workloads.iter().map(|w| w.v4).collect();
+        assert_eq!(addresses.len(), plan.workloads.len());
+        let domain = TrustDomain::parse("cluster.local").unwrap();
+        let reviews = plan.workload("reviews-v2").unwrap();
+        assert_eq!(
+            reviews.identity(&domain).unwrap().as_str(),
+            "spiffe://cluster.local/ns/default/sa/bookinfo-reviews"
+        );
+        assert!(plan.workload("x").unwrap_err().to_string().contains("there are productpage-v1"));
+    }
+
+    #[test]
+    fn interface_names_fit_the_kernel() {
+        let plan = Plan::new("a-rather-long-name", DataPlane::Envoy);
+        for line in plan.fabric_links().lines().filter(|line| line.starts_with("link add v")) {
+            assert!(line.split(' ').nth(2).unwrap().len() <= 15);
+        }
+    }
+
+    #[test]
+    fn objects_are_complete() {
+        let objects = Plan::new("t", DataPlane::Envoy).objects();
+        let items = objects["items"].as_array().unwrap();
+        let of = |kind: &str| items.iter().filter(|item| item["kind"] == kind).count();
+        assert_eq!((of("Service"), of("EndpointSlice"), of("Pod"), of("Namespace")), (5, 10, 9, 3));
+        let slice = items.iter().find(|item| item["metadata"]["name"] == "reviews-ipv6").unwrap();
+        assert_eq!(slice["endpoints"].as_array().unwrap().len(), 3);
+        assert_eq!(slice["endpoints"][0]["addresses"][0], "fd44:0:0:1::3");
+    }
+}
