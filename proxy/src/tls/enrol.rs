@@ -3,13 +3,14 @@
 //! The key is made here and never leaves. Key, chain and roots are kept in one 0600 file of the state directory, which
 //! is meant to be in memory, so that a proxy starts while its CA is away.
 
+use crate::bootstrap::Environment;
 use anyhow::Context;
 use hyper_util::rt::TokioIo;
 use identity::bundle::TrustBundle;
 use identity::csr::Csr;
 use identity::enrol::{ATTEMPT_TIMEOUT, Action, Enrolment, Event};
 use identity::san::{SanKind, SanMatch, SanPattern, SanText};
-use identity::spiffe::SpiffeId;
+use identity::spiffe::{SpiffeId, TrustDomain};
 use identity::svid::{Svid, provider};
 use identity::verify::server_verifier;
 use proto::ca::IstioCertificateRequest;
@@ -32,6 +33,11 @@ const KEPT_FILE: &str = "identity.pem";
 /// Separates the chain from the roots in that file.
 const ROOTS_MARK: &str = "# roots\n";
 
+/// Name in the CA's certificate, token and roots where Istio's injection puts them (PT-14).
+const CA_HOST: &str = "istiod.istio-system.svc";
+const TOKEN_FILE: &str = "/var/run/secrets/tokens/istio-token";
+const ROOT_FILE: &str = "/var/run/secrets/istio/root-cert.pem";
+
 /// Where certificates come from, and for whom.
 #[derive(Debug, Clone)]
 pub struct EnrolConfig {
@@ -51,6 +57,34 @@ pub struct EnrolConfig {
     pub ttl_s: i64,
     /// Where key and chain are kept; none: nowhere.
     pub state_dir: Option<PathBuf>,
+}
+
+impl EnrolConfig {
+    /// Reads the variables of Istio's agent: `CA_ADDR` says that this proxy enrols by itself; `CA_ROOT_CA`, `TRUST_DOMAIN`,
+    /// `POD_NAMESPACE`, `SERVICE_ACCOUNT` and `ISTIO_META_CLUSTER_ID` are Istio's, `CA_HOST` and `CA_TOKEN_FILE` name
+    /// what is fixed there. `None` where the proxy does not enrol.
+    ///
+    /// # Errors
+    /// Names the variable that is missing or cannot be used.
+    pub fn from_environment(environment: &Environment, state_dir: Option<&Path>) -> anyhow::Result<Option<Self>> {
+        let Some(address) = environment.get("CA_ADDR") else { return Ok(None) };
+        let needed = |name: &str| environment.get(name).with_context(|| format!("CA_ADDR is set, so {name} is needed"));
+        let domain = TrustDomain::from_mesh_config(environment.get("TRUST_DOMAIN").unwrap_or("cluster.local"))
+            .context("TRUST_DOMAIN")?;
+        let identity = SpiffeId::service_account(&domain, needed("POD_NAMESPACE")?, needed("SERVICE_ACCOUNT")?)
+            .context("POD_NAMESPACE, SERVICE_ACCOUNT")?;
+        let token = environment.get("CA_TOKEN_FILE").unwrap_or(TOKEN_FILE);
+        Ok(Some(Self {
+            ca_address: address.to_owned(),
+            ca_host: environment.get("CA_HOST").unwrap_or(CA_HOST).to_owned(),
+            ca_roots: environment.get("CA_ROOT_CA").unwrap_or(ROOT_FILE).into(),
+            token_file: Some(token).filter(|path| !path.is_empty()).map(Into::into),
+            cluster_id: environment.get("ISTIO_META_CLUSTER_ID").map(str::to_owned),
+            identity,
+            ttl_s: 0,
+            state_dir: state_dir.map(Path::to_owned),
+        }))
+    }
 }
 
 /// A certificate with the roots that came with it.
@@ -358,6 +392,23 @@ mod tests {
         tokio::spawn(keep_fresh(config, sender));
         let found = tokio::time::timeout(Duration::from_secs(10), held.wait_for(Option::is_some)).await;
         found.unwrap().unwrap().clone().unwrap()
+    }
+
+    // spec: PT-14
+    #[test]
+    fn the_environment_says_who_enrols_where() {
+        let read = |environment: Environment| EnrolConfig::from_environment(&environment, None);
+        assert!(read(Environment::from([("POD_NAMESPACE", "shop")])).unwrap().is_none());
+        let found = read(Environment::from([
+            ("CA_ADDR", "istiod:15012"),
+            ("POD_NAMESPACE", "shop"),
+            ("SERVICE_ACCOUNT", "reviews"),
+        ]));
+        let found = found.unwrap().unwrap();
+        assert_eq!(found.identity.as_str(), REVIEWS);
+        assert_eq!(found.token_file.as_deref(), Some(Path::new("/var/run/secrets/tokens/istio-token")));
+        let error = read(Environment::from([("CA_ADDR", "x"), ("POD_NAMESPACE", "shop")])).unwrap_err();
+        assert_eq!(error.to_string(), "CA_ADDR is set, so SERVICE_ACCOUNT is needed");
     }
 
     // spec: CA-23
