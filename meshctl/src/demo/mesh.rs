@@ -66,8 +66,13 @@ impl Mesh {
         let programs = programs.reachable_from(&plan.path("bin"))?;
         let mesh =
             Self { plan, programs, processes: BTreeMap::new(), forwarder: None, reaper: Some(reaper), _lock: lock };
-        mesh.make_namespaces()?;
-        Ok(mesh)
+        match mesh.make_namespaces() {
+            Ok(()) => Ok(mesh),
+            Err(error) => {
+                mesh.end()?;
+                Err(error)
+            }
+        }
     }
 
     fn make_namespaces(&self) -> anyhow::Result<()> {

@@ -219,7 +219,7 @@ impl Workload {
         let (v4, v6) = (self.v4, self.v6);
         format!(
             "link set lo up\nlink set eth0 up\naddr add {v4}/16 dev eth0\naddr add {v6}/16 dev eth0 nodad\n\
-             route add default via 10.44.0.1\n-6 route add default via fd44::1\n"
+             route add default via 10.44.0.1\nroute add default via fd44::1\n"
         )
     }
 

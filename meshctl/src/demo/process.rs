@@ -175,6 +175,7 @@ pub fn remove(name: &str, directory: &Path) -> anyhow::Result<()> {
         namespace.delete();
         remove_directory(&resolver_directory(&namespace))?;
     }
+    drop(fs::remove_dir(RESOLVERS)); // stays where others have files in it
     remove_directory(directory)
 }
 
@@ -183,9 +184,12 @@ pub fn prefix(name: &str) -> String {
     format!("fm-{name}-")
 }
 
-/// Files that `ip netns exec` lays over /etc: resolv.conf and hosts.
+/// Where `ip netns exec` looks for files to lay over those of /etc.
+const RESOLVERS: &str = "/etc/netns";
+
+/// resolv.conf and hosts of one namespace.
 pub fn resolver_directory(namespace: &Namespace) -> PathBuf {
-    Path::new("/etc/netns").join(namespace.name())
+    Path::new(RESOLVERS).join(namespace.name())
 }
 
 fn end_processes(namespace: &Namespace) -> anyhow::Result<()> {
