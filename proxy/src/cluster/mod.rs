@@ -6,5 +6,5 @@ pub mod config;
 mod set;
 mod upstream;
 
-pub use set::{Cluster, ClusterConfig, ClusterSet, Discovery, Protocol, TransportMatch};
+pub use set::{Cluster, ClusterConfig, ClusterSet, Dialer, Discovery, Protocol, TransportMatch};
 pub use upstream::{Failure, Pick, TcpUpstream, Upstream};

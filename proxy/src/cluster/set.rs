@@ -4,9 +4,10 @@ use super::upstream::{Failure, InFlight, Pick, TcpUpstream, Upstream};
 use crate::balancer::{Balancer, Policy, Wish};
 use crate::endpoint::{Address, Endpoint, HostSet, Limit, Limits, Permit, Thresholds};
 use crate::env::Env;
-use crate::message::{Body, RequestHead};
+use crate::message::{Body, RequestHead, Version};
+use crate::net::Io;
 use crate::outcome::{Outcome, Reason};
-use crate::pool::{Dial, IdleAge, Pool, connect, h1};
+use crate::pool::{Dial, IdleAge, Pool, connect, h1, h2};
 use crate::tls::ClientContext;
 use foldhash::{HashMap, HashMapExt};
 use std::cell::RefCell;
@@ -127,6 +128,7 @@ pub struct Cluster {
     hosts: RefCell<Arc<HostSet>>,
     balancer: RefCell<Balancer>,
     pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
+    dialer: Option<Dialer>,
 }
 
 /// How long a request that waits for a connection sleeps before it looks at the shared limit again: another worker may
@@ -137,7 +139,15 @@ impl Cluster {
     /// A cluster over `hosts`.
     pub fn new(config: Arc<ClusterConfig>, hosts: Arc<HostSet>, env: Rc<Env>) -> Rc<Self> {
         let balancer = RefCell::new(Balancer::new(config.policy, config.panic_percent, &hosts, &env));
-        Rc::new(Self { config, env, hosts: RefCell::new(hosts), balancer, pools: RefCell::new(HashMap::new()) })
+        let pools = RefCell::new(HashMap::new());
+        Rc::new(Self { config, env, hosts: RefCell::new(hosts), balancer, pools, dialer: None })
+    }
+
+    /// A cluster whose connections `dialer` makes: the seam for simulation.
+    pub fn simulated(config: Arc<ClusterConfig>, hosts: Arc<HostSet>, env: Rc<Env>, dialer: Dialer) -> Rc<Self> {
+        let balancer = RefCell::new(Balancer::new(config.policy, config.panic_percent, &hosts, &env));
+        let pools = RefCell::new(HashMap::new());
+        Rc::new(Self { config, env, hosts: RefCell::new(hosts), balancer, pools, dialer: Some(dialer) })
     }
 
     /// Replaces the endpoints. Pools of endpoints that are gone close their idle connections; busy ones end by
@@ -213,39 +223,90 @@ impl Cluster {
             Ok(found) => found,
             Err(outcome) => return Err(Failure::before_sending(outcome)),
         };
-        let conn = match pool.checkout(self.env.now()) {
-            Some(conn) if !pick.fresh => conn,
-            _ => match self.connection(&pool, limits, tls, pick).await {
-                Ok(conn) => conn,
-                Err(outcome) => return Err(Failure::before_sending(outcome)),
-            },
+        let wanted = match self.config.protocol {
+            Protocol::Downstream if head.version == Version::H2 => Protocol::H2,
+            Protocol::Downstream => Protocol::H1,
+            protocol => protocol,
+        };
+        let conn = match self.connection(&pool, limits, tls, pick, wanted).await {
+            Ok(conn) => conn,
+            Err(outcome) => return Err(Failure::before_sending(outcome)),
         };
         let flight = InFlight::new(&pick.endpoint, request_permit);
-        Ok(Upstream::h1(h1::Exchange::new(conn, pool, head, body, self.env.now()), flight))
+        Ok(match conn {
+            Conn::H1(conn) => Upstream::h1(h1::Exchange::new(conn, pool, head, body, self.env.now()), flight),
+            Conn::H2(shared) => Upstream::h2(h2::Exchange::new(shared, head, body), flight),
+        })
     }
 
-    /// A new connection, or one that comes free while the limit forbids a new one.
+    /// A connection that can take a request now: a kept one, a new one, or one that comes free.
     async fn connection(
         &self,
         pool: &Rc<Pool>,
         limits: &Arc<Limits>,
         tls: Option<Arc<ClientContext>>,
         pick: &Pick,
-    ) -> Result<Box<h1::Conn>, Outcome> {
+        wanted: Protocol,
+    ) -> Result<Conn, Outcome> {
+        if let Some(conn) = self.kept(pool, pick, wanted) {
+            return Ok(conn);
+        }
         let _pending = limits.take(Limit::Pending)?;
-        let permit: Permit = loop {
-            if let Ok(permit) = limits.take(Limit::Connections) {
-                break permit;
-            }
-            if let Some(conn) = pool.checkout(self.env.now()) {
-                return Ok(conn);
+        loop {
+            // Connects are single-flight where one connection will carry many requests.
+            let alone = wanted == Protocol::H1 || !pool.connecting.get();
+            if alone && let Ok(permit) = limits.take(Limit::Connections) {
+                let _connecting = (wanted != Protocol::H1).then(|| Connecting::start(pool));
+                return self.connect(pool, tls, pick, wanted, permit).await;
             }
             if let Err(_elapsed) = tokio::time::timeout(RECHECK, pool.freed.notified()).await {
                 // Another worker may have given its place back.
             }
+            if let Some(conn) = self.kept(pool, pick, wanted) {
+                return Ok(conn);
+            }
+        }
+    }
+
+    fn kept(&self, pool: &Pool, pick: &Pick, wanted: Protocol) -> Option<Conn> {
+        if wanted != Protocol::H1
+            && let Some(shared) = pool.shared()
+        {
+            return Some(Conn::H2(shared));
+        }
+        if wanted == Protocol::H2 || pick.fresh {
+            return None;
+        }
+        pool.checkout(self.env.now()).map(Conn::H1)
+    }
+
+    async fn connect(
+        &self,
+        pool: &Rc<Pool>,
+        tls: Option<Arc<ClientContext>>,
+        pick: &Pick,
+        wanted: Protocol,
+        permit: Permit,
+    ) -> Result<Conn, Outcome> {
+        let (io, local, alpn_h2) = match &self.dialer {
+            Some(Dialer(dialer)) => {
+                let refused =
+                    || Outcome::with_detail(Reason::ConnectFailure, "delayed connect error: Connection refused");
+                (dialer(&pool.endpoint.address).ok_or_else(refused)?, None, false)
+            }
+            None => {
+                let dialled = Box::pin(connect(&pool.endpoint.address, &self.dial(tls, pick))).await?;
+                let alpn_h2 = dialled.io.alpn().is_some_and(|alpn| alpn == b"h2");
+                (dialled.io, dialled.local, alpn_h2)
+            }
         };
-        let dialled = Box::pin(connect(&pool.endpoint.address, &self.dial(tls, pick))).await?;
-        Ok(h1::Conn::new(dialled.io, dialled.local, Some(permit), self.env.now()))
+        let now = self.env.now();
+        if wanted == Protocol::H2 || (wanted == Protocol::Auto && alpn_h2) {
+            let shared = h2::Shared::start(io, local, Some(permit), now);
+            pool.share(Rc::clone(&shared));
+            return Ok(Conn::H2(shared));
+        }
+        Ok(Conn::H1(h1::Conn::new(io, local, Some(permit), now)))
     }
 
     fn dial(&self, tls: Option<Arc<ClientContext>>, pick: &Pick) -> Dial {
@@ -273,14 +334,38 @@ impl Cluster {
         let dialled = Box::pin(connect(&pick.endpoint.address, &dial)).await?;
         Ok(TcpUpstream { io: dialled.io, local: dialled.local, _flight: InFlight::new(&pick.endpoint, permit) })
     }
+}
 
-    /// Puts a connection into the pool of an endpoint as if it had served before: how simulations bring their own.
-    pub fn adopt(&self, endpoint: &Arc<Endpoint>, io: crate::net::Io) -> Result<(), Outcome> {
-        let pick = Pick::new(Arc::clone(endpoint));
-        let (pool, _) = self.pool(&pick)?;
-        let permit = self.config.limits[0].take(Limit::Connections)?;
-        pool.give_back(h1::Conn::new(io, None, Some(permit), self.env.now()), self.env.now());
-        Ok(())
+/// A connection that can take a request.
+enum Conn {
+    H1(Box<h1::Conn>),
+    H2(Rc<h2::Shared>),
+}
+
+/// Says that a shared connection is being opened, until it is or has failed.
+struct Connecting<'a>(&'a Pool);
+
+impl<'a> Connecting<'a> {
+    fn start(pool: &'a Pool) -> Self {
+        pool.connecting.set(true);
+        Self(pool)
+    }
+}
+
+impl Drop for Connecting<'_> {
+    fn drop(&mut self) {
+        self.0.connecting.set(false);
+        self.0.freed.notify_waiters();
+    }
+}
+
+/// Makes connections in simulation; `None` refuses.
+#[derive(Clone)]
+pub struct Dialer(pub Rc<dyn Fn(&Address) -> Option<Io>>);
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Dialer")
     }
 }
 

@@ -5,7 +5,7 @@ use crate::env::Instant;
 use crate::message::{Body, Frame, ResponseHead, Source};
 use crate::net::Io;
 use crate::outcome::{Outcome, Reason};
-use crate::pool::h1;
+use crate::pool::{h1, h2};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,6 +81,7 @@ pub struct TcpUpstream {
 
 enum Wire {
     H1(Box<h1::Exchange>),
+    H2(Box<h2::Exchange>),
 }
 
 /// A request in flight: owns its lease and the request's body.
@@ -94,10 +95,15 @@ impl Upstream {
         Self { wire: Wire::H1(Box::new(exchange)), flight }
     }
 
+    pub(super) fn h2(exchange: h2::Exchange, flight: InFlight) -> Self {
+        Self { wire: Wire::H2(Box::new(exchange)), flight }
+    }
+
     /// The next head, interim ones too. Pumps the upload.
     pub fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Outcome>> {
         match &mut self.wire {
             Wire::H1(exchange) => exchange.poll_head(cx),
+            Wire::H2(exchange) => exchange.poll_head(cx),
         }
     }
 
@@ -110,6 +116,7 @@ impl Upstream {
     pub fn local(&self) -> Option<SocketAddr> {
         match &self.wire {
             Wire::H1(exchange) => exchange.local(),
+            Wire::H2(exchange) => exchange.local(),
         }
     }
 
@@ -117,6 +124,7 @@ impl Upstream {
     pub fn failure(&self, outcome: Outcome) -> Failure {
         let progress = match &self.wire {
             Wire::H1(exchange) => exchange.progress(),
+            Wire::H2(exchange) => exchange.progress(),
         };
         let stale = progress.reused && !progress.answered && outcome.reason == Reason::UpstreamClosed;
         Failure { outcome, unsent: progress.sent_bytes == 0, stale }
@@ -124,12 +132,11 @@ impl Upstream {
 
     /// The response's body, after a final head.
     pub fn into_body(mut self, now: Instant) -> Body {
-        match &mut self.wire {
-            Wire::H1(exchange) => match exchange.take_ready_body(now) {
-                Some(body) => body,
-                None => Body::source(self),
-            },
-        }
+        let ready = match &mut self.wire {
+            Wire::H1(exchange) => exchange.take_ready_body(now),
+            Wire::H2(exchange) => exchange.take_ready_body(),
+        };
+        ready.unwrap_or_else(|| Body::source(self))
     }
 }
 
@@ -137,12 +144,14 @@ impl Source for Upstream {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
         match &mut self.wire {
             Wire::H1(exchange) => exchange.poll_frame(cx),
+            Wire::H2(exchange) => exchange.poll_frame(cx),
         }
     }
 
     fn length(&self) -> Option<u64> {
         match &self.wire {
             Wire::H1(exchange) => exchange.length(),
+            Wire::H2(exchange) => exchange.length(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The write half of one downstream stream, whatever protocol carries it.
 
-use super::h1;
+use super::{h1, h2};
 use crate::message::{Body, Headers, ResponseHead};
 use crate::outcome::Outcome;
+use crate::pool::Link;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 /// Where a response goes.
@@ -10,6 +12,8 @@ use std::task::{Context, Poll};
 pub enum Downstream {
     /// HTTP/1: the connection's only stream at this time.
     H1(h1::Reply),
+    /// HTTP/2: one of many.
+    H2(h2::Reply),
 }
 
 /// What was sent.
@@ -29,6 +33,10 @@ impl Downstream {
     pub async fn interim(&mut self, head: ResponseHead) -> Result<(), Outcome> {
         match self {
             Self::H1(reply) => reply.interim(head).await,
+            Self::H2(reply) => {
+                reply.interim(&head);
+                Ok(())
+            }
         }
     }
 
@@ -39,6 +47,7 @@ impl Downstream {
     pub async fn send(&mut self, head: &ResponseHead, body: Body, sent: &mut Sent) -> Result<(), Outcome> {
         match self {
             Self::H1(reply) => reply.send(head, body, sent).await,
+            Self::H2(reply) => reply.send(head, body, sent).await,
         }
     }
 
@@ -46,6 +55,7 @@ impl Downstream {
     pub fn started(&self) -> bool {
         match self {
             Self::H1(reply) => reply.started(),
+            Self::H2(reply) => reply.started(),
         }
     }
 
@@ -53,6 +63,10 @@ impl Downstream {
     pub fn watch(&self) -> Watch {
         match self {
             Self::H1(reply) => Watch::H1(reply.watch()),
+            Self::H2(reply) => {
+                let (link, id) = reply.watch();
+                Watch::H2(link, id)
+            }
         }
     }
 }
@@ -62,6 +76,8 @@ impl Downstream {
 pub enum Watch {
     /// HTTP/1.
     H1(h1::Shared),
+    /// HTTP/2.
+    H2(Rc<Link>, u32),
 }
 
 impl Watch {
@@ -69,6 +85,7 @@ impl Watch {
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::H1(conn) => conn.borrow_mut().poll_gone(cx),
+            Self::H2(link, id) => link.with(|connection| connection.poll_gone(*id, cx)),
         }
     }
 }

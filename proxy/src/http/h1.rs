@@ -375,8 +375,7 @@ async fn one_request(
     };
     let mut reply = Downstream::H1(Reply::new(conn, &head, keep_alive));
     serve_stream(settings, chain, peer, Request { head, body }, &mut reply, start).await;
-    let Downstream::H1(reply) = reply;
-    reply.complete && reply.keep_alive
+    matches!(reply, Downstream::H1(reply) if reply.complete && reply.keep_alive)
 }
 
 /// The body: nothing, what is at hand, or a source.

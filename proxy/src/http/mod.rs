@@ -6,6 +6,7 @@
 pub mod config;
 mod downstream;
 mod h1;
+mod h2;
 mod headers;
 mod router;
 pub mod serve;
@@ -13,5 +14,6 @@ mod stream;
 
 pub use downstream::{Downstream, Sent, Watch};
 pub use h1::serve_h1;
+pub use h2::serve_h2;
 pub use headers::ServerHeader;
 pub use stream::{Settings, serve_stream};

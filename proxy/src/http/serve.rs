@@ -1,7 +1,7 @@
 //! One connection: which HTTP it speaks.
 
 use super::config::Codec;
-use super::{Settings, serve_h1};
+use super::{Settings, serve_h1, serve_h2};
 use crate::filter::Filter;
 use crate::net::{Io, PeerFacts};
 use std::rc::Rc;
@@ -15,8 +15,7 @@ pub async fn serve_http(io: Io, settings: &Rc<Settings>, filters: Arc<[Filter]>,
         Codec::Auto => h2_seen || &*peer.alpn == b"h2",
     };
     if h2 {
-        tracing::debug!("HTTP/2 is not served yet");
-        return;
+        return serve_h2(io, Rc::clone(settings), filters, peer).await;
     }
     serve_h1(io, Rc::clone(settings), filters, peer).await;
 }

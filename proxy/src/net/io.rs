@@ -109,6 +109,14 @@ impl Io {
         }
     }
 
+    /// The protocol that TLS negotiated.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(tls) => tls.session().alpn_protocol(),
+            _ => None,
+        }
+    }
+
     /// The plain socket for splice(2); the stream itself where that is not possible (TLS, simulation, bytes that an
     /// inspector holds).
     ///

@@ -4,11 +4,15 @@
 
 mod connect;
 pub mod h1;
+pub mod h2;
 mod idle;
+mod link;
 
 pub use connect::{Dial, Dialled, connect};
 pub use idle::IdleAge;
+pub use link::{Link, flush_all, flush_at_park};
 
+use crate::codec::h2::Connection;
 use crate::endpoint::{Endpoint, Permit};
 use crate::env::Instant;
 use crate::net::Liveness;
@@ -23,6 +27,9 @@ pub struct Pool {
     /// Where the connections go.
     pub endpoint: Arc<Endpoint>,
     idle: RefCell<Vec<Box<h1::Conn>>>,
+    shared: RefCell<Vec<Rc<h2::Shared>>>,
+    /// An HTTP/2 connection is being opened: others wait for it (7.6, point 7).
+    pub connecting: Cell<bool>,
     age: RefCell<IdleAge>,
     /// Requests that one connection may carry (DR-26); 0: no limit.
     max_requests: u32,
@@ -40,6 +47,8 @@ impl Pool {
         Rc::new(Self {
             endpoint,
             idle: RefCell::default(),
+            shared: RefCell::default(),
+            connecting: Cell::new(false),
             age: RefCell::new(age),
             max_requests,
             closed: Cell::new(false),
@@ -66,6 +75,22 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// A shared connection that can take one more request; those that are over are forgotten.
+    pub fn shared(&self) -> Option<Rc<h2::Shared>> {
+        let mut shared = self.shared.borrow_mut();
+        let worn = |conn: &h2::Shared| self.max_requests > 0 && conn.served.get() >= self.max_requests;
+        shared.retain(|conn| !worn(conn) && conn.link.look(Connection::is_usable));
+        shared.iter().find(|conn| conn.link.look(Connection::can_open)).cloned()
+    }
+
+    /// Adds a shared connection.
+    pub fn share(&self, conn: Rc<h2::Shared>) {
+        if !self.closed.get() {
+            self.shared.borrow_mut().push(conn);
+        }
+        self.freed.notify_waiters();
     }
 
     /// Takes a connection back after a complete exchange.
@@ -98,16 +123,27 @@ impl Pool {
     pub fn sweep(&self, now: Instant) {
         let reusable = self.age.borrow().reusable();
         self.idle.borrow_mut().retain(|conn| now.saturating_duration_since(conn.idle_since) < reusable);
+        self.shared.borrow_mut().retain(|conn| {
+            let busy = conn.link.look(|connection| connection.open_streams() > 0);
+            let stays = busy || now.saturating_duration_since(conn.idle_since.get()) < reusable;
+            if !stays {
+                conn.link.with(|connection| connection.go_away(true));
+            }
+            stays
+        });
     }
 
     /// Closes idle connections and keeps none from now on.
     pub fn close(&self) {
         self.closed.set(true);
         self.idle.borrow_mut().clear();
+        for conn in self.shared.borrow_mut().drain(..) {
+            conn.link.with(|connection| connection.go_away(true));
+        }
     }
 
     /// Number of idle connections.
     pub fn idle_count(&self) -> usize {
-        self.idle.borrow().len()
+        self.idle.borrow().len() + self.shared.borrow().len()
     }
 }

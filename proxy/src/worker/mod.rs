@@ -40,7 +40,9 @@ struct Worker {
 /// # Errors
 /// The runtime cannot be made.
 pub fn run(index: usize, inbox: mpsc::Receiver<Message>, clock: Arc<crate::env::ProcessClock>) -> std::io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    crate::pool::flush_at_park();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().on_thread_park(crate::pool::flush_all).build()?;
     let local = LocalSet::new();
     let facts = Rc::new(Facts { env: Rc::new(Env::new()), clusters: Rc::new(ClusterSet::default()) });
     let serve = Rc::new(Serve {

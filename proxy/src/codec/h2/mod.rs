@@ -2,4 +2,16 @@
 //!
 //! One engine for both roles. It keeps the wakers of those who wait for a stream, and nothing else of a runtime.
 
+mod connection;
+mod frame;
+mod heads;
 mod hpack;
+mod limits;
+mod stream;
+mod streams;
+
+pub use connection::{Config, Connection, Role};
+pub use frame::Code;
+
+#[cfg(test)]
+mod tests;

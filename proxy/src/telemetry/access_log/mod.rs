@@ -3,12 +3,18 @@
 //! Knows facts, formats and sinks. Must never know who gathers the facts. Header values with command operators are the
 //! same formats, so `route/` uses them too.
 
+mod config;
+mod expression;
 mod facts;
+mod file;
+mod filter;
 mod format;
 mod operator;
 mod time;
 mod value;
 
+pub use config::{AccessLog, LogContext};
 pub use facts::{Bytes, Entry, FilterState, LogFacts, Metadata, Times, Upstream};
+pub use file::{LogBuffers, LogWriter};
 pub use format::{ENVOY_TEXT, Format, FormatError, ISTIO_TEXT, JsonFormat};
 pub use time::TimeFormat;

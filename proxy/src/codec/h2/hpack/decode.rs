@@ -174,7 +174,8 @@ mod tests {
     #[test]
     fn request_examples_of_rfc_7541_section_c_4() {
         let mut decoder = Decoder::new(4096);
-        let first = [0x82, 0x86, 0x84, 0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff];
+        let first =
+            [0x82, 0x86, 0x84, 0x41, 0x8c, 0xf1, 0xe3, 0xc2, 0xe5, 0xf2, 0x3a, 0x6b, 0xa0, 0xab, 0x90, 0xf4, 0xff];
         let fields = decode(&mut decoder, &first).expect("valid");
         let expected = [(":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "www.example.com")];
         assert_eq!(pairs(&fields), expected);
@@ -187,10 +188,14 @@ mod tests {
     #[test]
     fn broken_blocks_are_refused_and_malformed_fields_marked() {
         let mut decoder = Decoder::new(4096);
-        for block in [&[0x80][..], &[0xff, 0x80, 0x01], &[0x40, 0x05, b'a'], &[0x82, 0x20], &[0x3f, 0xe2, 0x1f], &[0xbe]] {
+        for block in
+            [&[0x80][..], &[0xff, 0x80, 0x01], &[0x40, 0x05, b'a'], &[0x82, 0x20], &[0x3f, 0xe2, 0x1f], &[0xbe]]
+        {
             assert!(decode(&mut decoder, block).is_err(), "{block:x?}");
         }
-        for (name, value, ok) in [("A", "b", false), ("a", "b\n", false), ("a", " b", false), ("a:", "b", false), ("a", "b", true)] {
+        for (name, value, ok) in
+            [("A", "b", false), ("a", "b\n", false), ("a", " b", false), ("a:", "b", false), ("a", "b", true)]
+        {
             let mut block = vec![0, name.len() as u8];
             block.extend_from_slice(name.as_bytes());
             block.push(value.len() as u8);

@@ -183,7 +183,8 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(9);
         let long = vec![b'm'; 540];
         for round in 0..500 {
-            let mut fields: Vec<(Vec<u8>, Vec<u8>)> = vec![(b"user-agent".to_vec(), b"x/1".to_vec()), (b"x-meta".to_vec(), long.clone())];
+            let mut fields: Vec<(Vec<u8>, Vec<u8>)> =
+                vec![(b"user-agent".to_vec(), b"x/1".to_vec()), (b"x-meta".to_vec(), long.clone())];
             fields.push((format!("x-{}", random.u8(..)).into_bytes(), format!("{}", random.u16(..)).into_bytes()));
             let mut block = Vec::new();
             if round == 250 {
@@ -196,10 +197,12 @@ mod tests {
                 encoder.field(Known::of(name), name, value, Indexing::Yes, &mut block);
             }
             let mut seen = Vec::new();
-            decoder.decode(&block, |n, v, ok, _| {
-                assert!(ok);
-                seen.push((n.to_vec(), v.to_vec()));
-            }).expect("decodes");
+            decoder
+                .decode(&block, |n, v, ok, _| {
+                    assert!(ok);
+                    seen.push((n.to_vec(), v.to_vec()));
+                })
+                .expect("decodes");
             assert_eq!(seen[0], (b":method".to_vec(), b"GET".to_vec()));
             assert_eq!(seen[2..], fields);
         }

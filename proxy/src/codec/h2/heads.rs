@@ -1,0 +1,345 @@
+//! Header blocks ↔ heads, and the rules of RFC 9113 section 8 for them.
+
+use super::connection::{Config, Connection, Fatal, Role};
+use super::frame::{Code, Head, flag, kind};
+use super::hpack::Indexing;
+use super::stream::{Inbound, Stream};
+use crate::codec::h1::{is_target, is_token, valid_authority};
+use crate::message::{Headers, Known, RequestHead, ResponseHead, Version};
+
+/// What a decoded block says, before it is a head.
+#[derive(Default)]
+struct Block {
+    headers: Headers,
+    method: Option<Box<[u8]>>,
+    scheme: Option<Box<[u8]>>,
+    authority: Option<Box<[u8]>>,
+    path: Option<Box<[u8]>>,
+    protocol: Option<Box<[u8]>>,
+    status: Option<u16>,
+    pseudo: usize,
+    malformed: bool,
+    regular: bool,
+    size: usize,
+    too_large: bool,
+}
+
+impl Block {
+    fn take(&mut self, config: Config, name: &[u8], value: &[u8], valid: bool, never: bool) {
+        // Decoded bytes are charged, discarded ones too (7.6, point 8).
+        self.size += name.len() + value.len() + 32;
+        if self.size > config.max_header_bytes || self.headers.len() > config.max_fields {
+            self.too_large = true;
+            return;
+        }
+        self.malformed |= !valid;
+        if name.first() == Some(&b':') {
+            return self.pseudo(name, value);
+        }
+        self.regular = true;
+        let known = Known::of(name);
+        match known {
+            Known::Connection
+            | Known::KeepAlive
+            | Known::ProxyConnection
+            | Known::TransferEncoding
+            | Known::Upgrade => {
+                self.malformed = true;
+            }
+            Known::Te => self.malformed |= !value.eq_ignore_ascii_case(b"trailers"),
+            _ => {}
+        }
+        if never { self.headers.append_sensitive(name, value) } else { self.headers.append_as(known, name, value) }
+    }
+
+    fn pseudo(&mut self, name: &[u8], value: &[u8]) {
+        self.pseudo += 1;
+        self.malformed |= self.regular;
+        let slot = match name {
+            b":method" => &mut self.method,
+            b":scheme" => &mut self.scheme,
+            b":authority" => &mut self.authority,
+            b":path" => &mut self.path,
+            b":protocol" => &mut self.protocol,
+            b":status" => {
+                let digits = value.len() == 3 && value.iter().all(u8::is_ascii_digit);
+                self.malformed |= !digits || self.status.is_some();
+                let number = value.iter().take(3).fold(0, |n, d| n * 10 + u16::from(d.wrapping_sub(b'0') % 10));
+                self.status = Some(number);
+                return;
+            }
+            _ => {
+                self.malformed = true;
+                return;
+            }
+        };
+        self.malformed |= slot.is_some();
+        *slot = Some(value.into());
+    }
+
+    /// `content-length`, once and in digits.
+    fn length(&self) -> Result<Option<u64>, Code> {
+        let mut values = self.headers.values_known(Known::ContentLength);
+        let Some(value) = values.next() else { return Ok(None) };
+        let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
+        if !digits || values.next().is_some() {
+            return Err(Code::PROTOCOL_ERROR);
+        }
+        Ok(Some(value.iter().fold(0, |n, d| n * 10 + u64::from(d - b'0'))))
+    }
+
+    /// The request, where the block is one (RFC 9113 section 8.3.1).
+    fn request(mut self) -> Result<RequestHead, Code> {
+        let bad = Code::PROTOCOL_ERROR;
+        if self.malformed || self.status.is_some() {
+            return Err(bad);
+        }
+        let method = self.method.take().filter(|m| !m.is_empty() && m.iter().all(|b| is_token(*b))).ok_or(bad)?;
+        let connect = &*method == b"CONNECT";
+        let (scheme, path) = (self.scheme.take(), self.path.take());
+        if connect && self.protocol.is_none() {
+            if scheme.is_some() || path.is_some() {
+                return Err(bad);
+            }
+        } else {
+            let scheme_ok = scheme.as_deref().is_some_and(|s| matches!(s, b"http" | b"https"));
+            let path_ok = path.as_deref().is_some_and(|p| {
+                (p.starts_with(b"/") || (p == b"*" && &*method == b"OPTIONS")) && p.iter().all(|b| is_target(*b))
+            });
+            if !scheme_ok || !path_ok {
+                return Err(bad);
+            }
+        }
+        let authority = self.authority()?;
+        let (scheme, path) = (scheme.unwrap_or_default(), path.unwrap_or_default());
+        let mut head = RequestHead::new(Version::H2, &method, &scheme, &authority, &path);
+        match self.protocol.take() {
+            Some(protocol) if connect && !protocol.is_empty() => {
+                // Inside the proxy an upgrade looks the same whatever carried it (RFC 8441).
+                head.set_method(b"GET");
+                head.set_protocol(&protocol);
+            }
+            Some(_) => return Err(bad),
+            None => {}
+        }
+        for (name, value) in &self.headers {
+            if name.known != Known::Host {
+                head.headers.append_as(name.known, name.bytes, value);
+            }
+        }
+        crate::codec::bridge::join_cookies(&mut head.headers);
+        Ok(head)
+    }
+
+    /// `:authority`, or `host` in its place; both only where they agree.
+    fn authority(&mut self) -> Result<Box<[u8]>, Code> {
+        let bad = Code::PROTOCOL_ERROR;
+        let mut hosts = self.headers.values_known(Known::Host);
+        let (host, more) = (hosts.next(), hosts.next());
+        if more.is_some() {
+            return Err(bad);
+        }
+        let authority = match (self.authority.take(), host) {
+            (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => return Err(bad),
+            (Some(authority), _) => authority,
+            (None, Some(host)) => host.into(),
+            (None, None) => return Err(bad),
+        };
+        valid_authority(&authority).map_err(|_| bad)?;
+        Ok(authority)
+    }
+
+    fn response(self) -> Result<ResponseHead, Code> {
+        let status = self.status.filter(|s| *s >= 100 && *s != 101).ok_or(Code::PROTOCOL_ERROR)?;
+        if self.malformed || self.pseudo != 1 {
+            return Err(Code::PROTOCOL_ERROR);
+        }
+        Ok(ResponseHead { headers: self.headers, version: Version::H2, status })
+    }
+}
+
+impl Stream {
+    /// Counts body bytes against `content-length`.
+    pub(super) fn count(&mut self, bytes: u64, end: bool) -> Result<(), Code> {
+        let Some(left) = &mut self.announced else { return Ok(()) };
+        *left = left.checked_sub(bytes).ok_or(Code::PROTOCOL_ERROR)?;
+        if end && *left > 0 { Err(Code::PROTOCOL_ERROR) } else { Ok(()) }
+    }
+}
+
+impl Connection {
+    /// A whole header block arrived.
+    pub(super) fn on_block(&mut self, id: u32, end: bool, block: &[u8]) -> Result<(), Fatal> {
+        let (mut decoded, config) = (Block::default(), self.config);
+        self.decoder
+            .decode(block, |name, value, valid, never| decoded.take(config, name, value, valid, never))
+            .map_err(|_| Fatal(Code::COMPRESSION_ERROR))?;
+        match (self.role, self.streams.contains_key(&id)) {
+            (Role::Server, true) => self.on_trailers(id, end, decoded),
+            (Role::Server, false) => self.on_request(id, end, decoded),
+            (Role::Client, true) => self.on_response(id, end, decoded),
+            (Role::Client, false) if id > self.last_stream => Err(Fatal(Code::PROTOCOL_ERROR)),
+            (Role::Client, false) => Ok(self.budget.control()?),
+        }
+    }
+
+    fn on_request(&mut self, id: u32, end: bool, block: Block) -> Result<(), Fatal> {
+        if id <= self.last_stream {
+            return Err(Fatal(Code::STREAM_CLOSED));
+        }
+        self.last_stream = id;
+        self.budget.stream();
+        if self.goaway_sent || self.streams.len() >= self.config.max_streams as usize {
+            return self.refuse(id, Code::REFUSED_STREAM);
+        }
+        if block.too_large {
+            return self.refuse(id, Code::ENHANCE_YOUR_CALM);
+        }
+        let announced = match block.length() {
+            Ok(Some(n)) if end && n > 0 => return self.refuse(id, Code::PROTOCOL_ERROR),
+            Ok(announced) => announced,
+            Err(code) => return self.refuse(id, code),
+        };
+        let head = match block.request() {
+            Ok(head) => head,
+            Err(code) => return self.refuse(id, code),
+        };
+        let mut stream = Stream::new(self.peer_stream_window, i64::from(self.config.stream_window));
+        stream.recv_end = end;
+        stream.got_head = true;
+        stream.announced = announced;
+        stream.heads.push_back(Inbound::Request(Box::new(head)));
+        self.streams.insert(id, stream);
+        self.opened.push_back(id);
+        Ok(())
+    }
+
+    fn on_response(&mut self, id: u32, end: bool, block: Block) -> Result<(), Fatal> {
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        if stream.got_head {
+            return self.on_trailers(id, end, block);
+        }
+        if stream.recv_end {
+            return self.refuse(id, Code::STREAM_CLOSED);
+        }
+        if block.too_large {
+            return self.refuse(id, Code::ENHANCE_YOUR_CALM);
+        }
+        let announced = block.length();
+        let (head, announced) = match (block.response(), announced) {
+            (Ok(head), Ok(announced)) => (head, announced),
+            _ => return self.refuse(id, Code::PROTOCOL_ERROR),
+        };
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        let interim = head.is_interim();
+        if interim && end {
+            return self.refuse(id, Code::PROTOCOL_ERROR);
+        }
+        if !interim {
+            stream.got_head = true;
+            stream.recv_end = end;
+            // A HEAD answer announces what it does not send.
+            stream.announced = if end { None } else { announced };
+        }
+        stream.heads.push_back(Inbound::Response(Box::new(head)));
+        stream.wake_reader();
+        self.bury(id);
+        Ok(())
+    }
+
+    fn on_trailers(&mut self, id: u32, end: bool, block: Block) -> Result<(), Fatal> {
+        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        if stream.recv_end {
+            return self.refuse(id, Code::STREAM_CLOSED);
+        }
+        let forbidden = block.headers.contains(Known::ContentLength) || block.headers.contains(Known::Host);
+        if !end || block.malformed || block.pseudo > 0 || block.too_large || forbidden || stream.count(0, true).is_err()
+        {
+            return self.refuse(id, Code::PROTOCOL_ERROR);
+        }
+        stream.recv_end = true;
+        stream.trailers = Some(block.headers);
+        stream.wake_reader();
+        self.bury(id);
+        Ok(())
+    }
+
+    /// Writes a block, split into CONTINUATION frames where it is larger than a frame.
+    fn write_block(&mut self, id: u32, end: bool, fill: impl FnOnce(&mut super::hpack::Encoder, &mut Vec<u8>)) {
+        let start = self.out.len();
+        let end_flag = if end { flag::END_STREAM } else { 0 };
+        Head { length: 0, kind: kind::HEADERS, flags: flag::END_HEADERS | end_flag, stream: id }.write(&mut self.out);
+        self.encoder.begin(&mut self.out);
+        fill(&mut self.encoder, &mut self.out);
+        let body = start + super::frame::HEAD_BYTES;
+        let length = self.out.len() - body;
+        if length <= self.peer_max_payload {
+            let [_, high, middle, low] = (length as u32).to_be_bytes();
+            if let Some(field) = self.out.get_mut(start..start + 3) {
+                field.copy_from_slice(&[high, middle, low]);
+            }
+            return;
+        }
+        let block = self.out.split_off(body);
+        self.out.truncate(start);
+        let last = block.len().div_ceil(self.peer_max_payload) - 1;
+        for (i, chunk) in block.chunks(self.peer_max_payload).enumerate() {
+            let ends = if i == last { flag::END_HEADERS } else { 0 };
+            match i {
+                0 => self.frame(kind::HEADERS, ends | end_flag, id, chunk),
+                _ => self.frame(kind::CONTINUATION, ends, id, chunk),
+            }
+        }
+    }
+
+    /// Sends a request head; `end`: no body follows.
+    pub(super) fn write_request(&mut self, id: u32, head: &RequestHead, length: Option<u64>, end: bool) {
+        self.write_block(id, end, |encoder, out| {
+            let upgrade = !head.protocol().is_empty();
+            let connect = head.method() == b"CONNECT";
+            encoder.pseudo(2, if upgrade { b"CONNECT" } else { head.method() }, Indexing::Yes, out);
+            if !connect {
+                let scheme = if head.scheme().is_empty() { b"http" } else { head.scheme() };
+                encoder.pseudo(6, scheme, Indexing::Yes, out);
+                encoder.pseudo(4, head.path(), Indexing::No, out);
+            }
+            encoder.pseudo(1, head.authority(), Indexing::Yes, out);
+            if upgrade {
+                encoder.field(Known::Other, b":protocol", head.protocol(), Indexing::Yes, out);
+            }
+            write_fields(encoder, &head.headers, length, out);
+        });
+    }
+
+    /// Sends a response head; `end`: no body follows.
+    pub(super) fn write_response(&mut self, id: u32, head: &ResponseHead, length: Option<u64>, end: bool) {
+        self.write_block(id, end, |encoder, out| {
+            let mut digits = Vec::with_capacity(3);
+            crate::codec::h1::decimal(u64::from(head.status), &mut digits);
+            encoder.pseudo(8, &digits, Indexing::Yes, out);
+            write_fields(encoder, &head.headers, length, out);
+        });
+    }
+
+    /// Sends trailers, the end of the stream.
+    pub(super) fn write_trailers(&mut self, id: u32, trailers: &Headers) {
+        self.write_block(id, true, |encoder, out| write_fields(encoder, trailers, None, out));
+    }
+}
+
+fn write_fields(encoder: &mut super::hpack::Encoder, headers: &Headers, length: Option<u64>, out: &mut Vec<u8>) {
+    for (i, (name, value)) in headers.iter().enumerate() {
+        let indexing = match name.known {
+            Known::ContentLength if length.is_some() => continue,
+            _ if headers.never_index(i) => Indexing::Never,
+            Known::ContentLength | Known::Etag | Known::XRequestId | Known::XEnvoyUpstreamServiceTime => Indexing::No,
+            _ => Indexing::Yes,
+        };
+        encoder.field(name.known, name.bytes, value, indexing, out);
+    }
+    if let Some(length) = length {
+        let mut digits = Vec::with_capacity(8);
+        crate::codec::h1::decimal(length, &mut digits);
+        encoder.field(Known::ContentLength, b"", &digits, Indexing::No, out);
+    }
+}

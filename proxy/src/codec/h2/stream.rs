@@ -1,0 +1,110 @@
+//! One stream of a connection: what arrived and was not taken, what waits to be sent.
+
+use crate::message::{Headers, RequestHead, ResponseHead};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::task::{Context, Waker};
+
+use super::frame::Code;
+
+/// How the sending half ends, once its pending bytes have left.
+#[derive(Debug, Default)]
+pub(super) enum Ending {
+    /// It goes on.
+    #[default]
+    Open,
+    /// END_STREAM.
+    End,
+    /// Trailers, with END_STREAM.
+    Trailers(Headers),
+}
+
+/// A head that arrived.
+#[derive(Debug)]
+pub(super) enum Inbound {
+    /// At a server.
+    Request(Box<RequestHead>),
+    /// At a client.
+    Response(Box<ResponseHead>),
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) send_window: i64,
+    pub(super) recv_window: i64,
+    /// Bytes taken by the reader that the peer has not been told of.
+    pub(super) credit: u32,
+    pub(super) heads: VecDeque<Inbound>,
+    /// A final head arrived.
+    pub(super) got_head: bool,
+    pub(super) data: VecDeque<Bytes>,
+    pub(super) trailers: Option<Headers>,
+    pub(super) recv_end: bool,
+    /// Bytes that content-length still announces.
+    pub(super) announced: Option<u64>,
+    pub(super) reset: Option<Code>,
+    pub(super) pending: Bytes,
+    pub(super) ending: Ending,
+    pub(super) send_end: bool,
+    /// Stands in the connection's list of streams that wait for window or room.
+    pub(super) queued: bool,
+    /// Nobody holds the stream any more.
+    pub(super) released: bool,
+    pub(super) reader: Option<Waker>,
+    pub(super) writer: Option<Waker>,
+}
+
+impl Stream {
+    pub(super) fn new(send_window: i64, recv_window: i64) -> Self {
+        Self {
+            send_window,
+            recv_window,
+            credit: 0,
+            heads: VecDeque::new(),
+            got_head: false,
+            data: VecDeque::new(),
+            trailers: None,
+            recv_end: false,
+            announced: None,
+            reset: None,
+            pending: Bytes::new(),
+            ending: Ending::Open,
+            send_end: false,
+            queued: false,
+            released: false,
+            reader: None,
+            writer: None,
+        }
+    }
+
+    /// Both halves have ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.reset.is_some() || (self.recv_end && self.send_end)
+    }
+
+    pub(super) fn wake_reader(&mut self) {
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wake_writer(&mut self) {
+        if let Some(waker) = self.writer.take() {
+            waker.wake();
+        }
+    }
+
+    pub(super) fn wake_both(&mut self) {
+        self.wake_reader();
+        self.wake_writer();
+    }
+}
+
+/// Keeps the waker of `cx`, without a clone where it is kept already.
+pub(super) fn keep(slot: &mut Option<Waker>, cx: &Context<'_>) {
+    match slot {
+        Some(waker) if waker.will_wake(cx.waker()) => {}
+        _ => *slot = Some(cx.waker().clone()),
+    }
+}

@@ -1,0 +1,193 @@
+//! One HTTP/2 connection from a client: its streams are futures in one set, polled by the connection's task.
+
+use super::downstream::{Downstream, Sent};
+use super::stream::{Settings, serve_stream};
+use crate::codec::bridge::strip_connection_headers;
+use crate::codec::h2::{Code, Config, Connection, Role};
+use crate::env::Instant;
+use crate::filter::Filter;
+use crate::message::{Body, Frame, Request, RequestHead, ResponseHead, Source};
+use crate::net::{Io, PeerFacts};
+use crate::outcome::{Outcome, Reason};
+use crate::pool::Link;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// The request's body.
+struct RequestBody {
+    link: Rc<Link>,
+    id: u32,
+    /// A tunnel's bytes wait until it is granted.
+    held: Rc<std::cell::Cell<bool>>,
+}
+
+impl Source for RequestBody {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
+        if self.held.get() {
+            return Poll::Pending;
+        }
+        self.link.with(|connection| connection.poll_frame(self.id, cx))
+    }
+
+    fn length(&self) -> Option<u64> {
+        if self.held.get() { None } else { self.link.look(|connection| connection.remaining(self.id)) }
+    }
+}
+
+/// The response to one request.
+#[derive(Debug)]
+pub struct Reply {
+    link: Rc<Link>,
+    id: u32,
+    head_only: bool,
+    tunnel: Option<Rc<std::cell::Cell<bool>>>,
+    started: bool,
+}
+
+impl Reply {
+    pub(super) fn started(&self) -> bool {
+        self.started
+    }
+
+    pub(super) fn watch(&self) -> (Rc<Link>, u32) {
+        (Rc::clone(&self.link), self.id)
+    }
+
+    pub(super) fn interim(&mut self, head: &ResponseHead) {
+        self.link.with(|connection| connection.send_response(self.id, head, None, false));
+    }
+
+    pub(super) async fn send(&mut self, head: &ResponseHead, mut body: Body, sent: &mut Sent) -> Result<(), Outcome> {
+        self.started = true;
+        let id = self.id;
+        if head.status == 101 {
+            // What is an upgrade inside is a plain success of CONNECT here (RFC 8441 section 4).
+            let mut head = head.clone();
+            head.status = 200;
+            strip_connection_headers(&mut head.headers);
+            self.link.with(|connection| connection.send_response(id, &head, None, false));
+            if let Some(held) = &self.tunnel {
+                held.set(false);
+            }
+        } else {
+            if self.head_only {
+                body = Body::Empty;
+            }
+            let length = if self.head_only { None } else { body.length().filter(|_| !body.is_empty()) };
+            let end = body.is_empty();
+            self.link.with(|connection| connection.send_response(id, head, length, end));
+            if end {
+                return Ok(());
+            }
+        }
+        let result = poll_fn(|cx| self.poll_send(cx, &mut body, sent)).await;
+        if result.is_err() {
+            self.link.with(|connection| connection.reset(id, Code::INTERNAL_ERROR));
+        }
+        result
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, body: &mut Body, sent: &mut Sent) -> Poll<Result<(), Outcome>> {
+        loop {
+            match self.link.with(|connection| connection.poll_send(self.id, cx)) {
+                Poll::Ready(Ok(())) => {}
+                other => return other,
+            }
+            match body.poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Some(Err(outcome))) => return Poll::Ready(Err(outcome)),
+                Poll::Ready(Some(Ok(Frame::Data(data)))) => {
+                    sent.body_bytes += data.len() as u64;
+                    self.link.with(|connection| connection.send_data(self.id, data));
+                }
+                Poll::Ready(Some(Ok(Frame::Trailers(trailers)))) => {
+                    self.link.with(|connection| connection.send_end(self.id, Some(trailers.clone())));
+                    sent.trailers = Some(trailers);
+                    break;
+                }
+                Poll::Ready(None) => {
+                    self.link.with(|connection| connection.send_end(self.id, None));
+                    break;
+                }
+            }
+        }
+        self.link.with(|connection| connection.poll_sent(self.id, cx))
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        self.link.with(|connection| {
+            if !self.started {
+                connection.reset(self.id, Code::INTERNAL_ERROR);
+            }
+            connection.release(self.id);
+        });
+    }
+}
+
+/// Serves one connection until it ends. `io` is past TLS and inspectors.
+pub async fn serve_h2(io: Io, settings: Rc<Settings>, chain: Arc<[Filter]>, peer: Rc<PeerFacts>) {
+    let config = Config {
+        max_streams: settings.config.max_concurrent_streams,
+        stream_window: settings.config.stream_window,
+        connection_window: settings.config.connection_window,
+        max_header_bytes: settings.config.head_limits.max_bytes,
+        max_fields: settings.config.head_limits.max_fields,
+        connect_protocol: !settings.config.upgrades.is_empty(),
+    };
+    let link = Link::new(io, Connection::new(Role::Server, config));
+    let mut streams = FuturesUnordered::new();
+    let mut told = false;
+    let serving = poll_fn(|cx| {
+        let gone = link.poll_read(cx).is_ready();
+        while let Some((id, head, empty)) = link.with(Connection::next_request) {
+            streams.push(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer));
+        }
+        while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
+        if settings.draining() && !std::mem::replace(&mut told, true) {
+            link.with(|connection| connection.go_away(true));
+        }
+        let over = gone || link.look(Connection::is_closed);
+        if over && (streams.is_empty() || gone) { Poll::Ready(()) } else { Poll::Pending }
+    });
+    serving.await;
+    // A peer that is gone takes its streams with it: dropping them ends their work and returns their permits.
+    drop(streams);
+    link.shutdown().await;
+}
+
+async fn one_request(
+    link: Rc<Link>,
+    id: u32,
+    mut head: RequestHead,
+    empty: bool,
+    settings: &Rc<Settings>,
+    chain: &Arc<[Filter]>,
+    peer: &Rc<PeerFacts>,
+) {
+    let start = Instant::now();
+    let tunnel = head.wants_tunnel() && (head.method() == b"CONNECT" || settings.allows_upgrade(head.protocol()));
+    let refused = head.wants_tunnel() && !tunnel;
+    let held = Rc::new(std::cell::Cell::new(tunnel));
+    let body = match (empty, tunnel) {
+        (true, false) => Body::Empty,
+        (_, true) => Body::source(RequestBody { link: Rc::clone(&link), id, held: Rc::clone(&held) }),
+        _ => match link.with(|connection| connection.take_ready_body(id)) {
+            Some(data) => Body::full(data),
+            None => Body::source(RequestBody { link: Rc::clone(&link), id, held: Rc::clone(&held) }),
+        },
+    };
+    let head_only = head.method() == b"HEAD";
+    let reply = Reply { link, id, head_only, tunnel: tunnel.then_some(held), started: false };
+    let mut down = Downstream::H2(reply);
+    if refused {
+        head.set_protocol(b"");
+        super::stream::refuse(settings, peer, &head, &Reason::UpgradeFailed.into(), &mut down).await;
+        return;
+    }
+    serve_stream(settings, chain, peer, Request { head, body }, &mut down, start).await;
+}

@@ -1,0 +1,423 @@
+//! Istio's standard metrics and their labels (spec TM, LBL), per worker.
+//!
+//! Labels are resolved once: workloads and services are interned by those who know them (connection, cluster), and a
+//! series is found by their addresses, the status, the flags and the protocol. Series are bounded: past the limit all
+//! further ones share an overflow series.
+
+use super::counters::Cells;
+use super::names::{IstioGrpcMetric, IstioHttpMetric, IstioTcpMetric};
+use super::series::{Labels, Registrar};
+use crate::outcome::Flags;
+use foldhash::{HashMap, HashSet};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is shown where nothing is known.
+const UNKNOWN: &str = "unknown";
+
+/// One end of a request, as its labels show it (LBL-2).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Workload {
+    /// Name of the workload.
+    pub name: Box<str>,
+    /// Its namespace.
+    pub namespace: Box<str>,
+    /// Its SPIFFE id, as `spiffe://…`.
+    pub principal: Box<str>,
+    /// Label `app`.
+    pub app: Box<str>,
+    /// Label `version`.
+    pub version: Box<str>,
+    /// Canonical service.
+    pub canonical_service: Box<str>,
+    /// Canonical revision.
+    pub canonical_revision: Box<str>,
+    /// Cluster that it runs in.
+    pub cluster: Box<str>,
+}
+
+impl Default for Workload {
+    fn default() -> Self {
+        let unknown = || Box::from(UNKNOWN);
+        Self {
+            name: unknown(),
+            namespace: unknown(),
+            principal: unknown(),
+            app: unknown(),
+            version: unknown(),
+            canonical_service: unknown(),
+            canonical_revision: "latest".into(),
+            cluster: unknown(),
+        }
+    }
+}
+
+impl Workload {
+    /// A workload from node metadata, of which `text` gives the string at a path (`["LABELS", "app"]`), and from the
+    /// identity that its certificate proved: the namespace is taken from there first.
+    pub fn new<'a>(text: impl Fn(&[&str]) -> Option<&'a str>, identity: Option<&str>) -> Self {
+        let or_unknown =
+            |value: Option<&str>| -> Box<str> { value.filter(|v| !v.is_empty()).unwrap_or(UNKNOWN).into() };
+        let proven = identity.and_then(|id| id.split("/ns/").nth(1)).and_then(|rest| rest.split('/').next());
+        let name = text(&["WORKLOAD_NAME"]);
+        Self {
+            name: or_unknown(name),
+            namespace: or_unknown(proven.or_else(|| text(&["NAMESPACE"]))),
+            principal: or_unknown(identity),
+            app: or_unknown(text(&["LABELS", "app"]).or_else(|| text(&["LABELS", "app.kubernetes.io/name"]))),
+            version: or_unknown(
+                text(&["LABELS", "version"]).or_else(|| text(&["LABELS", "app.kubernetes.io/version"])),
+            ),
+            canonical_service: or_unknown(text(&["LABELS", "service.istio.io/canonical-name"]).or(name)),
+            canonical_revision: text(&["LABELS", "service.istio.io/canonical-revision"]).unwrap_or("latest").into(),
+            cluster: or_unknown(text(&["CLUSTER_ID"])),
+        }
+    }
+}
+
+/// The service that was asked for (LBL-3, LBL-4).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Service {
+    /// Host name.
+    pub host: Box<str>,
+    /// Short name.
+    pub name: Box<str>,
+    /// Namespace.
+    pub namespace: Box<str>,
+}
+
+impl Service {
+    /// The service of a cluster: what its `istio` metadata says (host, name, namespace), or what its name stands for;
+    /// a catch-all cluster is its own name, with `host` as the host.
+    pub fn of_cluster(cluster: &str, metadata: Option<(&str, &str, &str)>, host: Option<&str>) -> Self {
+        if let Some((host, name, namespace)) = metadata {
+            return Self { host: host.into(), name: name.into(), namespace: namespace.into() };
+        }
+        let host = host.map(|host| host.to_ascii_lowercase());
+        match cluster {
+            "BlackHoleCluster" | "PassthroughCluster" | "InboundPassthroughCluster" => Self {
+                host: host.as_deref().unwrap_or(UNKNOWN).into(),
+                name: cluster.into(),
+                namespace: UNKNOWN.into(),
+            },
+            _ => {
+                let host = host.as_deref().unwrap_or(UNKNOWN);
+                Self {
+                    host: host.into(),
+                    name: host.split('.').next().unwrap_or(UNKNOWN).into(),
+                    namespace: UNKNOWN.into(),
+                }
+            }
+        }
+    }
+}
+
+/// Who reports (LBL-1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reporter {
+    /// The client's side.
+    Source,
+    /// The server's side.
+    Destination,
+}
+
+/// How the connection was protected (LBL-6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Security {
+    /// Not known: the client's side never says.
+    Unknown,
+    /// Plain text, or TLS without identities.
+    None,
+    /// Both sides proved who they are.
+    MutualTls,
+}
+
+impl Security {
+    /// What a reporter says, given whether both ends proved a URI identity.
+    pub fn of(reporter: Reporter, both_proven: bool) -> Self {
+        match (reporter, both_proven) {
+            (Reporter::Source, _) => Self::Unknown,
+            (Reporter::Destination, true) => Self::MutualTls,
+            (Reporter::Destination, false) => Self::None,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => UNKNOWN,
+            Self::None => "none",
+            Self::MutualTls => "mutual_tls",
+        }
+    }
+}
+
+/// The two ends of requests or of a connection.
+#[derive(Debug, Clone)]
+pub struct Ends {
+    /// Who reports.
+    pub reporter: Reporter,
+    /// The client.
+    pub source: Arc<Workload>,
+    /// The server.
+    pub destination: Arc<Workload>,
+    /// The service that was asked for.
+    pub service: Arc<Service>,
+    /// How the connection was protected.
+    pub security: Security,
+}
+
+/// A request that has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestReport {
+    /// Status; 0 when there was none.
+    pub code: u16,
+    /// Response flags.
+    pub flags: Flags,
+    /// `grpc-status`, for gRPC only.
+    pub grpc_status: Option<u32>,
+    /// Whether the request was gRPC.
+    pub is_grpc: bool,
+    /// Time to the end of the answer.
+    pub duration: Duration,
+    /// Bytes received from the client.
+    pub request_bytes: u64,
+    /// Bytes sent to the client.
+    pub response_bytes: u64,
+    /// gRPC messages from and to the client.
+    pub messages: (u64, u64),
+}
+
+/// A series is told apart by these; the ends by address, since the map keeps them alive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct SeriesKey {
+    ends: (usize, usize, usize),
+    reporter: Reporter,
+    security: Security,
+    code: u16,
+    flags: u32,
+    grpc: Option<Option<u32>>,
+}
+
+#[derive(Debug)]
+struct HttpSeries {
+    cells: Cells<IstioHttpMetric>,
+    messages: Option<Cells<IstioGrpcMetric>>,
+    _ends: Ends,
+}
+
+/// The cells of one TCP connection's series.
+#[derive(Debug)]
+pub struct TcpSeries {
+    cells: Cells<IstioTcpMetric>,
+    _ends: Option<Ends>,
+}
+
+/// Istio's metrics of one worker.
+#[derive(Debug)]
+pub struct IstioMetrics {
+    registrar: Rc<Registrar>,
+    workloads: RefCell<HashSet<Arc<Workload>>>,
+    services: RefCell<HashSet<Arc<Service>>>,
+    http: RefCell<HashMap<SeriesKey, Rc<HttpSeries>>>,
+    tcp: RefCell<HashMap<SeriesKey, Rc<TcpSeries>>>,
+    overflow: RefCell<Option<Rc<HttpSeries>>>,
+    tcp_overflow: RefCell<Option<Rc<TcpSeries>>>,
+}
+
+impl IstioMetrics {
+    /// Metrics whose series are registered by `registrar`.
+    pub fn new(registrar: Rc<Registrar>) -> Self {
+        Self {
+            registrar,
+            workloads: RefCell::default(),
+            services: RefCell::default(),
+            http: RefCell::default(),
+            tcp: RefCell::default(),
+            overflow: RefCell::default(),
+            tcp_overflow: RefCell::default(),
+        }
+    }
+
+    /// The one copy of a workload on this worker; series are found by its address, so connections share it.
+    pub fn intern_workload(&self, workload: Workload) -> Arc<Workload> {
+        intern(&self.workloads, workload)
+    }
+
+    /// The one copy of a service on this worker.
+    pub fn intern_service(&self, service: Service) -> Arc<Service> {
+        intern(&self.services, service)
+    }
+
+    /// Counts a request that has ended.
+    pub fn report(&self, ends: &Ends, report: &RequestReport) {
+        let series = self.http_series(ends, report);
+        series.cells.increment(IstioHttpMetric::RequestsTotal);
+        let millis = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX);
+        series.cells.record(IstioHttpMetric::RequestDurationMs, millis);
+        series.cells.record(IstioHttpMetric::RequestBytes, report.request_bytes);
+        series.cells.record(IstioHttpMetric::ResponseBytes, report.response_bytes);
+        if let Some(messages) = &series.messages {
+            messages.add(IstioGrpcMetric::RequestMessagesTotal, report.messages.0);
+            messages.add(IstioGrpcMetric::ResponseMessagesTotal, report.messages.1);
+        }
+    }
+
+    /// Counts a TCP connection that has opened; what it moves is counted on the series.
+    pub fn open_tcp(&self, ends: &Ends, flags: Flags) -> Rc<TcpSeries> {
+        let key = SeriesKey { code: 0, flags: flag_key(flags), grpc: None, ..key(ends) };
+        let found = self.tcp.borrow().get(&key).cloned();
+        let series = found.unwrap_or_else(|| {
+            let labels = || labels(ends, "tcp", "0", &flags.to_string(), None);
+            match self.registrar.try_cells(labels()) {
+                Some(cells) => {
+                    let series = Rc::new(TcpSeries { cells, _ends: Some(ends.clone()) });
+                    self.tcp.borrow_mut().insert(key, series.clone());
+                    series
+                }
+                None => self.tcp_overflow(),
+            }
+        });
+        series.cells.increment(IstioTcpMetric::ConnectionsOpenedTotal);
+        series
+    }
+
+    fn http_series(&self, ends: &Ends, report: &RequestReport) -> Rc<HttpSeries> {
+        let grpc = report.is_grpc.then_some(report.grpc_status);
+        let key = SeriesKey { code: report.code, flags: flag_key(report.flags), grpc, ..key(ends) };
+        if let Some(series) = self.http.borrow().get(&key) {
+            return series.clone();
+        }
+        let protocol = if report.is_grpc { "grpc" } else { "http" };
+        let labels =
+            labels(ends, protocol, &report.code.to_string(), &report.flags.to_string(), Some(report.grpc_status));
+        let Some(cells) = self.registrar.try_cells(labels.clone()) else { return self.overflow() };
+        let messages = report.is_grpc.then(|| self.registrar.cells(labels));
+        let series = Rc::new(HttpSeries { cells, messages, _ends: ends.clone() });
+        self.http.borrow_mut().insert(key, series.clone());
+        series
+    }
+
+    fn overflow(&self) -> Rc<HttpSeries> {
+        let make = || {
+            let ends = overflow_ends();
+            let labels = labels(&ends, "http", "0", "-", Some(None));
+            Rc::new(HttpSeries { cells: self.registrar.cells(labels), messages: None, _ends: ends })
+        };
+        self.overflow.borrow_mut().get_or_insert_with(make).clone()
+    }
+
+    fn tcp_overflow(&self) -> Rc<TcpSeries> {
+        let make = || {
+            let labels = labels(&overflow_ends(), "tcp", "0", "-", None);
+            Rc::new(TcpSeries { cells: self.registrar.cells(labels), _ends: None })
+        };
+        self.tcp_overflow.borrow_mut().get_or_insert_with(make).clone()
+    }
+}
+
+impl TcpSeries {
+    /// Counts bytes from and to the client (TM-6: sent is what the client received).
+    pub fn moved(&self, received: u64, sent: u64) {
+        self.cells.add(IstioTcpMetric::ReceivedBytesTotal, received);
+        self.cells.add(IstioTcpMetric::SentBytesTotal, sent);
+    }
+
+    /// Counts a connection that has closed.
+    pub fn close(&self) {
+        self.cells.increment(IstioTcpMetric::ConnectionsClosedTotal);
+    }
+}
+
+/// Names that are interned at most; what comes after that has a copy of its own, and so a series of its own.
+const MAX_INTERNED: usize = 10_000;
+
+fn intern<T: Eq + std::hash::Hash>(known: &RefCell<HashSet<Arc<T>>>, value: T) -> Arc<T> {
+    let mut known = known.borrow_mut();
+    if let Some(found) = known.get(&value) {
+        return found.clone();
+    }
+    let fresh = Arc::new(value);
+    if known.len() < MAX_INTERNED {
+        known.insert(fresh.clone());
+    }
+    fresh
+}
+
+fn overflow_ends() -> Ends {
+    let name = || Box::from("overflow");
+    let workload = Arc::new(Workload { name: name(), app: name(), canonical_service: name(), ..Workload::default() });
+    Ends {
+        reporter: Reporter::Destination,
+        source: workload.clone(),
+        destination: workload,
+        service: Arc::new(Service { host: name(), name: name(), namespace: name() }),
+        security: Security::Unknown,
+    }
+}
+
+fn key(ends: &Ends) -> SeriesKey {
+    let address = |workload: &Arc<Workload>| Arc::as_ptr(workload).addr();
+    SeriesKey {
+        ends: (address(&ends.source), address(&ends.destination), Arc::as_ptr(&ends.service).addr()),
+        reporter: ends.reporter,
+        security: ends.security,
+        code: 0,
+        flags: 0,
+        grpc: None,
+    }
+}
+
+/// Flags have no public bits; their short form tells them apart.
+fn flag_key(flags: Flags) -> u32 {
+    if flags.is_empty() {
+        return 0;
+    }
+    let mut text = Vec::with_capacity(8);
+    flags.write_short(&mut text);
+    text.iter().fold(2_166_136_261, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(16_777_619))
+}
+
+/// All labels; gRPC status is there for HTTP and gRPC only, and empty for HTTP (LBL-5).
+fn labels(ends: &Ends, protocol: &str, code: &str, flags: &str, grpc_status: Option<Option<u32>>) -> Labels {
+    let reporter = match ends.reporter {
+        Reporter::Source => "source",
+        Reporter::Destination => "destination",
+    };
+    let (source, destination, service) = (&ends.source, &ends.destination, &ends.service);
+    let mut list: Vec<(&'static str, &str)> = vec![
+        ("reporter", reporter),
+        ("source_workload", &source.name),
+        ("source_workload_namespace", &source.namespace),
+        ("source_principal", &source.principal),
+        ("source_app", &source.app),
+        ("source_version", &source.version),
+        ("source_canonical_service", &source.canonical_service),
+        ("source_canonical_revision", &source.canonical_revision),
+        ("source_cluster", &source.cluster),
+        ("destination_workload", &destination.name),
+        ("destination_workload_namespace", &destination.namespace),
+        ("destination_principal", &destination.principal),
+        ("destination_app", &destination.app),
+        ("destination_version", &destination.version),
+        ("destination_service", &service.host),
+        ("destination_service_name", &service.name),
+        ("destination_service_namespace", &service.namespace),
+        ("destination_canonical_service", &destination.canonical_service),
+        ("destination_canonical_revision", &destination.canonical_revision),
+        ("destination_cluster", &destination.cluster),
+        ("request_protocol", protocol),
+        ("response_flags", flags),
+        ("connection_security_policy", ends.security.as_str()),
+    ];
+    let grpc = grpc_status.map(|status| status.map_or_else(String::new, |status| status.to_string()));
+    if let Some(grpc) = &grpc {
+        list.push(("response_code", code));
+        list.push(("grpc_response_status", grpc));
+    }
+    list.into_iter().map(|(name, value)| (name, value.into())).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,409 @@
+//! Reading the cells of all workers, and writing them down as Prometheus and Envoy do (spec ST-6, AD-4). Main thread.
+
+use super::counters::{BUCKETS, Family, Metric, MetricKind};
+use super::series::{Labels, Registrar, Scope};
+use regex::Regex;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+
+/// All scopes of all workers.
+#[derive(Debug)]
+pub struct Registry {
+    sender: mpsc::Sender<Scope>,
+    receiver: mpsc::Receiver<Scope>,
+    scopes: Vec<Scope>,
+}
+
+/// What is shown of the metrics.
+#[derive(Debug, Clone, Default)]
+pub struct Selection {
+    /// Only names (dotted for `/stats`, Prometheus' for `/stats/prometheus`) that this matches.
+    pub filter: Option<Regex>,
+    /// Leaves out what is zero.
+    pub used_only: bool,
+    /// Only metrics of this kind.
+    pub kind: Option<MetricKind>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        let (sender, receiver) = mpsc::channel();
+        Self { sender, receiver, scopes: Vec::new() }
+    }
+
+    /// The registrar of a worker, which may register so many label sets.
+    pub fn registrar(&self, most: usize) -> Registrar {
+        Registrar::new(self.sender.clone(), most)
+    }
+
+    /// The sums over all workers, now. Scopes whose worker has dropped them are in it for the last time.
+    pub fn collect(&mut self) -> Snapshot {
+        self.scopes.extend(self.receiver.try_iter());
+        let mut sums: BTreeMap<Key, Vec<u64>> = BTreeMap::new();
+        self.scopes.retain(|scope| {
+            let is_last = Arc::strong_count(&scope.cells) == 1;
+            let key = Key { family: ByName(scope.family), labels: scope.labels.clone() };
+            let sum = sums.entry(key).or_insert_with(|| vec![0; scope.family.cells()]);
+            for (sum, cell) in sum.iter_mut().zip(scope.cells.iter()) {
+                *sum = sum.wrapping_add(cell.load(Ordering::Relaxed));
+            }
+            !is_last
+        });
+        Snapshot { sums }
+    }
+}
+
+/// Families are told apart by where they are: each is one static.
+#[derive(Debug, Clone, Copy)]
+struct ByName(&'static Family);
+
+impl PartialEq for ByName {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.0, other.0)
+    }
+}
+
+impl Eq for ByName {}
+
+impl PartialOrd for ByName {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for ByName {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let name = |family: &'static Family| (family.prefix, family.metrics.first().map_or("", |metric| metric.name));
+        name(self.0).cmp(&name(other.0))
+    }
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    family: ByName,
+    labels: Labels,
+}
+
+/// The values of all metrics at one time.
+#[derive(Debug)]
+pub struct Snapshot {
+    sums: BTreeMap<Key, Vec<u64>>,
+}
+
+impl Snapshot {
+    /// Prometheus' text format. Samples of one metric stand together under one `# TYPE`; there is no `# HELP`.
+    pub fn prometheus(&self, selection: &Selection) -> String {
+        let mut metrics: BTreeMap<String, (MetricKind, String)> = BTreeMap::new();
+        for (key, cells) in &self.sums {
+            let family = key.family.0;
+            for (index, metric) in family.metrics.iter().enumerate() {
+                let values = family.of(index, cells);
+                if !selection.takes(metric, values) {
+                    continue;
+                }
+                let (name, code) = prometheus_name(family, metric);
+                if selection.filter.as_ref().is_some_and(|filter| !filter.is_match(&name)) {
+                    continue;
+                }
+                let (_, out) = metrics.entry(name.clone()).or_insert_with(|| (metric.kind, String::new()));
+                write_samples(&name, &labels_text(&key.labels, code), metric.kind, values, out);
+            }
+        }
+        let mut out = String::new();
+        for (name, (kind, samples)) in metrics {
+            let kind = match kind {
+                MetricKind::Counter => "counter",
+                MetricKind::Gauge => "gauge",
+                MetricKind::Histogram => "histogram",
+            };
+            push(&mut out, format_args!("# TYPE {name} {kind}\n"));
+            out.push_str(&samples);
+        }
+        out
+    }
+
+    /// Envoy's `/stats` text: `cluster.a.upstream_rq_total: 5`, sorted, histograms last as quantiles.
+    pub fn text(&self, selection: &Selection) -> String {
+        let (mut plain, mut histograms) = (Vec::new(), Vec::new());
+        self.each(selection, |name, metric, values| match metric.kind {
+            MetricKind::Histogram => histograms.push(format!("{name}: {}", quantiles_text(values))),
+            _ => plain.push(format!("{name}: {}", scalar(metric.kind, values))),
+        });
+        plain.sort();
+        histograms.sort();
+        plain.extend(histograms);
+        let mut out = plain.join("\n");
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out
+    }
+
+    /// Envoy's `/stats?format=json`.
+    pub fn json(&self, selection: &Selection) -> serde_json::Value {
+        let (mut stats, mut computed) = (Vec::new(), Vec::new());
+        self.each(selection, |name, metric, values| match metric.kind {
+            MetricKind::Histogram => {
+                let values: Vec<_> = QUANTILES
+                    .iter()
+                    .map(|quantile| serde_json::json!({"interval": null, "cumulative": quantile_of(values, *quantile)}))
+                    .collect();
+                computed.push(serde_json::json!({"name": name, "values": values}));
+            }
+            MetricKind::Gauge => {
+                stats.push(serde_json::json!({"name": name, "value": values.first().map_or(0, |v| v.cast_signed())}))
+            }
+            MetricKind::Counter => stats.push(serde_json::json!({"name": name, "value": values.first()})),
+        });
+        let quantiles: Vec<f64> = QUANTILES.iter().map(|quantile| quantile * 100.0).collect();
+        stats.push(
+            serde_json::json!({"histograms": {"supported_quantiles": quantiles, "computed_quantiles": computed}}),
+        );
+        serde_json::json!({"stats": stats})
+    }
+
+    /// One value by its dotted name.
+    pub fn value(&self, name: &str) -> Option<u64> {
+        let mut found = None;
+        self.each(&Selection::default(), |dotted, _, values| {
+            if dotted == name {
+                found = values.first().copied();
+            }
+        });
+        found
+    }
+
+    fn each(&self, selection: &Selection, mut show: impl FnMut(String, &Metric, &[u64])) {
+        for (key, cells) in &self.sums {
+            let family = key.family.0;
+            for (index, metric) in family.metrics.iter().enumerate() {
+                let values = family.of(index, cells);
+                let name = dotted_name(family, metric, &key.labels);
+                if selection.takes(metric, values)
+                    && selection.filter.as_ref().is_none_or(|filter| filter.is_match(&name))
+                {
+                    show(name, metric, values);
+                }
+            }
+        }
+    }
+}
+
+impl Selection {
+    fn takes(&self, metric: &Metric, values: &[u64]) -> bool {
+        self.kind.is_none_or(|kind| kind == metric.kind) && !(self.used_only && values.iter().all(|value| *value == 0))
+    }
+}
+
+/// `envoy_cluster_upstream_rq_total`; of a class of status codes `envoy_cluster_upstream_rq_xx` and the class.
+fn prometheus_name(family: &Family, metric: &Metric) -> (String, Option<&'static str>) {
+    let (name, class) = match metric.name.strip_suffix("xx").and_then(|head| head.split_at_checked(head.len() - 1)) {
+        Some((head, class)) if head.ends_with('_') => (format!("{head}xx"), Some(class)),
+        _ => (metric.name.to_owned(), None),
+    };
+    if family.prefix.is_empty() {
+        return (name, class);
+    }
+    let clean: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    (format!("envoy_{}_{clean}", family.prefix), class)
+}
+
+fn dotted_name(family: &Family, metric: &Metric, labels: &Labels) -> String {
+    if family.prefix.is_empty() {
+        let list: Vec<String> = labels.iter().map(|(name, value)| format!("{name}.{value}")).collect();
+        return if list.is_empty() { metric.name.to_owned() } else { format!("{}.{}", metric.name, list.join(".")) };
+    }
+    match labels.first() {
+        Some((_, value)) => format!("{}.{}.{}", family.prefix, value.replace(':', "_"), metric.name),
+        None => format!("{}.{}", family.prefix, metric.name),
+    }
+}
+
+/// Labels with their values escaped, without braces.
+fn labels_text(labels: &Labels, class: Option<&str>) -> String {
+    let mut out = String::new();
+    let class = class.map(|class| ("envoy_response_code_class", class));
+    for (name, value) in class.into_iter().chain(labels.iter().map(|(name, value)| (*name, &**value))) {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        out.push_str(name);
+        out.push_str("=\"");
+        for character in value.chars() {
+            match character {
+                '\\' => out.push_str("\\\\"),
+                '"' => out.push_str("\\\""),
+                '\n' => out.push_str("\\n"),
+                other => out.push(other),
+            }
+        }
+        out.push('"');
+    }
+    out
+}
+
+fn write_samples(name: &str, labels: &str, kind: MetricKind, values: &[u64], out: &mut String) {
+    if kind != MetricKind::Histogram {
+        push(out, format_args!("{name}{{{labels}}} {}\n", scalar(kind, values)));
+        return;
+    }
+    let comma = if labels.is_empty() { "" } else { "," };
+    let mut count = 0;
+    for (bound, in_bucket) in BUCKETS.iter().zip(values) {
+        count += in_bucket;
+        push(out, format_args!("{name}_bucket{{{labels}{comma}le=\"{bound}\"}} {count}\n"));
+    }
+    count += values.get(BUCKETS.len()).copied().unwrap_or_default();
+    push(out, format_args!("{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}\n"));
+    push(out, format_args!("{name}_sum{{{labels}}} {}\n", values.last().copied().unwrap_or_default()));
+    push(out, format_args!("{name}_count{{{labels}}} {count}\n"));
+}
+
+fn scalar(kind: MetricKind, values: &[u64]) -> String {
+    let value = values.first().copied().unwrap_or_default();
+    if kind == MetricKind::Gauge { value.cast_signed().to_string() } else { value.to_string() }
+}
+
+fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a String takes any text");
+}
+
+/// The quantiles that Envoy shows.
+const QUANTILES: [f64; 10] = [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0];
+
+fn quantiles_text(values: &[u64]) -> String {
+    if values.iter().take(BUCKETS.len() + 1).all(|count| *count == 0) {
+        return "No recorded values".to_owned();
+    }
+    let shown = QUANTILES.iter().map(|quantile| {
+        let value = quantile_of(values, *quantile).unwrap_or_default();
+        format!("P{}(nan,{value})", quantile * 100.0)
+    });
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+/// A quantile by linear interpolation within its bucket; `None` without values.
+fn quantile_of(values: &[u64], quantile: f64) -> Option<f64> {
+    let counts = values.get(..=BUCKETS.len())?;
+    let total: u64 = counts.iter().sum();
+    if total == 0 {
+        return None;
+    }
+    let wanted = quantile * total as f64;
+    let mut below = 0.0;
+    let mut lower = 0.0;
+    for (count, upper) in counts.iter().zip(BUCKETS.iter().chain(BUCKETS.last())) {
+        let here = *count as f64;
+        if here > 0.0 && below + here >= wanted {
+            return Some(lower + (upper - lower) * ((wanted - below) / here).clamp(0.0, 1.0));
+        }
+        below += here;
+        lower = *upper;
+    }
+    Some(lower)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::names::{ClusterMetric, IstioHttpMetric, ServerMetric};
+    use super::*;
+
+    // spec: ST-6, AD-4
+    #[test]
+    fn names_and_labels_are_envoys() {
+        let mut registry = Registry::new();
+        let (one, two) = (registry.registrar(10), registry.registrar(10));
+        let cells = [one.named::<ClusterMetric>("outbound|80||a\"b"), two.named::<ClusterMetric>("outbound|80||a\"b")];
+        cells[0].increment(ClusterMetric::UpstreamRq2xx);
+        cells[1].add(ClusterMetric::UpstreamRq2xx, 2);
+        cells[0].add(ClusterMetric::UpstreamRqActive, 1);
+        cells[1].subtract(ClusterMetric::UpstreamRqActive, 2);
+        cells[0].record(ClusterMetric::UpstreamRqTime, 7);
+        let server = one.cells::<ServerMetric>(Labels::default());
+        server.set(ServerMetric::Live, 1);
+        let used = Selection { used_only: true, ..Selection::default() };
+        let snapshot = registry.collect();
+        let text = snapshot.prometheus(&used);
+        let label = r#"envoy_cluster_name="outbound|80||a\"b""#;
+        assert!(text.contains("# TYPE envoy_cluster_upstream_rq_xx counter\n"), "{text}");
+        assert!(
+            text.contains(&format!("envoy_cluster_upstream_rq_xx{{envoy_response_code_class=\"2\",{label}}} 3\n")),
+            "{text}"
+        );
+        assert!(text.contains(&format!("envoy_cluster_upstream_rq_active{{{label}}} -1\n")), "{text}");
+        assert!(text.contains(&format!("envoy_cluster_upstream_rq_time_bucket{{{label},le=\"5\"}} 0\n")), "{text}");
+        assert!(text.contains(&format!("envoy_cluster_upstream_rq_time_bucket{{{label},le=\"10\"}} 1\n")), "{text}");
+        assert!(text.contains(&format!("envoy_cluster_upstream_rq_time_sum{{{label}}} 7\n")), "{text}");
+        assert!(text.contains("# TYPE envoy_server_live gauge\nenvoy_server_live{} 1\n"), "{text}");
+        assert!(!text.contains("HELP") && !text.contains("upstream_rq_timeout"), "{text}");
+        assert_eq!(text.matches("# TYPE envoy_cluster_upstream_rq_xx ").count(), 1);
+        let all = snapshot.prometheus(&Selection::default());
+        assert!(all.contains(&format!("envoy_cluster_circuit_breakers_default_cx_open{{{label}}} 0\n")), "{all}");
+        let plain = snapshot.text(&Selection { filter: Some(Regex::new("upstream_rq_(2xx|time)$").unwrap()), ..used });
+        assert!(plain.starts_with("cluster.outbound|80||a\"b.upstream_rq_2xx: 3\ncluster."), "{plain}");
+        assert!(plain.contains("P50(nan,7.5)"), "{plain}");
+        assert_eq!(snapshot.value("server.live"), Some(1));
+    }
+
+    // spec: TM-2
+    #[test]
+    fn buckets_are_istios() {
+        let mut registry = Registry::new();
+        let cells = registry.registrar(1).try_cells::<IstioHttpMetric>([("reporter", "source".into())].into()).unwrap();
+        cells.record(IstioHttpMetric::RequestDurationMs, 3_600_001);
+        cells.record(IstioHttpMetric::RequestDurationMs, 1);
+        let text = registry.collect().prometheus(&Selection::default());
+        let bounds: Vec<&str> = text
+            .lines()
+            .filter_map(|line| {
+                line.strip_prefix("istio_request_duration_milliseconds_bucket{reporter=\"source\",le=\"")
+            })
+            .filter_map(|rest| rest.split('"').next())
+            .collect();
+        let expected =
+            "0.5 1 5 10 25 50 100 250 500 1000 2500 5000 10000 30000 60000 300000 600000 1800000 3600000 +Inf";
+        assert_eq!(bounds.join(" "), expected);
+        assert!(
+            text.contains("le=\"0.5\"} 0\n") && text.contains("le=\"1\"} 1\n") && text.contains("le=\"+Inf\"} 2\n"),
+            "{text}"
+        );
+        assert!(text.contains("istio_request_duration_milliseconds_count{reporter=\"source\"} 2\n"));
+    }
+
+    #[test]
+    fn a_scope_that_is_gone_is_shown_once_more_and_the_number_of_scopes_is_bounded() {
+        let mut registry = Registry::new();
+        let registrar = registry.registrar(1);
+        let cells = registrar.try_cells::<IstioHttpMetric>(Labels::default()).unwrap();
+        assert!(registrar.try_cells::<IstioHttpMetric>(Labels::default()).is_none());
+        cells.increment(IstioHttpMetric::RequestsTotal);
+        assert_eq!(registry.collect().value("istio_requests_total"), Some(1));
+        drop(cells);
+        assert_eq!(registry.collect().value("istio_requests_total"), Some(1));
+        assert_eq!(registry.collect().value("istio_requests_total"), None);
+        registrar.give_back();
+        assert!(registrar.try_cells::<IstioHttpMetric>(Labels::default()).is_some());
+    }
+
+    #[test]
+    fn json_and_kinds() {
+        let mut registry = Registry::new();
+        let cells = registry.registrar(1).named::<ClusterMetric>("a");
+        cells.add(ClusterMetric::UpstreamRqTotal, 4);
+        let snapshot = registry.collect();
+        let counters = Selection { kind: Some(MetricKind::Counter), used_only: true, filter: None };
+        let json = snapshot.json(&counters);
+        assert_eq!(json["stats"][0], serde_json::json!({"name": "cluster.a.upstream_rq_total", "value": 4}));
+        assert!(!snapshot.text(&counters).contains("membership"));
+    }
+}
