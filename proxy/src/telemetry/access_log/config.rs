@@ -134,6 +134,7 @@ fn log_format(format: Option<&SubstitutionFormatString>, cx: LogContext<'_>) -> 
         }
     }
     match &format.format {
+        #[expect(deprecated, reason = "old files still write text_format")]
         Some(substitution_format_string::Format::TextFormat(text)) => text_line(text, format, cx).within("text_format"),
         Some(substitution_format_string::Format::TextFormatSource(source)) => {
             use proto::envoy::core::data_source::Specifier;

@@ -17,8 +17,8 @@ pub(super) enum LogFilter {
         numerator: u64,
         denominator: u64,
     },
-    All(Vec<LogFilter>),
-    Any(Vec<LogFilter>),
+    All(Vec<Self>),
+    Any(Vec<Self>),
     Header(HeaderMatcher),
     /// None: any flag at all.
     Flags(Option<Flags>),
