@@ -10,8 +10,10 @@
 //! - [`args`], [`server`]: flags, and the wiring of the parts
 
 pub mod ads;
+pub mod args;
 pub mod delivery;
 pub mod model;
 pub mod registry;
+pub mod server;
 pub mod source;
 pub mod translate;

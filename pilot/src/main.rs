@@ -1,1 +1,28 @@
-fn main() {}
+//! `pilot`: flags → run.
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use pilot::args::{Cli, Command};
+use pilot::server::Server;
+use tokio::signal::unix::{SignalKind, signal};
+use vitals::log::{self, Format};
+
+fn main() -> anyhow::Result<()> {
+    let Command::Discovery(args) = Cli::parse().command;
+    let format = if args.log_as_json { Format::Json } else { Format::Text };
+    let level = log::init(format, &args.log_output_level)?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?.block_on(async move {
+        let grace = args.shutdown_duration;
+        let mut running = Server::new(*args, Some(level)).start().await?;
+        let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+        tokio::select! {
+            failed = running.failed() => return failed,
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        running.stop(grace).await;
+        Ok(())
+    })
+}

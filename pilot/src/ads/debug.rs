@@ -1,0 +1,215 @@
+//! What pilot knows, for people and tools: `/debug/…` on the HTTP port (PI-42, PI-43b).
+
+use crate::delivery::hub::{Peer, Status, World};
+use crate::delivery::{Command, HubHandle};
+use crate::translate::cache::ResourceType;
+use crate::translate::node::Role;
+use axum::Router;
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// The questions and who answers them.
+const QUESTIONS: [(&str, &str); 10] = [
+    ("syncz", "how far each connected proxy is, per type"),
+    ("nacks", "what proxies refused, with their words"),
+    ("status", "what is wrong with objects, with file, line and field"),
+    ("config_dump", "what a proxy is told: ?proxyID=NAME.NAMESPACE[&types=cds,eds,lds,rds,nds]"),
+    ("registryz", "services"),
+    ("endpointz", "endpoints by service"),
+    ("configz", "objects in force"),
+    ("instancesz", "what is served at an address"),
+    ("connections", "connected proxies"),
+    ("mesh", "the mesh's own settings"),
+];
+
+/// The routes below `/debug` and `/ready`.
+pub fn router(hub: HubHandle) -> Router {
+    Router::new()
+        .route("/ready", get(ready))
+        .route("/debug", get(list))
+        .route("/debug/list", get(list))
+        .route("/debug/syncz", get(syncz))
+        .route("/debug/nacks", get(nacks))
+        .route("/debug/status", get(status))
+        .route("/debug/config_dump", get(config_dump))
+        .route("/debug/registryz", get(registryz))
+        .route("/debug/endpointz", get(endpointz))
+        .route("/debug/endpointShardz", get(endpointz))
+        .route("/debug/configz", get(configz))
+        .route("/debug/instancesz", get(instancesz))
+        .route("/debug/connections", get(connections))
+        .route("/debug/mesh", get(mesh))
+        .with_state(hub)
+}
+
+fn gone() -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, "pilot is stopping\n").into_response()
+}
+
+async fn ready(State(hub): State<HubHandle>) -> Response {
+    if *hub.ready().borrow() {
+        (StatusCode::OK, "ready\n").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "objects are still being taken in\n").into_response()
+    }
+}
+
+async fn list() -> Response {
+    let lines = QUESTIONS.iter().map(|(name, text)| format!("/debug/{name:<14} {text}\n"));
+    lines.collect::<String>().into_response()
+}
+
+async fn peers(hub: &HubHandle) -> Option<Vec<Peer>> {
+    let mut peers = hub.ask(Command::Peers).await?;
+    peers.sort_by(|a, b| a.node.id.cmp(&b.node.id));
+    Some(peers)
+}
+
+fn proxy_id(peer: &Peer) -> String {
+    format!("{}.{}", peer.node.name, peer.node.namespace)
+}
+
+fn kind(role: Role) -> &'static str {
+    match role {
+        Role::Sidecar => "sidecar",
+        Role::Router => "router",
+    }
+}
+
+/// istiod's form, which `proxy-status` and Kiali read.
+async fn syncz(State(hub): State<HubHandle>) -> Response {
+    let Some(peers) = peers(&hub).await else { return gone() };
+    let names = [
+        (ResourceType::Cluster, "cluster"),
+        (ResourceType::Listener, "listener"),
+        (ResourceType::Route, "route"),
+        (ResourceType::Endpoints, "endpoint"),
+    ];
+    let one = |peer: &Peer| {
+        let mut line = json!({
+            "cluster_id": peer.node.cluster,
+            "proxy": proxy_id(peer),
+            "proxy_type": kind(peer.node.role),
+            "istio_version": peer.node.version,
+        });
+        let mut details = serde_json::Map::new();
+        for (kind, name) in names {
+            let progress = peer.progress.get(&kind).cloned().unwrap_or_default();
+            line[format!("{name}_sent")] = json!(progress.sent);
+            line[format!("{name}_acked")] = json!(progress.acked);
+        }
+        for (kind, progress) in &peer.progress {
+            let error = progress.nack.as_ref().map(|nack| nack.message.clone());
+            let short = proto::type_url::short_name(kind.type_url());
+            let value = json!({"sent": progress.sent, "acked": progress.acked, "resources": progress.resources, "lastError": error});
+            details.insert(short.to_owned(), value);
+        }
+        line["resources"] = Value::Object(details);
+        line
+    };
+    Json(peers.iter().map(one).collect::<Vec<_>>()).into_response()
+}
+
+async fn nacks(State(hub): State<HubHandle>) -> Response {
+    let Some(peers) = peers(&hub).await else { return gone() };
+    let of = |peer: &Peer| {
+        let id = proxy_id(peer);
+        let refused = peer.progress.iter().filter_map(|(kind, progress)| Some((*kind, progress.nack.clone()?)));
+        refused
+            .map(|(kind, nack)| {
+                let named = |name: &str| !name.is_empty() && nack.message.contains(name);
+                let resources: Vec<String> =
+                    peer.snapshot.of(kind).iter().map(|r| r.name.to_string()).filter(|name| named(name)).collect();
+                let short = proto::type_url::short_name(kind.type_url());
+                json!({"proxy": id, "type": short, "code": nack.code, "message": nack.message, "resources": resources})
+            })
+            .collect::<Vec<_>>()
+    };
+    Json(peers.iter().flat_map(of).collect::<Vec<_>>()).into_response()
+}
+
+async fn status(State(hub): State<HubHandle>) -> Response {
+    match hub.ask::<Status>(Command::Status).await {
+        Some(status) => Json(status).into_response(),
+        None => gone(),
+    }
+}
+
+async fn connections(State(hub): State<HubHandle>) -> Response {
+    let Some(peers) = peers(&hub).await else { return gone() };
+    let one = |peer: &Peer| {
+        let since = peer.since.elapsed().map(|age| age.as_secs()).unwrap_or_default();
+        json!({"node": peer.node.id, "address": peer.node.addresses, "connectedSeconds": since, "flavor": peer.node.flavor})
+    };
+    Json(json!({"totalClients": peers.len(), "clients": peers.iter().map(one).collect::<Vec<_>>()})).into_response()
+}
+
+/// Resources of one proxy as JSON, per type.
+async fn config_dump(State(hub): State<HubHandle>, Query(query): Query<BTreeMap<String, String>>) -> Response {
+    let Some(peers) = peers(&hub).await else { return gone() };
+    let Some(wanted) = query.get("proxyID") else {
+        return (StatusCode::BAD_REQUEST, "name a proxy: ?proxyID=NAME.NAMESPACE\n").into_response();
+    };
+    let Some(peer) = peers.iter().find(|peer| proxy_id(peer) == *wanted || peer.node.id == *wanted) else {
+        let known: Vec<String> = peers.iter().map(proxy_id).collect();
+        return (StatusCode::NOT_FOUND, format!("{wanted} is not connected; connected: {}\n", known.join(", ")))
+            .into_response();
+    };
+    let types: Option<Vec<String>> =
+        query.get("types").map(|list| list.split(',').map(str::to_ascii_uppercase).collect());
+    let mut dump = serde_json::Map::new();
+    for kind in ResourceType::ALL {
+        let short = proto::type_url::short_name(kind.type_url());
+        if types.as_ref().is_some_and(|types| types.iter().all(|wanted| wanted != short)) {
+            continue;
+        }
+        let resources = peer.snapshot.of(kind).iter().map(|resource| {
+            let content = proto::json::any_to_value(kind.type_url(), &resource.bytes);
+            json!({"name": &*resource.name, "version": crate::translate::cache::version_text(resource.version), "resource": content})
+        });
+        dump.insert(short.to_owned(), Value::Array(resources.collect()));
+    }
+    Json(Value::Object(dump)).into_response()
+}
+
+async fn world(hub: &HubHandle) -> Option<World> {
+    hub.ask(Command::World).await
+}
+
+async fn registryz(State(hub): State<HubHandle>) -> Response {
+    let Some(world) = world(&hub).await else { return gone() };
+    Json(world.mesh.services.iter().map(|service| json!(**service)).collect::<Vec<_>>()).into_response()
+}
+
+async fn endpointz(State(hub): State<HubHandle>) -> Response {
+    let Some(world) = world(&hub).await else { return gone() };
+    let sets: BTreeMap<String, Value> =
+        world.mesh.endpoints.iter().map(|(key, set)| (key.to_string(), json!(**set))).collect();
+    Json(sets).into_response()
+}
+
+async fn configz(State(hub): State<HubHandle>) -> Response {
+    let Some(world) = world(&hub).await else { return gone() };
+    let one = |object: &std::sync::Arc<crate::source::Object>| {
+        let file = object.origin.as_ref().map(|origin| origin.file.to_string());
+        json!({"kind": object.key.kind, "namespace": &*object.key.namespace, "name": &*object.key.name, "file": file})
+    };
+    Json(world.objects.iter().map(one).collect::<Vec<_>>()).into_response()
+}
+
+async fn instancesz(State(hub): State<HubHandle>) -> Response {
+    let Some(world) = world(&hub).await else { return gone() };
+    let one = |instance: &crate::model::mesh::Instance| json!({"service": instance.service.key.to_string(), "servicePort": instance.service_port, "port": instance.port});
+    let instances: BTreeMap<&String, Vec<Value>> =
+        world.mesh.instances.iter().map(|(address, served)| (address, served.iter().map(one).collect())).collect();
+    Json(instances).into_response()
+}
+
+async fn mesh(State(hub): State<HubHandle>) -> Response {
+    let Some(world) = world(&hub).await else { return gone() };
+    format!("{:#?}\n", *world.mesh.config).into_response()
+}

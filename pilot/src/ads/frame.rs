@@ -1,7 +1,7 @@
 //! One response as the parts of its encoding; the parts that hold resources are shared by all who are sent them.
 
-use crate::translate::cache::{ResourceType, field_head};
 use crate::translate::Encoded;
+use crate::translate::cache::{ResourceType, field_head};
 use prost::bytes::{BufMut, Bytes, BytesMut};
 use std::sync::Arc;
 

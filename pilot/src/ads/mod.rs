@@ -10,6 +10,7 @@ pub mod frame;
 pub mod relay;
 pub mod service;
 pub mod session;
+pub mod tls;
 
 #[cfg(test)]
 mod session_tests;

@@ -1,0 +1,250 @@
+//! The gRPC service: one task per stream drives a session (XD-2, XD-4, PI-26, PI-31).
+
+use super::authenticate::{Authenticator, Caller};
+use super::codec::FrameCodec;
+use super::frame::Frame;
+use super::session::{Protocol, Session};
+use crate::delivery::metrics::Metrics;
+use crate::delivery::{Command, HubHandle};
+use crate::translate::Node;
+use crate::translate::cache::ResourceType;
+use proto::envoy::core::Node as WireNode;
+use proto::envoy::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Responses that may wait for the network; beyond, a stream takes no new snapshot, and they merge.
+const WAITING: usize = 8;
+/// Largest request (XI-3).
+const MAX_REQUEST: usize = 4 * 1024 * 1024;
+
+/// `envoy.service.discovery.v3.AggregatedDiscoveryService`.
+#[derive(Clone)]
+pub struct Ads {
+    hub: HubHandle,
+    authenticator: Authenticator,
+    metrics: Metrics,
+}
+
+impl NamedService for Ads {
+    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+}
+
+/// The two forms of a request.
+trait Asked: prost::Message + Default + Send + 'static {
+    const PROTOCOL: Protocol;
+    fn node(&self) -> Option<&WireNode>;
+    fn type_url(&self) -> &str;
+    fn is_refusal(&self) -> bool;
+    fn handle(&self, session: &mut Session, kind: ResourceType) -> Vec<Frame>;
+}
+
+impl Asked for DeltaDiscoveryRequest {
+    const PROTOCOL: Protocol = Protocol::Delta;
+    fn node(&self) -> Option<&WireNode> {
+        self.node.as_ref()
+    }
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+    fn is_refusal(&self) -> bool {
+        self.error_detail.is_some()
+    }
+    fn handle(&self, session: &mut Session, kind: ResourceType) -> Vec<Frame> {
+        session.handle_delta(kind, self)
+    }
+}
+
+impl Asked for DiscoveryRequest {
+    const PROTOCOL: Protocol = Protocol::StateOfTheWorld;
+    fn node(&self) -> Option<&WireNode> {
+        self.node.as_ref()
+    }
+    fn type_url(&self) -> &str {
+        &self.type_url
+    }
+    fn is_refusal(&self) -> bool {
+        self.error_detail.is_some()
+    }
+    fn handle(&self, session: &mut Session, kind: ResourceType) -> Vec<Frame> {
+        session.handle_state_of_the_world(kind, self)
+    }
+}
+
+impl Ads {
+    /// A service that serves what the hub publishes to those that the authenticator admits.
+    pub fn new(hub: HubHandle, authenticator: Authenticator, metrics: Metrics) -> Self {
+        Self { hub, authenticator, metrics }
+    }
+
+    fn open<R: Asked>(
+        &self,
+        request: Request<Streaming<R>>,
+    ) -> Result<Response<ReceiverStream<Result<Frame, Status>>>, Status> {
+        let caller = self.authenticator.identify(request.metadata(), request.extensions())?;
+        if !*self.hub.ready().borrow() {
+            return Err(Status::unavailable("pilot has not taken in its objects yet: try again"));
+        }
+        let (frames, receiver) = mpsc::channel(WAITING);
+        let stream = Stream { ads: self.clone(), frames };
+        let requests = request.into_inner();
+        tokio::spawn(async move {
+            if let Err(status) = stream.run(requests, caller).await {
+                tracing::info!(code = ?status.code(), "stream refused: {}", status.message());
+                // Who is gone need not be told.
+                stream.frames.send(Err(status)).await.unwrap_or_default();
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+struct Stream {
+    ads: Ads,
+    frames: mpsc::Sender<Result<Frame, Status>>,
+}
+
+/// Takes a node off the list when its stream ends, however it ends.
+struct Membership {
+    hub: HubHandle,
+    id: u64,
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let (hub, id) = (self.hub.clone(), self.id);
+        tokio::spawn(async move { hub.tell(Command::Disconnect(id)).await });
+    }
+}
+
+impl Stream {
+    async fn run<R: Asked>(&self, mut requests: Streaming<R>, caller: Caller) -> Result<(), Status> {
+        let Some(first) = requests.message().await? else { return Ok(()) };
+        let node = first.node().ok_or_else(|| Status::invalid_argument("missing node information"))?;
+        let node = Node::parse(node).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        caller.admit(&node)?;
+        let name: Arc<str> = node.id.as_str().into();
+        let connection = self.ads.hub.ask(|answer| Command::Connect(Box::new(node), answer)).await;
+        let connection = connection.ok_or_else(|| Status::unavailable("pilot is stopping"))?;
+        let _membership = Membership { hub: self.ads.hub.clone(), id: connection.id };
+        tracing::info!(node = %name, protocol = ?R::PROTOCOL, "connected");
+        let mut snapshots = connection.snapshots;
+        let current = snapshots.borrow_and_update().clone();
+        let mut session = Session::new(R::PROTOCOL, fastrand::u64(..), current);
+        self.answer(&mut session, connection.id, &first, &name).await?;
+        loop {
+            tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => self.answer(&mut session, connection.id, &request, &name).await?,
+                    Ok(None) => break,
+                    Err(status) => {
+                        tracing::debug!(node = %name, "stream broke: {status}");
+                        break;
+                    }
+                },
+                changed = snapshots.changed() => {
+                    if changed.is_err() {
+                        return Err(Status::unavailable("pilot is stopping"));
+                    }
+                    let snapshot = snapshots.borrow_and_update().clone();
+                    let frames = session.offer(&snapshot);
+                    self.send(&session, connection.id, frames).await;
+                }
+            }
+        }
+        tracing::info!(node = %name, "disconnected");
+        Ok(())
+    }
+
+    async fn answer<R: Asked>(&self, session: &mut Session, id: u64, request: &R, node: &str) -> Result<(), Status> {
+        let Some(kind) = ResourceType::parse(request.type_url()) else {
+            tracing::debug!(node, type_url = request.type_url(), "a type that is not served");
+            return Ok(());
+        };
+        let frames = request.handle(session, kind);
+        if request.is_refusal() {
+            self.ads.metrics.rejects.with_label_values(&[proto::type_url::short_name(kind.type_url())]).inc();
+            if let Some(nack) = session.progress(kind).and_then(|progress| progress.nack) {
+                tracing::warn!(node, kind = ?kind, code = nack.code, "refused by the proxy: {}", nack.message);
+            }
+        }
+        if frames.is_empty() {
+            self.report(session, id, kind).await;
+        }
+        self.send(session, id, frames).await;
+        Ok(())
+    }
+
+    async fn send(&self, session: &Session, id: u64, frames: Vec<Frame>) {
+        for frame in frames {
+            let kind = frame.kind;
+            let short = [proto::type_url::short_name(kind.type_url())];
+            self.ads.metrics.pushes.with_label_values(&short).inc();
+            self.ads.metrics.sent_bytes.with_label_values(&short).inc_by(frame.len() as u64);
+            if self.frames.send(Ok(frame)).await.is_err() {
+                return;
+            }
+            self.report(session, id, kind).await;
+        }
+    }
+
+    async fn report(&self, session: &Session, id: u64, kind: ResourceType) {
+        if let Some(progress) = session.progress(kind) {
+            self.ads.hub.tell(Command::Report(id, kind, progress)).await;
+        }
+    }
+}
+
+struct Method(Ads);
+
+impl<R: Asked> StreamingService<R> for Method {
+    type Response = Frame;
+    type ResponseStream = ReceiverStream<Result<Frame, Status>>;
+    type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
+
+    fn call(&mut self, request: Request<Streaming<R>>) -> Self::Future {
+        let ads = self.0.clone();
+        Box::pin(async move { ads.open(request) })
+    }
+}
+
+impl<B> Service<http::Request<B>> for Ads
+where
+    B: Body + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let method = Method(self.clone());
+        let name = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+        Box::pin(async move {
+            let response = match name.as_str() {
+                "DeltaAggregatedResources" => {
+                    let codec = FrameCodec::<DeltaDiscoveryRequest>::default();
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST);
+                    grpc.streaming(method, request).await
+                }
+                "StreamAggregatedResources" => {
+                    let codec = FrameCodec::<DiscoveryRequest>::default();
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MAX_REQUEST);
+                    grpc.streaming(method, request).await
+                }
+                _ => Status::unimplemented("no such method").into_http(),
+            };
+            Ok(response)
+        })
+    }
+}

@@ -124,7 +124,11 @@ impl Session {
     }
 
     /// What of `names` the client lacks or holds in another version, and what it holds that is gone.
-    fn difference<'a>(&self, kind: ResourceType, names: impl Iterator<Item = &'a Arc<str>>) -> (Vec<Arc<Encoded>>, Vec<Arc<str>>) {
+    fn difference<'a>(
+        &self,
+        kind: ResourceType,
+        names: impl Iterator<Item = &'a Arc<str>>,
+    ) -> (Vec<Arc<Encoded>>, Vec<Arc<str>>) {
         let (mut fresh, mut gone) = (Vec::new(), Vec::new());
         let Some(subscription) = self.subscriptions.get(&kind) else { return (fresh, gone) };
         let mut seen: HashSet<&str> = HashSet::new();
@@ -133,7 +137,9 @@ impl Session {
                 continue;
             }
             match self.snapshot.of(kind).get(name) {
-                Some(resource) if subscription.held.get(name) != Some(&resource.version) => fresh.push(resource.clone()),
+                Some(resource) if subscription.held.get(name) != Some(&resource.version) => {
+                    fresh.push(resource.clone())
+                }
                 Some(_same) => {}
                 None if subscription.held.contains_key(name) => gone.push(name.clone()),
                 None => {}
@@ -143,7 +149,13 @@ impl Session {
     }
 
     /// Builds a delta response and notes what the client will hold; none where there is nothing to say.
-    fn respond(&mut self, kind: ResourceType, fresh: Vec<Arc<Encoded>>, gone: Vec<Arc<str>>, always: bool) -> Option<Frame> {
+    fn respond(
+        &mut self,
+        kind: ResourceType,
+        fresh: Vec<Arc<Encoded>>,
+        gone: Vec<Arc<str>>,
+        always: bool,
+    ) -> Option<Frame> {
         if fresh.is_empty() && gone.is_empty() && !always {
             return None;
         }
@@ -161,8 +173,11 @@ impl Session {
 
     /// A cluster that is sent anew is warmed anew: without its endpoints it would wait for ever (XM-2).
     fn endpoints_again(&mut self, frames: &[Frame]) -> Option<Frame> {
-        let clusters: Vec<Arc<str>> =
-            frames.iter().filter(|frame| frame.kind == ResourceType::Cluster).flat_map(|frame| frame.sent.clone()).collect();
+        let clusters: Vec<Arc<str>> = frames
+            .iter()
+            .filter(|frame| frame.kind == ResourceType::Cluster)
+            .flat_map(|frame| frame.sent.clone())
+            .collect();
         let subscription = self.subscriptions.get(&ResourceType::Endpoints)?;
         let already: HashSet<&Arc<str>> =
             frames.iter().filter(|frame| frame.kind == ResourceType::Endpoints).flat_map(|frame| &frame.sent).collect();

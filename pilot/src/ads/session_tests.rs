@@ -141,7 +141,8 @@ fn what_is_new_comes_in_order_and_what_is_gone_comes_last() {
 // spec: XM-2, PI-29
 #[test]
 fn a_cluster_that_is_sent_anew_brings_its_endpoints() {
-    let mut session = delta(&snapshot(&[(Cluster, "a", "1"), (Endpoints, "a", "1"), (Cluster, "b", "1"), (Endpoints, "b", "1")]));
+    let mut session =
+        delta(&snapshot(&[(Cluster, "a", "1"), (Endpoints, "a", "1"), (Cluster, "b", "1"), (Endpoints, "b", "1")]));
     session.handle_delta(Cluster, &subscribe(&[]));
     session.handle_delta(Endpoints, &subscribe(&["a", "b"]));
     let next = snapshot(&[(Cluster, "a", "2"), (Endpoints, "a", "1"), (Cluster, "b", "1"), (Endpoints, "b", "1")]);
@@ -190,7 +191,11 @@ fn state_of_the_world_sends_everything_and_ignores_stale_nonces() {
     assert_eq!(sent(&session.handle_state_of_the_world(Endpoints, &names(&["b"], &some[0].nonce))), [], "stale");
     let next = snapshot(&[(Cluster, "a", "2"), (Endpoints, "a", "1"), (Endpoints, "b", "1")]);
     let frames = session.offer(&next);
-    assert_eq!(sent(&frames), [(Cluster, vec!["a"], vec![]), (Endpoints, vec!["a", "b"], vec![])], "b is gone; warmed anew");
+    assert_eq!(
+        sent(&frames),
+        [(Cluster, vec!["a"], vec![]), (Endpoints, vec!["a", "b"], vec![])],
+        "b is gone; warmed anew"
+    );
 }
 
 // spec: XD-12, XM-4

@@ -139,7 +139,12 @@ pub struct Hub {
 
 impl Hub {
     /// A hub that nothing has been told yet, and the way to it.
-    pub fn new(config: MeshConfig, delays: Delays, metrics: Metrics, events: mpsc::Receiver<Vec<Event>>) -> (Self, HubHandle) {
+    pub fn new(
+        config: MeshConfig,
+        delays: Delays,
+        metrics: Metrics,
+        events: mpsc::Receiver<Vec<Event>>,
+    ) -> (Self, HubHandle) {
         let (commands, received) = mpsc::channel(QUEUE);
         let (ready, is_ready) = watch::channel(false);
         let hub = Self {
@@ -220,7 +225,8 @@ impl Hub {
         }
         let mesh = &self.intake.mesh;
         // A node whose facts have changed moves to another class; endpoints alone rarely do that.
-        let moves = |node: &Node| change.full || node.addresses.iter().any(|address| change.addresses.contains(address));
+        let moves =
+            |node: &Node| change.full || node.addresses.iter().any(|address| change.addresses.contains(address));
         let mut alive: HashSet<Class> = HashSet::new();
         for member in self.members.values_mut() {
             if moves(&member.node) {

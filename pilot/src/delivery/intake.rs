@@ -146,7 +146,9 @@ mod tests {
     const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}\n";
 
     fn rule(host: &str, weight: i32) -> String {
-        format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v}}\nspec:\n  hosts: [a]\n  http:\n  - route:\n    - destination: {{host: {host}}}\n      weight: {weight}\n")
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v}}\nspec:\n  hosts: [a]\n  http:\n  - route:\n    - destination: {{host: {host}}}\n      weight: {weight}\n"
+        )
     }
 
     fn events(yaml: &str) -> Vec<Event> {
@@ -189,6 +191,9 @@ mod tests {
         intake.apply(events(&rule("a", -5)));
         assert_eq!(intake.mesh.virtual_services[0].http[0].route[0].weight, Some(1));
         let problem = intake.problems().next().unwrap();
-        assert_eq!((problem.class, problem.line, problem.field.as_str()), (Class::Semantic, Some(9), "spec.http[0].route[0].weight"));
+        assert_eq!(
+            (problem.class, problem.line, problem.field.as_str()),
+            (Class::Semantic, Some(9), "spec.http[0].route[0].weight")
+        );
     }
 }

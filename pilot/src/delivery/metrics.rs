@@ -37,7 +37,10 @@ impl Metrics {
     /// # Errors
     /// When a name is taken.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        fn keep<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: C) -> Result<C, prometheus::Error> {
+        fn keep<C: prometheus::core::Collector + Clone + 'static>(
+            registry: &Registry,
+            metric: C,
+        ) -> Result<C, prometheus::Error> {
             registry.register(Box::new(metric.clone())).map(|()| metric)
         }
         let buckets = vec![0.001, 0.003, 0.005, 0.01, 0.03, 0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 10.0];

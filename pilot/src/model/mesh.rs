@@ -195,11 +195,7 @@ impl Mesh {
     }
 
     /// The services whose endpoints may differ.
-    fn stale_services(
-        &self,
-        changed: &BTreeMap<Key, Arc<Object>>,
-        kinds: &BTreeSet<Kind>,
-    ) -> Vec<Shared<Service>> {
+    fn stale_services(&self, changed: &BTreeMap<Key, Arc<Object>>, kinds: &BTreeSet<Kind>) -> Vec<Shared<Service>> {
         let all = kinds.contains(&Kind::Node);
         let mut namespaces: HashSet<&str> = HashSet::new();
         let mut names: HashSet<(Arc<str>, Arc<str>)> = HashSet::new();
@@ -247,11 +243,15 @@ impl Mesh {
     fn reindex(&mut self, service: &Shared<Service>, old: Option<&EndpointSet>, change: &mut Change) {
         let instances = Arc::make_mut(&mut self.instances);
         let entry = |endpoint: &registry::Endpoint| (endpoint.address.clone(), endpoint.service_port, endpoint.port);
-        let of = |set: Option<&EndpointSet>| -> HashSet<_> { set.into_iter().flat_map(|set| &set.endpoints).map(entry).collect() };
+        let of = |set: Option<&EndpointSet>| -> HashSet<_> {
+            set.into_iter().flat_map(|set| &set.endpoints).map(entry).collect()
+        };
         let (before, now) = (of(old), of(self.endpoints.get(&service.key).map(|set| &**set)));
         for (address, service_port, port) in before.difference(&now) {
             if let Some(served) = instances.get_mut(address) {
-                served.retain(|own| own.service.key != service.key || own.service_port != *service_port || own.port != *port);
+                served.retain(|own| {
+                    own.service.key != service.key || own.service_port != *service_port || own.port != *port
+                });
             }
             change.addresses.insert(address.clone());
         }

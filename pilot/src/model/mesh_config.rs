@@ -83,3 +83,54 @@ impl Default for MeshConfig {
         Self::new(written::MeshConfig::default(), "cluster.local", "Kubernetes")
     }
 }
+
+/// Reads the mesh's own settings. A field that nobody here knows is passed over with a warning, for a mesh
+/// configuration is shared with other components; everything else that is wrong is an error.
+///
+/// # Errors
+/// What is wrong, with field and line.
+pub fn parse(text: &str) -> anyhow::Result<written::MeshConfig> {
+    use crate::source::yaml::{Node, Value};
+    let mut node = Node::parse(text, 1).map_err(anyhow::Error::new)?;
+    loop {
+        let fault = match node.decode::<written::MeshConfig>() {
+            Ok(config) => return Ok(config),
+            Err(fault) if fault.class == crate::source::Class::UnknownField => fault,
+            Err(fault) => return Err(anyhow::Error::new(fault)),
+        };
+        let path = fault.field();
+        let name = path.split(['.', '[']).next().unwrap_or_default();
+        tracing::warn!(line = fault.line, "passed over in the mesh configuration: {path}: {}", fault.message);
+        match &mut node.value {
+            Value::Map(entries) if entries.iter().any(|(key, _)| key == name) => entries.retain(|(key, _)| key != name),
+            _ => return Err(anyhow::Error::new(fault)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: PI-78
+    #[test]
+    fn defaults_are_istios_and_unknown_fields_are_passed_over() {
+        let config = MeshConfig::default();
+        assert_eq!((config.proxy_listen_port, config.proxy_inbound_listen_port), (15001, 15006));
+        assert_eq!(
+            (config.connect_timeout, config.dns_refresh_rate),
+            (Duration::from_secs(10), Duration::from_secs(60))
+        );
+        assert_eq!((config.outbound_mode, config.enable_auto_mtls), (OutboundMode::AllowAny, true));
+        assert_eq!((config.trust_domain.as_str(), config.root_namespace.as_str()), ("cluster.local", "istio-system"));
+        let written =
+            parse("connectTimeout: 3s\nsomethingElse: {a: 1}\noutboundTrafficPolicy: {mode: REGISTRY_ONLY}\n").unwrap();
+        let config = MeshConfig::new(written, "d", "c");
+        assert_eq!(
+            (config.connect_timeout, config.outbound_mode),
+            (Duration::from_secs(3), OutboundMode::RegistryOnly)
+        );
+        let error = format!("{:#}", parse("a: 1\nconnectTimeout: soon\n").unwrap_err());
+        assert!(error.contains("line 2") && error.contains("connectTimeout"), "{error}");
+    }
+}

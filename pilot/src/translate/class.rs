@@ -41,7 +41,11 @@ impl Class {
             }
         }
         instances.sort_by(|a, b| {
-            (&a.service.declared_by.name, &a.service.key, a.service_port).cmp(&(&b.service.declared_by.name, &b.service.key, b.service_port))
+            (&a.service.declared_by.name, &a.service.key, a.service_port).cmp(&(
+                &b.service.declared_by.name,
+                &b.service.key,
+                b.service_port,
+            ))
         });
         let headless = instances.iter().any(|instance| instance.service.resolution == Resolution::Passthrough);
         let sidecar = crate::model::scope::choose(mesh, &node.namespace, &node.labels);

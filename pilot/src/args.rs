@@ -1,0 +1,142 @@
+//! The flags of `pilot`; istiod's, in kebab case with istiod's own spelling as alias (PI-1, PI-3).
+
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Tells every proxy what to do.
+#[derive(Debug, Parser)]
+#[command(name = "pilot", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serves xDS.
+    Discovery(Box<Discovery>),
+}
+
+/// `pilot discovery`.
+#[derive(Debug, Clone, Args)]
+pub struct Discovery {
+    /// A directory of YAML, as `kubectl apply -f` would take it; saved files are live at once
+    #[arg(long, alias = "configDir")]
+    pub config_dir: Option<PathBuf>,
+    /// Address of xDS in the clear; empty: off
+    #[arg(long, alias = "grpcAddr", default_value = "")]
+    pub grpc_addr: String,
+    /// Address of xDS and certificate requests over TLS; empty: off
+    #[arg(long, alias = "secureGRPCAddr", default_value = ":15012")]
+    pub secure_grpc_addr: String,
+    /// Address of readiness and debug pages; empty: off
+    #[arg(long, alias = "httpAddr", default_value = ":8080")]
+    pub http_addr: String,
+    /// Address of metrics; empty: off
+    #[arg(long, alias = "monitoringAddr", default_value = ":15014")]
+    pub monitoring_addr: String,
+    /// File with the mesh's own settings (MeshConfig)
+    #[arg(long, alias = "meshConfig")]
+    pub mesh_config: Option<PathBuf>,
+    /// Domain of Kubernetes services
+    #[arg(long, default_value = "cluster.local")]
+    pub domain: String,
+    /// Name of this cluster
+    #[arg(long, alias = "clusterID", default_value = "Kubernetes")]
+    pub cluster_id: String,
+    /// Chain of the serving certificate, PEM
+    #[arg(long, alias = "tlsCertFile")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// Key of the serving certificate, PEM
+    #[arg(long, alias = "tlsKeyFile")]
+    pub tls_key_file: Option<PathBuf>,
+    /// Roots of clients and of citadel, PEM
+    #[arg(long, alias = "caCertFile")]
+    pub ca_cert_file: Option<PathBuf>,
+    /// citadel, to which certificate requests are passed on: HOST:PORT (TLS) or http://HOST:PORT
+    #[arg(long, alias = "caAddr")]
+    pub ca_addr: Option<String>,
+    /// Keys of the issuer of bearer tokens (JWKS); without them certificates alone prove
+    #[arg(long)]
+    pub jwks_file: Option<PathBuf>,
+    /// Audience that bearer tokens must name
+    #[arg(long, default_value = proto::wire::TOKEN_AUDIENCE)]
+    pub token_audience: String,
+    /// Time without an event after which a push begins
+    #[arg(long, default_value = "1ms", value_parser = duration)]
+    pub debounce_after: Duration,
+    /// Longest time from an event to its push
+    #[arg(long, default_value = "10ms", value_parser = duration)]
+    pub debounce_max: Duration,
+    /// Send Istio's values where our defaults differ
+    #[arg(long)]
+    pub istio_defaults: bool,
+    /// How often an idle connection is asked whether it lives
+    #[arg(long, alias = "keepaliveInterval", default_value = "30s", value_parser = duration)]
+    pub keepalive_interval: Duration,
+    /// How long the answer may take
+    #[arg(long, alias = "keepaliveTimeout", default_value = "10s", value_parser = duration)]
+    pub keepalive_timeout: Duration,
+    /// How long streams may go on after the signal to stop
+    #[arg(long, alias = "shutdownDuration", default_value = "10s", value_parser = duration)]
+    pub shutdown_duration: Duration,
+    /// Log level, as `info` or `pilot=debug,info`
+    #[arg(long, alias = "log_output_level", default_value = "info")]
+    pub log_output_level: String,
+    /// Log lines as JSON
+    #[arg(long, alias = "log_as_json")]
+    pub log_as_json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, proto::duration::DurationError> {
+    proto::duration::parse(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    // spec: PI-1, PI-3
+    #[test]
+    fn istiods_spelling_is_taken() {
+        Cli::command().debug_assert();
+        let line = [
+            "pilot",
+            "discovery",
+            "--configDir",
+            "/c",
+            "--grpcAddr",
+            ":15010",
+            "--secureGRPCAddr",
+            "",
+            "--httpAddr",
+            ":1",
+            "--monitoringAddr",
+            ":2",
+            "--meshConfig",
+            "/m",
+            "--clusterID",
+            "c",
+            "--caCertFile",
+            "/r",
+            "--log_output_level",
+            "default:debug",
+        ];
+        let Command::Discovery(args) = Cli::try_parse_from(line).unwrap().command;
+        assert_eq!(
+            (args.grpc_addr.as_str(), args.cluster_id.as_str(), args.domain.as_str()),
+            (":15010", "c", "cluster.local")
+        );
+        assert_eq!((args.debounce_after, args.debounce_max), (Duration::from_millis(1), Duration::from_millis(10)));
+        let Command::Discovery(plain) = Cli::try_parse_from(["pilot", "discovery"]).unwrap().command;
+        assert_eq!(
+            (plain.secure_grpc_addr.as_str(), plain.http_addr.as_str(), plain.monitoring_addr.as_str()),
+            (":15012", ":8080", ":15014")
+        );
+        assert_eq!(plain.grpc_addr, "", "in the clear only when asked for");
+    }
+}

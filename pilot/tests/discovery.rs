@@ -1,0 +1,236 @@
+//! pilot in process over loopback: files in, xDS out.
+
+mod support;
+
+use prost::Message as _;
+use proto::envoy::RpcStatus;
+use proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use proto::envoy::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
+use proto::envoy::route::RouteConfiguration;
+use proto::type_url;
+use std::time::{Duration, Instant};
+use support::{Client, channel, eventually, node, page, pilot};
+
+const SERVICES: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: reviews}
+spec: {clusterIP: 10.96.0.1, selector: {app: reviews}, ports: [{name: http, port: 9080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ratings}
+spec: {clusterIP: 10.96.0.2, selector: {app: ratings}, ports: [{name: http, port: 9080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reviews-1, labels: {app: reviews, version: v1, security.istio.io/tlsMode: istio}}
+spec: {serviceAccountName: reviews}
+status: {podIP: 10.0.0.1}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: reviews}
+";
+
+fn slice(addresses: &[&str]) -> String {
+    let endpoints: String = addresses.iter().map(|address| format!("- addresses: [{address}]\n")).collect();
+    format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: reviews-1, labels: {{kubernetes.io/service-name: reviews}}}}\naddressType: IPv4\nports: [{{name: http, port: 9080}}]\nendpoints:\n{endpoints}"
+    )
+}
+
+fn rule(timeout: &str) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews}}\nspec:\n  hosts: [reviews]\n  http:\n  - timeout: {timeout}\n    route: [{{destination: {{host: reviews}}}}]\n"
+    )
+}
+
+const SIDECAR: &str = "sidecar~10.0.0.9~client-1.default~default.svc.cluster.local";
+const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
+
+fn timeout_of(bytes: &[u8]) -> i64 {
+    let routes = RouteConfiguration::decode(bytes).unwrap();
+    let host = routes.virtual_hosts.iter().find(|host| host.name.starts_with("reviews")).unwrap();
+    let Some(proto::envoy::route::route::Action::Route(action)) = &host.routes[0].action else { panic!("no route") };
+    action.timeout.as_ref().unwrap().seconds
+}
+
+// spec: PI-9, PI-26, XD-2, XM-1
+#[tokio::test]
+async fn a_saved_file_reaches_a_subscribed_proxy_within_a_second() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    std::fs::write(dir.path().join("rule.yaml"), rule("3s")).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    let clusters = client.next().await;
+    assert!(clusters.resources.iter().any(|resource| resource.name == REVIEWS));
+    client.subscribe(type_url::ROUTE, &["9080"]);
+    let routes = client.next().await;
+    assert_eq!(timeout_of(&routes.resources[0].resource.as_ref().unwrap().value), 3);
+
+    std::fs::write(dir.path().join("rule.yaml"), rule("7s")).unwrap();
+    let saved = Instant::now();
+    let routes = client.next().await;
+    assert_eq!(timeout_of(&routes.resources[0].resource.as_ref().unwrap().value), 7);
+    assert!(saved.elapsed() < Duration::from_secs(1), "{:?}", saved.elapsed());
+    assert_eq!(routes.resources.len(), 1, "one resource for one change");
+    running.stop(Duration::from_millis(100)).await;
+}
+
+// spec: PI-9
+#[tokio::test]
+async fn a_broken_file_is_reported_by_file_line_and_field_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    std::fs::write(dir.path().join("rule.yaml"), rule("3s")).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let http = running.http.unwrap();
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::ROUTE, &["9080"]);
+    client.next().await;
+    let classes = [
+        (rule("3s").replace("hosts: [reviews]", "hosts: [reviews"), "syntax", ""),
+        (rule("{a: 1}"), "wrongType", "spec.http[0].timeout"),
+        (rule("3s").replace("timeout", "timout"), "unknownField", "spec.http[0].timout"),
+        (rule("3s").replace("{destination", "{weight: -1, destination"), "semantic", "spec.http[0].route[0].weight"),
+        (
+            rule("3s").replace("host: reviews}", "host: nobody}"),
+            "danglingReference",
+            "spec.http[0].route[0].destination.host",
+        ),
+    ];
+    for (text, class, field) in classes {
+        std::fs::write(dir.path().join("rule.yaml"), &text).unwrap();
+        let body = eventually(http, "/debug/status", |body| body.contains(&format!("\"class\":\"{class}\""))).await;
+        let status: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let problem = status["problems"].as_array().unwrap().iter().find(|p| p["class"] == class).unwrap();
+        assert_eq!((problem["file"].as_str(), problem["field"].as_str()), (Some("rule.yaml"), Some(field)), "{body}");
+        assert!(problem["line"].as_u64().unwrap() >= 4, "{body}");
+    }
+    assert!(client.silent(Duration::from_millis(50)).await, "the last good version stays");
+    std::fs::write(dir.path().join("rule.yaml"), rule("9s")).unwrap();
+    assert_eq!(timeout_of(&client.next().await.resources[0].resource.as_ref().unwrap().value), 9);
+    eventually(http, "/debug/status", |body| body.contains("\"problems\":[]")).await;
+}
+
+// spec: PI-35
+#[tokio::test]
+async fn an_endpoint_change_is_endpoints_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    std::fs::write(dir.path().join("slice.yaml"), slice(&["10.0.0.1"])).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::CLUSTER, &[]);
+    client.next().await;
+    client.subscribe(type_url::ENDPOINT, &[REVIEWS]);
+    client.next().await;
+    let before: serde_json::Value =
+        serde_json::from_str(&page(running.http.unwrap(), "/debug/status").await.1).unwrap();
+    std::fs::write(dir.path().join("slice.yaml"), slice(&["10.0.0.1", "10.0.0.2"])).unwrap();
+    let response = client.next().await;
+    assert_eq!((response.type_url.as_str(), response.resources.len()), (type_url::ENDPOINT, 1));
+    let after: serde_json::Value = serde_json::from_str(&page(running.http.unwrap(), "/debug/status").await.1).unwrap();
+    let made = |status: &serde_json::Value| status["made_resources"].as_u64().unwrap();
+    assert_eq!(made(&after) - made(&before), 1, "one resource was made anew");
+}
+
+// spec: XD-3, XD-12, XI-9, PI-42, PI-43b
+#[tokio::test]
+async fn refusals_are_shown_with_proxy_type_and_resource() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let http = running.http.unwrap();
+    let mut client =
+        Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[("ISTIO_VERSION", "1.30")])).await;
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    let response = client.receive().await.unwrap();
+    client.send(DeltaDiscoveryRequest {
+        type_url: type_url::CLUSTER.to_owned(),
+        response_nonce: response.nonce.clone(),
+        error_detail: Some(RpcStatus { code: 13, message: format!("{REVIEWS}: no"), ..RpcStatus::default() }),
+        ..DeltaDiscoveryRequest::default()
+    });
+    let nacks = eventually(http, "/debug/nacks", |body| body.contains("13")).await;
+    let nacks: serde_json::Value = serde_json::from_str(&nacks).unwrap();
+    assert_eq!(
+        (&nacks[0]["proxy"], &nacks[0]["type"], &nacks[0]["resources"][0]),
+        (&"client-1.default".into(), &"CDS".into(), &REVIEWS.into())
+    );
+    let syncz: serde_json::Value = serde_json::from_str(&page(http, "/debug/syncz").await.1).unwrap();
+    assert_eq!(
+        (&syncz[0]["proxy"], &syncz[0]["cluster_sent"], &syncz[0]["cluster_acked"]),
+        (&"client-1.default".into(), &response.nonce.into(), &"".into())
+    );
+    let dump = page(http, "/debug/config_dump?proxyID=client-1.default&types=cds").await.1;
+    let dump: serde_json::Value = serde_json::from_str(&dump).unwrap();
+    let names: Vec<_> =
+        dump["CDS"].as_array().unwrap().iter().map(|r| r["resource"]["name"].as_str().unwrap()).collect();
+    assert!(names.contains(&REVIEWS) && dump.get("LDS").is_none());
+    assert_eq!(page(http, "/ready").await.0, 200);
+    for path in ["registryz", "endpointz", "configz", "instancesz", "connections", "mesh", "list"] {
+        assert_eq!(page(http, &format!("/debug/{path}")).await.0, 200, "{path}");
+    }
+    let metrics = page(running.monitoring.unwrap(), "/metrics").await.1;
+    assert!(metrics.contains("pilot_total_xds_rejects{type=\"CDS\"} 1"), "{metrics}");
+    assert!(metrics.contains("pilot_xds 1"), "{metrics}");
+    drop(client);
+    eventually(http, "/debug/connections", |body| body.contains("\"totalClients\":0")).await;
+}
+
+// spec: XD-4
+#[tokio::test]
+async fn a_first_request_without_a_node_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node("", &[])).await;
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    let status = client.receive().await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (tonic::Code::InvalidArgument, "missing node information"));
+}
+
+// spec: XD-2, PI-26
+#[tokio::test]
+async fn state_of_the_world_is_served_too() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = AggregatedDiscoveryServiceClient::new(channel(running.grpc.unwrap()).await);
+    let first = DiscoveryRequest {
+        node: Some(node(SIDECAR, &[])),
+        type_url: type_url::CLUSTER.to_owned(),
+        ..DiscoveryRequest::default()
+    };
+    let requests = tokio_stream::iter([first]);
+    let mut responses = client.stream_aggregated_resources(requests).await.unwrap().into_inner();
+    let response = responses.message().await.unwrap().unwrap();
+    let names: Vec<String> = response
+        .resources
+        .iter()
+        .map(|any| proto::envoy::cluster::Cluster::decode(any.value.as_slice()).unwrap().name)
+        .collect();
+    assert!(names.contains(&REVIEWS.to_owned()));
+    assert!(!response.version_info.is_empty() && !response.nonce.is_empty());
+}
+
+// spec: DN-1
+#[tokio::test]
+async fn the_name_table_holds_the_services() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::NAME_TABLE, &[]);
+    let response = client.next().await;
+    let table =
+        proto::missing::NameTable::decode(response.resources[0].resource.as_ref().unwrap().value.as_slice()).unwrap();
+    let info = &table.table["reviews.default.svc.cluster.local"];
+    assert_eq!(
+        (info.ips.as_slice(), info.registry.as_str(), info.shortname.as_str()),
+        (&["10.96.0.1".to_owned()][..], "Kubernetes", "reviews")
+    );
+}

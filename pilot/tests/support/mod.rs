@@ -1,0 +1,121 @@
+//! A pilot in process and clients of it.
+
+#![allow(dead_code, unreachable_pub, clippy::allow_attributes, missing_docs, reason = "each test takes what it needs")]
+
+use clap::Parser as _;
+use pilot::args::{Cli, Command};
+use pilot::server::{Running, Server};
+use proto::envoy::core::Node;
+use proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use proto::envoy::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use proto::envoy::wkt::value::Kind;
+use proto::envoy::wkt::{Struct, Value};
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::Streaming;
+use tonic::transport::Channel;
+
+/// How long anything may take before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Starts a pilot that reads a directory.
+pub async fn pilot(directory: &Path, more: &[&str]) -> Running {
+    let directory = directory.to_str().unwrap();
+    let own = ["pilot", "discovery", "--config-dir", directory, "--grpc-addr", "127.0.0.1:0", "--secure-grpc-addr", ""];
+    let rest = ["--http-addr", "127.0.0.1:0", "--monitoring-addr", "127.0.0.1:0"];
+    let line = own.iter().chain(&rest).chain(more);
+    let Command::Discovery(args) = Cli::try_parse_from(line).unwrap().command;
+    let running = Server::new(*args, None).start().await.unwrap();
+    let mut ready = running.hub.ready();
+    tokio::time::timeout(PATIENCE, ready.wait_for(|ready| *ready)).await.unwrap().unwrap();
+    running
+}
+
+/// A node as a proxy presents itself.
+pub fn node(id: &str, metadata: &[(&str, &str)]) -> Node {
+    let text = |value: &str| Value { kind: Some(Kind::StringValue(value.to_owned())) };
+    let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
+    Node { id: id.to_owned(), metadata: Some(Struct { fields }), ..Node::default() }
+}
+
+/// A delta client.
+pub struct Client {
+    node: Option<Node>,
+    requests: mpsc::UnboundedSender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+pub async fn channel(address: std::net::SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+}
+
+impl Client {
+    pub async fn connect(channel: Channel, node: Node) -> Self {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let mut client = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(256 * 1024 * 1024);
+        let responses = client.delta_aggregated_resources(UnboundedReceiverStream::new(receiver)).await.unwrap();
+        Self { node: Some(node), requests, responses: responses.into_inner() }
+    }
+
+    pub fn send(&mut self, mut request: DeltaDiscoveryRequest) {
+        request.node = self.node.take();
+        self.requests.send(request).unwrap();
+    }
+
+    pub fn subscribe(&mut self, type_url: &str, names: &[&str]) {
+        self.send(DeltaDiscoveryRequest {
+            type_url: type_url.to_owned(),
+            resource_names_subscribe: names.iter().map(|name| (*name).to_owned()).collect(),
+            ..DeltaDiscoveryRequest::default()
+        });
+    }
+
+    /// The next response, acknowledged.
+    pub async fn next(&mut self) -> DeltaDiscoveryResponse {
+        let response = self.receive().await.unwrap();
+        self.send(DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            ..DeltaDiscoveryRequest::default()
+        });
+        response
+    }
+
+    /// The next response or the end, not acknowledged.
+    pub async fn receive(&mut self) -> Result<DeltaDiscoveryResponse, tonic::Status> {
+        let next = tokio::time::timeout(PATIENCE, self.responses.message()).await.expect("no response came");
+        next.map(|response| response.expect("the stream ended"))
+    }
+
+    /// Whether nothing comes for a while.
+    pub async fn silent(&mut self, time: Duration) -> bool {
+        tokio::time::timeout(time, self.responses.message()).await.is_err()
+    }
+}
+
+/// The body of a page.
+pub async fn page(address: std::net::SocketAddr, path: &str) -> (u16, String) {
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Asks for a page until it says what is waited for.
+pub async fn eventually(address: std::net::SocketAddr, path: &str, says: impl Fn(&str) -> bool) -> String {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        let (_, body) = page(address, path).await;
+        if says(&body) {
+            return body;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{path} never said it: {body}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
