@@ -1,7 +1,7 @@
 //! The citadel binary: `serve`, `agent` and `token`.
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use vitals::log::Format;
 
 #[derive(Parser)]
 #[command(name = "citadel", version, about = "Certificate authority of the mesh")]
@@ -9,6 +9,9 @@ struct Arguments {
     /// Log filter, such as `info` or `citadel=debug`.
     #[arg(long, global = true, default_value = "info", env = "CITADEL_LOG")]
     log: String,
+    /// Write log lines as JSON.
+    #[arg(long, global = true)]
+    log_as_json: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -25,10 +28,11 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(&arguments.log)?).with_writer(std::io::stderr).init();
+    let format = if arguments.log_as_json { Format::Json } else { Format::Text };
+    let level = vitals::log::init(format, &arguments.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match arguments.command {
-        Command::Serve(args) => runtime.block_on(citadel::serve::run(args)),
+        Command::Serve(args) => runtime.block_on(citadel::serve::run(args, Some(level))),
         Command::Agent(args) => runtime.block_on(citadel::agent::run(args)),
         Command::Token(args) => citadel::token::run(&args),
     }

@@ -36,7 +36,7 @@ async fn keys_never_reach_the_log() {
     let token = String::from_utf8(token.stdout).unwrap();
     let mut server = Killed(
         citadel()
-            .args(["--log", "trace", "serve", "--listen", "127.0.0.1:0"])
+            .args(["--log", "trace", "serve", "--listen", "127.0.0.1:0", "--monitoring-addr="])
             .arg("--root-dir")
             .arg(path("ca"))
             .arg("--token-jwks")

@@ -169,3 +169,28 @@ async fn a_thousand_requests_at_once_are_all_answered() {
     times.sort();
     println!("1,000 requests in {:?}, p99 {:?}", started.elapsed(), times[990]);
 }
+
+// spec: CA-29
+#[tokio::test]
+async fn requests_are_counted_under_istios_names() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let citadel = Citadel::start().await;
+    let token = citadel.token(REVIEWS);
+    citadel.ask(&token, citadel.any_request()).await.unwrap();
+    citadel.ask(&token, request("junk".to_owned(), 0)).await.unwrap_err();
+    citadel.ask("x", citadel.any_request()).await.unwrap_err();
+    let mut stream = tokio::net::TcpStream::connect(citadel.monitoring).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    for line in [
+        "citadel_server_csr_count 3",
+        "citadel_server_authentication_failure_count 1",
+        "citadel_server_csr_parsing_err_count 1",
+        "citadel_server_csr_sign_err_count 0",
+        "citadel_server_success_cert_issuance_count 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+    assert!(text.contains("citadel_server_root_cert_expiry_timestamp "));
+}

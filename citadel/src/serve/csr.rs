@@ -4,6 +4,7 @@ use crate::authenticate::{Authenticators, mtls};
 use crate::ca::policy::{Policy, Refused};
 use crate::ca::root::Authority;
 use crate::ca::sign::{self, SignError};
+use crate::serve::count::Counts;
 use crate::serve::limit::IdentityLimits;
 use proto::ca::istio_certificate_service_server::IstioCertificateService;
 use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
@@ -19,6 +20,7 @@ pub struct CertificateService {
     policy: Policy,
     authority: watch::Receiver<Arc<Authority>>,
     limits: IdentityLimits,
+    counts: Counts,
 }
 
 impl CertificateService {
@@ -28,8 +30,9 @@ impl CertificateService {
         policy: Policy,
         authority: watch::Receiver<Arc<Authority>>,
         limits: IdentityLimits,
+        counts: Counts,
     ) -> Self {
-        Self { authenticators, policy, authority, limits }
+        Self { authenticators, policy, authority, limits, counts }
     }
 }
 
@@ -40,6 +43,7 @@ impl IstioCertificateService for CertificateService {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let now = SystemTime::now();
+        self.counts.requests.inc();
         let peer = request.extensions().get::<super::Peer>().cloned().flatten();
         let caller = self.identify(peer.as_ref(), &request, now)?;
         let asked = request.into_inner();
@@ -55,6 +59,7 @@ impl IstioCertificateService for CertificateService {
             .and_then(|grant| unimpersonated(&asked).map(|()| grant))
             .map_err(|refused| {
                 tracing::warn!(%caller, %refused, "certificate request refused");
+                self.counts.malformed.inc();
                 match refused {
                     Refused::TrustDomain { .. } => unauthenticated(),
                     other => Status::invalid_argument(other.to_string()),
@@ -63,8 +68,11 @@ impl IstioCertificateService for CertificateService {
         let authority = Arc::clone(&self.authority.borrow());
         let cert_chain = sign::sign(&authority, &asked.csr, &grant, now).map_err(|error| {
             tracing::warn!(%caller, %error, "certificate not signed");
+            let fault = if matches!(error, SignError::Csr(_)) { &self.counts.malformed } else { &self.counts.unsigned };
+            fault.inc();
             status_of(&error)
         })?;
+        self.counts.issued.inc();
         tracing::info!(%caller, ttl_s = grant.ttl.as_secs(), "certificate issued");
         Ok(Response::new(IstioCertificateResponse { cert_chain }))
     }
@@ -87,6 +95,7 @@ impl CertificateService {
     ) -> Result<identity::spiffe::SpiffeId, Status> {
         self.authenticators.identify(peer, request.metadata(), now).map_err(|reason| {
             tracing::warn!(%reason, "caller not recognised");
+            self.counts.unauthenticated.inc();
             unauthenticated()
         })
     }

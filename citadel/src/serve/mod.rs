@@ -2,6 +2,7 @@
 //!
 //! It knows the wire. It must never decide who a caller is or what may be signed.
 
+pub mod count;
 pub mod csr;
 pub mod limit;
 pub mod tls;
@@ -26,6 +27,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use vitals::log::Level;
+use vitals::prometheus::Registry;
 
 /// `citadel serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -66,6 +69,9 @@ pub struct ServeArgs {
     /// Certificates per second that one identity gets in the long run; ten times as many at once.
     #[arg(long, default_value_t = 100)]
     pub rate_per_identity: u32,
+    /// Address of /metrics, /ready, /logging and /version; empty for none.
+    #[arg(long, default_value = "127.0.0.1:15014")]
+    pub monitoring_addr: String,
 }
 
 fn default_hosts() -> Vec<String> {
@@ -85,8 +91,8 @@ fn default_hosts() -> Vec<String> {
 ///
 /// # Errors
 /// Where the CA files, the key set or the address cannot be used.
-pub async fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let server = Server::start(args).await?;
+pub async fn run(args: ServeArgs, level: Option<Level>) -> anyhow::Result<()> {
+    let server = Server::start(args, level).await?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     let stop = async move {
         tokio::select! {
@@ -105,6 +111,7 @@ pub struct Server {
     authority: watch::Receiver<Arc<Authority>>,
     service: csr::CertificateService,
     hosts: Vec<String>,
+    monitoring: Option<SocketAddr>,
     background: tokio::task::JoinSet<()>,
 }
 
@@ -113,7 +120,7 @@ impl Server {
     ///
     /// # Errors
     /// As [`run`].
-    pub async fn start(args: ServeArgs) -> anyhow::Result<Self> {
+    pub async fn start(args: ServeArgs, level: Option<Level>) -> anyhow::Result<Self> {
         let domain = TrustDomain::from_mesh_config(&args.trust_domain)?;
         let keystore = Keystore::new(&args.root_dir, domain.clone());
         let (sender, authority) = watch::channel(Arc::new(keystore.load_or_create(SystemTime::now())?));
@@ -144,10 +151,14 @@ impl Server {
             ..Policy::new(domain)
         };
         let limits = limit::IdentityLimits::new(args.rate_per_identity);
-        let service = csr::CertificateService::new(authenticators, policy, authority.clone(), limits);
+        let metrics = Registry::new();
+        let counts = count::Counts::new(&metrics)?;
+        follow_authority(&counts, authority.clone(), &mut background);
+        let monitoring = monitor(&args.monitoring_addr, metrics, level, &mut background).await?;
+        let service = csr::CertificateService::new(authenticators, policy, authority.clone(), limits, counts);
         let listener =
             TcpListener::bind(args.listen).await.with_context(|| format!("cannot listen on {}", args.listen))?;
-        Ok(Self { listener, authority, service, hosts: args.host, background })
+        Ok(Self { listener, authority, service, hosts: args.host, monitoring, background })
     }
 
     /// Where it listens.
@@ -156,6 +167,11 @@ impl Server {
     /// What the system says.
     pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
         self.listener.local_addr()
+    }
+
+    /// Where it shows its metrics, if anywhere.
+    pub fn monitoring_addr(&self) -> Option<SocketAddr> {
+        self.monitoring
     }
 
     /// Answers until `stop` ends; requests under way are finished.
@@ -177,6 +193,44 @@ impl Server {
         self.background.shutdown().await;
         Ok(())
     }
+}
+
+/// Keeps the expiry metrics those of the authority in use.
+fn follow_authority(
+    counts: &count::Counts,
+    mut authority: watch::Receiver<Arc<Authority>>,
+    background: &mut tokio::task::JoinSet<()>,
+) {
+    counts.observe(&authority.borrow_and_update());
+    let counts = counts.clone();
+    background.spawn(async move {
+        while authority.changed().await.is_ok() {
+            counts.observe(&authority.borrow_and_update());
+        }
+    });
+}
+
+/// Opens the monitoring port and serves it in the background.
+async fn monitor(
+    address: &str,
+    metrics: Registry,
+    level: Option<Level>,
+    background: &mut tokio::task::JoinSet<()>,
+) -> anyhow::Result<Option<SocketAddr>> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let (listener, local) = vitals::admin::bind(address).await?;
+    let (ready, receiver) = watch::channel(true);
+    let version = concat!("citadel ", env!("CARGO_PKG_VERSION"));
+    let router = vitals::admin::Admin { metrics, ready: receiver, level, version }.router();
+    background.spawn(async move {
+        if let Err(error) = vitals::admin::serve(listener, router).await {
+            tracing::error!(%error, "metrics are no longer served");
+        }
+        drop(ready);
+    });
+    Ok(Some(local))
 }
 
 /// Reads a key set and follows its file; a broken new file leaves the old keys in use.

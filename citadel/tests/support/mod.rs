@@ -44,6 +44,7 @@ struct Flags {
 
 pub struct Citadel {
     pub address: SocketAddr,
+    pub monitoring: SocketAddr,
     pub key: TokenKey,
     directory: tempfile::TempDir,
     stop: oneshot::Sender<()>,
@@ -59,12 +60,13 @@ impl Citadel {
         let (ca, jwks, roots) = (path("ca"), path("jwks.json"), path("roots.pem"));
         let flags = ["citadel", "--listen", "127.0.0.1:0", "--root-dir", &ca, "--token-jwks", &jwks]
             .into_iter()
-            .chain(["--relay", PILOT, "--roots-out", &roots]);
-        let server = Server::start(Flags::parse_from(flags).serve).await.unwrap();
+            .chain(["--relay", PILOT, "--roots-out", &roots, "--monitoring-addr", "127.0.0.1:0"]);
+        let server = Server::start(Flags::parse_from(flags).serve, None).await.unwrap();
         let address = server.local_addr().unwrap();
+        let monitoring = server.monitoring_addr().unwrap();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(async move { server.serve(async { drop(stopped.await) }).await.unwrap() });
-        Self { address, key, directory, stop, task }
+        Self { address, monitoring, key, directory, stop, task }
     }
 
     pub async fn stop(self) {

@@ -181,7 +181,16 @@ impl Mesh {
     fn citadel(&self) -> Launch {
         let path = |name: &str| self.plan.path(name).display().to_string();
         let address = format!("{}:{PORT_CITADEL}", Plan::control_address());
-        let args = ["serve", "--listen", &address, "--root-dir", &path("ca"), "--token-jwks", &path("jwks.json")];
+        let args = [
+            "serve",
+            "--listen",
+            &address,
+            "--root-dir",
+            &path("ca"),
+            "--token-jwks",
+            &path("jwks.json"),
+            "--monitoring-addr=",
+        ];
         let roots = ["--roots-out".to_owned(), path("roots.pem")];
         self.in_fabric("citadel", &self.programs.citadel, args.map(str::to_owned).into_iter().chain(roots).collect())
     }

@@ -1,0 +1,64 @@
+//! What the certificate service counts, under Istio's names (spec CA-29).
+
+use crate::ca::root::Authority;
+use std::time::{SystemTime, UNIX_EPOCH};
+use vitals::prometheus::{IntCounter, IntGauge, Registry};
+
+/// Handles of all metrics; made once.
+#[derive(Debug, Clone)]
+pub struct Counts {
+    /// Requests received.
+    pub requests: IntCounter,
+    /// Callers who did not prove themselves.
+    pub unauthenticated: IntCounter,
+    /// Requests that were malformed or asked for too much.
+    pub malformed: IntCounter,
+    /// Requests that could not be signed.
+    pub unsigned: IntCounter,
+    /// Certificates issued.
+    pub issued: IntCounter,
+    root_expiry: IntGauge,
+    chain_expiry: IntGauge,
+}
+
+impl Counts {
+    /// Registers everything.
+    ///
+    /// # Errors
+    /// Where a name is taken in the registry.
+    pub fn new(registry: &Registry) -> vitals::prometheus::Result<Self> {
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(format!("citadel_server_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            vitals::prometheus::Result::Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGauge::new(format!("citadel_server_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            vitals::prometheus::Result::Ok(gauge)
+        };
+        Ok(Self {
+            requests: counter("csr_count", "The number of CSRs received by the server.")?,
+            unauthenticated: counter("authentication_failure_count", "The number of authentication failures.")?,
+            malformed: counter("csr_parsing_err_count", "The number of CSRs that could not be accepted.")?,
+            unsigned: counter("csr_sign_err_count", "The number of errors when signing a CSR.")?,
+            issued: counter("success_cert_issuance_count", "The number of certificates issued.")?,
+            root_expiry: gauge(
+                "root_cert_expiry_timestamp",
+                "When the first root certificate expires, in unix seconds.",
+            )?,
+            chain_expiry: gauge("cert_chain_expiry_timestamp", "When the signing chain expires, in unix seconds.")?,
+        })
+    }
+
+    /// Takes over the lives of an authority.
+    pub fn observe(&self, authority: &Authority) {
+        self.root_expiry.set(seconds(authority.root_life().not_after));
+        self.chain_expiry.set(seconds(authority.signing_life().not_after));
+    }
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
