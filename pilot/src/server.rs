@@ -167,7 +167,8 @@ impl Server {
             running.secure_grpc = Some(local);
             let stopped = stopped.clone();
             running.tasks.spawn(async move {
-                let done = router.serve_with_incoming_shutdown(tls::accept(listener, files), signal(stopped)).await;
+                let serving = router.serve_with_incoming_shutdown(tls::accept(listener, files), signal(stopped));
+                let done = Box::pin(serving).await;
                 done.context("xDS over TLS")
             });
         }

@@ -4,6 +4,13 @@
 //! `FERROMESH_GOLDEN` names; without it the test says so and passes over. It compares with `istio_defaults` on; where
 //! our defaults differ is listed in docs/src/reference/deviations.md and proven by a unit test of its own.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::allow_attributes,
+    reason = "a test panics to fail and prints its table"
+)]
+
 use pilot::model::{Mesh, MeshConfig, scope};
 use pilot::source::{Key, Object, Store, memory};
 use pilot::translate::cache::{Cache, ResourceType};
@@ -43,8 +50,7 @@ fn golden() -> Option<PathBuf> {
 }
 
 fn mesh_of(texts: &[String]) -> Mesh {
-    let mut config = MeshConfig::default();
-    config.istio_defaults = true;
+    let config = MeshConfig { istio_defaults: true, ..MeshConfig::default() };
     let mut store = Store::default();
     let mut changed: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
     for object in texts.iter().flat_map(|text| memory::parse(text, None).objects) {

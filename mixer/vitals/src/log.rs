@@ -40,7 +40,7 @@ fn filter(level: &str) -> anyhow::Result<EnvFilter> {
     let directives: Vec<String> = level
         .split(',')
         .map(|part| part.trim().replacen(':', "=", 1))
-        .map(|part| part.strip_prefix("default=").map_or(part.clone(), str::to_owned))
+        .map(|part| part.strip_prefix("default=").map(str::to_owned).unwrap_or_else(|| part.clone()))
         .collect();
     EnvFilter::try_new(directives.join(",")).with_context(|| format!("log level {level:?}"))
 }

@@ -93,7 +93,7 @@ impl Policies {
     /// What holds for a workload: mesh, then namespace, then workload; the oldest wins inside a scope (PA-1 to PA-3).
     pub fn effective(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Effective {
         let in_scope = |policy: &&PeerAuthentication| {
-            (&*policy.key.namespace == namespace || &*policy.key.namespace == self.root)
+            (&*policy.key.namespace == namespace || *policy.key.namespace == self.root)
                 && selects(&policy.selector, labels)
         };
         let mut relevant = self.policies.iter().filter(in_scope);
@@ -101,7 +101,7 @@ impl Policies {
         for policy in relevant.by_ref() {
             let slot = if !policy.selector.is_empty() {
                 &mut workload
-            } else if &*policy.key.namespace == self.root {
+            } else if *policy.key.namespace == self.root {
                 &mut mesh
             } else {
                 &mut own

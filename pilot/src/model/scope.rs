@@ -66,7 +66,7 @@ pub fn choose<'a>(mesh: &'a Mesh, namespace: &str, labels: &BTreeMap<String, Str
         .or_else(|| {
             mesh.sidecars
                 .iter()
-                .find(|sidecar| &*sidecar.key.namespace == mesh.config.root_namespace && sidecar.selector.is_empty())
+                .find(|sidecar| *sidecar.key.namespace == mesh.config.root_namespace && sidecar.selector.is_empty())
         })
 }
 

@@ -34,7 +34,6 @@ pub fn fault(written: &HttpFaultInjection) -> Any {
             .fixed_delay
             .and_then(|d| duration(d.0))
             .map(fault_delay::FaultDelaySecifier::FixedDelay),
-        ..FaultDelay::default()
     });
     let abort = written.abort.as_ref().map(|abort| FaultAbort {
         percentage: Some(per_million(abort.percentage.as_ref().map_or(0.0, |share| share.value))),

@@ -477,7 +477,7 @@ impl Builder<'_> {
 
     /// Listeners and routes of a gateway: one per port that its Gateways ask for (GW-2, GW-17).
     fn gateway(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
-        let mut ports: BTreeMap<(String, u16), Vec<(Shared<Gateway>, usize)>> = BTreeMap::new();
+        let mut ports: BTreeMap<(String, u16), Vec<BoundServer>> = BTreeMap::new();
         for gateway in self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.labels)) {
             for (index, server) in gateway.servers.iter().enumerate() {
                 let address = server.bind.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
@@ -508,7 +508,7 @@ impl Builder<'_> {
         instance.map_or(port, |instance| instance.port)
     }
 
-    fn gateway_route(&mut self, name: String, port: u16, servers: Vec<(Shared<Gateway>, usize)>) -> Arc<Encoded> {
+    fn gateway_route(&mut self, name: String, port: u16, servers: Vec<BoundServer>) -> Arc<Encoded> {
         let mut rules: Vec<Shared<VirtualService>> = Vec::new();
         for (gateway, _) in &servers {
             for rule in scope::visible_rules(self.mesh, &self.class.namespace, &gateway.full_name()) {
@@ -542,6 +542,9 @@ impl Builder<'_> {
         self.cache.get(Input::NameTable(NameTableInput { services, mesh: self.mesh.config.clone() }))
     }
 }
+
+/// A Gateway and the index of its server on a port.
+type BoundServer = (Shared<Gateway>, usize);
 
 /// A listener to be made: address, port, and the services behind it.
 type Planned = (String, u16, Vec<Shared<Service>>);

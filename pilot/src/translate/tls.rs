@@ -79,8 +79,8 @@ fn versions(ciphers: &[&str]) -> Option<TlsParameters> {
     })
 }
 
-fn exact(name: &String) -> StringMatcher {
-    StringMatcher { match_pattern: Some(MatchPattern::Exact(name.clone())), ..StringMatcher::default() }
+fn exact(name: &str) -> StringMatcher {
+    StringMatcher { match_pattern: Some(MatchPattern::Exact(name.to_owned())), ..StringMatcher::default() }
 }
 
 fn socket<M: prost::Message + prost::Name>(context: &M) -> TransportSocket {
@@ -123,7 +123,7 @@ pub fn mesh_client(target: &Target<'_>, identities: &[String], sni: Option<&str>
             tls_params: versions(&[]),
             tls_certificate_sds_secret_configs: vec![sds(wire::SECRET_DEFAULT)],
             alpn_protocols: alpn,
-            validation_context_type: validation(identities.iter().map(exact).collect(), wire::SECRET_ROOT),
+            validation_context_type: validation(identities.iter().map(|name| exact(name)).collect(), wire::SECRET_ROOT),
             ..CommonTlsContext::default()
         }),
         sni: sni.filter(|sni| !sni.is_empty()).map_or(default, str::to_owned),
@@ -146,7 +146,7 @@ pub fn rule_client(settings: &ClientTlsSettings, target: &Target<'_>, names: &[S
     let validation = if settings.insecure_skip_verify == Some(true) {
         None
     } else {
-        validation(names.iter().map(exact).collect(), &format!("file-root:{root}"))
+        validation(names.iter().map(|name| exact(name)).collect(), &format!("file-root:{root}"))
     };
     Some(socket(&UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {

@@ -1,0 +1,252 @@
+//! Decision E in figures: many services, many streams, one endpoint and one route changed.
+//!
+//! Teams live in namespaces and see their own services and a shared one (a default `Sidecar` each), which is what makes
+//! a stream light; the shared service is changed, so that every stream is told. By default the test is small (200
+//! services, 200 streams) and fails on counts alone; with `FERROMESH_LOAD=full` it is what the issue asks for (1,000
+//! services of 10 endpoints, 1,000 streams). Times of a release build are held against their bars, times of a debug
+//! build are printed.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test panics to fail and prints its figures")]
+
+mod support;
+
+use prost::Message as _;
+use proto::envoy::discovery::DeltaDiscoveryRequest;
+use proto::type_url;
+use std::fmt::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use support::{Client, channel, node, page, pilot};
+use tokio::task::JoinSet;
+
+const ENDPOINTS: usize = 10;
+/// Namespaces of teams; all proxies of one are one class.
+const CLASSES: usize = 20;
+/// The service that every team sees.
+const SHARED: usize = 5;
+
+struct Size {
+    services: usize,
+    streams: usize,
+    judge_time: bool,
+}
+
+fn size() -> Size {
+    let full = std::env::vars().any(|(key, value)| key == "FERROMESH_LOAD" && value == "full");
+    if full {
+        Size { services: 1000, streams: 1000, judge_time: !cfg!(debug_assertions) }
+    } else {
+        Size { services: 200, streams: 200, judge_time: false }
+    }
+}
+
+fn namespace(service: usize) -> String {
+    if service == SHARED { "shared".to_owned() } else { format!("team{}", service % CLASSES) }
+}
+
+fn slice(service: usize, changed: bool) -> String {
+    let namespace = namespace(service);
+    let mut text = format!(
+        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s{service}, namespace: {namespace}, labels: {{kubernetes.io/service-name: s{service}}}}}\naddressType: IPv4\nports: [{{name: http, port: 80}}]\nendpoints:\n"
+    );
+    for endpoint in 0..ENDPOINTS {
+        let last = if changed && endpoint == 0 { 200 } else { endpoint };
+        writeln!(text, "- addresses: [10.{}.{}.{last}]", 100 + service / 250, service % 250).unwrap();
+    }
+    text
+}
+
+fn rule(timeout: usize) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: v, namespace: shared}}\nspec: {{hosts: [s{SHARED}], http: [{{timeout: {timeout}s, route: [{{destination: {{host: s{SHARED}}}}}]}}]}}\n"
+    )
+}
+
+fn write(directory: &Path, services: usize) {
+    let mut text = String::new();
+    for service in 0..services {
+        let namespace = namespace(service);
+        writeln!(text, "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{service}, namespace: {namespace}}}\nspec: {{clusterIP: 10.0.{}.{}, ports: [{{name: http, port: 80}}]}}", service / 250, service % 250 + 1).unwrap();
+    }
+    for class in 0..CLASSES {
+        writeln!(text, "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: default, namespace: team{class}}}\nspec: {{egress: [{{hosts: ['./*', 'shared/*']}}]}}").unwrap();
+    }
+    std::fs::write(directory.join("services.yaml"), text).unwrap();
+    let slices: String = (0..services).filter(|s| *s != SHARED).map(|s| format!("---\n{}", slice(s, false))).collect();
+    std::fs::write(directory.join("slices.yaml"), slices).unwrap();
+    std::fs::write(directory.join("shared.yaml"), slice(SHARED, false)).unwrap();
+    std::fs::write(directory.join("rule.yaml"), rule(1)).unwrap();
+}
+
+fn client_node(stream: usize) -> proto::envoy::core::Node {
+    let namespace = format!("team{}", stream % CLASSES);
+    node(
+        &format!(
+            "sidecar~10.200.{}.{}~c{stream}.{namespace}~{namespace}.svc.cluster.local",
+            stream / 250,
+            stream % 250
+        ),
+        &[],
+    )
+}
+
+fn names(stream: usize, services: usize) -> Vec<String> {
+    let own = format!("team{}", stream % CLASSES);
+    let seen = (0..services).filter(|service| *service == SHARED || namespace(*service) == own);
+    seen.map(|service| format!("outbound|80||s{service}.{}.svc.cluster.local", namespace(service))).collect()
+}
+
+/// Subscribes as a proxy does and takes everything in; returns the client and what it holds.
+async fn settle(mut client: Client, names: &[String]) -> (Client, Held) {
+    let mut held = Held::default();
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    held.take(&client.next().await);
+    let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
+    client.subscribe(type_url::ENDPOINT, &wanted);
+    held.take(&client.next().await);
+    client.subscribe(type_url::LISTENER, &["*"]);
+    held.take(&client.next().await);
+    client.subscribe(type_url::ROUTE, &["80"]);
+    held.take(&client.next().await);
+    (client, held)
+}
+
+#[derive(Default)]
+struct Held {
+    versions: Vec<(String, String, String)>,
+}
+
+impl Held {
+    fn take(&mut self, response: &proto::envoy::discovery::DeltaDiscoveryResponse) {
+        for resource in &response.resources {
+            self.versions.push((response.type_url.clone(), resource.name.clone(), resource.version.clone()));
+        }
+    }
+
+    fn of(&self, type_url: &str) -> std::collections::HashMap<String, String> {
+        let own = self.versions.iter().filter(|(url, _, _)| url == type_url);
+        own.map(|(_, name, version)| (name.clone(), version.clone())).collect()
+    }
+}
+
+async fn metric(running: &pilot::server::Running, name: &str) -> u64 {
+    let text = page(running.monitoring.unwrap(), "/metrics").await.1;
+    text.lines()
+        .filter(|line| line.starts_with(name))
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
+        .sum()
+}
+
+/// Saves a file; every client waits for its response and acknowledges; returns the times until each had it.
+async fn change(
+    clients: Vec<Client>,
+    path: &Path,
+    text: &str,
+    type_url: &'static str,
+) -> (Vec<Client>, Vec<Duration>, usize) {
+    let began = Instant::now();
+    let mut waiting = JoinSet::new();
+    for mut client in clients {
+        waiting.spawn(async move {
+            let response = client.next().await;
+            assert_eq!((response.type_url.as_str(), response.resources.len()), (type_url, 1));
+            (client, began.elapsed(), response.encoded_len())
+        });
+    }
+    std::fs::write(path, text).unwrap();
+    let (mut clients, mut times, mut bytes) = (Vec::new(), Vec::new(), 0);
+    while let Some(done) = waiting.join_next().await {
+        let (client, time, length) = done.unwrap();
+        clients.push(client);
+        times.push(time);
+        bytes += length;
+    }
+    times.sort();
+    (clients, times, bytes)
+}
+
+fn p99(times: &[Duration]) -> Duration {
+    times[(times.len() * 99 / 100).min(times.len() - 1)]
+}
+
+/// Resident memory and CPU time of this process, which holds pilot and all clients.
+fn usage() -> (u64, Duration) {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let rss_kib: u64 = rss.trim().trim_end_matches(" kB").trim().parse().unwrap();
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    (rss_kib, Duration::from_millis(ticks * 10))
+}
+
+// spec: PI-34, PI-35, PI-36, PI-37, PI-39, XD-7, XM-6
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_costs_what_has_changed_times_classes_and_a_reconnect_costs_nothing() {
+    let size = size();
+    let directory = tempfile::tempdir().unwrap();
+    write(directory.path(), size.services);
+    let running = pilot(directory.path(), &[]).await;
+    let address = running.grpc.unwrap();
+    let began = Instant::now();
+    let mut channels = Vec::new();
+    for _ in 0..8 {
+        channels.push(channel(address).await);
+    }
+    let (mut clients, mut held) = (Vec::new(), Vec::new());
+    for stream in 0..size.streams {
+        let client = Client::connect(channels[stream % channels.len()].clone(), client_node(stream)).await;
+        let (client, own) = settle(client, &names(stream, size.services)).await;
+        clients.push(client);
+        held.push(own);
+    }
+    let (rss, _) = usage();
+    println!(
+        "{} services, {} streams settled in {:?}; RSS with all clients {} MiB",
+        size.services,
+        size.streams,
+        began.elapsed(),
+        rss / 1024
+    );
+
+    for (label, file, text, url, bar) in [
+        ("endpoint", "shared.yaml", slice(SHARED, true), type_url::ENDPOINT, Duration::from_millis(50)),
+        ("route", "rule.yaml", rule(2), type_url::ROUTE, Duration::from_millis(150)),
+    ] {
+        let made = metric(&running, "pilot_resources_made_total").await;
+        let (_, cpu) = usage();
+        let (back, times, bytes) = change(clients, &directory.path().join(file), &text, url).await;
+        clients = back;
+        let made = metric(&running, "pilot_resources_made_total").await - made;
+        let (_, cpu_after) = usage();
+        println!(
+            "{label}: made {made}, bytes {bytes}, p50 {:?}, p99 {:?}, last {:?}, CPU {:?}",
+            times[times.len() / 2],
+            p99(&times),
+            times[times.len() - 1],
+            cpu_after - cpu
+        );
+        assert!(made as usize <= CLASSES, "{label}: {made} resources for one change in {CLASSES} classes");
+        assert!(!size.judge_time || p99(&times) <= bar, "{label}: p99 {:?} over {bar:?}", p99(&times));
+    }
+
+    let sent = metric(&running, "pilot_xds_sent_bytes_total").await;
+    drop(clients);
+    for (stream, own) in held.iter().enumerate() {
+        let mut client = Client::connect(channels[0].clone(), client_node(stream)).await;
+        for url in [type_url::CLUSTER, type_url::LISTENER] {
+            client.send(DeltaDiscoveryRequest {
+                type_url: url.to_owned(),
+                resource_names_subscribe: vec!["*".to_owned()],
+                initial_resource_versions: own.of(url),
+                ..DeltaDiscoveryRequest::default()
+            });
+        }
+        assert!(client.silent(Duration::from_millis(100)).await, "unchanged versions are sent again");
+    }
+    assert_eq!(
+        metric(&running, "pilot_xds_sent_bytes_total").await,
+        sent,
+        "a reconnect with unchanged versions sends nothing"
+    );
+}
