@@ -7,19 +7,50 @@ use crate::model::{MeshConfig, Shared};
 use proto::any;
 use proto::envoy::core::TypedExtensionConfig;
 use proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
-use proto::envoy::http_filters::rbac::v3::Rbac as HttpRbac;
 use proto::envoy::matcher::string_matcher::MatchPattern;
 use proto::envoy::matcher::{PathMatcher, StringMatcher, path_matcher};
-use proto::envoy::network_filters::rbac::v3::Rbac as TcpRbac;
 use proto::envoy::rbac::permission::{self, Rule as Allowed};
 use proto::envoy::rbac::principal::{self, Authenticated, Identifier};
 use proto::envoy::rbac::rbac::Action as WireAction;
-use proto::envoy::rbac::{Permission, Policy, Principal, Rbac};
+use proto::envoy::rbac::{Permission, Policy, Principal};
 use proto::envoy::route::HeaderMatcher;
 use proto::envoy::route::header_matcher::HeaderMatchSpecifier;
 use proto::envoy::wkt::Any;
 use proto::istio::authorization_policy::{Action, Condition, Operation, Rule, Source};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+
+/// `envoy.config.rbac.v3.RBAC` with its policies in order: a `HashMap` of many would encode differently each time.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Rbac {
+    #[prost(enumeration = "WireAction", tag = "1")]
+    action: i32,
+    #[prost(btree_map = "string, message", tag = "2")]
+    policies: BTreeMap<String, Policy>,
+}
+
+/// `envoy.extensions.filters.http.rbac.v3.RBAC`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct HttpFilter {
+    #[prost(message, optional, tag = "1")]
+    rules: Option<Rbac>,
+    #[prost(message, optional, tag = "2")]
+    shadow_rules: Option<Rbac>,
+    #[prost(string, tag = "3")]
+    shadow_rules_stat_prefix: String,
+}
+
+/// `envoy.extensions.filters.network.rbac.v3.RBAC`.
+#[derive(Clone, PartialEq, prost::Message)]
+struct TcpFilter {
+    #[prost(message, optional, tag = "1")]
+    rules: Option<Rbac>,
+    #[prost(message, optional, tag = "2")]
+    shadow_rules: Option<Rbac>,
+    #[prost(string, tag = "3")]
+    stat_prefix: String,
+    #[prost(string, tag = "5")]
+    shadow_rules_stat_prefix: String,
+}
 
 /// What the filters protect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,26 +79,25 @@ fn filter(policies: &[&AuthorizationPolicy], action: WireAction, protocol: Proto
         (!own.is_empty()).then(|| Rbac {
             action: action.into(),
             policies: own.iter().flat_map(|policy| build.policies(policy)).collect(),
-            ..Rbac::default()
         })
     };
     let dry = rules(true);
     let denies = action == WireAction::Deny && dry.is_some();
     let prefix = if denies { "istio_dry_run_deny_" } else { "istio_dry_run_allow_" }.to_owned();
     match protocol {
-        Protocol::Http => any::pack(&HttpRbac {
-            rules: rules(false),
-            shadow_rules: dry,
-            shadow_rules_stat_prefix: prefix,
-            ..HttpRbac::default()
-        }),
-        Protocol::Tcp => any::pack(&TcpRbac {
-            rules: rules(false),
-            shadow_rules: dry,
-            shadow_rules_stat_prefix: prefix,
-            stat_prefix: "tcp.".to_owned(),
-            ..TcpRbac::default()
-        }),
+        Protocol::Http => {
+            let filter = HttpFilter { rules: rules(false), shadow_rules: dry, shadow_rules_stat_prefix: prefix };
+            any::pack_as("envoy.extensions.filters.http.rbac.v3.RBAC", &filter)
+        }
+        Protocol::Tcp => {
+            let filter = TcpFilter {
+                rules: rules(false),
+                stat_prefix: "tcp.".to_owned(),
+                shadow_rules: dry,
+                shadow_rules_stat_prefix: prefix,
+            };
+            any::pack_as("envoy.extensions.filters.network.rbac.v3.RBAC", &filter)
+        }
     }
 }
 
@@ -89,7 +119,7 @@ struct Build<'a> {
 
 impl Build<'_> {
     /// One policy per rule; without rules, one that never matches (AZ-4).
-    fn policies(&self, policy: &AuthorizationPolicy) -> HashMap<String, Policy> {
+    fn policies(&self, policy: &AuthorizationPolicy) -> BTreeMap<String, Policy> {
         let name = |i: usize| format!("ns[{}]-policy[{}]-rule[{i}]", policy.key.namespace, policy.key.name);
         if policy.rules.is_empty() {
             let never = Policy {

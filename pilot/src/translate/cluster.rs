@@ -62,7 +62,7 @@ fn discovery(kind: DiscoveryType) -> Option<ClusterDiscoveryType> {
 }
 
 /// Metadata `istio` of a cluster (XI-8).
-struct IstioMetadata(Struct);
+struct IstioMetadata(Vec<(&'static str, Value)>);
 
 impl IstioMetadata {
     fn new(services: &[&Service]) -> Self {
@@ -73,15 +73,15 @@ impl IstioMetadata {
                 ("namespace", text(&*service.key.namespace)),
             ])
         };
-        Self(super::message::structure([("services", list(services.iter().map(entry).collect()))]))
+        Self(vec![("services", list(services.iter().map(entry).collect()))])
     }
 
-    fn set(&mut self, key: &str, value: Value) {
-        self.0.fields.insert(key.to_owned(), value);
+    fn set(&mut self, key: &'static str, value: Value) {
+        self.0.push((key, value));
     }
 
     fn finish(self) -> Option<Metadata> {
-        super::message::istio_metadata(self.0)
+        super::message::istio_metadata(super::message::structure(self.0))
     }
 }
 

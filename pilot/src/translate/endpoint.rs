@@ -2,7 +2,7 @@
 
 use super::inputs::{ClusterInput, EndpointsInput};
 use super::locality;
-use super::message::{address, structure, text, uint};
+use super::message::{address, ordered, structure, text, uint};
 use super::names;
 use super::policy;
 use crate::model::authn::Mode;
@@ -64,15 +64,10 @@ pub fn group(locality: &Locality, endpoints: &[&Endpoint], tls: &dyn Fn(&Endpoin
 }
 
 fn lb_endpoint(endpoint: &Endpoint, mesh_tls: bool) -> LbEndpoint {
-    let mut metadata = Metadata::default();
-    if mesh_tls {
-        let istio = structure([("tlsMode", text("istio"))]);
-        metadata.filter_metadata.insert("envoy.transport_socket_match".to_owned(), istio);
-    }
-    if !endpoint.workload.is_empty() {
-        let workload = structure([("workload", text(&endpoint.workload))]);
-        metadata.filter_metadata.insert("istio".to_owned(), workload);
-    }
+    let socket = mesh_tls.then(|| ("envoy.transport_socket_match".to_owned(), structure([("tlsMode", text("istio"))])));
+    let workload = (!endpoint.workload.is_empty())
+        .then(|| ("istio".to_owned(), structure([("workload", text(&endpoint.workload))])));
+    let metadata = Metadata { filter_metadata: ordered(socket.into_iter().chain(workload)), ..Metadata::default() };
     LbEndpoint {
         health_status: match endpoint.health {
             Health::Healthy => HealthStatus::Healthy.into(),

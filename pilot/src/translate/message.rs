@@ -6,6 +6,7 @@ use proto::envoy::core::{Address, ConfigSource, Metadata, SocketAddress};
 use proto::envoy::core::{AggregatedConfigSource, ApiVersion, CidrRange, config_source::ConfigSourceSpecifier};
 use proto::envoy::wkt::value::Kind;
 use proto::envoy::wkt::{self, Struct, Value};
+use std::collections::HashMap;
 use std::time::Duration;
 
 /// A wrapped number.
@@ -28,9 +29,25 @@ pub fn text(value: impl Into<String>) -> Value {
     Value { kind: Some(Kind::StringValue(value.into())) }
 }
 
+/// Maps of up to this many entries are put in order; larger ones are not made here.
+const ORDERED: usize = 6;
+
+/// A map that encodes its entries sorted by key.
+///
+/// Envoy's messages hold maps in a `HashMap`, whose order is seeded anew for each map. Equal content must encode to
+/// equal bytes, or a restarted pilot would send everything again. So the map is made until its seed gives the sorted
+/// order: for the two or three entries that maps have here that is a handful of tries.
+pub fn ordered<V>(entries: impl IntoIterator<Item = (String, V)>) -> HashMap<String, V> {
+    let mut map: HashMap<String, V> = entries.into_iter().collect();
+    while map.len() <= ORDERED && !map.keys().is_sorted() {
+        map = map.into_iter().collect();
+    }
+    map
+}
+
 /// A struct value.
 pub fn structure(fields: impl IntoIterator<Item = (&'static str, Value)>) -> Struct {
-    Struct { fields: fields.into_iter().map(|(key, value)| (key.to_owned(), value)).collect() }
+    Struct { fields: ordered(fields.into_iter().map(|(key, value)| (key.to_owned(), value))) }
 }
 
 /// A nested struct.
@@ -87,4 +104,18 @@ pub fn cidr(text: &str) -> Option<CidrRange> {
         }
     };
     Some(CidrRange { address_prefix: address, prefix_len: uint(u32::from(length)) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+
+    #[test]
+    fn equal_content_encodes_to_equal_bytes() {
+        let make =
+            || structure([("c", text("1")), ("a", text("2")), ("b", text("3")), ("d", text("4"))]).encode_to_vec();
+        let first = make();
+        assert!((0..50).all(|_| make() == first));
+    }
 }

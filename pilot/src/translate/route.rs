@@ -3,7 +3,7 @@
 use super::fault;
 use super::inputs::{Client, GatewayRouteInput, OutboundRouteInput};
 use super::matcher::{everything, is_catch_all, route_match};
-use super::message::{boolean, config_metadata, duration};
+use super::message::{boolean, config_metadata, duration, ordered};
 use super::route_action::{self, Context};
 use crate::model::Shared;
 use crate::model::host;
@@ -257,12 +257,10 @@ impl Side<'_> {
         } else {
             route_action::forward(&mut out, http, context);
         }
-        if let Some(written) = &http.fault {
-            out.typed_per_filter_config.insert("envoy.filters.http.fault".to_owned(), fault::fault(written));
-        }
-        if let Some(written) = &http.cors_policy {
-            out.typed_per_filter_config.insert("envoy.filters.http.cors".to_owned(), fault::cors(written));
-        }
+        let fault = http.fault.as_ref().map(|written| ("envoy.filters.http.fault".to_owned(), fault::fault(written)));
+        let cors =
+            http.cors_policy.as_ref().map(|written| ("envoy.filters.http.cors".to_owned(), fault::cors(written)));
+        out.typed_per_filter_config = ordered(fault.into_iter().chain(cors));
         out.decorator = decorator(&out, &rule.key.name, self.port);
         out
     }
