@@ -1,6 +1,6 @@
 //! `envoy.filters.http.ext_authz`: asks a service whether a request may pass (HP-13, LR-17, AZ-20).
 
-use super::{Decision, Step, StreamCx};
+use super::{Decision, Step, StreamCx, plain};
 use crate::env::Instant;
 use crate::message::{Body, Frame, Known, Request, RequestHead, Response, Source, Version};
 use crate::outcome::{Outcome, Reason};
@@ -50,7 +50,7 @@ impl ExtAuthz {
         let body = match self.body {
             Some(limit) => match gather(rq, limit).await {
                 Ok(body) => body,
-                Err(outcome) => return Decision::Reply(Box::new(crate::filter::reply(&outcome, &rq.head))),
+                Err(outcome) => return Decision::Reply(Box::new(super::reply(&outcome, &rq.head))),
             },
             None => Bytes::new(),
         };
@@ -66,10 +66,8 @@ impl ExtAuthz {
             Ok(answer) => self.denied(answer, cx).await,
             Err(_) if self.allow_on_error => Decision::Continue,
             Err(_) => {
-                let mut response = crate::filter::reply(&Reason::ExtAuthzError.into(), &rq.head);
-                response.head.status = self.status_on_error;
                 cx.note(Reason::ExtAuthzError);
-                Decision::Reply(Box::new(response))
+                Decision::Reply(Box::new(plain(self.status_on_error, String::new(), &rq.head)))
             }
         }
     }

@@ -292,11 +292,11 @@ impl Reply {
     }
 }
 
-/// Serves one connection until it ends. `io` is past TLS and inspectors.
-pub async fn serve_h1(io: Io, settings: Rc<Settings>, chain: Arc<[Filter]>, peer: Rc<PeerFacts>) {
+/// Serves one connection until it ends. `io` is past TLS and inspectors; `first` was read from it already.
+pub async fn serve_h1((io, first): (Io, BytesMut), settings: Rc<Settings>, chain: Arc<[Filter]>, peer: Rc<PeerFacts>) {
     let conn = Conn {
         io,
-        buf: BytesMut::new(),
+        buf: first,
         out: Outgoing::default(),
         body: BodyReader::new(Framing::Length(0)),
         tunnel: Tunnel::No,

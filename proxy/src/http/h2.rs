@@ -10,6 +10,7 @@ use crate::message::{Body, Frame, Request, RequestHead, ResponseHead, Source};
 use crate::net::{Io, PeerFacts};
 use crate::outcome::{Outcome, Reason};
 use crate::pool::Link;
+use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -129,8 +130,13 @@ impl Drop for Reply {
     }
 }
 
-/// Serves one connection until it ends. `io` is past TLS and inspectors.
-pub async fn serve_h2(io: Io, settings: Rc<Settings>, chain: Arc<[Filter]>, peer: Rc<PeerFacts>) {
+/// Serves one connection until it ends. `io` is past TLS and inspectors; `first` was read from it already.
+pub async fn serve_h2(
+    (io, first): (Io, BytesMut),
+    settings: Rc<Settings>,
+    chain: Arc<[Filter]>,
+    peer: Rc<PeerFacts>,
+) {
     let config = Config {
         max_streams: settings.config.max_concurrent_streams,
         stream_window: settings.config.stream_window,
@@ -140,6 +146,7 @@ pub async fn serve_h2(io: Io, settings: Rc<Settings>, chain: Arc<[Filter]>, peer
         connect_protocol: !settings.config.upgrades.is_empty(),
     };
     let link = Link::new(io, Connection::new(Role::Server, config));
+    link.with(|connection| connection.receive(&first));
     let mut streams = FuturesUnordered::new();
     let mut told = false;
     let serving = poll_fn(|cx| {

@@ -241,6 +241,34 @@ pub struct Route {
 }
 
 impl Route {
+    /// A route to one cluster with nothing else configured.
+    pub fn to_cluster(cluster: &str) -> Self {
+        Self {
+            name: "".into(),
+            virtual_host: "".into(),
+            action: Action::Cluster(cluster.into()),
+            timeouts: Timeouts::default(),
+            retry: None,
+            mirrors: Box::default(),
+            path_rewrite: None,
+            host_rewrite: None,
+            append_x_forwarded_host: false,
+            request_headers: Box::default(),
+            response_headers: Box::default(),
+            attempt_count_in_request: false,
+            attempt_count_in_response: false,
+            upgrades: Box::default(),
+            filters: Box::default(),
+            replay_limit_bytes: None,
+            most_specific_wins: false,
+            hash_policy: Box::default(),
+            cluster_not_found_status: 503,
+            high_priority: false,
+            decorator: None,
+            origin: None,
+        }
+    }
+
     /// The most specific configuration of a filter for this route.
     pub fn filter<T: Any + Send + Sync>(&self, name: &str) -> Option<&T> {
         self.filters.iter().find_map(|overrides| overrides.get(name))
