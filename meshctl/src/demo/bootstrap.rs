@@ -14,6 +14,8 @@ pub fn bootstrap(plan: &Plan, workload: &Workload) -> Value {
     let directory = plan.proxy_directory(workload);
     let socket = |name: &str| json!({"pipe": {"path": directory.join(name)}});
     let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+    // Envoy waits up to 30 s between attempts to reach pilot; an edit should be live sooner after an outage.
+    let reconnect = json!({"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}});
     let mut clusters = vec![xds_cluster()];
     let mut resources = json!({});
     if plan.data_plane == DataPlane::Envoy {
@@ -39,7 +41,7 @@ pub fn bootstrap(plan: &Plan, workload: &Workload) -> Value {
         "dynamic_resources": {
             "ads_config": {
                 "api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
-                "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER_XDS}}],
+                "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER_XDS, "retry_policy": reconnect}}],
             },
             "cds_config": ads, "lds_config": ads,
         },

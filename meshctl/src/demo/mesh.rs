@@ -264,7 +264,9 @@ impl Mesh {
     fn envoy(&self, workload: &Workload, program: std::path::PathBuf) -> Launch {
         let bootstrap = self.plan.proxy_directory(workload).join("bootstrap.json").display().to_string();
         let args = ["-c", &bootstrap, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"];
-        Launch { args: args.map(str::to_owned).to_vec(), ..self.beside(workload, "proxy", program) }
+        let drain = ["--drain-time-s", "45", "--drain-strategy", "immediate"]; // as Istio's agent starts it
+        let args = args.into_iter().chain(drain).map(str::to_owned).collect();
+        Launch { args, ..self.beside(workload, "proxy", program) }
     }
 
     fn agent(&self, workload: &Workload) -> anyhow::Result<Launch> {

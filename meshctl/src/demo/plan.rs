@@ -205,8 +205,7 @@ impl Plan {
         for row in SERVICES {
             let pods: Vec<&Workload> = self.workloads.iter().filter(|w| w.app == row.2).collect();
             items.push(service(row));
-            items.push(endpoint_slice(row, &pods, "IPv4"));
-            items.push(endpoint_slice(row, &pods, "IPv6"));
+            items.push(endpoint_slice(row, &pods));
         }
         items.extend(self.workloads.iter().map(Workload::pod));
         json!({"apiVersion": "v1", "kind": "List", "items": items})
@@ -275,29 +274,24 @@ fn cluster_v4(byte: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 96, 0, byte)
 }
 
-fn cluster_v6(byte: u8) -> Ipv6Addr {
-    Ipv6Addr::new(0xfd96, 0, 0, 0, 0, 0, 0, u16::from(byte))
-}
-
 fn service((name, namespace, app, port, target, byte): &(&str, &str, &str, u16, u16, u8)) -> Value {
-    let (v4, v6) = (cluster_v4(*byte).to_string(), cluster_v6(*byte).to_string());
+    let address = cluster_v4(*byte).to_string();
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"name": name, "namespace": namespace, "labels": {"app": app}},
         "spec": {
-            "type": "ClusterIP", "clusterIP": v4, "clusterIPs": [v4, v6], "ipFamilies": ["IPv4", "IPv6"],
-            "ipFamilyPolicy": "RequireDualStack", "selector": {"app": app},
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack", "selector": {"app": app},
             "ports": [{"name": "http", "port": port, "targetPort": target, "protocol": "TCP"}],
         },
     })
 }
 
-fn endpoint_slice(row: &(&str, &str, &str, u16, u16, u8), pods: &[&Workload], family: &str) -> Value {
+fn endpoint_slice(row: &(&str, &str, &str, u16, u16, u8), pods: &[&Workload]) -> Value {
     let (name, namespace, _, _, target, _) = row;
-    let address = |pod: &Workload| if family == "IPv4" { pod.v4.to_string() } else { pod.v6.to_string() };
     let endpoint = |pod: &&Workload| {
         json!({
-            "addresses": [address(pod)], "conditions": {"ready": true, "serving": true, "terminating": false},
+            "addresses": [pod.v4.to_string()], "conditions": {"ready": true, "serving": true, "terminating": false},
             "nodeName": "this-machine",
             "targetRef": {"kind": "Pod", "name": pod.pod_name(), "namespace": pod.kube_namespace},
         })
@@ -305,10 +299,10 @@ fn endpoint_slice(row: &(&str, &str, &str, u16, u16, u8), pods: &[&Workload], fa
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {
-            "name": format!("{name}-{}", family.to_lowercase()), "namespace": namespace,
+            "name": format!("{name}-ipv4"), "namespace": namespace,
             "labels": {"kubernetes.io/service-name": name},
         },
-        "addressType": family,
+        "addressType": "IPv4",
         "endpoints": pods.iter().map(endpoint).collect::<Vec<_>>(),
         "ports": [{"name": "http", "port": target, "protocol": "TCP"}],
     })
@@ -346,9 +340,9 @@ mod tests {
         let objects = Plan::new("t", DataPlane::Envoy).objects();
         let items = objects["items"].as_array().unwrap();
         let of = |kind: &str| items.iter().filter(|item| item["kind"] == kind).count();
-        assert_eq!((of("Service"), of("EndpointSlice"), of("Pod"), of("Namespace")), (5, 10, 9, 3));
-        let slice = items.iter().find(|item| item["metadata"]["name"] == "reviews-ipv6").unwrap();
+        assert_eq!((of("Service"), of("EndpointSlice"), of("Pod"), of("Namespace")), (5, 5, 9, 3));
+        let slice = items.iter().find(|item| item["metadata"]["name"] == "reviews-ipv4").unwrap();
         assert_eq!(slice["endpoints"].as_array().unwrap().len(), 3);
-        assert_eq!(slice["endpoints"][0]["addresses"][0], "fd44:0:0:1::3");
+        assert_eq!(slice["endpoints"][0]["addresses"][0], "10.44.1.3");
     }
 }

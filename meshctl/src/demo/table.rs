@@ -84,7 +84,8 @@ fn table(rows: &[Row], seconds: f64) -> Table {
     for row in rows {
         let total: u64 = rows.iter().filter(|r| r.service == row.service).map(|r| r.sample.requests).sum();
         let percent = |part: u64, whole: u64| {
-            if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part as f64 * 100.0 / whole as f64) }
+            // Answers of the last interval may belong to requests of the one before.
+            if whole == 0 { "-".to_owned() } else { format!("{:.1} %", part.min(whole) as f64 * 100.0 / whole as f64) }
         };
         let sample = row.sample;
         let time = |ms: f64| if sample.requests == 0 { "-".to_owned() } else { format!("{ms:.1} ms") };
