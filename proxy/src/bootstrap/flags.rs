@@ -48,6 +48,15 @@ pub struct Flags {
     /// Writes the admin address to this file once it is known
     #[arg(long, value_name = "FILE")]
     pub admin_address_path: Option<PathBuf>,
+    /// Port of merged metrics and rewritten probes (Istio: 15020); absent: none
+    #[arg(long, value_name = "PORT")]
+    pub status_port: Option<u16>,
+    /// Port of the readiness probe (Istio: 15021); absent: none
+    #[arg(long, value_name = "PORT")]
+    pub ready_port: Option<u16>,
+    /// Port of the proxy's own metrics (Istio: 15090); absent: none
+    #[arg(long, value_name = "PORT")]
+    pub metrics_port: Option<u16>,
     /// Milliseconds between flushes of access-log files
     #[arg(long, value_name = "MS", default_value_t = 10_000)]
     pub file_flush_interval_msec: u64,

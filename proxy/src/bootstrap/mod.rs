@@ -12,7 +12,7 @@ mod support;
 pub use convert::{BOOTSTRAP, Converter, Direction, JsonArgs, convert};
 pub use environment::Environment;
 pub use flags::{DrainStrategy, Flags, LogLevel, Mode, component_directives};
-pub use node::{USER_AGENT, extensions};
+pub use node::{USER_AGENT, extensions, node_json};
 
 use prost::Message;
 use proto::envoy::bootstrap::{Bootstrap as Written, runtime_layer::LayerSpecifier};

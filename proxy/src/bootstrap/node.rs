@@ -57,6 +57,40 @@ pub fn extensions(entries: impl IntoIterator<Item = (&'static str, &'static str,
         .collect()
 }
 
+/// The node as JSON, for `/server_info`.
+pub fn node_json(node: &Node) -> serde_json::Value {
+    let locality = node.locality.clone().unwrap_or_default();
+    let extensions: Vec<_> = node
+        .extensions
+        .iter()
+        .map(|e| serde_json::json!({"name": e.name, "category": e.category, "type_urls": e.type_urls}))
+        .collect();
+    serde_json::json!({
+        "id": node.id,
+        "cluster": node.cluster,
+        "metadata": node.metadata.as_ref().map(struct_json),
+        "locality": {"region": locality.region, "zone": locality.zone, "sub_zone": locality.sub_zone},
+        "user_agent_name": node.user_agent_name,
+        "extensions": extensions,
+    })
+}
+
+fn struct_json(object: &Struct) -> serde_json::Value {
+    let sorted: std::collections::BTreeMap<&String, &Value> = object.fields.iter().collect();
+    sorted.into_iter().map(|(name, value)| (name.clone(), value_json(value))).collect()
+}
+
+fn value_json(value: &Value) -> serde_json::Value {
+    match &value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::BoolValue(value)) => (*value).into(),
+        Some(Kind::NumberValue(number)) => (*number).into(),
+        Some(Kind::StringValue(text)) => text.as_str().into(),
+        Some(Kind::StructValue(object)) => struct_json(object),
+        Some(Kind::ListValue(list)) => list.values.iter().map(value_json).collect(),
+    }
+}
+
 /// `<type>~<ip>~<name>.<namespace>~<namespace>.svc.<domain>` from the variables that injection sets.
 fn id_of_pod(env: &Environment) -> Option<String> {
     let kind = env.get("PROXY_TYPE").unwrap_or("sidecar");

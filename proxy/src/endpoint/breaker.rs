@@ -58,7 +58,8 @@ impl Limits {
         Arc::new(Self { max, used: Default::default() })
     }
 
-    fn max(&self, limit: Limit) -> u32 {
+    /// The maximum of a limit.
+    pub fn maximum(&self, limit: Limit) -> u32 {
         match limit {
             Limit::Connections => self.max.connections,
             Limit::Pending => self.max.pending,
@@ -72,7 +73,7 @@ impl Limits {
     /// # Errors
     /// [`Reason::Overflow`] where the limit is reached; the detail names it.
     pub fn take(self: &Arc<Self>, limit: Limit) -> Result<Permit, Outcome> {
-        let max = self.max(limit);
+        let max = self.maximum(limit);
         if max == u32::MAX {
             return Ok(Permit { limits: None, limit });
         }
@@ -91,7 +92,7 @@ impl Limits {
 
     /// Whether the limit refuses now.
     pub fn is_open(&self, limit: Limit) -> bool {
-        self.in_flight(limit) >= self.max(limit)
+        self.in_flight(limit) >= self.maximum(limit)
     }
 }
 

@@ -5,10 +5,13 @@
 //!
 //! In the order in which a resource passes through: [`stream`](mod@stream), `files` and `fixed` bring it; `session` speaks
 //! the protocol with one server; `needs` reads what it refers to; `warming` holds it until that is there; `client`
-//! ties them together without I/O; `feed` drives the client; `store` keeps what was accepted, `cache` on disk.
+//! ties them together without I/O; `feed` drives the client; `store` keeps what was accepted, `cache` on
+//! disk; `dump` and `certificates` show it.
 
 mod cache;
+mod certificates;
 mod client;
+mod dump;
 mod feed;
 mod files;
 mod fixed;
@@ -20,7 +23,9 @@ mod stream;
 mod subscription;
 mod warming;
 
+pub use certificates::{CertificateView, SecretView, certificates};
 pub use client::{Batch, Cause, Client, ClientOptions};
+pub use dump::{DumpSelection, config_dump, encode as encode_dump};
 pub use feed::{Feed, FeedError, FeedHandle, FeedOptions};
 pub use kind::Kind;
 pub use needs::{Need, Origin};
