@@ -1,0 +1,50 @@
+//! The demo's tour as a test: a whole mesh on this machine, judged by what the workloads saw.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::allow_attributes, reason = "a test panics to fail")]
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// meshctl beside the test binary: target/<profile>/deps/<test> → target/<profile>/meshctl.
+fn meshctl() -> PathBuf {
+    let own = std::env::current_exe().unwrap();
+    own.parent().unwrap().parent().unwrap().join("meshctl")
+}
+
+/// The programs of the workspace, built if a test run alone has not built them.
+fn programs() {
+    let directory = meshctl().parent().unwrap().to_owned();
+    let missing =
+        ["meshctl", "citadel", "pilot", "proxy", "bookshop"].iter().any(|name| !directory.join(name).exists());
+    if missing {
+        let built =
+            Command::new(env!("CARGO")).args(["build", "--workspace", "--bins"]).current_dir(e2e::root()).status();
+        assert!(built.unwrap().success(), "cargo build --workspace --bins");
+    }
+}
+
+/// Walks the tour; skips with a line where the machine cannot run a demo.
+fn tour(data_plane: &str) {
+    let ready =
+        Command::new("sh").args(["-c", "test \"$(id -u)\" = 0 && command -v ip iptables-restore setpriv"]).output();
+    if !ready.is_ok_and(|output| output.status.success()) {
+        println!("SKIPPED: needs root, iproute2, iptables and setpriv");
+        return;
+    }
+    programs();
+    let name = format!("e2e{}", std::process::id());
+    let output = Command::new(meshctl())
+        .args(["demo", "--tour", "--port", "0", "--name", &name, "--data-plane", data_plane])
+        .output()
+        .unwrap();
+    let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{out}\n{error}");
+    assert!(output.status.success(), "{out}\n{error}");
+    let namespaces = Command::new("ip").args(["netns", "list"]).output().unwrap();
+    assert!(!String::from_utf8_lossy(&namespaces.stdout).contains(&name), "the demo left namespaces behind");
+    drop(std::fs::remove_file(format!("/run/ferromesh/{name}.lock")));
+}
+
+#[test]
+fn the_tour_is_as_expected_with_real_envoys() {
+    tour("envoy");
+}
