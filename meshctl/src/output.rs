@@ -99,6 +99,11 @@ pub fn show_now(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether an error only says that nobody reads the output any more (`meshctl … | head`).
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
 /// An error with its causes, on standard error.
 pub fn complain(error: &anyhow::Error) {
     let text = format!("{}: {error:#}\n", "error".if_supports_color(Stream::Stderr, |t| t.red()));

@@ -37,11 +37,11 @@ const TYPES: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS"];
 /// # Errors
 /// Where pilot does not answer.
 pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let clients = fetch(&args).await?;
-    let wanted = |client: &&Value| args.proxy.as_ref().is_none_or(|part| name(client).contains(part.as_str()));
-    let chosen: Vec<Value> = clients.iter().filter(wanted).cloned().collect();
-    let table = if args.verbosity { verbose(&chosen) } else { summary(&chosen) };
-    output::show(args.output, &table, &Value::Array(chosen))
+    let mut values = fetch(&args).await?;
+    values.retain(|value| args.proxy.as_ref().is_none_or(|part| Client::read(value).name.contains(part.as_str())));
+    let clients: Vec<Client> = values.iter().map(Client::read).collect();
+    let table = if args.verbosity { verbose(&clients) } else { summary(&clients) };
+    output::show(args.output, &table, &Value::Array(values))
 }
 
 async fn fetch(args: &StatusArgs) -> anyhow::Result<Vec<Value>> {
@@ -61,90 +61,107 @@ async fn fetch(args: &StatusArgs) -> anyhow::Result<Vec<Value>> {
     }
 }
 
+/// What one line is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Client {
+    name: String,
+    cluster: String,
+    pilot: String,
+    version: String,
+    /// Short type and status of everything the proxy subscribed to.
+    types: Vec<(String, &'static str)>,
+}
+
+impl Client {
+    /// Reads pilot's own lines (`cluster_id`, `proxy`, `resources` by type), or `ClientConfig` messages as istiod
+    /// gives them.
+    fn read(value: &Value) -> Self {
+        let mut client = if value["proxy"].is_string() { Self::of_line(value) } else { Self::of_client_config(value) };
+        client.types.sort_by_key(|(short, _)| TYPES.iter().position(|t| t == short).unwrap_or(TYPES.len()));
+        client
+    }
+
+    fn of_line(line: &Value) -> Self {
+        let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
+        let status = |progress: &Value| match (progress["sent"].as_str(), progress["acked"].as_str()) {
+            _ if progress["lastError"].is_string() => "ERROR",
+            (None | Some(""), _) => "NOT SENT",
+            (sent, acked) if sent == acked => "SYNCED",
+            _ => "STALE",
+        };
+        let types = line["resources"].as_object().into_iter().flatten();
+        let pilot = if line["pilot"].is_string() { text("pilot") } else { "pilot".to_owned() };
+        Self {
+            name: text("proxy"),
+            cluster: text("cluster_id"),
+            pilot,
+            version: text("istio_version"),
+            types: types.map(|(short, progress)| (short.clone(), status(progress))).collect(),
+        }
+    }
+
+    fn of_client_config(config: &Value) -> Self {
+        let id = config["node"]["id"].as_str().unwrap_or_default();
+        let metadata = |key: &str| config["node"]["metadata"][key].as_str().unwrap_or_default().to_owned();
+        let scope = member(config, "client_scope", "clientScope").as_str().unwrap_or("istiod");
+        let mut types: Vec<(String, &'static str)> = Vec::new();
+        for one in member(config, "generic_xds_configs", "genericXdsConfigs").as_array().into_iter().flatten() {
+            let short = type_url::short_name(member(one, "type_url", "typeUrl").as_str().unwrap_or_default());
+            let status = if member(one, "error_state", "errorState").is_null() {
+                match member(one, "config_status", "configStatus").as_str().unwrap_or_default() {
+                    "STALE" => "STALE",
+                    "NOT_SENT" => "NOT SENT",
+                    "ERROR" => "ERROR",
+                    _ => "SYNCED",
+                }
+            } else {
+                "ERROR"
+            };
+            match types.iter_mut().find(|(name, _)| name == short) {
+                Some(entry) if entry.1 == "SYNCED" => entry.1 = status, // the worst of a type is shown
+                Some(_) => {}
+                None => types.push((short.to_owned(), status)),
+            }
+        }
+        Self {
+            name: id.split('~').nth(2).unwrap_or(id).to_owned(),
+            cluster: metadata("CLUSTER_ID"),
+            pilot: scope.to_owned(),
+            version: metadata("ISTIO_VERSION"),
+            types,
+        }
+    }
+}
+
 /// A member by its proto name or its JSON name.
 fn member<'a>(value: &'a Value, snake: &str, camel: &str) -> &'a Value {
     if value[snake].is_null() { &value[camel] } else { &value[snake] }
 }
 
-/// `<pod>.<namespace>`, the third part of a node id.
-fn name(client: &Value) -> &str {
-    let id = client["node"]["id"].as_str().unwrap_or_default();
-    id.split('~').nth(2).unwrap_or(id)
-}
-
-fn metadata<'a>(client: &'a Value, key: &str) -> &'a str {
-    client["node"]["metadata"][key].as_str().unwrap_or_default()
-}
-
-/// (short type, status, age) of everything the proxy subscribed to.
-fn subscriptions(client: &Value) -> Vec<(&str, String)> {
-    let configs = member(client, "generic_xds_configs", "genericXdsConfigs").as_array();
-    let one = |config: &'_ Value| -> Option<(String, String)> {
-        let url = member(config, "type_url", "typeUrl").as_str()?;
-        Some((type_url::short_name(url).to_owned(), status(config)))
-    };
-    let mut found: Vec<(&str, String)> = Vec::new();
-    for (short, status) in configs.into_iter().flatten().filter_map(one) {
-        let Some(known) = type_url::TABLE.iter().map(|(_, s)| *s).find(|s| *s == short) else { continue };
-        match found.iter_mut().find(|(name, _)| *name == known) {
-            Some(entry) if entry.1 == "SYNCED" => entry.1 = status, // the worst of a type is shown
-            Some(_) => {}
-            None => found.push((known, status)),
-        }
-    }
-    found.sort_by_key(|(short, _)| TYPES.iter().position(|t| t == short).unwrap_or(TYPES.len()));
-    found
-}
-
-fn status(config: &Value) -> String {
-    if !member(config, "error_state", "errorState").is_null() {
-        return "ERROR".to_owned();
-    }
-    match member(config, "config_status", "configStatus").as_str().unwrap_or("SYNCED") {
-        "NOT_SENT" => "NOT SENT".to_owned(),
-        other => other.to_owned(),
-    }
-}
-
-fn summary(clients: &[Value]) -> Table {
+fn summary(clients: &[Client]) -> Table {
     let mut table = Table::new(&["NAME", "CLUSTER", "ISTIOD", "VERSION", "SUBSCRIBED TYPES"]);
     for client in clients {
-        let types: Vec<&str> = subscriptions(client).into_iter().map(|(short, _)| short).collect();
+        let types: Vec<&str> = client.types.iter().map(|(short, _)| short.as_str()).collect();
         let subscribed = format!("{} ({})", types.len(), types.join(","));
-        table.row([
-            name(client),
-            metadata(client, "CLUSTER_ID"),
-            pilot_of(client),
-            metadata(client, "ISTIO_VERSION"),
-            &subscribed,
-        ]);
+        table.row([&client.name, &client.cluster, &client.pilot, &client.version, &subscribed]);
     }
     table.sort();
     table
 }
 
-fn verbose(clients: &[Value]) -> Table {
+fn verbose(clients: &[Client]) -> Table {
     let heads: Vec<&str> = ["NAME", "CLUSTER"].iter().chain(TYPES).copied().chain(["ISTIOD", "VERSION"]).collect();
     let mut table = Table::new(&heads);
     for client in clients {
-        let subscribed = subscriptions(client);
-        let of = |kind: &&str| {
-            let found = subscribed.iter().find(|(short, _)| short == kind);
-            found.map_or_else(|| "IGNORED".to_owned(), |(_, status)| status.clone())
-        };
-        let mut row = vec![name(client).to_owned(), metadata(client, "CLUSTER_ID").to_owned()];
+        let of =
+            |kind: &&str| client.types.iter().find(|(short, _)| short == kind).map_or("IGNORED", |(_, status)| status);
+        let mut row = vec![client.name.as_str(), &client.cluster];
         row.extend(TYPES.iter().map(of));
-        row.extend([pilot_of(client).to_owned(), metadata(client, "ISTIO_VERSION").to_owned()]);
+        row.extend([client.pilot.as_str(), &client.version]);
         table.row(row);
     }
     table.sort();
     table
-}
-
-/// The instance that answered: istiod writes it into the control plane identifier.
-fn pilot_of(client: &Value) -> &str {
-    let scope = member(client, "client_scope", "clientScope").as_str();
-    scope.or_else(|| client["node"]["metadata"]["ISTIOD"].as_str()).unwrap_or("pilot")
 }
 
 #[cfg(test)]
@@ -152,7 +169,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn client() -> Value {
+    fn istiods() -> Value {
         let config = |url: &str, status: &str| json!({"type_url": url, "config_status": status});
         json!({
             "node": {"id": "sidecar~10.0.0.1~reviews-v1-0.default~x", "metadata": {"CLUSTER_ID": "Kubernetes", "ISTIO_VERSION": "1.0"}},
@@ -163,15 +180,31 @@ mod tests {
         })
     }
 
+    fn pilots() -> Value {
+        json!({
+            "cluster_id": "Kubernetes", "proxy": "productpage-v1-0.default", "istio_version": "0.1",
+            "resources": {
+                "CDS": {"sent": "a", "acked": "a"}, "LDS": {"sent": "b", "acked": "a"}, "NDS": {"sent": "", "acked": ""},
+                "EDS": {"sent": "c", "acked": "b", "lastError": "bad"},
+            },
+        })
+    }
+
     // spec: CT-2
     #[test]
     fn columns_are_those_of_istioctl() {
-        let lines = summary(&[client()]).lines();
+        let clients = [Client::read(&istiods()), Client::read(&pilots())];
+        let lines = summary(&clients).lines();
         let words =
             |line: &str| line.split("    ").map(str::trim).filter(|w| !w.is_empty()).collect::<Vec<_>>().join("|");
         assert_eq!(words(&lines[0]), "NAME|CLUSTER|ISTIOD|VERSION|SUBSCRIBED TYPES");
-        assert_eq!(words(&lines[1]), "reviews-v1-0.default|Kubernetes|pilot|1.0|4 (CDS,LDS,EDS,RDS)");
-        let lines = verbose(&[client()]).lines();
-        assert_eq!(words(&lines[1]), "reviews-v1-0.default|Kubernetes|SYNCED|NOT SENT|ERROR|STALE|IGNORED|pilot|1.0");
+        assert_eq!(words(&lines[1]), "productpage-v1-0.default|Kubernetes|pilot|0.1|4 (CDS,LDS,EDS,NDS)");
+        assert_eq!(words(&lines[2]), "reviews-v1-0.default|Kubernetes|istiod|1.0|4 (CDS,LDS,EDS,RDS)");
+        let lines = verbose(&clients).lines();
+        assert_eq!(
+            words(&lines[1]),
+            "productpage-v1-0.default|Kubernetes|SYNCED|STALE|ERROR|IGNORED|IGNORED|pilot|0.1"
+        );
+        assert_eq!(words(&lines[2]), "reviews-v1-0.default|Kubernetes|SYNCED|NOT SENT|ERROR|STALE|IGNORED|istiod|1.0");
     }
 }

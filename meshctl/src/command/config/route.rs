@@ -62,7 +62,7 @@ pub(super) fn matched(route: &Value) -> (String, String) {
 
 /// Domains without ports and without the forms in between; of more than two the rest is counted.
 fn domains(all: &[Value]) -> String {
-    let plain: Vec<&str> = all.iter().map(text).filter(|domain| !has_port(domain)).collect();
+    let plain: Vec<&str> = all.iter().map(text).filter(|d| !has_port(d) && !d.ends_with('.')).collect();
     let partial = |domain: &str| {
         let longer = |other: &&str| other.strip_prefix(domain).is_some_and(|rest| rest.starts_with('.'));
         domain.contains(".svc") && plain.iter().any(longer)
@@ -92,7 +92,8 @@ mod tests {
         let config = "/apis/networking.istio.io/v1/namespaces/default/virtual-service/reviews";
         let names =
             ["reviews", "reviews.default", "reviews.default.svc", "reviews.default.svc.cluster.local", "10.0.0.3"];
-        let domains: Vec<String> = names.iter().flat_map(|n| [(*n).to_owned(), format!("{n}:9080")]).collect();
+        let domains: Vec<String> =
+            names.iter().flat_map(|n| [format!("{n}."), (*n).to_owned(), format!("{n}:9080")]).collect();
         let dump = json!({"configs": [{
             "@type": "type.googleapis.com/envoy.admin.v3.RoutesConfigDump",
             "dynamic_route_configs": [{"route_config": {"name": "9080", "virtual_hosts": [{
