@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 use proxy::bootstrap::{Flags, JsonArgs};
 use proxy::redirect::RedirectArgs;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// The data plane of the mesh: sidecar and gateway, configured as Envoy is.
@@ -36,8 +37,11 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            // not through the log: it may not have been started, and the parent of a converter reads this
+            match writeln!(std::io::stderr(), "{error:#}") {
+                Ok(()) => ExitCode::FAILURE,
+                Err(_) => ExitCode::from(2),
+            }
         }
     }
 }

@@ -112,6 +112,9 @@ impl Bootstrap {
     /// [`BootstrapError::Field`] for what is wrong or not supported yet.
     pub fn check(written: Written, flags: Flags, environment: Environment) -> Result<Self, BootstrapError> {
         support::check(&written)?;
+        for field in support::without_effect(&written) {
+            tracing::info!(field, "this field of the bootstrap tunes Envoy's own machinery and has no effect here");
+        }
         let node = node::complete(written.node.clone(), &flags, &environment)?;
         if written.dynamic_resources.as_ref().is_some_and(|dynamic| dynamic.ads_config.is_some()) && node.id.is_empty()
         {

@@ -2,7 +2,9 @@
 //! one that only tunes Envoy's own machinery is accepted and has nothing to act on.
 
 use super::BootstrapError;
+use proto::envoy::accesslog::{AccessLog, access_log};
 use proto::envoy::bootstrap::Bootstrap as Written;
+use proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 
 /// The error for something that Envoy has and this proxy does not have yet.
 pub(super) fn not_yet(path: impl AsRef<str>) -> BootstrapError {
@@ -30,12 +32,11 @@ pub(super) fn check(written: &Written) -> Result<(), BootstrapError> {
         ("inline_headers", !written.inline_headers.is_empty()),
         ("xds_delegate_extension", written.xds_delegate_extension.is_some()),
         ("xds_config_tracker_extension", written.xds_config_tracker_extension.is_some()),
-        ("application_log_config", written.application_log_config.is_some()),
         ("node_context_params", !written.node_context_params.is_empty()),
         ("enable_dispatcher_stats", written.enable_dispatcher_stats),
         ("dynamic_resources.lds_resources_locator", dynamic.is_some_and(|d| !d.lds_resources_locator.is_empty())),
         ("dynamic_resources.cds_resources_locator", dynamic.is_some_and(|d| !d.cds_resources_locator.is_empty())),
-        ("admin.access_log", admin.is_some_and(|admin| !admin.access_log.is_empty())),
+        ("admin.access_log", admin.is_some_and(|admin| !admin.access_log.iter().all(writes_nowhere))),
         ("admin.access_log_path", admin.is_some_and(|admin| !logs_nowhere(&admin.access_log_path))),
         ("admin.socket_options", admin.is_some_and(|admin| !admin.socket_options.is_empty())),
         ("admin.allow_paths", admin.is_some_and(|admin| !admin.allow_paths.is_empty())),
@@ -48,4 +49,28 @@ pub(super) fn check(written: &Written) -> Result<(), BootstrapError> {
 
 fn logs_nowhere(path: &str) -> bool {
     path.is_empty() || path == "/dev/null"
+}
+
+/// Whether an access log goes to `/dev/null`, as Istio's does.
+fn writes_nowhere(log: &AccessLog) -> bool {
+    let Some(access_log::ConfigType::TypedConfig(any)) = &log.config_type else { return false };
+    proto::any::unpack::<FileAccessLog>(any).is_ok_and(|file| logs_nowhere(&file.path))
+}
+
+/// Fields that are accepted and change nothing here, for one line in the log at the start.
+pub(super) fn without_effect(written: &Written) -> Vec<&'static str> {
+    let stats = written.stats_config.as_ref();
+    let fields = [
+        ("application_log_config", written.application_log_config.is_some()),
+        ("bootstrap_extensions", !written.bootstrap_extensions.is_empty()),
+        ("watchdogs", written.watchdogs.is_some()),
+        ("cluster_manager", written.cluster_manager.is_some()),
+        ("memory_allocator_manager", written.memory_allocator_manager.is_some()),
+        ("stats_flush_interval", written.stats_flush_interval.is_some()),
+        ("deferred_stat_options", written.deferred_stat_options.is_some()),
+        ("typed_dns_resolver_config", written.typed_dns_resolver_config.is_some()),
+        ("default_regex_engine", written.default_regex_engine.is_some()),
+        ("stats_config.use_all_default_tags", stats.is_some_and(|stats| stats.use_all_default_tags.is_some())),
+    ];
+    fields.into_iter().filter(|(_, given)| *given).map(|(field, _)| field).collect()
 }

@@ -66,3 +66,63 @@ fn a_missing_file_and_no_file_say_so() {
     assert!(load(&[]).to_string().contains("-c FILE"));
     assert!(load(&["-c", "/nonexistent/b.yaml"]).to_string().starts_with("/nonexistent/b.yaml: No such file"));
 }
+
+// spec: NI-4
+#[test]
+fn the_bootstrap_that_istio_writes_for_envoy_is_taken() {
+    let yaml = r#"
+application_log_config: {log_format: {text_format: "%Y-%m-%dT%T.%fZ\t%l\tenvoy %n %g:%#\t%v\tthread=%t"}}
+node:
+  id: sidecar~10.20.0.1~productpage-v1-0.default~default.svc.cluster.local
+  cluster: productpage.default
+  locality: {region: region1, zone: zone1}
+  metadata: {LABELS: {app: productpage}, PROXY_CONFIG: {concurrency: 2, drainDuration: 45s}}
+layered_runtime:
+  layers:
+  - {name: global config, static_layer: {envoy.deprecated_features:envoy.config.listener.v3.Listener.hidden_envoy_deprecated_use_original_dst: "true", re2.max_program_size.error_level: "32768"}}
+  - {name: admin, admin_layer: {}}
+bootstrap_extensions:
+- name: envoy.bootstrap.internal_listener
+  typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener, value: {buffer_size_kb: 64}}
+stats_config:
+  use_all_default_tags: false
+  stats_tags: [{tag_name: cluster_name, regex: "^cluster\\.((.+?(\\..+?\\.svc\\.cluster\\.local)?)\\.)"}]
+  stats_matcher: {inclusion_list: {patterns: [{prefix: reporter=}, {prefix: cluster_manager}]}}
+admin:
+  access_log: [{name: envoy.access_loggers.file, typed_config: {"@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /dev/null}}]
+  profile_path: /var/lib/istio/data/envoy.prof
+  address: {socket_address: {address: 127.0.0.1, port_value: 15000}}
+dynamic_resources:
+  lds_config: {ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3}
+  cds_config: {ads: {}, initial_fetch_timeout: 0s, resource_api_version: V3}
+  ads_config:
+    api_type: DELTA_GRPC
+    set_node_on_first_message_only: true
+    transport_api_version: V3
+    grpc_services: [{envoy_grpc: {cluster_name: xds-grpc}}]
+static_resources:
+  clusters:
+  - name: xds-grpc
+    type: STATIC
+    connect_timeout: 1s
+    lb_policy: ROUND_ROBIN
+    load_assignment: {cluster_name: xds-grpc, endpoints: [{lb_endpoints: [{endpoint: {address: {pipe: {path: ./etc/istio/proxy/XDS}}}}]}]}
+    circuit_breakers: {thresholds: [{priority: DEFAULT, max_connections: 100000, max_pending_requests: 100000, max_requests: 100000}]}
+    upstream_connection_options: {tcp_keepalive: {keepalive_time: 300}}
+    max_requests_per_connection: 1
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+"#;
+    let loaded = check(yaml, &[]).unwrap();
+    assert_eq!(loaded.admin, Some(AdminAddress::Tcp("127.0.0.1:15000".parse().unwrap())));
+    assert_eq!(loaded.runtime.get("re2.max_program_size.error_level"), Some(&32768.0));
+    assert_eq!(
+        support::without_effect(&loaded.written),
+        ["application_log_config", "bootstrap_extensions", "stats_config.use_all_default_tags"]
+    );
+    assert!(loaded.lds_config().is_some() && loaded.cds_config().is_some());
+    let logged = "admin: {access_log: [{name: f, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: /tmp/x}}]}";
+    assert!(check(logged, &[]).unwrap_err().to_string().contains("not supported yet: admin.access_log"));
+}

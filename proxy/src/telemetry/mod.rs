@@ -3,12 +3,14 @@
 //! Knows names, labels, cells and formats. Must never know a connection: those who do the work hand over facts.
 
 pub mod access_log;
+mod config;
 mod counters;
 pub mod istio;
 pub mod names;
 mod scrape;
 mod series;
 
+pub use config::StatsConfig;
 pub use counters::{BUCKETS, Cells, Family, Held, InFamily, Metric, MetricKind};
 pub use scrape::{Registry, Selection, Snapshot};
 pub use series::{Labels, MAX_SCOPES, Registrar};

@@ -1,7 +1,8 @@
 //! Reading the cells of all workers, and writing them down as Prometheus and Envoy do (spec ST-6, AD-4). Main thread.
 
+use super::config::StatsConfig;
 use super::counters::{BUCKETS, Family, Metric, MetricKind};
-use super::series::{Labels, Registrar, Scope};
+use super::series::{Labels, Registrar, Scope, dotted_name};
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,6 +16,7 @@ pub struct Registry {
     sender: mpsc::Sender<Scope>,
     receiver: mpsc::Receiver<Scope>,
     scopes: Vec<Scope>,
+    config: Arc<StatsConfig>,
 }
 
 /// What is shown of the metrics.
@@ -35,15 +37,20 @@ impl Default for Registry {
 }
 
 impl Registry {
-    /// An empty registry.
+    /// An empty registry that keeps everything.
     pub fn new() -> Self {
+        Self::with(StatsConfig::default())
+    }
+
+    /// An empty registry that keeps what `config` says.
+    pub fn with(config: StatsConfig) -> Self {
         let (sender, receiver) = mpsc::channel();
-        Self { sender, receiver, scopes: Vec::new() }
+        Self { sender, receiver, scopes: Vec::new(), config: Arc::new(config) }
     }
 
     /// The registrar of a worker, which may register so many label sets.
     pub fn registrar(&self, most: usize) -> Registrar {
-        Registrar::new(self.sender.clone(), most)
+        Registrar::new(self.sender.clone(), self.config.clone(), most)
     }
 
     /// The sums over all workers, now. Scopes whose worker has dropped them are in it for the last time.
@@ -59,7 +66,7 @@ impl Registry {
             }
             !is_last
         });
-        Snapshot { sums }
+        Snapshot { sums, config: self.config.clone() }
     }
 }
 
@@ -98,6 +105,7 @@ struct Key {
 #[derive(Debug)]
 pub struct Snapshot {
     sums: BTreeMap<Key, Vec<u64>>,
+    config: Arc<StatsConfig>,
 }
 
 impl Snapshot {
@@ -108,7 +116,7 @@ impl Snapshot {
             let family = key.family.0;
             for (index, metric) in family.metrics.iter().enumerate() {
                 let values = family.of(index, cells);
-                if !selection.takes(metric, values) {
+                if !selection.takes(metric, values) || !self.keeps(family, metric, &key.labels) {
                     continue;
                 }
                 let (name, code) = prometheus_name(family, metric);
@@ -116,7 +124,7 @@ impl Snapshot {
                     continue;
                 }
                 let (_, out) = metrics.entry(name.clone()).or_insert_with(|| (metric.kind, String::new()));
-                write_samples(&name, &labels_text(&key.labels, code), metric.kind, values, out);
+                write_samples(&name, &labels_text(&self.config, &key.labels, code), metric.kind, values, out);
             }
         }
         let mut out = String::new();
@@ -183,6 +191,10 @@ impl Snapshot {
         found
     }
 
+    fn keeps(&self, family: &Family, metric: &Metric, labels: &Labels) -> bool {
+        family.prefix.is_empty() || self.config.keeps_all() || self.config.keeps(&dotted_name(family, metric, labels))
+    }
+
     fn each(&self, selection: &Selection, mut show: impl FnMut(String, &Metric, &[u64])) {
         for (key, cells) in &self.sums {
             let family = key.family.0;
@@ -190,6 +202,7 @@ impl Snapshot {
                 let values = family.of(index, cells);
                 let name = dotted_name(family, metric, &key.labels);
                 if selection.takes(metric, values)
+                    && self.keeps(family, metric, &key.labels)
                     && selection.filter.as_ref().is_none_or(|filter| filter.is_match(&name))
                 {
                     show(name, metric, values);
@@ -218,26 +231,15 @@ fn prometheus_name(family: &Family, metric: &Metric) -> (String, Option<&'static
     (format!("envoy_{}_{clean}", family.prefix), class)
 }
 
-fn dotted_name(family: &Family, metric: &Metric, labels: &Labels) -> String {
-    if family.prefix.is_empty() {
-        let list: Vec<String> = labels.iter().map(|(name, value)| format!("{name}.{value}")).collect();
-        return if list.is_empty() { metric.name.to_owned() } else { format!("{}.{}", metric.name, list.join(".")) };
-    }
-    match labels.first() {
-        Some((_, value)) => format!("{}.{}.{}", family.prefix, value.replace(':', "_"), metric.name),
-        None => format!("{}.{}", family.prefix, metric.name),
-    }
-}
-
 /// Labels with their values escaped, without braces.
-fn labels_text(labels: &Labels, class: Option<&str>) -> String {
+fn labels_text(config: &StatsConfig, labels: &Labels, class: Option<&str>) -> String {
     let mut out = String::new();
     let class = class.map(|class| ("envoy_response_code_class", class));
     for (name, value) in class.into_iter().chain(labels.iter().map(|(name, value)| (*name, &**value))) {
         if !out.is_empty() {
             out.push(',');
         }
-        out.push_str(name);
+        out.push_str(config.label(name));
         out.push_str("=\"");
         for character in value.chars() {
             match character {
@@ -405,5 +407,48 @@ mod tests {
         let json = snapshot.json(&counters);
         assert_eq!(json["stats"][0], serde_json::json!({"name": "cluster.a.upstream_rq_total", "value": 4}));
         assert!(!snapshot.text(&counters).contains("membership"));
+    }
+
+    // spec: ST-6
+    #[test]
+    fn what_istio_does_not_keep_is_neither_counted_nor_shown() {
+        use prost::Message;
+        let json = serde_json::json!({
+            "stats_tags": [{"tag_name": "cluster_name", "regex": "^cluster\\.((.+?(\\..+?\\.svc\\.cluster\\.local)?)\\.)"}],
+            "stats_matcher": {"inclusion_list": {"patterns": [
+                {"prefix": "reporter="}, {"prefix": "server"}, {"prefix": "cluster.xds-grpc"}, {"suffix": "rbac.allowed"}]}}});
+        let parse = |json: &serde_json::Value| {
+            let bytes = proto::json::from_value("envoy.config.metrics.v3.StatsConfig", json).unwrap();
+            StatsConfig::parse(&proto::envoy::metrics::StatsConfig::decode(bytes.as_slice()).unwrap())
+        };
+        let mut registry = Registry::with(parse(&json).unwrap());
+        let registrar = registry.registrar(10);
+        let kept = registrar.named::<ClusterMetric>("xds-grpc");
+        let dropped = registrar.named::<ClusterMetric>("outbound|80||a");
+        let http = registrar.named::<super::super::names::HttpMetric>("in");
+        let istio = registrar.try_cells::<IstioHttpMetric>(Labels::default()).unwrap();
+        kept.increment(ClusterMetric::UpstreamCxTotal);
+        dropped.increment(ClusterMetric::UpstreamCxTotal);
+        http.increment(super::super::names::HttpMetric::RbacAllowed);
+        http.increment(super::super::names::HttpMetric::RqTotal);
+        istio.increment(IstioHttpMetric::RequestsTotal);
+        let used = Selection { used_only: true, ..Selection::default() };
+        let snapshot = registry.collect();
+        let shown = snapshot.prometheus(&used);
+        let lines: Vec<&str> = shown.lines().filter(|line| !line.starts_with('#')).collect();
+        let expected = [
+            "envoy_cluster_upstream_cx_total{cluster_name=\"xds-grpc\"} 1",
+            "envoy_http_rbac_allowed{envoy_http_conn_manager_prefix=\"in\"} 1",
+            "istio_requests_total{} 1",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(registry.scopes.len(), 3, "what is not kept costs no scope");
+        assert!(snapshot.text(&used).starts_with("cluster.xds-grpc.upstream_cx_total: 1\nhttp.in.rbac.allowed: 1\n"));
+        let buckets = serde_json::json!({"histogram_bucket_settings": [{"buckets": [1]}]});
+        assert_eq!(parse(&buckets).unwrap_err().field, "histogram_bucket_settings");
+        let all_but =
+            parse(&serde_json::json!({"stats_matcher": {"exclusion_list": {"patterns": [{"prefix": "a"}]}}})).unwrap();
+        assert!(all_but.keeps("b") && !all_but.keeps("ab"));
+        assert!(!parse(&serde_json::json!({"stats_matcher": {"reject_all": true}})).unwrap().keeps("a"));
     }
 }

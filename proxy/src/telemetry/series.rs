@@ -3,7 +3,8 @@
 //! A scope that its worker has dropped is read once more and then forgotten, so a removed cluster leaves no series
 //! behind. The number of scopes of a worker is bounded: what comes after that shares one overflow scope.
 
-use super::counters::{Cells, Family, InFamily, zeroed};
+use super::config::StatsConfig;
+use super::counters::{Cells, Family, InFamily, Metric, zeroed};
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -24,6 +25,7 @@ pub(super) struct Scope {
 #[derive(Debug)]
 pub struct Registrar {
     sender: mpsc::Sender<Scope>,
+    config: Arc<StatsConfig>,
     /// Scopes that this worker may still register.
     left: Cell<usize>,
 }
@@ -32,8 +34,8 @@ pub struct Registrar {
 pub const MAX_SCOPES: usize = 20_000;
 
 impl Registrar {
-    pub(super) fn new(sender: mpsc::Sender<Scope>, most: usize) -> Self {
-        Self { sender, left: Cell::new(most) }
+    pub(super) fn new(sender: mpsc::Sender<Scope>, config: Arc<StatsConfig>, most: usize) -> Self {
+        Self { sender, config, left: Cell::new(most) }
     }
 
     /// Cells for a scope, or `None` once this worker has registered as many as it may.
@@ -60,10 +62,32 @@ impl Registrar {
 
     fn make<M: InFamily>(&self, labels: Labels) -> Cells<M> {
         let cells = zeroed(M::FAMILY.cells());
+        if !is_kept(&self.config, M::FAMILY, &labels) {
+            return Cells::new(cells);
+        }
         let scope = Scope { family: M::FAMILY, labels, cells: cells.clone() };
         if self.sender.send(scope).is_err() {
             tracing::debug!("nobody reads metrics any more");
         }
         Cells::new(cells)
+    }
+}
+
+/// Whether any metric of a scope is kept. Istio's own always are: its lists of what is kept are about Envoy's.
+fn is_kept(config: &StatsConfig, family: &Family, labels: &Labels) -> bool {
+    family.prefix.is_empty()
+        || config.keeps_all()
+        || family.metrics.iter().any(|metric| config.keeps(&dotted_name(family, metric, labels)))
+}
+
+/// `cluster.NAME.upstream_rq_total`; Istio's metrics have their labels behind the name.
+pub(super) fn dotted_name(family: &Family, metric: &Metric, labels: &Labels) -> String {
+    if family.prefix.is_empty() {
+        let list: Vec<String> = labels.iter().map(|(name, value)| format!("{name}.{value}")).collect();
+        return if list.is_empty() { metric.name.to_owned() } else { format!("{}.{}", metric.name, list.join(".")) };
+    }
+    match labels.first() {
+        Some((_, value)) => format!("{}.{}.{}", family.prefix, value.replace(':', "_"), metric.name),
+        None => format!("{}.{}", family.prefix, metric.name),
     }
 }
