@@ -11,7 +11,7 @@ use super::{
 };
 use proto::envoy::core::Node;
 use proto::envoy::discovery::{DeltaDiscoveryResponse, DiscoveryResponse};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -209,7 +209,10 @@ impl Client {
 
     /// A response of a server that speaks the state-of-the-world protocol.
     pub fn handle_sotw(&mut self, origin: &Origin, response: DiscoveryResponse, now: Instant) {
-        let received = self.sessions.get_mut(origin).and_then(|session| session.handle_sotw(response));
+        let mut received = self.sessions.get_mut(origin).and_then(|session| session.handle_sotw(response));
+        if let Some(received) = received.as_mut().filter(|received| received.update.kind.is_whole_in_sotw()) {
+            self.remove_unlisted(origin, received);
+        }
         self.receive(origin, received, now);
     }
 
@@ -358,6 +361,22 @@ impl Client {
             }
         }
         self.bulk.push_back((cause, staged));
+    }
+
+    /// What is held but not listed any more is gone, also where it was restored from disk and this session never saw it.
+    fn remove_unlisted(&self, origin: &Origin, received: &mut Received) {
+        let kind = received.update.kind;
+        let listed: HashSet<&Arc<str>> = received
+            .update
+            .added
+            .iter()
+            .map(|resource| &resource.name)
+            .chain(received.refused.iter().map(|rejection| &rejection.name))
+            .chain(&received.update.removed)
+            .collect();
+        let held = self.store.of(kind).filter(|held| held.origin == *origin).map(|held| &held.resource.name);
+        let unlisted: Vec<Arc<str>> = held.filter(|name| !listed.contains(name)).cloned().collect();
+        received.update.removed.extend(unlisted);
     }
 
     fn receive(&mut self, origin: &Origin, received: Option<Received>, now: Instant) {
@@ -525,12 +544,13 @@ impl Staged {
 fn is_there<'a>(
     store: &'a Store,
     absent: &'a BTreeSet<(Kind, Arc<str>)>,
-    staged: &'a [Staged],
+    staged: &[Staged],
 ) -> impl Fn(&Need) -> bool + 'a {
+    let named = staged.iter().flat_map(|s| s.part.names.iter().map(|name| (s.part.kind, name.clone())));
+    let coming: HashSet<(Kind, Arc<str>)> = named.collect();
     move |need| {
-        store.get(need.kind, &need.name).is_some()
-            || absent.contains(&(need.kind, need.name.clone()))
-            || staged.iter().any(|s| s.part.kind == need.kind && s.part.names.contains(&need.name))
+        let key = (need.kind, need.name.clone());
+        store.get(need.kind, &need.name).is_some() || absent.contains(&key) || coming.contains(&key)
     }
 }
 
@@ -575,10 +595,11 @@ fn order(kind: Kind) -> usize {
 }
 
 fn join(joined: &mut Update, later: Update) {
-    joined
-        .added
-        .retain(|old| !later.removed.contains(&old.name) && !later.added.iter().any(|new| new.name == old.name));
-    joined.removed.retain(|old| !later.added.iter().any(|new| new.name == *old));
+    let added: HashSet<Arc<str>> = later.added.iter().map(|new| new.name.clone()).collect();
+    let removed: HashSet<&Arc<str>> = later.removed.iter().collect();
+    joined.added.retain(|old| !removed.contains(&old.name) && !added.contains(&old.name));
+    joined.removed.retain(|old| !added.contains(old));
+    drop(removed);
     joined.added.extend(later.added);
     joined.removed.extend(later.removed);
 }

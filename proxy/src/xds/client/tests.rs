@@ -298,3 +298,65 @@ fn secrets_come_from_the_socket_that_the_cluster_names_unless_this_process_makes
     bench.client.handle_local(Kind::Secret, own, bench.now);
     assert_eq!(bench.settle(&[]), ["SDS+default CDS+c"]);
 }
+
+#[test]
+fn responses_that_wait_together_are_joined_with_the_later_one_on_top() {
+    let mut bench = Bench::new();
+    bench.send(Kind::Cluster, &[static_cluster("a"), static_cluster("b"), eds_cluster("e")], &[]);
+    bench.send(Kind::Cluster, &[static_cluster("b"), static_cluster("c")], &["a"]);
+    bench.send(Kind::Cluster, &[static_cluster("a")], &["c"]);
+    bench.requests();
+    bench.send(Kind::Endpoint, &[named("e")], &[]);
+    assert_eq!(bench.settle(&[]), ["EDS+e CDS+a+b+e"]);
+    let version = |name: &str| bench.client.store().get(Kind::Cluster, name).unwrap().resource.version.to_string();
+    assert_eq!((version("a"), version("b"), version("e")), ("3".into(), "2".into(), "1".into()));
+    assert_eq!(bench.requests(), ["EDS ack 4", "CDS ack 1", "CDS ack 2", "CDS ack 3", "LDS"]);
+}
+
+// spec: XD-8
+#[test]
+fn a_heartbeat_changes_nothing_and_is_acknowledged() {
+    let mut bench = Bench::new();
+    bench.requests();
+    bench.send(Kind::Cluster, &[static_cluster("a")], &[]);
+    bench.settle(&[]);
+    bench.requests();
+    let beat = Wrapped { name: "a".into(), version: "1".into(), ..Wrapped::default() };
+    let response = DeltaDiscoveryResponse {
+        type_url: Kind::Cluster.type_url().into(),
+        nonce: "beat".into(),
+        resources: vec![beat],
+        ..DeltaDiscoveryResponse::default()
+    };
+    bench.client.handle_delta(&Origin::Ads, response, bench.now);
+    assert_eq!(bench.settle(&[]), [""]);
+    assert_eq!(bench.requests(), ["CDS ack beat"]);
+    assert!(bench.client.store().get(Kind::Cluster, "a").is_some());
+}
+
+// spec: XD-9
+#[test]
+fn state_of_the_world_removes_what_was_restored_and_is_not_listed_any_more() {
+    let options = ClientOptions { ads: Some(Flavour::Sotw), clusters: Some(Origin::Ads), ..ClientOptions::default() };
+    let client = Client::new(options, Node { id: "n".into(), ..Node::default() });
+    let mut bench = Bench { client, now: Instant::now(), nonce: 0 };
+    let resource = |name: &str| {
+        let (name, body) = static_cluster(name);
+        (Kind::Cluster, Arc::new(Resource { name: name.into(), version: "0".into(), body: body.into() }))
+    };
+    bench.client.handle_restored(vec![resource("kept"), resource("gone")]);
+    assert_eq!(bench.settle(&[]), ["CDS+gone+kept"]);
+    bench.client.handle_connected(&Origin::Ads);
+    assert!(matches!(bench.client.poll_request(&Origin::Ads), Some(Request::Sotw(_))));
+    let any = Any { type_url: Kind::Cluster.type_url().into(), value: static_cluster("kept").1 };
+    let response = DiscoveryResponse {
+        type_url: any.type_url.clone(),
+        nonce: "n".into(),
+        resources: vec![any],
+        ..Default::default()
+    };
+    bench.client.handle_sotw(&Origin::Ads, response, bench.now);
+    assert_eq!(bench.settle(&[]), ["CDS+kept"]);
+    bench.wait(Duration::from_secs(2));
+    assert_eq!(bench.settle(&[]), ["CDS-gone"]);
+}
