@@ -27,6 +27,7 @@ pub mod pool;
 pub mod route;
 pub mod tls;
 
+pub mod node;
 pub mod telemetry;
 pub mod xds;
 

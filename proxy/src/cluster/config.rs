@@ -47,8 +47,6 @@ pub struct Parsed {
     pub members: Members,
     /// TLS contexts and their settings, for the secrets.
     pub tls: Vec<(Arc<ClientContext>, tls::Spec)>,
-    /// Outlier detection.
-    pub outlier: Option<Outlier>,
 }
 
 /// Idle bound that is assumed of a local HTTP/1 application (D3).
@@ -84,9 +82,10 @@ pub fn parse(written: &Cluster) -> Result<Parsed, Refusal> {
         source: source(written)?,
         keepalive: keepalive(written),
         service: service(written),
+        external: istio_flag(written, "external") || istio_flag(written, "disable_mx"),
+        outlier: written.outlier_detection.as_ref().map(Outlier::from),
     };
-    let outlier = written.outlier_detection.as_ref().map(Outlier::from);
-    Ok(Parsed { config, members, tls, outlier })
+    Ok(Parsed { config, members, tls })
 }
 
 fn http_options(written: &Cluster) -> Result<Option<HttpProtocolOptions>, Refusal> {
@@ -247,4 +246,9 @@ fn service(written: &Cluster) -> Option<Arc<[Box<str>; 3]>> {
         _ => "".into(),
     };
     Some(Arc::new([text("host"), text("name"), text("namespace")]))
+}
+
+fn istio_flag(written: &Cluster, name: &str) -> bool {
+    let istio = written.metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get("istio"));
+    matches!(istio.and_then(|fields| fields.fields.get(name)?.kind.as_ref()), Some(Kind::BoolValue(true)))
 }

@@ -2,7 +2,7 @@
 
 use super::upstream::{Failure, InFlight, Pick, TcpUpstream, Upstream};
 use crate::balancer::{Balancer, Policy, Wish};
-use crate::endpoint::{Address, Endpoint, HostSet, Limit, Limits, Permit, Thresholds};
+use crate::endpoint::{Address, Endpoint, HostSet, Limit, Limits, Outlier, Permit, Thresholds};
 use crate::env::Env;
 use crate::message::{Body, RequestHead, Version};
 use crate::net::Io;
@@ -80,6 +80,10 @@ pub struct ClusterConfig {
     pub keepalive: Option<(Duration, Duration, u32)>,
     /// `istio` metadata: host, name, namespace of the first service.
     pub service: Option<Arc<[Box<str>; 3]>>,
+    /// Outside the mesh, or excluded from metadata exchange (MD-4).
+    pub external: bool,
+    /// When endpoints that fail are left alone.
+    pub outlier: Option<Outlier>,
 }
 
 impl ClusterConfig {
@@ -100,6 +104,8 @@ impl ClusterConfig {
             source: Box::default(),
             keepalive: None,
             service: None,
+            external: false,
+            outlier: None,
         }
     }
 
@@ -175,6 +181,20 @@ impl Cluster {
         pools.values().for_each(|pool| pool.sweep(now));
         if self.config.discovery == Discovery::OriginalDst {
             pools.retain(|_, pool| pool.idle_count() > 0 || Rc::strong_count(pool) > 1);
+        }
+    }
+
+    /// Takes notice of an ejection.
+    pub fn refresh(&self, now_ms: u64) {
+        self.balancer.borrow_mut().refresh(&self.hosts.borrow(), now_ms);
+    }
+
+    /// The version of HTTP that a request of `downstream` goes out with, as far as it is known before connecting.
+    pub fn speaks(&self, downstream: Version) -> Version {
+        match self.config.protocol {
+            Protocol::H1 => Version::H11,
+            Protocol::H2 | Protocol::Auto => Version::H2,
+            Protocol::Downstream => downstream,
         }
     }
 
@@ -288,25 +308,25 @@ impl Cluster {
         wanted: Protocol,
         permit: Permit,
     ) -> Result<Conn, Outcome> {
-        let (io, local, alpn_h2) = match &self.dialer {
+        let (io, local, alpn_h2, peer_id) = match &self.dialer {
             Some(Dialer(dialer)) => {
                 let refused =
                     || Outcome::with_detail(Reason::ConnectFailure, "delayed connect error: Connection refused");
-                (dialer(&pool.endpoint.address).ok_or_else(refused)?, None, false)
+                (dialer(&pool.endpoint.address).ok_or_else(refused)?, None, false, None)
             }
             None => {
                 let dialled = Box::pin(connect(&pool.endpoint.address, &self.dial(tls, pick))).await?;
                 let alpn_h2 = dialled.io.alpn().is_some_and(|alpn| alpn == b"h2");
-                (dialled.io, dialled.local, alpn_h2)
+                (dialled.io, dialled.local, alpn_h2, dialled.peer_id)
             }
         };
         let now = self.env.now();
         if wanted == Protocol::H2 || (wanted == Protocol::Auto && alpn_h2) {
-            let shared = h2::Shared::start(io, local, Some(permit), now);
+            let shared = h2::Shared::start(io, (local, peer_id), Some(permit), now);
             pool.share(Rc::clone(&shared));
             return Ok(Conn::H2(shared));
         }
-        Ok(Conn::H1(h1::Conn::new(io, local, Some(permit), now)))
+        Ok(Conn::H1(h1::Conn::new(io, (local, peer_id), Some(permit), now)))
     }
 
     fn dial(&self, tls: Option<Arc<ClientContext>>, pick: &Pick) -> Dial {

@@ -120,6 +120,14 @@ impl Upstream {
         }
     }
 
+    /// The identity that the endpoint proved.
+    pub fn peer_id(&self) -> Option<Arc<str>> {
+        match &self.wire {
+            Wire::H1(exchange) => exchange.peer_id(),
+            Wire::H2(exchange) => exchange.peer_id(),
+        }
+    }
+
     /// The failure of this exchange for `outcome`.
     pub fn failure(&self, outcome: Outcome) -> Failure {
         let progress = match &self.wire {

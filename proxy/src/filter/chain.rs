@@ -20,6 +20,10 @@ pub enum Verdict {
 /// Passes the request through all filters in order.
 pub async fn request_half(chain: &[Filter], states: &mut [FilterState], rq: &mut Request, cx: &StreamCx) -> Verdict {
     for (from, (filter, state)) in chain.iter().zip(states).enumerate() {
+        if cx.is_disabled(&rq.head, filter.name()) {
+            *state = FilterState::Disabled;
+            continue;
+        }
         let decision = match filter.on_request(state, rq, cx) {
             Step::Done(decision) => decision,
             Step::Wait(wait) => wait.await,
@@ -41,6 +45,9 @@ pub async fn response_half(
 ) {
     let seen = chain.iter().zip(states).take(upto);
     for (filter, state) in seen.rev() {
+        if matches!(state, FilterState::Disabled) {
+            continue;
+        }
         let decision = match filter.on_response(state, response, cx) {
             Step::Done(decision) => decision,
             Step::Wait(wait) => wait.await,

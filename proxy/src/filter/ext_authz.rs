@@ -4,8 +4,17 @@ use super::{Decision, Step, StreamCx, plain};
 use crate::env::Instant;
 use crate::message::{Body, Frame, Known, Request, RequestHead, Response, Source, Version};
 use crate::outcome::{Outcome, Reason};
+use crate::refusal::Refusal;
 use crate::upstream::call;
 use bytes::{Bytes, BytesMut};
+use proto::any;
+use proto::duration::from_proto;
+use proto::envoy::core::http_uri::HttpUpstreamType;
+use proto::envoy::http_filters::ext_authz::v3::{
+    ExtAuthz as Written, ExtAuthzPerRoute, ext_authz::Services, ext_authz_per_route,
+};
+use proto::envoy::matcher::{ListStringMatcher, string_matcher::MatchPattern};
+use proto::envoy::wkt::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -41,8 +50,74 @@ pub struct ExtAuthz {
     pub upstream_headers: Box<[Box<[u8]>]>,
 }
 
+/// The filter's name, under which routes may switch it off.
+pub const NAME: &str = "envoy.filters.http.ext_authz";
+
+/// What a route has for the filter.
+#[derive(Debug, Clone, Copy)]
+pub struct Override {
+    /// The request is not checked.
+    disabled: bool,
+}
+
+/// Parses the filter.
+///
+/// # Errors
+/// The field that is wrong or not supported yet.
+pub fn parse(typed: &Any) -> Result<ExtAuthz, Refusal> {
+    let written: Written = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
+    let Some(Services::HttpService(http)) = &written.services else {
+        return Err(Refusal::unsupported("services: only http_service"));
+    };
+    let uri = http.server_uri.as_ref().ok_or_else(|| Refusal::new("http_service.server_uri", "is needed"))?;
+    let Some(HttpUpstreamType::Cluster(cluster)) = &uri.http_upstream_type else {
+        return Err(Refusal::new("http_service.server_uri.cluster", "is needed"));
+    };
+    let allowed = written.allowed_headers.as_ref();
+    let upstream = http.authorization_response.as_ref().and_then(|r| r.allowed_upstream_headers.as_ref());
+    let body = written.with_request_body.as_ref().map(|body| BodyLimit {
+        max_bytes: body.max_request_bytes as usize,
+        allow_partial: body.allow_partial_message,
+    });
+    Ok(ExtAuthz {
+        cluster: cluster.as_str().into(),
+        path_prefix: http.path_prefix.as_str().into(),
+        timeout: uri.timeout.as_ref().map_or(Duration::from_millis(200), from_proto),
+        allow_on_error: written.failure_mode_allow,
+        status_on_error: written.status_on_error.as_ref().and_then(|s| u16::try_from(s.code).ok()).unwrap_or(403),
+        body,
+        request_headers: names(allowed, "allowed_headers")?,
+        upstream_headers: names(upstream, "http_service.authorization_response.allowed_upstream_headers")?,
+    })
+}
+
+/// Header names of a list; patterns that are no exact name are not supported yet.
+fn names(list: Option<&ListStringMatcher>, field: &str) -> Result<Box<[Box<[u8]>]>, Refusal> {
+    let patterns = list.into_iter().flat_map(|list| &list.patterns);
+    let name = |matcher: &proto::envoy::matcher::StringMatcher| match &matcher.match_pattern {
+        Some(MatchPattern::Exact(name)) => Ok(name.to_ascii_lowercase().into_bytes().into()),
+        _ => Err(Refusal::unsupported(format!("{field}: only exact"))),
+    };
+    patterns.map(name).collect()
+}
+
+/// Parses what a route has for the filter.
+///
+/// # Errors
+/// The field that is wrong or not supported yet.
+pub fn parse_override(typed: &Any) -> Result<Override, Refusal> {
+    let written: ExtAuthzPerRoute = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
+    match written.r#override {
+        Some(ext_authz_per_route::Override::Disabled(disabled)) => Ok(Override { disabled }),
+        _ => Err(Refusal::unsupported("check_settings")),
+    }
+}
+
 impl ExtAuthz {
     pub(super) fn on_request<'a>(&'a self, rq: &'a mut Request, cx: &'a StreamCx) -> Step<'a> {
+        if cx.override_of::<Override>(&rq.head, NAME).is_some_and(|own| own.disabled) {
+            return Step::CONTINUE;
+        }
         Step::Wait(Box::pin(self.check(rq, cx)))
     }
 

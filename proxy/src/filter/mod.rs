@@ -2,20 +2,31 @@
 //!
 //! Knows a stream's request, response and context. Must never know a codec, a connection or the worker.
 
+pub mod alpn;
+pub mod buffer;
 mod chain;
+pub mod cors;
 pub mod ext_authz;
+pub mod fault;
+pub mod grpc_stats;
+pub mod header_mutation;
+pub mod local_ratelimit;
+pub mod peer_metadata;
+pub mod rbac;
 pub mod registry;
 mod reply;
+pub mod stats;
 mod stream_cx;
 
 pub use chain::{Verdict, request_half, response_half};
-pub use reply::{grpc_status, is_grpc, plain, reply};
+pub use reply::{grpc_reply, grpc_status, is_grpc, plain, reply};
 pub use stream_cx::{Facts, StreamCx, StreamInfo};
 
 use crate::message::{Request, RequestHead, Response, ResponseHead};
 use crate::outcome::Outcome;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// What a filter says.
 #[derive(Debug)]
@@ -45,13 +56,42 @@ pub enum FilterState {
     /// Nothing.
     #[default]
     None,
+    /// The route switches the filter off.
+    Disabled,
+    /// The policy and the origin that it allows.
+    Cors(Arc<cors::Cors>, Box<[u8]>),
+    /// Whether the client takes part in the exchange.
+    PeerMetadata {
+        /// It sent its own.
+        exchanges: bool,
+    },
 }
 
 /// One filter of a chain, with its configuration.
 #[derive(Debug)]
 pub enum Filter {
+    /// `istio.alpn`
+    Alpn(alpn::Alpn),
+    /// `envoy.filters.http.buffer`
+    Buffer(buffer::Buffer),
+    /// `envoy.filters.http.cors`
+    Cors,
     /// `envoy.filters.http.ext_authz`
     ExtAuthz(ext_authz::ExtAuthz),
+    /// `envoy.filters.http.fault`
+    Fault(fault::Fault),
+    /// `envoy.filters.http.grpc_stats`
+    GrpcStats,
+    /// `envoy.filters.http.header_mutation`
+    HeaderMutation(header_mutation::HeaderMutation),
+    /// `envoy.filters.http.local_ratelimit`
+    LocalRateLimit(local_ratelimit::LocalRateLimit),
+    /// `istio.metadata_exchange`
+    PeerMetadata(peer_metadata::PeerMetadata),
+    /// `envoy.filters.http.rbac`
+    Rbac(rbac::Rbac),
+    /// `istio.stats`
+    Stats(stats::Stats),
 }
 
 /// How a stream ended, for filters and logs.
@@ -66,24 +106,57 @@ pub struct End<'a> {
 }
 
 impl Filter {
-    /// The request passes, on its way down.
-    pub fn on_request<'a>(&'a self, _st: &'a mut FilterState, rq: &'a mut Request, cx: &'a StreamCx) -> Step<'a> {
+    /// The name under which a route has configuration for it.
+    pub fn name(&self) -> &'static str {
         match self {
-            Self::ExtAuthz(filter) => filter.on_request(rq, cx),
+            Self::Alpn(_) => "istio.alpn",
+            Self::Buffer(_) => buffer::NAME,
+            Self::Cors => cors::NAME,
+            Self::ExtAuthz(_) => ext_authz::NAME,
+            Self::Fault(_) => fault::NAME,
+            Self::GrpcStats => "envoy.filters.http.grpc_stats",
+            Self::HeaderMutation(_) => "envoy.filters.http.header_mutation",
+            Self::LocalRateLimit(_) => local_ratelimit::NAME,
+            Self::PeerMetadata(_) => "istio.metadata_exchange",
+            Self::Rbac(_) => rbac::NAME,
+            Self::Stats(_) => "istio.stats",
         }
+    }
+
+    /// The request passes, on its way down.
+    pub fn on_request<'a>(&'a self, st: &'a mut FilterState, rq: &'a mut Request, cx: &'a StreamCx) -> Step<'a> {
+        match self {
+            Self::Alpn(alpn) => *cx.alpn.borrow_mut() = Some(alpn.clone()),
+            Self::Buffer(filter) => return filter.on_request(rq, cx),
+            Self::Cors => return cors::on_request(st, rq, cx),
+            Self::ExtAuthz(filter) => return filter.on_request(rq, cx),
+            Self::Fault(filter) => return filter.on_request(rq, cx),
+            Self::GrpcStats => grpc_stats::on_request(rq, cx),
+            Self::HeaderMutation(filter) => filter.on_request(rq, cx),
+            Self::LocalRateLimit(filter) => return filter.on_request(rq, cx),
+            Self::PeerMetadata(filter) => filter.on_request(st, rq, cx),
+            Self::Rbac(filter) => return filter.on_request(rq, cx),
+            Self::Stats(_) => {}
+        }
+        Step::CONTINUE
     }
 
     /// The response passes, on its way up.
-    pub fn on_response<'a>(&'a self, _st: &'a mut FilterState, _rs: &'a mut Response, _cx: &'a StreamCx) -> Step<'a> {
+    pub fn on_response<'a>(&'a self, st: &'a mut FilterState, rs: &'a mut Response, cx: &'a StreamCx) -> Step<'a> {
         match self {
-            Self::ExtAuthz(_) => Step::CONTINUE,
+            Self::Cors => cors::on_response(st, rs),
+            Self::GrpcStats => grpc_stats::on_response(rs, cx),
+            Self::HeaderMutation(filter) => filter.on_response(rs),
+            Self::PeerMetadata(filter) => filter.on_response(st, rs, cx),
+            _ => {}
         }
+        Step::CONTINUE
     }
 
     /// The stream has ended.
-    pub fn on_end(&self, _st: &mut FilterState, _end: &End<'_>, _cx: &StreamCx) {
-        match self {
-            Self::ExtAuthz(_) => {}
+    pub fn on_end(&self, _st: &mut FilterState, end: &End<'_>, cx: &StreamCx) {
+        if let Self::Stats(filter) = self {
+            filter.on_end(end, cx);
         }
     }
 }

@@ -16,7 +16,7 @@ pub fn reply(outcome: &Outcome, request: &RequestHead) -> Response {
 /// An answer with a status and a text, as HTTP or, for gRPC clients, as trailers-only (LR-31).
 pub fn plain(status: u16, body: String, request: &RequestHead) -> Response {
     if is_grpc(request) {
-        return grpc(status, &body);
+        return grpc_reply(grpc_status(status), &body);
     }
     let mut head = ResponseHead::new(status);
     if !body.is_empty() {
@@ -34,10 +34,11 @@ pub fn is_grpc(request: &RequestHead) -> bool {
     })
 }
 
-fn grpc(status: u16, message: &str) -> Response {
+/// A trailers-only answer with a gRPC status.
+pub fn grpc_reply(code: u32, message: &str) -> Response {
     let mut head = ResponseHead::new(200);
     head.headers.append_known(Known::ContentType, b"application/grpc");
-    head.headers.append_known(Known::GrpcStatus, grpc_status(status).to_string().as_bytes());
+    head.headers.append_known(Known::GrpcStatus, code.to_string().as_bytes());
     if !message.is_empty() {
         head.headers.append_known(Known::GrpcMessage, percent(message).as_bytes());
     }

@@ -1,25 +1,54 @@
 //! What a filter may touch.
 
+use super::alpn::Alpn;
+use super::grpc_stats::Counts;
 use crate::cluster::{Cluster, ClusterSet};
 use crate::endpoint::Endpoint;
-use crate::env::{Env, Instant};
+use crate::env::{Env, Instant, ProcessClock};
 use crate::message::{Headers, RequestHead};
 use crate::net::PeerFacts;
+use crate::node::NodeFacts;
 use crate::outcome::{Flags, Outcome};
-use crate::route::{Asked, Lookup, Route, RouteTable};
+use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
+use crate::telemetry::access_log::LogBuffers;
+use crate::telemetry::istio::{IstioMetrics, Workload};
+use std::any::Any;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// What is fixed for all streams of a filter chain on one worker.
+/// What all streams of one worker share.
 #[derive(Debug)]
 pub struct Facts {
     /// Clock and random numbers.
     pub env: Rc<Env>,
     /// The worker's clusters.
     pub clusters: Rc<ClusterSet>,
+    /// Who this proxy is.
+    pub node: Arc<NodeFacts>,
+    /// Istio's metrics.
+    pub metrics: Rc<IstioMetrics>,
+    /// Lines of access logs on their way to the writer.
+    pub logs: Rc<LogBuffers>,
+    /// The clock of what workers share.
+    pub clock: Arc<ProcessClock>,
+}
+
+impl Facts {
+    /// Facts of a worker that stands alone: no node, metrics that nobody reads, logs that nobody writes.
+    pub fn alone(env: Env) -> Self {
+        let registrar = Rc::new(crate::telemetry::Registry::new().registrar(crate::telemetry::MAX_SCOPES));
+        Self {
+            env: Rc::new(env),
+            clusters: Rc::default(),
+            node: Arc::default(),
+            metrics: Rc::new(IstioMetrics::new(registrar)),
+            logs: Rc::new(LogBuffers::detached()),
+            clock: ProcessClock::start(),
+        }
+    }
 }
 
 /// What is noted about a stream while it runs, for logs, metrics and headers.
@@ -53,6 +82,18 @@ pub struct StreamInfo {
     pub response_end: Option<Instant>,
     /// Trailers of the response (`grpc-status`).
     pub trailers: Option<Headers>,
+    /// Header bytes from the client, as decoded.
+    pub header_bytes_received: u64,
+    /// Header bytes to the client, as decoded.
+    pub header_bytes_sent: u64,
+    /// Messages of a gRPC stream, counted as they pass.
+    pub grpc: Option<Counts>,
+    /// The client's workload, by metadata exchange.
+    pub downstream_workload: Option<Arc<Workload>>,
+    /// The server's workload, by metadata exchange.
+    pub upstream_workload: Option<Arc<Workload>>,
+    /// The server's proven identity.
+    pub upstream_identity: Option<Arc<str>>,
 }
 
 /// Context of one stream: never the worker itself.
@@ -68,6 +109,10 @@ pub struct StreamCx {
     pub random: u64,
     /// Notes.
     pub info: RefCell<StreamInfo>,
+    /// The listener takes traffic of the workload's clients, not its own.
+    pub inbound: bool,
+    /// What a TLS hello offers, by protocol.
+    pub alpn: RefCell<Option<Alpn>>,
     table: Arc<RouteTable>,
     route: RefCell<Option<Lookup>>,
     /// When a byte moved last, for the idle timeout.
@@ -84,6 +129,8 @@ impl StreamCx {
             start,
             random,
             info: RefCell::default(),
+            inbound: false,
+            alpn: RefCell::new(None),
             table,
             route: RefCell::new(None),
             active: Cell::new(start),
@@ -102,6 +149,18 @@ impl StreamCx {
             Lookup::Found(route) => Some(route),
             Lookup::NoRoute | Lookup::Ask(_) => None,
         }
+    }
+
+    /// The most specific configuration that the route has for a filter.
+    pub fn override_of<T: Any + Send + Sync>(&self, head: &RequestHead, filter: &str) -> Option<Arc<T>> {
+        let route = self.route(head).filter(|route| !route.filters.is_empty())?;
+        let mut levels = route.filters.iter().flat_map(|overrides| overrides.0.iter());
+        levels.find(|(name, _)| **name == *filter).and_then(|(_, config)| Arc::clone(config).downcast().ok())
+    }
+
+    /// Whether the route switches a filter off.
+    pub fn is_disabled(&self, head: &RequestHead, filter: &str) -> bool {
+        self.override_of::<FilterDisabled>(head, filter).is_some()
     }
 
     /// Forgets the route: what it depends on has changed (JWT claims, header mutation).

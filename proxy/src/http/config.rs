@@ -5,6 +5,7 @@ use crate::codec::h1::HeadLimits;
 use crate::filter::{Filter, registry};
 use crate::refusal::{Refusal, Within};
 use crate::route::{RouteContext, RouteTable};
+use crate::telemetry::access_log::{AccessLog, LogContext};
 use proto::duration::from_proto;
 use proto::envoy::hcm::{
     HttpConnectionManager, http_connection_manager as hcm, http_connection_manager::RouteSpecifier, http_filter,
@@ -152,8 +153,8 @@ pub struct HcmConfig {
     pub refuse_http10: bool,
     /// Names with underscores are refused.
     pub refuse_underscores: bool,
-    /// Access logs, unparsed: their station reads them.
-    pub access_log: Vec<proto::envoy::accesslog::AccessLog>,
+    /// Access logs.
+    pub access_log: Vec<AccessLog>,
 }
 
 impl HcmConfig {
@@ -232,8 +233,21 @@ pub fn parse(written: &HttpConnectionManager, cx: RouteContext<'_>) -> Result<Hc
         via: written.via.as_str().into(),
         refuse_http10: false,
         refuse_underscores: common.headers_with_underscores_action == 1,
-        access_log: written.access_log.clone(),
+        access_log: access_logs(&written.access_log, cx)?,
     })
+}
+
+/// Parses access logs.
+///
+/// # Errors
+/// The field that is wrong or not supported yet.
+pub fn access_logs(
+    written: &[proto::envoy::accesslog::AccessLog],
+    cx: RouteContext<'_>,
+) -> Result<Vec<AccessLog>, Refusal> {
+    let context = LogContext { environment: cx.environment, runtime: cx.runtime };
+    let parse = |(i, log)| AccessLog::parse(log, context).within(&format!("access_log[{i}]"));
+    written.iter().enumerate().map(parse).collect()
 }
 
 /// Time for a request's head to arrive where nothing is configured: slow headers end after it (safe default).
@@ -285,7 +299,6 @@ fn filters(written: &HttpConnectionManager) -> Result<Arc<[Filter]>, Refusal> {
         };
         match registry::parse(&filter.name, typed) {
             Ok(registry::Parsed::Router) => has_router = true,
-            Ok(registry::Parsed::Nothing) => {}
             Ok(registry::Parsed::Filter(parsed)) => filters.push(*parsed),
             Err(_) if filter.is_optional => tracing::info!(filter = filter.name, "optional filter left out"),
             Err(refusal) => return Err(refusal.within(&field)),

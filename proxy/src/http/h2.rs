@@ -131,12 +131,7 @@ impl Drop for Reply {
 }
 
 /// Serves one connection until it ends. `io` is past TLS and inspectors; `first` was read from it already.
-pub async fn serve_h2(
-    (io, first): (Io, BytesMut),
-    settings: Rc<Settings>,
-    chain: Arc<[Filter]>,
-    peer: Rc<PeerFacts>,
-) {
+pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain: Arc<[Filter]>, peer: Rc<PeerFacts>) {
     let config = Config {
         max_streams: settings.config.max_concurrent_streams,
         stream_window: settings.config.stream_window,

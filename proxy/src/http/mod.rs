@@ -5,9 +5,13 @@
 
 pub mod config;
 mod downstream;
+mod forwarded;
 mod h1;
 mod h2;
 mod headers;
+mod log;
+mod normalize;
+mod request_id;
 mod router;
 pub mod serve;
 mod stream;

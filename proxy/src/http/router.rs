@@ -1,13 +1,16 @@
 //! The router: route → cluster → tries → response (the end of every filter chain).
 
 use super::downstream::Downstream;
+use super::log::millis;
 use crate::cluster::{Cluster, Upstream};
-use crate::endpoint::{Limit, Permit};
+use crate::codec::h1::decimal;
+use crate::endpoint::{Limit, Permit, Verdict};
 use crate::env::Instant;
 use crate::filter::StreamCx;
 use crate::message::{Body, Known, Request, RequestHead, Response, ResponseHead};
-use crate::outcome::{Flags, Outcome, Reason};
-use crate::route::{Action as RouteAction, HostAvoidance, Lookup, Mirror, Route};
+use crate::outcome::{Flags, Outcome, Reason, Side};
+use super::log::facts;
+use crate::route::{Action as RouteAction, HostAvoidance, Lookup, Mirror, Redirect, Route};
 use crate::upstream::{Action, Ask, Event, Plan, Replay, attempt};
 use std::borrow::Cow;
 use std::future::poll_fn;
@@ -25,36 +28,51 @@ const REPLAY_BYTES: usize = 64 << 10;
 pub(super) async fn forward(cx: &StreamCx, rq: &mut Request, down: &mut Downstream) -> Result<Response, Outcome> {
     let route = match cx.lookup(&rq.head) {
         Lookup::Found(route) => route,
-        Lookup::NoRoute => return Err(Reason::NoRoute.into()),
-        Lookup::Ask(_) => return Err(Reason::NoRoute.into()),
+        Lookup::NoRoute | Lookup::Ask(_) => return Err(Reason::NoRoute.into()),
     };
-    let name = match &route.action {
-        RouteAction::Cluster(name) => Arc::clone(name),
-        RouteAction::Weighted(choices, total) => {
-            let mut left = cx.random % total.max(&1);
-            let choice = choices.iter().find(|choice| {
-                let weight = u64::from(choice.weight);
-                let here = left < weight;
-                left = left.saturating_sub(weight);
-                here
-            });
-            Arc::clone(&choice.ok_or(Reason::NoRoute)?.name)
-        }
-        RouteAction::Direct { status, body } => return Ok(direct(cx, *status, body.clone())),
-        _ => return Err(Reason::NoRoute.into()),
+    let choice = match &route.action {
+        RouteAction::Direct { status, body } => return Ok(direct(cx, &route, rq, *status, body.clone())),
+        RouteAction::Redirect(redirect) => return Ok(redirected(cx, &route, rq, redirect)),
+        _ => route.choose(&rq.head, cx.random).ok_or(Reason::NoRoute)?,
     };
-    cx.info.borrow_mut().cluster = Some(Arc::clone(&name));
-    let cluster = cx.cluster(&name).ok_or(Reason::UnknownCluster)?;
-    Tries::new(cx, &route, cluster, rq).run(rq, down).await
+    cx.info.borrow_mut().cluster = Some(Arc::clone(&choice.cluster));
+    let cluster = cx.cluster(&choice.cluster).ok_or(Reason::UnknownCluster)?;
+    {
+        let (info, before) = (cx.info.borrow(), rq.head.clone());
+        route.change_request(&choice, &mut rq.head, &facts(cx, &before, &info, None));
+    }
+    route.rewrite(&mut rq.head, choice.weighted.and_then(|weighted| weighted.host_rewrite.as_deref()));
+    if route.append_x_forwarded_host
+        && let Some(original) = rq.head.headers.get(Known::XEnvoyOriginalHost).map(<[u8]>::to_vec)
+    {
+        rq.head.headers.append_known(Known::XForwardedHost, &original);
+    }
+    let mut response = Tries::new(cx, &route, cluster, rq).run(rq, down).await?;
+    if response.head.status != 101 {
+        crate::codec::bridge::strip_connection_headers(&mut response.head.headers);
+    }
+    route.change_response(Some(&choice), &mut response.head, &facts(cx, &rq.head, &cx.info.borrow(), None));
+    Ok(response)
 }
 
-fn direct(cx: &StreamCx, status: u16, body: bytes::Bytes) -> Response {
+fn direct(cx: &StreamCx, route: &Route, rq: &Request, status: u16, body: bytes::Bytes) -> Response {
     cx.info.borrow_mut().details = Some(Cow::Borrowed("direct_response"));
     let mut head = ResponseHead::new(status);
     if !body.is_empty() {
+        head.headers.append_known(Known::ContentLength, body.len().to_string().as_bytes());
         head.headers.append_known(Known::ContentType, b"text/plain");
     }
-    Response { head, body: Body::full(body) }
+    let body = if rq.head.method() == b"HEAD" { Body::Empty } else { Body::full(body) };
+    route.change_response(None, &mut head, &facts(cx, &rq.head, &cx.info.borrow(), None));
+    Response { head, body }
+}
+
+fn redirected(cx: &StreamCx, route: &Route, rq: &Request, redirect: &Redirect) -> Response {
+    cx.info.borrow_mut().details = Some(Cow::Borrowed("direct_response"));
+    let mut head = ResponseHead::new(redirect.status);
+    head.headers.append_known(Known::Location, &redirect.location(&rq.head));
+    route.change_response(None, &mut head, &facts(cx, &rq.head, &cx.info.borrow(), None));
+    Response { head, body: Body::Empty }
 }
 
 /// Headers of a reply that the router made itself.
@@ -101,7 +119,9 @@ impl<'a> Tries<'a> {
             self.cx.info.borrow_mut().attempts += 1;
             let sent_at = self.cx.now();
             self.cx.info.borrow_mut().upstream_start = Some(sent_at);
+            self.stamp(&mut rq.head, sent_at);
             let tried = self.one(&rq.head, body, down).await;
+            self.judge(&tried);
             let action = match tried {
                 Tried::Head(head, upstream) => {
                     let action = self.handle(Event::Head(&head));
@@ -141,6 +161,39 @@ impl<'a> Tries<'a> {
                 Action::Fail(outcome) => return Err(self.fail(outcome)),
                 Action::Forward | Action::Continue => return Err(Reason::Internal.into()),
             }
+        }
+    }
+
+    /// Headers that tell the upstream of this try (HD-7, HD-8).
+    fn stamp(&self, head: &mut RequestHead, now: Instant) {
+        let mut digits = Vec::with_capacity(8);
+        if self.route.attempt_count_in_request {
+            decimal(u64::from(self.cx.info.borrow().attempts), &mut digits);
+            head.headers.set(Known::XEnvoyAttemptCount, &digits);
+        }
+        let ends = self.plan.deadline().into_iter().chain(self.plan.try_deadline(now)).min();
+        if let Some(ends) = ends {
+            digits.clear();
+            decimal(millis(ends.saturating_duration_since(now)), &mut digits);
+            head.headers.set(Known::XEnvoyExpectedRqTimeoutMs, &digits);
+        }
+    }
+
+    /// Notes what the try says of its endpoint (LB-13).
+    fn judge(&self, tried: &Tried) {
+        let (Some(outlier), Some(endpoint)) = (&self.cluster.config.outlier, self.ask.tried.last()) else { return };
+        let verdict = match tried {
+            Tried::Head(head, _) if matches!(head.status, 502..=504) => Verdict::GatewayError,
+            Tried::Head(head, _) if head.status >= 500 => Verdict::ServerError,
+            Tried::Head(..) => Verdict::Good,
+            Tried::Failed { outcome, .. } if outcome.reason.side() == Side::Upstream => Verdict::GatewayError,
+            Tried::TryTimeout | Tried::Deadline => Verdict::GatewayError,
+            Tried::Failed { .. } => return,
+        };
+        let now_ms = self.cx.facts.clock.now_ms();
+        if outlier.note(endpoint, &self.cluster.hosts(), verdict, now_ms) {
+            tracing::info!(cluster = &*self.cluster.config.name, endpoint = %endpoint.address, "endpoint ejected");
+            self.cluster.refresh(now_ms);
         }
     }
 
@@ -196,7 +249,11 @@ impl<'a> Tries<'a> {
                 return Tried::Failed { outcome: failure.outcome, unsent: failure.unsent, stale: failure.stale };
             }
         };
-        self.cx.info.borrow_mut().upstream_local = upstream.local();
+        {
+            let mut info = self.cx.info.borrow_mut();
+            info.upstream_local = upstream.local();
+            info.upstream_identity = upstream.peer_id();
+        }
         loop {
             match poll_fn(|task| upstream.poll_head(task)).await {
                 Ok(head) if head.is_interim() => {
@@ -266,8 +323,7 @@ impl<'a> Tries<'a> {
             info.flags.insert(Flags::URX);
         }
         let mut digits = Vec::with_capacity(8);
-        let elapsed_ms = u64::try_from(now.saturating_duration_since(sent_at).as_millis()).unwrap_or(u64::MAX);
-        crate::codec::h1::decimal(elapsed_ms, &mut digits);
+        decimal(millis(now.saturating_duration_since(sent_at)), &mut digits);
         head.headers.set(Known::XEnvoyUpstreamServiceTime, &digits);
         if self.route.attempt_count_in_response {
             head.headers.set(Known::XEnvoyAttemptCount, info.attempts.to_string().as_bytes());

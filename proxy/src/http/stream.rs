@@ -3,10 +3,10 @@
 use super::config::HcmConfig;
 use super::downstream::{Downstream, Sent, Watch};
 use super::headers::finish_response;
-use super::router;
+use super::{forwarded, log, normalize, request_id, router};
 use crate::env::Instant;
 use crate::filter::{End, Facts, Filter, FilterState, StreamCx, Verdict, plain, reply, request_half, response_half};
-use crate::message::{Body, Request, RequestHead, Response, ResponseHead};
+use crate::message::{Body, Known, Request, RequestHead, Response, ResponseHead};
 use crate::net::PeerFacts;
 use crate::outcome::{Outcome, Reason};
 use crate::route::RouteTable;
@@ -28,14 +28,16 @@ pub struct Settings {
     pub facts: Rc<Facts>,
     /// The current route table; a stream pins the one it started with.
     pub routes: RefCell<Arc<RouteTable>>,
+    /// The listener takes traffic of the workload's clients, not its own.
+    pub inbound: bool,
     /// The listener drains: connections end after the current request.
     pub draining: Cell<bool>,
 }
 
 impl Settings {
     /// Settings of one connection manager; `routes` is replaced as RDS brings others.
-    pub fn new(config: Arc<HcmConfig>, facts: Rc<Facts>, routes: Arc<RouteTable>) -> Self {
-        Self { config, facts, routes: RefCell::new(routes), draining: Cell::new(false) }
+    pub fn new(config: Arc<HcmConfig>, facts: Rc<Facts>, routes: Arc<RouteTable>, inbound: bool) -> Self {
+        Self { config, facts, routes: RefCell::new(routes), inbound, draining: Cell::new(false) }
     }
 
     /// Whether connections are to end.
@@ -78,9 +80,18 @@ pub async fn serve_stream(
     start: Instant,
 ) -> Outcome {
     let table = Arc::clone(&settings.routes.borrow());
-    let cx = StreamCx::new(&settings.facts, peer, table, start);
+    let mut cx = StreamCx::new(&settings.facts, peer, table, start);
+    cx.inbound = settings.inbound;
     let states = chain.iter().map(|_| FilterState::None).collect();
     let mut work = Work { request, states, response: None, sent: Sent::default() };
+    if let Some(response) = arrive(settings, &cx, &mut work.request) {
+        let outcome = match answer(settings, &cx, &mut work, response, down).await {
+            Ok(()) => Reason::Complete.into(),
+            Err(gone) => gone,
+        };
+        finish(settings, chain, &cx, &mut work, &outcome);
+        return outcome;
+    }
     let watch = down.watch();
     let mut outcome = {
         let running = pin!(drive(settings, chain, &cx, &mut work, down));
@@ -95,7 +106,7 @@ pub async fn serve_stream(
     } else if outcome.reason != Reason::Complete {
         cx.note(outcome.clone());
     }
-    finish(chain, &cx, &mut work, &outcome);
+    finish(settings, chain, &cx, &mut work, &outcome);
     outcome
 }
 
@@ -180,6 +191,7 @@ async fn answer(
 ) -> Result<(), Outcome> {
     finish_response(&mut response.head, &settings.config.server, &cx.facts.env, cx.now());
     let head = work.response.insert(response.head);
+    cx.info.borrow_mut().header_bytes_sent = head.headers.size_bytes() as u64;
     let result = down.send(head, response.body, &mut work.sent).await;
     let mut info = cx.info.borrow_mut();
     info.bytes_sent = work.sent.body_bytes;
@@ -188,11 +200,40 @@ async fn answer(
     result
 }
 
-fn finish(chain: &[Filter], cx: &StreamCx, work: &mut Work, outcome: &Outcome) {
+/// What the connection manager does to a request before the filters see it; an answer where it goes no further.
+fn arrive(settings: &Settings, cx: &StreamCx, rq: &mut Request) -> Option<Response> {
+    let config = &settings.config;
+    cx.info.borrow_mut().header_bytes_received = rq.head.headers.size_bytes() as u64;
+    match normalize::request(&mut rq.head, config) {
+        normalize::Verdict::Continue => {}
+        normalize::Verdict::Redirect(path) => {
+            let mut head = ResponseHead::new(307);
+            head.headers.append_known(Known::Location, &path);
+            return Some(Response { head, body: Body::Empty });
+        }
+        normalize::Verdict::Refuse(outcome) => {
+            cx.note(outcome.clone());
+            return Some(reply(&outcome, &rq.head));
+        }
+    }
+    forwarded::request(&mut rq.head, config, cx);
+    request_id::request(&mut rq.head, config, &cx.facts.env);
+    if !matches!(rq.body, Body::Source(_)) {
+        cx.info.borrow_mut().request_end = Some(cx.start);
+    }
+    cx.info.borrow_mut().bytes_received = match &rq.body {
+        Body::Full(bytes) => bytes.len() as u64,
+        _ => 0,
+    };
+    None
+}
+
+fn finish(settings: &Settings, chain: &[Filter], cx: &StreamCx, work: &mut Work, outcome: &Outcome) {
     let end = End { outcome, request: &work.request.head, response: work.response.as_ref() };
     for (filter, state) in chain.iter().zip(&mut work.states) {
         filter.on_end(state, &end, cx);
     }
+    log::write(&settings.config.access_log, cx, &end);
     work.request.body = Body::Empty;
 }
 
@@ -208,7 +249,11 @@ pub(super) async fn refuse(
     cx.note(outcome.clone());
     let mut response = reply(outcome, head);
     finish_response(&mut response.head, &settings.config.server, &cx.facts.env, cx.now());
-    if let Err(gone) = down.send(&response.head, response.body, &mut Sent::default()).await {
+    let mut sent = Sent::default();
+    if let Err(gone) = down.send(&response.head, response.body, &mut sent).await {
         tracing::trace!(%gone, "client left before the refusal was written");
     }
+    cx.info.borrow_mut().bytes_sent = sent.body_bytes;
+    let end = End { outcome, request: head, response: Some(&response.head) };
+    log::write(&settings.config.access_log, &cx, &end);
 }

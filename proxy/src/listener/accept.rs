@@ -7,6 +7,8 @@ use super::original_dst;
 use crate::filter::Facts;
 use crate::http::{Settings, serve};
 use crate::net::{Io, PeerFacts};
+use crate::filter::rbac::Subject;
+use crate::tcp::config::NetworkFilter;
 use crate::tcp::serve_tcp;
 use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
@@ -165,6 +167,15 @@ async fn inspected(config: &ListenerConfig, stream: &mut TcpStream, prefix: &mut
 }
 
 async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, found: &Found) {
+    let subject = Subject { peer: &peer, head: None };
+    for filter in chain.config.filters.iter() {
+        if let NetworkFilter::Rbac(rules) = filter
+            && let Err(policy) = rules.judge(&subject)
+        {
+            tracing::debug!(remote = %peer.remote, policy = &*policy, "connection denied");
+            return;
+        }
+    }
     match (&chain.config.terminal, &chain.http) {
         (Terminal::Http(config), Some(settings)) => {
             let h2 = found.hello.applications.iter().any(|a| a == b"h2c");

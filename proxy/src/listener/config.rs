@@ -2,9 +2,11 @@
 
 use super::chain_match::{ChainMatch, SourceType};
 use crate::http::config::{self as http, HcmConfig};
+use crate::message::matcher::cidr;
 use crate::refusal::{Refusal, Within};
 use crate::route::RouteContext;
 use crate::tcp::config::{self as tcp, NetworkFilter, TcpConfig};
+use crate::telemetry::access_log::AccessLog;
 use crate::tls::{self, ServerContext};
 use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
@@ -81,8 +83,8 @@ pub struct ListenerConfig {
     pub chains: Vec<Arc<ChainConfig>>,
     /// Chain for connections that match none.
     pub default_chain: Option<Arc<ChainConfig>>,
-    /// Access logs of connections that no chain takes, unparsed.
-    pub access_log: Vec<proto::envoy::accesslog::AccessLog>,
+    /// Access logs of connections that no chain takes.
+    pub access_log: Vec<AccessLog>,
 }
 
 /// Parses a listener.
@@ -122,7 +124,7 @@ pub fn parse(written: &Listener, cx: RouteContext<'_>) -> Result<ListenerConfig,
         continue_on_timeout: written.continue_on_listener_filters_timeout,
         chains,
         default_chain,
-        access_log: written.access_log.clone(),
+        access_log: http::access_logs(&written.access_log, cx)?,
     })
 }
 
@@ -168,7 +170,7 @@ fn inspectors(written: &Listener) -> Result<Inspectors, Refusal> {
 
 fn parse_chain(written: &FilterChain, cx: RouteContext<'_>) -> Result<ChainConfig, Refusal> {
     let tls = tls::config::downstream(written.transport_socket.as_ref()).within("transport_socket")?;
-    let context = || Arc::new(ServerContext { config: ArcSwapOption::empty() });
+    let context = || Arc::new(ServerContext { ready: ArcSwapOption::empty() });
     let (mut filters, mut terminal) = (Vec::new(), None);
     for (i, filter) in written.filters.iter().enumerate() {
         let field = format!("filters[{i}].typed_config");
@@ -184,7 +186,7 @@ fn parse_chain(written: &FilterChain, cx: RouteContext<'_>) -> Result<ChainConfi
                     any::decode(typed).map_err(|e| Refusal::new(field.clone(), e.to_string()))?;
                 terminal = Some(Terminal::Http(Arc::new(http::parse(&hcm, cx).within(&field)?)));
             }
-            TCP => terminal = Some(Terminal::Tcp(Arc::new(tcp::parse(typed).within(&field)?))),
+            TCP => terminal = Some(Terminal::Tcp(Arc::new(tcp::parse(typed, cx).within(&field)?))),
             _ => filters.extend(tcp::parse_filter(&filter.name, typed).within(&field)?),
         }
     }
@@ -226,16 +228,4 @@ fn chain_match(written: Option<&FilterChainMatch>) -> Result<ChainMatch, Refusal
         source: prefixes(&written.source_prefix_ranges, "source_prefix_ranges")?,
         source_ports: written.source_ports.iter().filter_map(|port| u16::try_from(*port).ok()).collect(),
     })
-}
-
-/// An address range.
-///
-/// # Errors
-/// No IP address, or a prefix longer than the address.
-pub fn cidr(written: &core::CidrRange) -> Result<IpNet, Refusal> {
-    let ip: IpAddr =
-        written.address_prefix.parse().map_err(|_| Refusal::new("address_prefix", "an IP address is needed"))?;
-    let length = written.prefix_len.as_ref().map_or(0, |n| n.value);
-    let length = u8::try_from(length).unwrap_or(u8::MAX);
-    IpNet::new(ip, length).map(|net| net.trunc()).map_err(|_| Refusal::new("prefix_len", "longer than the address"))
 }

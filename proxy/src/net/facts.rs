@@ -38,6 +38,11 @@ impl PeerFacts {
         }
     }
 
+    /// First URI SAN of this proxy's own certificate.
+    pub fn local_id(&self) -> Option<&str> {
+        self.tls.as_ref().and_then(|tls| tls.local.as_ref()).and_then(|cert| cert.uri_sans.first()).map(|san| &**san)
+    }
+
     /// First URI SAN of the client's certificate: the peer's SPIFFE id (spec MT-9).
     pub fn peer_id(&self) -> Option<&str> {
         self.tls.as_ref().and_then(|tls| tls.peer.as_ref()).and_then(|cert| cert.uri_sans.first()).map(|san| &**san)

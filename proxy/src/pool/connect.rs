@@ -33,6 +33,8 @@ pub struct Dialled {
     pub io: Io,
     /// Our address; none for Unix sockets.
     pub local: Option<SocketAddr>,
+    /// The first URI name of the certificate that the peer proved.
+    pub peer_id: Option<Arc<str>>,
 }
 
 /// Dials `address`.
@@ -51,19 +53,21 @@ async fn establish(address: &Address, dial: &Dial) -> Result<Dialled, Outcome> {
         Address::Ip(target) => *target,
         Address::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| refused(&error))?;
-            return Ok(Dialled { io: Io::Unix(stream), local: None });
+            return Ok(Dialled { io: Io::Unix(stream), local: None, peer_id: None });
         }
     };
     let stream = tcp(target, dial).await.map_err(|error| refused(&error))?;
     let local = stream.local_addr().ok();
-    let Some(context) = &dial.tls else { return Ok(Dialled { io: Io::tcp(stream), local }) };
+    let Some(context) = &dial.tls else { return Ok(Dialled { io: Io::tcp(stream), local, peer_id: None }) };
     let session = context.session(dial.alpn.as_deref())?;
     let mut tls = Box::new(TlsIo::new(stream, session, BytesMut::new()));
     poll_fn(|cx| tls.poll_handshake(cx)).await.map_err(|error| {
         let cause = error.get_ref().map_or_else(|| error.to_string(), ToString::to_string);
         Outcome::with_detail(Reason::ConnectFailure, format!("TLS error: {cause}"))
     })?;
-    Ok(Dialled { io: Io::Tls(tls), local })
+    let leaf = tls.session().peer_certificates().and_then(|chain| chain.first()).and_then(crate::tls::cert_facts);
+    let peer_id = leaf.and_then(|cert| cert.uri_sans.first().map(|id| Arc::from(&**id)));
+    Ok(Dialled { io: Io::Tls(tls), local, peer_id })
 }
 
 async fn tcp(target: SocketAddr, dial: &Dial) -> std::io::Result<TcpStream> {

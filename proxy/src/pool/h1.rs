@@ -10,6 +10,7 @@ use crate::outcome::{Outcome, Reason};
 use bytes::{Buf, BytesMut};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Conn {
     pub io: Io,
     /// Our address.
     pub local: Option<SocketAddr>,
+    /// The identity that the peer proved.
+    pub peer_id: Option<Arc<str>>,
     /// Since when it is idle.
     pub idle_since: Instant,
     /// Requests carried so far.
@@ -34,8 +37,13 @@ pub struct Conn {
 
 impl Conn {
     /// A fresh connection.
-    pub fn new(io: Io, local: Option<SocketAddr>, permit: Option<Permit>, now: Instant) -> Box<Self> {
-        Box::new(Self { io, local, idle_since: now, served: 0, buf: BytesMut::new(), _permit: permit })
+    pub fn new(
+        io: Io,
+        (local, peer_id): (Option<SocketAddr>, Option<Arc<str>>),
+        permit: Option<Permit>,
+        now: Instant,
+    ) -> Box<Self> {
+        Box::new(Self { io, local, peer_id, idle_since: now, served: 0, buf: BytesMut::new(), _permit: permit })
     }
 }
 
@@ -137,6 +145,11 @@ impl Exchange {
     /// Our address of the connection.
     pub fn local(&self) -> Option<SocketAddr> {
         self.conn.as_ref().and_then(|conn| conn.local)
+    }
+
+    /// The identity that the peer proved.
+    pub fn peer_id(&self) -> Option<Arc<str>> {
+        self.conn.as_ref().and_then(|conn| conn.peer_id.clone())
     }
 
     /// The next head: interim ones too. After a final head the body follows by [`Source::poll_frame`].

@@ -10,6 +10,7 @@ use crate::outcome::Outcome;
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// A connection that carries many requests.
@@ -19,6 +20,8 @@ pub struct Shared {
     pub link: Rc<Link>,
     /// Our address.
     pub local: Option<SocketAddr>,
+    /// The identity that the peer proved.
+    pub peer_id: Option<Arc<str>>,
     /// Requests carried so far.
     pub served: Cell<u32>,
     /// Since when no stream is open.
@@ -28,7 +31,12 @@ pub struct Shared {
 
 impl Shared {
     /// Starts a connection on `io`; a task of its own drives it until it ends.
-    pub fn start(io: Io, local: Option<SocketAddr>, permit: Option<Permit>, now: Instant) -> Rc<Self> {
+    pub fn start(
+        io: Io,
+        (local, peer_id): (Option<SocketAddr>, Option<Arc<str>>),
+        permit: Option<Permit>,
+        now: Instant,
+    ) -> Rc<Self> {
         let link = Link::new(io, Connection::new(Role::Client, Config::default()));
         let driven = Rc::clone(&link);
         tokio::task::spawn_local(async move {
@@ -39,7 +47,7 @@ impl Shared {
             .await;
             driven.shutdown().await;
         });
-        Rc::new(Self { link, local, served: Cell::new(0), idle_since: Cell::new(now), _permit: permit })
+        Rc::new(Self { link, local, peer_id, served: Cell::new(0), idle_since: Cell::new(now), _permit: permit })
     }
 }
 
@@ -81,6 +89,11 @@ impl Exchange {
     /// Our address of the connection.
     pub fn local(&self) -> Option<SocketAddr> {
         self.shared.local
+    }
+
+    /// The identity that the peer proved.
+    pub fn peer_id(&self) -> Option<Arc<str>> {
+        self.shared.peer_id.clone()
     }
 
     /// How far it came.

@@ -101,6 +101,16 @@ impl Publisher {
         &self.secrets
     }
 
+    /// Has connections end as their requests end.
+    pub async fn drain(&self, inbound_only: bool) {
+        self.workers.tell(|_| Message::Drain { inbound_only }).await;
+    }
+
+    /// The workers' inboxes.
+    pub fn workers(&self) -> Workers {
+        self.workers.clone()
+    }
+
     /// Takes a batch over. Everything in it is in use when this returns, but for the rejections.
     pub async fn apply(&mut self, batch: &Batch) -> Vec<Rejection> {
         let mut rejections = Vec::new();
@@ -227,7 +237,7 @@ impl Publisher {
         let written: Listener = decode(resource)?;
         let config = Arc::new(listener::parse(&written, self.route_context())?);
         for (context, spec) in server_contexts(&config) {
-            context.config.store(self.secrets.server(spec)?);
+            context.ready.store(self.secrets.server(spec)?);
         }
         let moved = self
             .listeners
@@ -258,8 +268,8 @@ impl Publisher {
         }
         for listener in self.listeners.values() {
             for (context, spec) in server_contexts(listener) {
-                if let Some(config) = self.secrets.server(spec)? {
-                    context.config.store(Some(config));
+                if let Some(ready) = self.secrets.server(spec)? {
+                    context.ready.store(Some(ready));
                 }
             }
         }

@@ -40,4 +40,9 @@ impl Workers {
         }
         reports
     }
+
+    /// Downstream connections that are open.
+    pub async fn connections(&self) -> u64 {
+        self.reports().await.iter().map(|report| report.connections).sum()
+    }
 }

@@ -18,7 +18,7 @@ pub use config::{FilterDisabled, ParseOverride, RouteContext};
 pub use hash::{HashPolicy, HashSource, Hashed, NewCookie};
 pub use retry::{HostAvoidance, RateLimitedBackoff, ResetFormat, RetryOn, RetryPolicy};
 pub use table::{Asked, Lookup, RouteTable};
-pub use template::TemplateRewrite;
+pub use template::{Template as PathTemplate, TemplateRewrite};
 
 use crate::telemetry::access_log::Format;
 use std::any::Any;

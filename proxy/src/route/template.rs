@@ -9,7 +9,7 @@ const SEGMENT: &str = r"[a-zA-Z0-9\-._~%!$&'()+,;:@=]";
 
 /// A compiled template.
 #[derive(Debug, Clone)]
-pub(super) struct Template {
+pub struct Template {
     regex: Arc<regex::bytes::Regex>,
 }
 
@@ -31,7 +31,10 @@ impl Template {
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// What is wrong with the template.
+    pub fn parse(text: &str) -> Result<Self, String> {
         if !text.starts_with('/') {
             return Err(format!("path template {text:?} must begin with /"));
         }
@@ -71,7 +74,7 @@ impl Template {
     }
 
     /// Whether a path has this form.
-    pub(super) fn matches(&self, path: &[u8]) -> bool {
+    pub fn matches(&self, path: &[u8]) -> bool {
         self.regex.is_match(path)
     }
 }

@@ -25,6 +25,11 @@ pub(super) fn own_secret_services(config: Option<&EnrolConfig>) -> BTreeSet<Arc<
     config.map(|_| Arc::from(CLUSTER_SDS)).into_iter().collect()
 }
 
+/// The identity that this proxy asks for, where the configuration says it.
+pub(super) fn own_id(config: Option<&EnrolConfig>) -> Option<String> {
+    config.map(|config| config.identity.to_string())
+}
+
 /// Enrols for as long as the feed lives.
 pub(super) fn start(config: EnrolConfig, feed: FeedHandle) {
     let (sender, mut held) = watch::channel::<Option<Arc<Credentials>>>(None);

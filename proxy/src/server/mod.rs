@@ -2,82 +2,248 @@
 //!
 //! Knows bootstrap, feed, publisher and workers. Must never know a request.
 
-use crate::bootstrap::{Bootstrap, Converter, Environment, Flags, Mode};
+pub mod admin;
+mod answer;
+mod drain;
+mod identity;
+pub mod logging;
+mod names;
+pub mod probe;
+
+use crate::bootstrap::{Bootstrap, Converter, Environment, Flags, Mode, extensions};
 use crate::env::ProcessClock;
+use crate::filter::registry;
+use crate::node::NodeFacts;
 use crate::publish::{Publisher, Workers};
-use crate::worker;
-use crate::xds::{Cause, Feed, FeedOptions, Kind};
-use anyhow::{Context, bail};
-use std::collections::BTreeSet;
+use crate::telemetry::access_log::LogWriter;
+use crate::telemetry::{MAX_SCOPES, Registry};
+use crate::worker::{self, Parts};
+use crate::xds::{Batch, Cause, Feed, FeedOptions, Kind};
+use admin::{Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, StatsReader, own_stats};
+use anyhow::{Context, anyhow, bail};
+use drain::Drain;
+use logging::Logging;
+use probe::{Application, Probes};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use std::time::Instant;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+/// Commands of the admin interface that may wait.
+const COMMANDS: usize = 16;
 
 /// Runs the proxy until it is told to stop.
 ///
 /// # Errors
 /// What keeps it from starting, with the file or field to mend.
 pub fn run(flags: Flags) -> anyhow::Result<()> {
+    let logging = Logging::start(&flags).map_err(|why| anyhow!(why))?;
     let converter = Converter::of_this_binary()?;
-    let bootstrap = Bootstrap::load(flags, Environment::of_process(), &converter)?;
+    let mut bootstrap = Bootstrap::load(flags, Environment::of_process(), &converter)?;
+    let filters = registry::names().map(|name| ("envoy.filters.http", name, name));
+    bootstrap.node.extensions = extensions(filters.chain(PRIVATE));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(serve(bootstrap, converter))
+    runtime.block_on(async {
+        let mut server = Server::start(bootstrap, converter, logging).await?;
+        server.work().await?;
+        server.stop().await;
+        Ok(())
+    })
 }
 
-async fn serve(bootstrap: Bootstrap, converter: Converter) -> anyhow::Result<()> {
-    let validate = bootstrap.flags.mode == Mode::Validate;
-    let options = FeedOptions {
-        node: bootstrap.node.clone(),
-        converter,
-        tls: None,
-        also: vec![Kind::NameTable],
-        own_secret_services: BTreeSet::new(),
-    };
-    let (workers, threads) = start_workers(bootstrap.concurrency.get())?;
-    let mut publisher = Publisher::new(workers, bootstrap.environment.clone(), bootstrap.runtime.clone());
-    let mut feed = Feed::new(bootstrap, options)?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    loop {
-        tokio::select! {
-            batch = feed.next() => {
-                let rejections = publisher.apply(&batch).await;
-                if matches!(batch.cause, Cause::Bootstrap) {
-                    if let Some(first) = rejections.first() {
-                        bail!("error initializing configuration: {first}");
-                    }
-                    if validate {
-                        tracing::info!("configuration OK");
-                        break;
+/// Istio's filters by the names that control planes ask for (XM-5).
+const PRIVATE: [(&str, &str, &str); 3] = [
+    ("envoy.filters.http", "istio.stats", "stats.PluginConfig"),
+    ("envoy.filters.http", "istio.metadata_exchange", "io.istio.http.peer_metadata.Config"),
+    ("envoy.filters.http", "istio.alpn", "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig"),
+];
+
+/// What the main thread owns.
+struct Server {
+    bootstrap: Arc<Bootstrap>,
+    feed: Feed,
+    publisher: Publisher,
+    threads: Vec<JoinHandle<()>>,
+    log_writer: LogWriter,
+    published: watch::Sender<Arc<Published>>,
+    stage: watch::Sender<Stage>,
+    commands: mpsc::Receiver<Command>,
+    signals: (Signal, Signal),
+    drain: Option<Drain>,
+}
+
+impl Server {
+    async fn start(bootstrap: Bootstrap, converter: Converter, logging: Logging) -> anyhow::Result<Self> {
+        let validate = bootstrap.flags.mode == Mode::Validate;
+        let enrolment = identity::config(&bootstrap)?;
+        let names = names::Settings::of(&bootstrap)?;
+        let options = FeedOptions {
+            node: bootstrap.node.clone(),
+            converter: converter.clone(),
+            tls: None,
+            also: vec![Kind::NameTable],
+            own_secret_services: identity::own_secret_services(enrolment.as_ref()),
+        };
+        let registry = Registry::new();
+        let log_writer = LogWriter::start()?;
+        let clock = ProcessClock::start();
+        let node = Arc::new(NodeFacts::of(&bootstrap.node, identity::own_id(enrolment.as_ref()).as_deref()));
+        let (workers, threads) = start_workers(bootstrap.concurrency.get(), |index| Parts {
+            index,
+            clock: Arc::clone(&clock),
+            node: Arc::clone(&node),
+            registrar: registry.registrar(MAX_SCOPES),
+            logs: log_writer.buffers(),
+        })?;
+        let publisher = Publisher::new(workers, bootstrap.environment.clone(), bootstrap.runtime.clone());
+        let feed = Feed::new(bootstrap.clone(), options)?;
+        let (published, published_to) = watch::channel(Arc::default());
+        let (stage, stage_to) = watch::channel(Stage::PreInitializing);
+        let (command_to, commands) = mpsc::channel(COMMANDS);
+        let bootstrap = Arc::new(bootstrap);
+        if !validate {
+            let main_stats = MainStats::new(&registry);
+            let (stats, asked) = StatsReader::channel();
+            tokio::spawn(own_stats(registry, asked));
+            let parts = Arc::new(AdminParts {
+                bootstrap: Arc::clone(&bootstrap),
+                converter,
+                store: feed.store(),
+                published: published_to,
+                stage: stage_to,
+                lifecycle: Lifecycle::starting_at(Instant::now()),
+                stats,
+                main_stats,
+                logging,
+                clock,
+                commands: command_to,
+            });
+            open_ports(&bootstrap, parts)?;
+            if let Some(config) = enrolment {
+                identity::start(config, feed.handle());
+            }
+            if let Some(names) = names {
+                names.start(feed.store()).await?;
+            }
+        }
+        let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { bootstrap, feed, publisher, threads, log_writer, published, stage, commands, signals, drain: None })
+    }
+
+    /// Applies configuration and obeys commands until the process is to end.
+    async fn work(&mut self) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                batch = self.feed.next() => {
+                    if self.apply(batch).await? {
+                        return Ok(());
                     }
                 }
-                feed.settle(batch, rejections);
+                () = self.publisher.next_resolved() => {}
+                Some(command) = self.commands.recv() => {
+                    if self.obey(command).await {
+                        return Ok(());
+                    }
+                }
+                () = Drain::over(self.drain.as_ref()) => return Ok(()),
+                _ = self.signals.0.recv() => {
+                    // A second signal does not wait (F21).
+                    if self.drain.is_some() {
+                        return Ok(());
+                    }
+                    self.start_drain(false).await;
+                }
+                _ = self.signals.1.recv() => return Ok(()),
             }
-            () = publisher.next_resolved() => {}
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
         }
     }
-    feed.save().await;
-    drop((feed, publisher));
-    for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("a worker ended in a panic");
+
+    /// Takes a batch over; true where that was all (validation).
+    async fn apply(&mut self, batch: Batch) -> anyhow::Result<bool> {
+        let rejections = self.publisher.apply(&batch).await;
+        if matches!(batch.cause, Cause::Bootstrap) {
+            if let Some(first) = rejections.first() {
+                bail!("error initializing configuration: {first}");
+            }
+            if self.bootstrap.flags.mode == Mode::Validate {
+                tracing::info!("configuration OK");
+                return Ok(true);
+            }
         }
+        self.feed.settle(batch, rejections);
+        self.published.send_replace(Arc::new(Published {
+            clusters: self.publisher.clusters().map(|(c, h)| (Arc::clone(c), Arc::clone(h))).collect(),
+            listeners: self.publisher.listeners().cloned().collect(),
+        }));
+        if self.drain.is_none() {
+            let ready = self.feed.is_ready();
+            self.stage.send_replace(if ready { Stage::Live } else { Stage::Initializing });
+        }
+        Ok(false)
     }
+
+    /// Obeys the admin interface; true where the process is to end.
+    async fn obey(&mut self, command: Command) -> bool {
+        match command {
+            Command::Quit => return true,
+            Command::Drain { inbound_only, skip_exit, .. } => {
+                self.publisher.drain(inbound_only).await;
+                if !skip_exit {
+                    self.stage.send_replace(Stage::Draining);
+                }
+            }
+            Command::FailHealthChecks => {
+                self.stage.send_replace(Stage::Draining);
+            }
+            Command::PassHealthChecks => {
+                self.stage.send_replace(Stage::Live);
+            }
+            Command::ReopenLogs => self.log_writer.reopen(),
+        }
+        false
+    }
+
+    async fn start_drain(&mut self, inbound_only: bool) {
+        tracing::info!("draining");
+        self.stage.send_replace(Stage::Draining);
+        self.publisher.drain(inbound_only).await;
+        self.drain = Some(Drain::start(self.bootstrap.drain_time, self.publisher.workers()));
+    }
+
+    async fn stop(self) {
+        let Self { mut feed, publisher, threads, log_writer, .. } = self;
+        feed.save().await;
+        drop((feed, publisher));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!("a worker ended in a panic");
+            }
+        }
+        drop(log_writer);
+    }
+}
+
+/// Opens the admin interface and the agent's ports.
+fn open_ports(bootstrap: &Bootstrap, parts: Arc<AdminParts>) -> anyhow::Result<()> {
+    if let Some(address) = &bootstrap.admin {
+        let admin = Admin::bind(address, Arc::clone(&parts)).context("admin address")?;
+        tokio::spawn(admin.serve());
+    }
+    let application = Application::of(&bootstrap.environment).map_err(|why| anyhow!(why))?;
+    let probes = Probes::bind(&bootstrap.flags, application, parts)?;
+    tokio::spawn(probes.serve());
     Ok(())
 }
 
 /// Starts the worker threads.
-fn start_workers(count: usize) -> anyhow::Result<(Workers, Vec<JoinHandle<()>>)> {
-    let clock = ProcessClock::start();
+fn start_workers(count: usize, parts: impl Fn(usize) -> Parts) -> anyhow::Result<(Workers, Vec<JoinHandle<()>>)> {
     let (mut inboxes, mut threads) = (Vec::new(), Vec::new());
     for index in 0..count {
         let (inbox, messages) = mpsc::channel(worker::INBOX_MESSAGES);
-        let clock = Arc::clone(&clock);
+        let parts = parts(index);
         let run = move || {
-            if let Err(error) = worker::run(index, messages, clock) {
+            if let Err(error) = worker::run(parts, messages) {
                 tracing::error!(worker = index, %error, "worker cannot run");
             }
         };

@@ -1,6 +1,11 @@
 //! `TcpProxy` and other network filters → what serves a connection.
 
-use crate::refusal::Refusal;
+use crate::filter::rbac::{self, Rules};
+use crate::filter::registry;
+use crate::http::config::access_logs;
+use crate::refusal::{Refusal, Within};
+use crate::route::RouteContext;
+use crate::telemetry::access_log::AccessLog;
 use proto::any;
 use proto::duration::from_proto;
 use proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
@@ -10,7 +15,14 @@ use std::time::Duration;
 
 /// A network filter before the terminal one.
 #[derive(Debug)]
-pub enum NetworkFilter {}
+pub enum NetworkFilter {
+    /// `envoy.filters.network.rbac`
+    Rbac(Rules),
+    /// `istio.stats` on TCP.
+    Stats,
+    /// `istio.metadata_exchange` on TCP: the protocol whose negotiation asks for it.
+    MetadataExchange(Box<str>),
+}
 
 /// A parsed TCP proxy (TC-1).
 #[derive(Debug)]
@@ -25,15 +37,15 @@ pub struct TcpConfig {
     pub max_duration: Option<Duration>,
     /// Connects that are tried.
     pub max_connect_attempts: u32,
-    /// Access logs, unparsed.
-    pub access_log: Vec<proto::envoy::accesslog::AccessLog>,
+    /// Access logs.
+    pub access_log: Vec<AccessLog>,
 }
 
 /// Parses a TCP proxy.
 ///
 /// # Errors
 /// The field that is wrong or not supported yet.
-pub fn parse(typed: &Any) -> Result<TcpConfig, Refusal> {
+pub fn parse(typed: &Any, cx: RouteContext<'_>) -> Result<TcpConfig, Refusal> {
     let written: TcpProxy = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
     let clusters: Box<[(Arc<str>, u32)]> = match &written.cluster_specifier {
         Some(ClusterSpecifier::Cluster(name)) => [(name.as_str().into(), 1)].into(),
@@ -52,15 +64,30 @@ pub fn parse(typed: &Any) -> Result<TcpConfig, Refusal> {
         idle_timeout: Some(idle).filter(|t| !t.is_zero()),
         max_duration: written.max_downstream_connection_duration.as_ref().map(from_proto).filter(|t| !t.is_zero()),
         max_connect_attempts: written.max_connect_attempts.as_ref().map_or(1, |n| n.value.max(1)),
-        access_log: written.access_log.clone(),
+        access_log: access_logs(&written.access_log, cx)?,
     })
 }
 
-/// Parses a network filter that is not terminal; none where this proxy has nothing to do for it.
+/// Parses a network filter that is not terminal; none where there is nothing to do.
 ///
 /// # Errors
 /// Envoy's text for an unknown type (XM-5), or the field that is wrong.
 pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Refusal> {
-    let type_name = any::type_name(&typed.type_url);
-    Err(Refusal::new("", format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'")))
+    let type_name = registry::type_of(typed);
+    match type_name.as_str() {
+        "envoy.extensions.filters.network.rbac.v3.RBAC" => {
+            let written: proto::envoy::network_filters::rbac::v3::Rbac =
+                any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
+            let rules = written.rules.as_ref().map(|rules| rbac::parse_rules(rules).within("rules")).transpose()?;
+            Ok(rules.map(NetworkFilter::Rbac))
+        }
+        "stats.PluginConfig" => Ok(Some(NetworkFilter::Stats)),
+        "envoy.tcp.metadataexchange.config.MetadataExchange" => {
+            Ok(Some(NetworkFilter::MetadataExchange("istio-peer-exchange".into())))
+        }
+        _ => Err(Refusal::new(
+            "",
+            format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'"),
+        )),
+    }
 }

@@ -8,6 +8,7 @@ use rustls::{ServerConfig, ServerConnection};
 use std::fmt::Write;
 use std::future::poll_fn;
 use std::io;
+use std::sync::Arc;
 use tokio::net::TcpStream;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -15,7 +16,16 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 #[derive(Debug)]
 pub struct ServerContext {
     /// `None` until the certificate arrives. Written by the main thread only.
-    pub config: ArcSwapOption<ServerConfig>,
+    pub ready: ArcSwapOption<ServerReady>,
+}
+
+/// A server configuration with what is known of its own certificate.
+#[derive(Debug)]
+pub struct ServerReady {
+    /// The configuration.
+    pub config: Arc<ServerConfig>,
+    /// The first certificate.
+    pub local: Option<CertFacts>,
 }
 
 impl ServerContext {
@@ -24,8 +34,8 @@ impl ServerContext {
     /// # Errors
     /// The handshake's failure, or that no certificate has arrived yet. Cancel-safe: the connection is dropped.
     pub async fn accept(&self, tcp: TcpStream, prefix: BytesMut, facts: &mut PeerFacts) -> io::Result<Io> {
-        let config = self.config.load_full().ok_or_else(|| io::Error::other("no certificate yet"))?;
-        let session = ServerConnection::new(config).map_err(io::Error::other)?;
+        let ready = self.ready.load_full().ok_or_else(|| io::Error::other("no certificate yet"))?;
+        let session = ServerConnection::new(Arc::clone(&ready.config)).map_err(io::Error::other)?;
         let mut tls = Box::new(TlsIo::new(tcp, Session::Server(session), prefix));
         poll_fn(|cx| tls.poll_handshake(cx)).await?;
         let state = tls.session();
@@ -38,7 +48,7 @@ impl ServerContext {
             },
             cipher: cipher(state.negotiated_cipher_suite()),
             peer: state.peer_certificates().and_then(|chain| chain.first()).and_then(cert_facts),
-            local: None,
+            local: ready.local.clone(),
         });
         Ok(Io::Tls(tls))
     }

@@ -8,7 +8,7 @@ mod connect;
 pub mod enrol;
 mod secrets;
 
-pub use accept::{ServerContext, cert_facts};
+pub use accept::{ServerContext, ServerReady, cert_facts};
 pub use config::Spec;
 pub use connect::ClientContext;
 pub use secrets::Secrets;

@@ -1,5 +1,6 @@
 //! Secrets by name, and rustls configurations made of them. Main thread.
 
+use super::accept::{ServerReady, cert_facts};
 use super::config::{KeySource, RootSource, Spec, read};
 use crate::refusal::{Refusal, Within};
 use identity::bundle::TrustBundle;
@@ -112,7 +113,7 @@ impl Secrets {
     ///
     /// # Errors
     /// Inline certificates that are broken.
-    pub fn server(&self, spec: &Spec) -> Result<Option<Arc<ServerConfig>>, Refusal> {
+    pub fn server(&self, spec: &Spec) -> Result<Option<Arc<ServerReady>>, Refusal> {
         let mut keys = Vec::new();
         for source in &spec.keys {
             match self.certified(source)? {
@@ -136,10 +137,11 @@ impl Secrets {
                 builder.with_client_cert_verifier(optional_client_verifier(bundle, spec.names.clone()))
             }
         };
+        let local = keys.first().and_then(|key| key.cert.first()).and_then(cert_facts);
         let mut config = builder.with_cert_resolver(Arc::new(Offered(keys)));
         config.alpn_protocols.clone_from(&spec.alpn);
         config.send_tls13_tickets = 1;
-        Ok(Some(Arc::new(config)))
+        Ok(Some(Arc::new(ServerReady { config: Arc::new(config), local })))
     }
 }
 

@@ -7,11 +7,18 @@ mod inbox;
 pub use inbox::{Message, ReportTo, WorkerReport};
 
 use crate::cluster::{Cluster, ClusterSet};
-use crate::env::Env;
+use crate::env::{Env, ProcessClock};
 use crate::filter::Facts;
-use crate::http::{Settings, config::Routes};
+use crate::http::{
+    Settings,
+    config::{HcmConfig, Routes},
+};
 use crate::listener::{Chain, Listener, ListenerConfig, Serve, accept_loop, config::Terminal};
+use crate::node::NodeFacts;
 use crate::route::RouteTable;
+use crate::telemetry::Registrar;
+use crate::telemetry::access_log::LogBuffers;
+use crate::telemetry::istio::IstioMetrics;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -32,26 +39,48 @@ struct Worker {
     tables: HashMap<Arc<str>, Arc<RouteTable>>,
     /// Who uses a table of RDS, to be told of a new one.
     users: HashMap<Arc<str>, Vec<Weak<Settings>>>,
-    clock: Arc<crate::env::ProcessClock>,
+    clock: Arc<ProcessClock>,
+}
+
+/// What the process gives a worker on its way.
+#[derive(Debug)]
+pub struct Parts {
+    /// Number of the worker.
+    pub index: usize,
+    /// The clock that workers share.
+    pub clock: Arc<ProcessClock>,
+    /// Who this proxy is.
+    pub node: Arc<NodeFacts>,
+    /// Registers its series.
+    pub registrar: Registrar,
+    /// Its lines of access logs.
+    pub logs: LogBuffers,
 }
 
 /// Runs a worker on this thread until its inbox closes.
 ///
 /// # Errors
 /// The runtime cannot be made.
-pub fn run(index: usize, inbox: mpsc::Receiver<Message>, clock: Arc<crate::env::ProcessClock>) -> std::io::Result<()> {
+pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> {
     crate::pool::flush_at_park();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().on_thread_park(crate::pool::flush_all).build()?;
     let local = LocalSet::new();
-    let facts = Rc::new(Facts { env: Rc::new(Env::new()), clusters: Rc::new(ClusterSet::default()) });
+    let facts = Rc::new(Facts {
+        env: Rc::new(Env::new()),
+        clusters: Rc::new(ClusterSet::default()),
+        node: parts.node,
+        metrics: Rc::new(IstioMetrics::new(Rc::new(parts.registrar))),
+        logs: Rc::new(parts.logs),
+        clock: Arc::clone(&parts.clock),
+    });
     let serve = Rc::new(Serve {
         facts,
         listeners: RefCell::default(),
         connections: Cell::new(0),
-        next_id: Cell::new((index as u64) << 48),
+        next_id: Cell::new((parts.index as u64) << 48),
     });
-    let worker = Worker { serve, accepting: HashMap::new(), tables: HashMap::new(), users: HashMap::new(), clock };
+    let worker = Worker { serve, accepting: HashMap::new(), tables: HashMap::new(), users: HashMap::new(), clock: parts.clock };
     local.block_on(&runtime, worker.work(inbox));
     Ok(())
 }
@@ -64,14 +93,16 @@ impl Worker {
             tokio::select! {
                 message = inbox.recv() => match message {
                     Some(message) => self.handle(message),
-                    None => return,
+                    None => break,
                 },
                 _ = sweep.tick() => {
                     let now_ms = self.clock.now_ms();
                     self.serve.facts.clusters.all().iter().for_each(|cluster| cluster.sweep(now_ms));
+                    self.serve.facts.logs.flush();
                 }
             }
         }
+        self.serve.facts.logs.flush();
     }
 
     fn handle(&mut self, message: Message) {
@@ -119,7 +150,7 @@ impl Worker {
         for chain in config.chains.iter().chain(&config.default_chain) {
             let http = match &chain.terminal {
                 Terminal::Tcp(_) => None,
-                Terminal::Http(hcm) => Some(self.settings(hcm)),
+                Terminal::Http(hcm) => Some(self.settings(hcm, config.inbound)),
             };
             chains.push(Rc::new(Chain { config: Arc::clone(chain), http }));
         }
@@ -142,13 +173,13 @@ impl Worker {
         }
     }
 
-    fn settings(&mut self, hcm: &Arc<crate::http::config::HcmConfig>) -> Rc<Settings> {
+    fn settings(&mut self, hcm: &Arc<HcmConfig>, inbound: bool) -> Rc<Settings> {
         let facts = Rc::clone(&self.serve.facts);
         match &hcm.routes {
-            Routes::Inline(table) => Rc::new(Settings::new(Arc::clone(hcm), facts, Arc::clone(table))),
+            Routes::Inline(table) => Rc::new(Settings::new(Arc::clone(hcm), facts, Arc::clone(table), inbound)),
             Routes::Rds(name) => {
                 let table = self.tables.get(name).cloned().unwrap_or_default();
-                let settings = Rc::new(Settings::new(Arc::clone(hcm), facts, table));
+                let settings = Rc::new(Settings::new(Arc::clone(hcm), facts, table, inbound));
                 self.users.entry(Arc::clone(name)).or_default().push(Rc::downgrade(&settings));
                 settings
             }

@@ -48,7 +48,11 @@ fn a_body_is_repeated_whole_or_not_at_all() {
                 if tries == 1 && failed_at.is_none() && server.started() && server.body.len() >= fail_after {
                     failed_at = Some(sent);
                     // An answer before the request has ended closes the connection behind it.
-                    if by_reset { server.pipe.reset() } else { server.answer(503, "no") }
+                    if by_reset {
+                        server.pipe.reset()
+                    } else {
+                        server.answer(503, "no")
+                    }
                     server.closed = true;
                 } else if tries > 1 && server.complete {
                     assert_eq!(server.body, pattern(0, total), "the second try is whole");

@@ -1,7 +1,7 @@
 //! What all simulations share: pipes, a client, scripted servers, and the loop over seeds.
 
 use bytes::BytesMut;
-use proxy::cluster::{Cluster, ClusterConfig, ClusterSet, Dialer, Protocol};
+use proxy::cluster::{Cluster, ClusterConfig, Dialer, Protocol};
 use proxy::codec::h1::{BodyReader, Decoded, Framing, HeadLimits, scan_request};
 use proxy::codec::h2::{Config, Connection, Role};
 use proxy::endpoint::{Address, Endpoint, HostSet, Limit, Limits, Thresholds};
@@ -24,7 +24,8 @@ use std::task::{Context, Poll, Waker};
 
 /// Runs `simulation` for every seed.
 pub(crate) fn seeds<F: Future<Output = ()>>(simulation: impl Fn(u64) -> F) {
-    let variable = |name| std::env::vars().find(|(key, _)| key == name).and_then(|(_, value)| value.parse::<u64>().ok());
+    let variable =
+        |name| std::env::vars().find(|(key, _)| key == name).and_then(|(_, value)| value.parse::<u64>().ok());
     let range = match variable("SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..variable("SIM_SEEDS").unwrap_or(500),
@@ -87,7 +88,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64) -> Self {
-        let facts = Facts { env: Rc::new(Env::seeded(seed)), clusters: Rc::new(ClusterSet::default()) };
+        let facts = Facts::alone(Env::seeded(seed));
         Self {
             random: RefCell::new(fastrand::Rng::with_seed(seed ^ 0x5eed)),
             facts: Rc::new(facts),
@@ -126,7 +127,7 @@ impl World {
         let (near, far) = Pipe::pair(window, true);
         let (filters, table): (Arc<[Filter]>, _) = (filters.into(), Arc::new(RouteTable::single(route)));
         let config = HcmConfig::plain(Arc::clone(&filters), Arc::clone(&table)).expect("valid");
-        let settings = Rc::new(Settings::new(Arc::new(config), Rc::clone(&self.facts), table));
+        let settings = Rc::new(Settings::new(Arc::new(config), Rc::clone(&self.facts), table, false));
         let address = ([127, 0, 0, 1], 2).into();
         let peer = Rc::new(PeerFacts::plain(1, address, address));
         tokio::task::spawn_local(serve_h2((Io::Sim(near), BytesMut::new()), settings, filters, peer));
@@ -267,7 +268,6 @@ impl H1Server {
         self.body.clear();
     }
 }
-
 
 /// A route to one cluster with nothing else.
 pub(crate) fn route(cluster: &str) -> Route {

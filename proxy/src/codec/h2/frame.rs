@@ -3,7 +3,7 @@
 /// Bytes of a frame head.
 pub(super) const HEAD_BYTES: usize = 9;
 /// What a client sends first.
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Largest payload that we take (SETTINGS_MAX_FRAME_SIZE, the protocol's minimum).
 pub(super) const MAX_PAYLOAD: usize = 16 << 10;
 

@@ -11,7 +11,7 @@ mod stream;
 mod streams;
 
 pub use connection::{Config, Connection, Role};
-pub use frame::Code;
+pub use frame::{Code, PREFACE};
 
 #[cfg(test)]
 mod tests;

@@ -80,3 +80,15 @@ fn deprecated(specifier: &HeaderMatchSpecifier) -> Result<StringMatcher, Refusal
     };
     Ok(StringMatcher { pattern, ignore_case: false })
 }
+
+/// An address range.
+///
+/// # Errors
+/// No IP address, or a prefix longer than the address.
+pub fn cidr(written: &proto::envoy::core::CidrRange) -> Result<ipnet::IpNet, Refusal> {
+    let ip: std::net::IpAddr =
+        written.address_prefix.parse().map_err(|_| Refusal::new("address_prefix", "an IP address is needed"))?;
+    let length = written.prefix_len.as_ref().map_or(0, |n| u8::try_from(n.value).unwrap_or(u8::MAX));
+    let net = ipnet::IpNet::new(ip, length);
+    net.map(|net| net.trunc()).map_err(|_| Refusal::new("prefix_len", "longer than the address"))
+}

@@ -2,6 +2,8 @@
 
 mod config;
 
+pub use config::cidr;
+
 use super::{Headers, RequestHead};
 use std::borrow::Cow;
 

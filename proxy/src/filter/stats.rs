@@ -1,0 +1,86 @@
+//! `istio.stats`: Istio's standard metrics at the end of a request (TM-1 to TM-4, LBL-1 to LBL-6).
+
+use super::{End, StreamCx, is_grpc, peer_metadata};
+use crate::message::Known;
+use crate::outcome::Reason;
+use crate::refusal::Refusal;
+use crate::telemetry::istio::{Ends, Reporter, RequestReport, Security, Service, Workload};
+use proto::any;
+use proto::envoy::wkt::Any;
+use proto::missing::PluginConfig;
+
+/// What a chain reports.
+#[derive(Debug, Clone, Copy)]
+pub struct Stats {
+    host_fallback: bool,
+}
+
+/// Parses the filter.
+///
+/// # Errors
+/// Metrics of the user's own, which are not supported yet.
+pub fn parse(typed: &Any) -> Result<Stats, Refusal> {
+    let written: PluginConfig = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
+    if !written.metrics.is_empty() {
+        return Err(Refusal::unsupported("metrics"));
+    }
+    Ok(Stats { host_fallback: !written.disable_host_header_fallback })
+}
+
+impl Stats {
+    pub(super) fn on_end(self, end: &End<'_>, cx: &StreamCx) {
+        let ends = self.ends(end, cx);
+        let info = cx.info.borrow();
+        let grpc = is_grpc(end.request);
+        let in_trailers = info.trailers.as_ref().and_then(|trailers| trailers.get(Known::GrpcStatus));
+        let in_headers = end.response.and_then(|head| head.headers.get(Known::GrpcStatus));
+        let status = in_trailers.or(in_headers).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+        let code = match end.outcome.reason {
+            Reason::DownstreamGone => 0,
+            _ => end.response.map_or(0, |head| head.status),
+        };
+        cx.facts.metrics.report(
+            &ends,
+            &RequestReport {
+                code,
+                flags: info.flags,
+                grpc_status: status.filter(|_| grpc),
+                is_grpc: grpc,
+                duration: cx.now().saturating_duration_since(cx.start),
+                request_bytes: info.bytes_received + info.header_bytes_received,
+                response_bytes: info.bytes_sent + info.header_bytes_sent,
+                messages: info.grpc.as_ref().map_or((0, 0), |counts| (counts[0].get(), counts[1].get())),
+            },
+        );
+    }
+
+    fn ends(self, end: &End<'_>, cx: &StreamCx) -> Ends {
+        let (info, metrics) = (cx.info.borrow(), &cx.facts.metrics);
+        let own = std::sync::Arc::clone(&cx.facts.node.workload);
+        let cluster = info.cluster.as_deref().and_then(|name| cx.cluster(name));
+        let metadata = cluster.as_ref().and_then(|cluster| cluster.config.service.clone());
+        let triple = metadata.as_deref().map(|[host, name, namespace]| (&**host, &**name, &**namespace));
+        let host = self.host_fallback.then(|| std::str::from_utf8(end.request.authority()).ok()).flatten();
+        let service = Service::of_cluster(info.cluster.as_deref().unwrap_or(""), triple, host);
+        let service = metrics.intern_service(service);
+        if cx.inbound {
+            let peer = cx.peer.peer_id();
+            let source = info
+                .downstream_workload
+                .clone()
+                .unwrap_or_else(|| metrics.intern_workload(Workload::new(|_| None, peer)));
+            let both = peer.is_some() && cx.peer.local_id().is_some();
+            let security = Security::of(Reporter::Destination, both);
+            return Ends { reporter: Reporter::Destination, source, destination: own, service, security };
+        }
+        let identity = info.upstream_identity.as_deref();
+        let destination = info.upstream_workload.clone().unwrap_or_else(|| {
+            let by_endpoint = info.endpoint.as_ref().and_then(|endpoint| endpoint.workload.as_deref());
+            let workload =
+                by_endpoint.map_or_else(Workload::default, |text| peer_metadata::of_endpoint(text, identity));
+            metrics.intern_workload(workload)
+        });
+        let security = Security::of(Reporter::Source, false);
+        Ends { reporter: Reporter::Source, source: own, destination, service, security }
+    }
+}

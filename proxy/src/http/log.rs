@@ -1,0 +1,82 @@
+//! The facts of a stream as access logs see them.
+
+use crate::filter::{End, StreamCx, StreamInfo};
+use crate::message::RequestHead;
+use crate::outcome::Reason;
+use crate::telemetry::access_log::{AccessLog, Bytes, Entry, LogFacts, Times, Upstream};
+use std::time::Duration;
+
+/// Writes the entries of a stream that has ended.
+pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>) {
+    if logs.is_empty() {
+        return;
+    }
+    let info = cx.info.borrow();
+    let host = info.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
+    let route = cx.route(end.request);
+    let facts = LogFacts {
+        request: Some(end.request),
+        response: end.response,
+        status: Some(match end.outcome.reason {
+            Reason::DownstreamGone if end.response.is_none() => 0,
+            _ => end.response.map_or(0, |head| head.status),
+        }),
+        route_name: route.as_ref().map(|route| &*route.name),
+        entry: Entry::DownstreamEnd,
+        ..facts(cx, end.request, &info, host.as_deref())
+    };
+    for log in logs {
+        log.log(&facts, cx.random, &cx.facts.logs);
+    }
+}
+
+/// What is known of a stream so far: for header templates as well.
+pub(super) fn facts<'a>(
+    cx: &'a StreamCx,
+    request: &'a RequestHead,
+    info: &'a StreamInfo,
+    host: Option<&'a str>,
+) -> LogFacts<'a> {
+    let since = |at: Option<crate::env::Instant>| at.map(|at| at.saturating_duration_since(cx.start));
+    LogFacts {
+        request: Some(request),
+        trailers: info.trailers.as_ref(),
+        protocol: Some(request.version),
+        flags: info.flags,
+        details: info.details.as_deref(),
+        bytes: Bytes {
+            received: info.bytes_received,
+            sent: info.bytes_sent,
+            downstream_header_received: info.header_bytes_received,
+            downstream_header_sent: info.header_bytes_sent,
+            downstream_wire_received: info.header_bytes_received + info.bytes_received,
+            downstream_wire_sent: info.header_bytes_sent + info.bytes_sent,
+            ..Bytes::default()
+        },
+        start: Some(cx.facts.env.wall(cx.start)),
+        times: Times {
+            total: Some(cx.now().saturating_duration_since(cx.start)),
+            request_end: since(info.request_end),
+            upstream_request_start: since(info.upstream_start),
+            upstream_response_start: since(info.response_start),
+            response_start: since(info.response_start),
+            response_end: since(info.response_end),
+            ..Times::default()
+        },
+        peer: Some(&cx.peer),
+        upstream: Upstream {
+            host,
+            cluster: info.cluster.as_deref(),
+            local: info.upstream_local,
+            transport_failure: info.transport_failure.as_deref(),
+            attempts: (info.attempts > 0).then_some(info.attempts),
+            ..Upstream::default()
+        },
+        ..LogFacts::default()
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
