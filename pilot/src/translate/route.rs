@@ -48,10 +48,12 @@ pub fn outbound(input: &OutboundRouteInput) -> RouteConfiguration {
     let context = Context { port: input.port, only_port: &none, hashing: &input.hashing, mesh: &input.mesh };
     let mut hosts = Vec::new();
     for service in &input.services {
-        let routes = match rules.for_service.get(&service.key.host) {
-            Some(rule) => side.routes(rule, &context),
-            None => vec![default_route(service, input, &context)],
-        };
+        let mut routes =
+            rules.for_service.get(&service.key.host).map(|rule| side.routes(rule, &context)).unwrap_or_default();
+        // A rule that has nothing for this client is as if it were not there.
+        if routes.is_empty() {
+            routes.push(default_route(service, input, &context));
+        }
         let domains = if input.sniffed {
             vec!["*".to_owned()]
         } else {

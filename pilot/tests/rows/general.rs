@@ -1,0 +1,96 @@
+//! Spec 1.0, 2.2: rules that apply to every kind.
+
+use crate::told::{REVIEWS, World, object, object_in, problems};
+
+// spec: GEN-1
+#[test]
+fn all_versions_of_a_group_mean_the_same() {
+    for version in ["v1", "v1beta1", "v1alpha3"] {
+        let rule = object("DestinationRule", "r", "host: reviews\ntrafficPolicy: {loadBalancer: {simple: RANDOM}}")
+            .replace("networking.istio.io/v1", &format!("networking.istio.io/{version}"));
+        assert_eq!(World::new(&rule).client().cluster(REVIEWS)["lb_policy"], "RANDOM", "{version}");
+    }
+}
+
+// spec: GEN-4, PI-87
+#[test]
+fn services_are_exported_by_annotation_and_by_the_meshs_default() {
+    let service = |annotation: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: hidden, namespace: other{annotation}}}\nspec: {{clusterIP: 10.96.5.5, ports: [{{name: http, port: 80}}]}}\n"
+        )
+    };
+    let sees = |world: World| world.client().has_cluster("outbound|80||hidden.other.svc.cluster.local");
+    assert!(sees(World::new(&service(""))));
+    assert!(!sees(World::new(&service(", annotations: {networking.istio.io/exportTo: '.'}"))));
+    assert!(sees(World::new(&service(", annotations: {networking.istio.io/exportTo: '., default'}"))));
+    assert!(!sees(World::with_mesh("defaultServiceExportTo: ['.']\n", &service(""))));
+}
+
+// spec: GEN-5
+#[test]
+fn the_root_namespace_holds_defaults_for_all() {
+    let rule = |ns: &str| {
+        object_in(ns, "DestinationRule", "r", "host: '*.local'\ntrafficPolicy: {loadBalancer: {simple: RANDOM}}")
+    };
+    assert_eq!(World::new(&rule("istio-system")).client().cluster(REVIEWS)["lb_policy"], "RANDOM");
+    assert_eq!(
+        World::with_mesh("rootNamespace: root\n", &rule("root")).client().cluster(REVIEWS)["lb_policy"],
+        "RANDOM"
+    );
+    assert_eq!(
+        World::with_mesh("rootNamespace: root\n", &rule("istio-system")).client().cluster(REVIEWS)["lb_policy"],
+        "LEAST_REQUEST"
+    );
+}
+
+// spec: GEN-10
+#[test]
+fn kinds_and_fields_that_come_later_are_refused_and_never_ignored() {
+    for kind in ["Telemetry", "EnvoyFilter", "RequestAuthentication"] {
+        let group = match kind {
+            "Telemetry" => "telemetry.istio.io/v1",
+            "EnvoyFilter" => "networking.istio.io/v1alpha3",
+            _ => "security.istio.io/v1",
+        };
+        let found = problems(&format!("apiVersion: {group}\nkind: {kind}\nmetadata: {{name: x}}\n"));
+        assert_eq!(found[0].message, format!("not supported yet: kind {kind}"));
+    }
+    let found = problems(&object(
+        "VirtualService",
+        "v",
+        "hosts: [a]\nhttp: [{fault: {abort: {http2Error: x}}, route: [{destination: {host: a}}]}]",
+    ));
+    assert_eq!(found[0].message, "not supported yet: spec.http[0].fault.abort.http2Error");
+}
+
+// spec: PI-19
+#[test]
+fn labels_are_the_pods_and_not_the_proxys() {
+    let rule = object("Sidecar", "s", "workloadSelector: {labels: {app: client}}\negress: [{hosts: ['~/*']}]");
+    assert!(!World::new(&rule).client().has_cluster(REVIEWS), "the pod at the proxy's address has the label");
+}
+
+// spec: PI-86
+#[test]
+fn of_one_host_in_two_namespaces_the_own_one_is_used() {
+    let entry = |ns: &str, port: u16| {
+        object_in(
+            ns,
+            "ServiceEntry",
+            "e",
+            &format!("hosts: [a.com]\nresolution: DNS\nports: [{{number: {port}, name: http, protocol: HTTP}}]"),
+        )
+    };
+    let told = World::new(&(entry("aaa", 81) + &entry("default", 82))).client();
+    assert!(told.has_cluster("outbound|82||a.com") && !told.has_cluster("outbound|81||a.com"));
+}
+
+// spec: PI-37, PI-38
+#[test]
+fn gateways_have_all_clusters_and_no_inbound_ones() {
+    let told = World::new("").gateway();
+    assert!(
+        told.has_cluster(REVIEWS) && !told.has_cluster("inbound|8080||") && !told.has_cluster("PassthroughCluster")
+    );
+}

@@ -1,0 +1,18 @@
+//! Rows of the specification: YAML in, Envoy's resources out, read as JSON.
+//!
+//! Each test names its rows (`// spec: ID`) and fails when their code is broken. What a real istiod sends for whole
+//! cases is compared in `golden.rs`; here each row stands alone, without recordings.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod destination_rule;
+mod gateway;
+mod general;
+mod inbound;
+mod names;
+mod outbound;
+mod security;
+mod service_entry;
+mod sidecar;
+mod told;
+mod virtual_service;

@@ -1,0 +1,182 @@
+//! Spec 1.6: ServiceEntry and WorkloadEntry.
+
+use crate::told::{World, object, refused, texts};
+use serde_json::{Value, json};
+
+fn entry(spec: &str) -> World {
+    World::new(&object("ServiceEntry", "e", spec))
+}
+
+// spec: SE-1, SE-5, PR-6
+#[test]
+fn wildcards_forward_to_where_the_client_went() {
+    let told = entry("hosts: ['*.wild.com']\nresolution: NONE\nports: [{number: 80, name: http, protocol: HTTP}, {number: 443, name: tls, protocol: TLS}]").client();
+    let cluster = told.cluster("outbound|80||*.wild.com");
+    assert_eq!((&cluster["type"], &cluster["lb_policy"]), (&json!("ORIGINAL_DST"), &json!("CLUSTER_PROVIDED")));
+    assert!(texts(&told.host("80", "*.wild.com:80")["domains"]).contains(&"*.wild.com"));
+    assert_eq!(
+        told.listener("0.0.0.0_443")["filter_chains"][0]["filter_chain_match"]["server_names"],
+        json!(["*.wild.com"])
+    );
+    assert_eq!(
+        refused("ServiceEntry", "hosts: ['*.a.com']\nresolution: DNS\nports: [{number: 80, name: a, protocol: HTTP}]"),
+        "spec.hosts[0]"
+    );
+}
+
+// spec: SE-2
+#[test]
+fn addresses_are_where_tcp_listens() {
+    let told = entry("hosts: [db.com]\naddresses: [192.0.2.10]\nresolution: STATIC\nports: [{number: 5432, name: tcp, protocol: TCP}]\nendpoints: [{address: 198.51.100.1}]").client();
+    assert!(told.has_listener("192.0.2.10_5432"));
+    let anywhere = entry("hosts: [db.com]\nresolution: STATIC\nports: [{number: 5432, name: tcp, protocol: TCP}]\nendpoints: [{address: 198.51.100.1}]").client();
+    assert!(anywhere.has_listener("0.0.0.0_5432"));
+    assert_eq!(
+        refused("ServiceEntry", "hosts: [a.com]\naddresses: [x]\nports: [{number: 1, name: a, protocol: TCP}]"),
+        "spec.addresses[0]"
+    );
+}
+
+// spec: SE-3
+#[test]
+fn ports_have_names_protocols_and_targets() {
+    let told = entry("hosts: [a.com]\nresolution: DNS\nports: [{number: 80, name: http, protocol: HTTP, targetPort: 8443}, {number: 81, name: h2, protocol: GRPC}]").client();
+    let address = &told.cluster("outbound|80||a.com")["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+        ["address"]["socket_address"];
+    assert_eq!(*address, json!({"address": "a.com", "port_value": 8443}));
+    assert!(
+        told.cluster("outbound|81||a.com")["typed_extension_protocol_options"]
+            .to_string()
+            .contains("http2_protocol_options")
+    );
+    let twice = "hosts: [a.com]\nresolution: DNS\nports: [{number: 80, name: a, protocol: HTTP}, {number: 80, name: b, protocol: HTTP}]";
+    assert_eq!(refused("ServiceEntry", twice), "spec.ports[1].number");
+    assert_eq!(
+        refused(
+            "ServiceEntry",
+            "hosts: [a.com]\nresolution: DNS\nports: [{number: 80, name: a, protocol: CARRIER_PIGEON}]"
+        ),
+        "spec.ports[0].protocol"
+    );
+}
+
+// spec: SE-4, MD-4, XI-8
+#[test]
+fn what_is_outside_of_the_mesh_is_spoken_to_in_the_clear() {
+    let cluster = |location: &str| {
+        entry(&format!(
+            "hosts: [a.com]\nlocation: {location}\nresolution: DNS\nports: [{{number: 80, name: http, protocol: HTTP}}]"
+        ))
+        .client()
+        .cluster("outbound|80||a.com")
+    };
+    let outside = cluster("MESH_EXTERNAL");
+    assert_eq!(
+        (&outside["transport_socket_matches"], &outside["metadata"]["filter_metadata"]["istio"]["external"]),
+        (&Value::Null, &json!(true))
+    );
+    let inside = cluster("MESH_INTERNAL");
+    assert!(inside["transport_socket_matches"].is_array());
+    assert_eq!(inside["metadata"]["filter_metadata"]["istio"]["external"], Value::Null);
+}
+
+// spec: SE-6, WE-1
+#[test]
+fn static_endpoints_have_ports_weights_and_localities() {
+    let told = entry("hosts: [db.com]\nresolution: STATIC\nports: [{number: 5432, name: pg, protocol: TCP}]\nendpoints: [{address: 1.1.1.1, ports: {pg: 15432}, weight: 3, locality: eu/a/1}, {address: 1.1.1.2}]").client();
+    let assignment = told.endpoints("outbound|5432||db.com");
+    let first = assignment["endpoints"].as_array().unwrap().iter().find(|g| g["locality"]["region"] == "eu").unwrap();
+    assert_eq!(first["locality"], json!({"region": "eu", "zone": "a", "sub_zone": "1"}));
+    assert_eq!(
+        (
+            &first["load_balancing_weight"],
+            &first["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["port_value"]
+        ),
+        (&json!(3), &json!(15432))
+    );
+    assert_eq!(first["lb_endpoints"][0]["health_status"], Value::Null, "nobody reports its health");
+    assert_eq!(
+        refused(
+            "ServiceEntry",
+            "hosts: [a.com]\nresolution: STATIC\nports: [{number: 1, name: a, protocol: TCP}]\nendpoints: [{address: name.com}]"
+        ),
+        "spec.endpoints[0].address"
+    );
+}
+
+// spec: SE-7, SE-8, SE-12
+#[test]
+fn dns_is_asked_by_the_proxy() {
+    let cluster = |config: &str, resolution: &str| {
+        World::with_mesh(
+            config,
+            &object(
+                "ServiceEntry",
+                "e",
+                &format!(
+                    "hosts: [a.com]\nresolution: {resolution}\nports: [{{number: 80, name: http, protocol: HTTP}}]"
+                ),
+            ),
+        )
+        .client()
+        .cluster("outbound|80||a.com")
+    };
+    let strict = cluster("", "DNS");
+    assert_eq!(
+        (&strict["type"], &strict["dns_refresh_rate"], &strict["respect_dns_ttl"], &strict["dns_jitter"]),
+        (&json!("STRICT_DNS"), &json!("60s"), &json!(true), &json!("0.100s"))
+    );
+    assert_eq!(cluster("", "DNS_ROUND_ROBIN")["type"], "LOGICAL_DNS");
+    assert_eq!(cluster("dnsRefreshRate: 5s\n", "DNS")["dns_refresh_rate"], "5s");
+    let named = entry("hosts: [a.com]\nresolution: DNS\nports: [{number: 80, name: http, protocol: HTTP}]\nendpoints: [{address: real.com}]").client().cluster("outbound|80||a.com").to_string();
+    assert!(named.contains("\"real.com\""), "endpoints' names come before the host");
+    assert_eq!(
+        refused(
+            "ServiceEntry",
+            "hosts: [a.com]\nresolution: DYNAMIC_DNS\nports: [{number: 80, name: a, protocol: HTTP}]"
+        ),
+        "spec.resolution"
+    );
+}
+
+// spec: SE-10, PI-20
+#[test]
+fn a_selector_picks_entries_and_pods_and_services_pick_entries() {
+    let vm = object("WorkloadEntry", "w", "address: 10.9.9.9\nlabels: {app: reviews, version: v9}\nserviceAccount: vm");
+    let service = object(
+        "ServiceEntry",
+        "e",
+        "hosts: [vm.internal]\nlocation: MESH_INTERNAL\nresolution: STATIC\nports: [{number: 80, name: http, protocol: HTTP, targetPort: 9090}]\nworkloadSelector: {labels: {app: reviews}}",
+    );
+    let told = World::new(&format!("{vm}{service}")).client();
+    let mut addresses = told.addresses("outbound|80||vm.internal");
+    addresses.sort();
+    assert_eq!(addresses, ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.9.9.9"]);
+    assert!(
+        told.addresses(crate::told::REVIEWS).contains(&"10.9.9.9".to_owned()),
+        "a Kubernetes service selects entries too"
+    );
+    let identities = told.cluster(crate::told::REVIEWS).to_string();
+    assert!(identities.contains("spiffe://cluster.local/ns/default/sa/vm"));
+    let both = "hosts: [a.com]\nresolution: STATIC\nports: [{number: 1, name: a, protocol: TCP}]\nendpoints: [{address: 1.1.1.1}]\nworkloadSelector: {labels: {a: b}}";
+    assert_eq!(refused("ServiceEntry", both), "spec.workloadSelector");
+}
+
+// spec: SE-11, GEN-4
+#[test]
+fn export_and_names_of_the_server() {
+    let spec = |export: &str| {
+        format!(
+            "hosts: [a.com]\nexportTo: ['{export}']\nresolution: DNS\nports: [{{number: 443, name: http, protocol: HTTP}}]\nsubjectAltNames: [san.com]"
+        )
+    };
+    let told = |export: &str| World::new(&crate::told::object_in("other", "ServiceEntry", "e", &spec(export))).client();
+    assert!(
+        told("*").has_cluster("outbound|443||a.com")
+            && !told(".").has_cluster("outbound|443||a.com")
+            && !told("~").has_cluster("outbound|443||a.com")
+    );
+    let rule = object("DestinationRule", "r", "host: a.com\ntrafficPolicy: {tls: {mode: SIMPLE, sni: a.com}}");
+    let world = World::new(&format!("{}{rule}", object("ServiceEntry", "e", &spec("*"))));
+    assert!(world.client().cluster("outbound|443||a.com").to_string().contains("san.com"));
+}
