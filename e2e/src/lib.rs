@@ -1,13 +1,37 @@
-//! What the tests of this crate share: where the workspace is, and its sources.
+//! What the tests of this crate share.
 //!
-//! Tests that need other processes or other people's programs live here, and the two that keep the shape of the
-//! repository (`tests/architecture.rs`, `tests/tidy.rs`).
+//! - [`proxies`]: real Envoy and our proxy, started from one bootstrap
+//! - [`app`]: an upstream that says what it received
+//! - [`client`]: requests as raw text, answers taken apart
+//! - the sources of the workspace, for the tests that keep its shape (`tests/architecture.rs`, `tests/tidy.rs`)
+
+pub mod app;
+pub mod client;
+pub mod proxies;
 
 use std::path::{Path, PathBuf};
 
 /// The root of the workspace.
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or_else(|| Path::new("."))
+}
+
+/// A program of the workspace, beside the test binary: target/<profile>/deps/<test> → target/<profile>/<name>. All are
+/// built if one is missing.
+///
+/// # Errors
+/// Where building fails.
+pub fn program(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let directory = own.ancestors().nth(2).unwrap_or_else(|| Path::new(".")).to_owned();
+    let missing =
+        ["meshctl", "citadel", "pilot", "proxy", "bookshop"].iter().any(|name| !directory.join(name).exists());
+    if missing {
+        let arguments = ["build", "--workspace", "--bins"];
+        let status = std::process::Command::new("cargo").args(arguments).current_dir(root()).status()?;
+        anyhow::ensure!(status.success(), "cargo build --workspace --bins failed");
+    }
+    Ok(directory.join(name))
 }
 
 /// All Rust files below a directory of the workspace, by path from the root, with their text.

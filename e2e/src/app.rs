@@ -1,0 +1,54 @@
+//! An upstream that answers each HTTP/1.1 request with what it received, as JSON.
+
+use crate::client::{Head, read_head};
+use serde_json::{Value, json};
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+/// A running upstream; its threads end with the process.
+#[derive(Debug, Clone, Copy)]
+pub struct Echo {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+impl Echo {
+    /// Starts one; `name` is part of its answers.
+    ///
+    /// # Errors
+    /// Where no port is free.
+    pub fn start(name: &'static str) -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || drop(serve(stream, name))); // the peer went away: nobody to tell
+            }
+        });
+        Ok(Self { address })
+    }
+}
+
+fn serve(stream: TcpStream, name: &str) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    while let Some(head) = read_head(&mut reader)? {
+        let mut body = vec![0; length(&head)];
+        reader.read_exact(&mut body)?;
+        let text = seen(name, &head, &body).to_string();
+        write!(
+            writer,
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-upstream: {name}\r\ncontent-length: {}\r\n\r\n{text}",
+            text.len()
+        )?;
+    }
+    Ok(())
+}
+
+fn length(head: &Head) -> usize {
+    head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn seen(name: &str, head: &Head, body: &[u8]) -> Value {
+    json!({"upstream": name, "line": head.first, "headers": head.headers, "body": String::from_utf8_lossy(body)})
+}

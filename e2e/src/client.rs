@@ -1,0 +1,106 @@
+//! Requests as raw text, so that they can be as odd as a test wants, and answers taken apart.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// First line and headers of a message, names in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Request or status line.
+    pub first: String,
+    /// Headers in order.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Head {
+    /// The first header of that name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// Status code; 0 where the line is no status line.
+    pub status: u16,
+    /// Status line and headers.
+    pub head: Head,
+    /// Body.
+    pub body: String,
+}
+
+/// Reads a head; `None` at the end of the stream.
+///
+/// # Errors
+/// What the system says.
+pub fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Head>> {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(None);
+        }
+        let line = line.trim_end_matches(['\r', '\n']).to_owned();
+        if line.is_empty() {
+            break;
+        }
+        lines.push(line);
+    }
+    let mut lines = lines.into_iter();
+    let first = lines.next().unwrap_or_default();
+    let split = |line: String| {
+        let (name, value) = line.split_once(':').map_or((line.as_str(), ""), |(n, v)| (n, v.trim()));
+        (name.to_ascii_lowercase(), value.to_owned())
+    };
+    Ok(Some(Head { first, headers: lines.map(split).collect() }))
+}
+
+/// Sends `request` as it is and reads one answer by its own framing.
+///
+/// # Errors
+/// Where nobody answers in time, or the answer breaks off.
+pub fn exchange(address: SocketAddr, request: &str) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.write_all(request.as_bytes())?;
+    let mut reader = BufReader::new(stream);
+    let head = read_head(&mut reader)?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    let status = head.first.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let body = if request.starts_with("HEAD ") || matches!(status, 204 | 304) {
+        Vec::new()
+    } else {
+        read_body(&head, &mut reader)?
+    };
+    Ok(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+fn read_body(head: &Head, reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    if head.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+        loop {
+            let mut size = String::new();
+            reader.read_line(&mut size)?;
+            let size = usize::from_str_radix(size.trim(), 16).map_err(std::io::Error::other)?;
+            let mut chunk = vec![0; size + 2];
+            reader.read_exact(&mut chunk)?;
+            if size == 0 {
+                return Ok(body);
+            }
+            chunk.truncate(size);
+            body.append(&mut chunk);
+        }
+    }
+    match head.header("content-length").and_then(|text| text.parse().ok()) {
+        Some(length) => {
+            body.resize(length, 0);
+            reader.read_exact(&mut body)?;
+        }
+        None => drop(reader.read_to_end(&mut body)?),
+    }
+    Ok(body)
+}

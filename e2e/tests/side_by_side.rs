@@ -1,0 +1,317 @@
+//! Real Envoy and our proxy side by side: one bootstrap, many requests with near misses, answers compared.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::too_many_lines,
+    clippy::allow_attributes,
+    reason = "tables; a test panics to fail"
+)]
+
+use e2e::app::Echo;
+use e2e::client::{Answer, exchange};
+use e2e::proxies::{Flavour, Proxy};
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+
+/// Response headers whose values differ from one exchange to the next.
+const FLEETING: &[&str] = &["date", "x-envoy-upstream-service-time"];
+/// Request headers that a proxy makes up.
+const MADE_UP: &[&str] = &["x-request-id"];
+
+fn route(matched: Value, action: Value) -> Value {
+    let mut route = action;
+    route["match"] = matched;
+    route
+}
+
+fn to(cluster: &str) -> Value {
+    json!({"route": {"cluster": cluster}})
+}
+
+fn header(name: &str, matcher: Value) -> Value {
+    let mut header = matcher;
+    header["name"] = name.into();
+    json!({"prefix": "/", "headers": [header]})
+}
+
+fn string(matcher: Value) -> Value {
+    json!({"string_match": matcher})
+}
+
+/// Paths, methods, headers and query parameters that are matched, each answered in a recognisable way.
+fn routes() -> Vec<Value> {
+    let direct =
+        |status: u16, text: &str| json!({"direct_response": {"status": status, "body": {"inline_string": text}}});
+    vec![
+        route(json!({"path": "/exact"}), direct(200, "exact")),
+        route(json!({"path": "/Case", "case_sensitive": false}), direct(200, "case")),
+        route(json!({"path_separated_prefix": "/sep"}), direct(200, "sep")),
+        route(json!({"safe_regex": {"regex": "/re/[a-c]+(/x)?"}}), direct(200, "regex")),
+        route(
+            json!({"prefix": "/query", "query_parameters": [{"name": "a", "string_match": {"exact": "1"}}]}),
+            direct(200, "query a=1"),
+        ),
+        route(
+            json!({"prefix": "/query", "query_parameters": [{"name": "b", "present_match": true}]}),
+            direct(200, "query b"),
+        ),
+        route(json!({"prefix": "/old"}), json!({"redirect": {"path_redirect": "/new"}})),
+        route(
+            json!({"prefix": "/swap"}),
+            json!({"redirect": {"prefix_rewrite": "/swapped", "response_code": "FOUND"}}),
+        ),
+        route(
+            json!({"prefix": "/strip"}),
+            json!({"redirect": {"path_redirect": "/bare", "strip_query": true, "response_code": "PERMANENT_REDIRECT"}}),
+        ),
+        route(
+            json!({"prefix": "/host"}),
+            json!({"redirect": {"host_redirect": "other.example", "response_code": "SEE_OTHER"}}),
+        ),
+        route(json!({"prefix": "/secure"}), json!({"redirect": {"https_redirect": true, "port_redirect": 8443}})),
+        route(json!({"prefix": "/rewrite/"}), json!({"route": {"cluster": "one", "prefix_rewrite": "/"}})),
+        route(
+            json!({"prefix": "/regex/"}),
+            json!({"route": {"cluster": "one", "regex_rewrite": {"pattern": {"regex": "^/regex/([^/]+)/(.*)$"}, "substitution": "/\\2/\\1"}}}),
+        ),
+        route(
+            json!({"prefix": "/literal"}),
+            json!({"route": {"cluster": "one", "host_rewrite_literal": "inner.example"}}),
+        ),
+        route(
+            json!({"prefix": "/split"}),
+            json!({"route": {"weighted_clusters": {"clusters": [{"name": "one", "weight": 0}, {"name": "two", "weight": 100}]}}}),
+        ),
+        route(json!({"prefix": "/gone"}), to("nowhere")),
+        route(json!({"prefix": "/empty"}), to("empty")),
+        route(json!({"prefix": "/refused"}), to("refused")),
+        route(
+            json!({"prefix": "/headers"}),
+            json!({
+                "route": {"cluster": "one"},
+                "request_headers_to_add": [
+                    {"header": {"key": "x-added", "value": "1"}, "append_action": "APPEND_IF_EXISTS_OR_ADD"},
+                    {"header": {"key": "x-set", "value": "2"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"},
+                    {"header": {"key": "x-once", "value": "3"}, "append_action": "ADD_IF_ABSENT"},
+                    {"header": {"key": "x-path", "value": "%REQ(:PATH)%"}},
+                ],
+                "request_headers_to_remove": ["x-remove"],
+                "response_headers_to_add": [{"header": {"key": "x-response", "value": "yes"}}],
+                "response_headers_to_remove": ["x-upstream"],
+            }),
+        ),
+        route(header("x-exact", string(json!({"exact": "yes"}))), direct(200, "h exact")),
+        route(header("x-prefix", string(json!({"prefix": "ab"}))), direct(200, "h prefix")),
+        route(header("x-suffix", string(json!({"suffix": "yz"}))), direct(200, "h suffix")),
+        route(header("x-contains", string(json!({"contains": "mid", "ignore_case": true}))), direct(200, "h contains")),
+        route(header("x-regex", string(json!({"safe_regex": {"regex": "v[0-9]+"}}))), direct(200, "h regex")),
+        route(header("x-range", json!({"range_match": {"start": "10", "end": "20"}})), direct(200, "h range")),
+        route(header("x-present", json!({"present_match": true})), direct(200, "h present")),
+        route(header(":method", string(json!({"exact": "DELETE"}))), direct(204, "")),
+        route(
+            json!({"prefix": "/", "headers": [{"name": "x-not", "string_match": {"exact": "no"}, "invert_match": true}, {"name": "x-ask", "present_match": true}]}),
+            direct(200, "h inverted"),
+        ),
+        route(json!({"prefix": "/plain"}), to("one")),
+    ]
+}
+
+fn cluster(name: &str, address: Option<SocketAddr>) -> Value {
+    let endpoint = |address: SocketAddr| {
+        let socket = json!({"address": address.ip().to_string(), "port_value": address.port()});
+        json!({"endpoint": {"address": {"socket_address": socket}}})
+    };
+    let endpoints: Vec<Value> = address.into_iter().map(endpoint).collect();
+    json!({
+        "name": name, "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
+    })
+}
+
+fn bootstrap(one: Echo, two: Echo) -> Value {
+    let named = |name: &str, domains: &[&str]| {
+        let answer =
+            json!({"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": name}}});
+        json!({"name": name, "domains": domains, "routes": [answer]})
+    };
+    let hosts = json!([
+        {"name": "main", "domains": ["main.example", "main.example:*"], "routes": routes()},
+        named("suffix", &["*.wild.example"]),
+        named("deep", &["*.deep.wild.example"]),
+        named("prefix", &["pre.*"]),
+        named("port", &["ported.example:8080"]),
+        {"name": "tls", "domains": ["tls.example"], "require_tls": "ALL", "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "one"}}]},
+    ]);
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "side", "route_config": {"name": "side", "validate_clusters": false, "virtual_hosts": hosts},
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
+    });
+    let local = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    json!({
+        "admin": {"address": local(0)},
+        "static_resources": {
+            "listeners": [{
+                "name": "side", "address": local(0),
+                "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
+            }],
+            "clusters": [
+                cluster("one", Some(one.address)), cluster("two", Some(two.address)), cluster("empty", None),
+                cluster("refused", Some(([127, 0, 0, 1], 1).into())),
+            ],
+        },
+    })
+}
+
+/// Requests from the route table, with their near misses.
+fn requests() -> Vec<String> {
+    let ask = |method: &str, host: &str, path: &str, more: &str| {
+        format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: side\r\nconnection: close\r\n{more}\r\n")
+    };
+    let paths = [
+        "/exact",
+        "/exact/",
+        "/Exact",
+        "/exact?x=1",
+        "/exact%20",
+        "/case",
+        "/CASE",
+        "/CASE/",
+        "/sep",
+        "/sep/x",
+        "/sep?x",
+        "/separate",
+        "/re/abc",
+        "/re/abc/x",
+        "/re/abd",
+        "/re/abc/xx",
+        "/query?a=1",
+        "/query?a=2",
+        "/query?a=1&b",
+        "/query?b",
+        "/query?b=",
+        "/query",
+        "/query/x?c=1&a=1",
+        "/old",
+        "/old/x?y=1",
+        "/swap",
+        "/swap/x?y=1",
+        "/strip/x?y=1",
+        "/host",
+        "/host/a%2Fb?c=d",
+        "/secure/x?y",
+        "/rewrite/x/y?z=1",
+        "/rewrite/",
+        "/rewrite",
+        "/regex/a/b?c=1",
+        "/regex/a",
+        "/literal/x",
+        "/split/x",
+        "/gone",
+        "/empty",
+        "/refused",
+        "/headers/x?y=1",
+        "/plain",
+        "/plain?",
+        "/plain#",
+        "/other",
+        "/",
+        "/%70lain",
+    ];
+    let mut all: Vec<String> = paths.iter().map(|path| ask("GET", "main.example", path, "")).collect();
+    all.extend(["/exact", "/exact/", "/plain/a", "/other"].map(|path| ask("GET", "main.example:80", path, "")));
+    all.extend(
+        ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
+            .map(|method| ask(method, "main.example", "/plain", "content-length: 0\r\n")),
+    );
+    all.push(ask("POST", "main.example", "/plain", "content-length: 5\r\n") + "hello");
+    let hosts = [
+        "MAIN.example",
+        "main.example:8080",
+        "a.wild.example",
+        "a.deep.wild.example",
+        "wild.example",
+        "pre.x",
+        "pre",
+        "ported.example:8080",
+        "ported.example",
+        "ported.example:80",
+        "tls.example",
+        "unknown.example",
+        "xmain.example",
+    ];
+    all.extend(hosts.map(|host| ask("GET", host, "/plain?h=1", "")));
+    let headers = [
+        "x-exact: yes",
+        "x-exact: Yes",
+        "x-exact: yes, yes",
+        "x-prefix: abc",
+        "x-prefix: xab",
+        "x-suffix: xyz",
+        "x-suffix: yzx",
+        "x-contains: aMIDb",
+        "x-contains: mi d",
+        "x-regex: v12",
+        "x-regex: v12x",
+        "x-range: 10",
+        "x-range: 20",
+        "x-range: 9",
+        "x-range: a",
+        "x-present:",
+        "x-present: 1",
+        "x-ask: 1",
+        "x-ask: 1\r\nx-not: no",
+        "x-ask: 1\r\nx-not: yes",
+        "X-EXACT: yes",
+    ];
+    all.extend(headers.map(|more| ask("GET", "main.example", "/nothing", &format!("{more}\r\n"))));
+    let sent = "x-added: 0\r\nx-set: 0\r\nx-once: 0\r\nx-remove: 0\r\nx-forwarded-proto: https\r\nx-envoy-original-path: /spoof\r\n";
+    all.push(ask("GET", "main.example", "/headers/y", sent));
+    all.push(ask("GET", "main.example", "/secure", "x-forwarded-proto: https\r\n"));
+    all
+}
+
+/// What must be equal: status, headers in any order, and what the upstream saw.
+fn comparable(answer: &Answer) -> Value {
+    let mut headers: Vec<_> = answer.head.headers.clone();
+    headers.iter_mut().filter(|(name, _)| FLEETING.contains(&name.as_str())).for_each(|(_, value)| value.clear());
+    headers.sort();
+    let body = match serde_json::from_str::<Value>(&answer.body) {
+        Ok(mut seen) if seen["headers"].is_array() => {
+            let list = seen["headers"].as_array_mut().unwrap();
+            list.iter_mut()
+                .filter(|pair| MADE_UP.contains(&pair[0].as_str().unwrap()))
+                .for_each(|pair| pair[1] = Value::Null);
+            list.sort_by_key(ToString::to_string);
+            headers.retain(|(name, _)| name != "content-length"); // a made-up value may be longer
+            seen
+        }
+        _ => Value::String(answer.body.clone()),
+    };
+    json!({"status": answer.status, "headers": headers, "body": body})
+}
+
+#[test]
+fn answers_are_those_of_envoy() {
+    let (one, two) = (Echo::start("one").unwrap(), Echo::start("two").unwrap());
+    let bootstrap = bootstrap(one, two);
+    let mut envoy = Proxy::start(Flavour::Envoy, &bootstrap).unwrap();
+    let mut ours = Proxy::start(Flavour::Ferromesh, &bootstrap).unwrap();
+    let (theirs, own) = (envoy.listener("side").unwrap(), ours.listener("side").unwrap());
+    // Both proxies answer on ports of their own; the port is part of some answers.
+    let ports = |text: String, address: SocketAddr| text.replace(&format!(":{}", address.port()), ":PORT");
+    let mut differences = Vec::new();
+    let requests = requests();
+    for request in &requests {
+        let answer = |address| match exchange(address, request) {
+            Ok(answer) => ports(serde_json::to_string_pretty(&comparable(&answer)).unwrap(), address),
+            Err(error) => format!("no answer: {error}"),
+        };
+        let (expected, found) = (answer(theirs), answer(own));
+        if expected != found {
+            differences.push(format!("--- {}\nEnvoy: {expected}\nours: {found}", request.replace("\r\n", "\n")));
+        }
+    }
+    println!("{} requests, {} different", requests.len(), differences.len());
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
