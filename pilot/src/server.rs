@@ -10,7 +10,7 @@ use crate::delivery::debounce::Delays;
 use crate::delivery::metrics::Metrics;
 use crate::delivery::{Hub, HubHandle};
 use crate::model::{MeshConfig, mesh_config};
-use crate::source::file;
+use crate::source::{file, mesh_file};
 use anyhow::Context as _;
 use identity::jwks::KeySet;
 use identity::jwt::{Expiry, TokenRules};
@@ -102,6 +102,9 @@ impl Server {
             hub.run().await;
             Ok(())
         }));
+        if let Some(path) = args.mesh_config.clone() {
+            tasks.spawn(until(stopped.clone(), mesh_file::run(path, mesh_config::parse, events.clone())));
+        }
         tasks.spawn(until(stopped.clone(), file::run(directory, events)));
         let mut running =
             Running { grpc: None, secure_grpc: None, http: None, monitoring: None, hub: handle, stop, tasks };

@@ -184,6 +184,28 @@ async fn refusals_are_shown_with_proxy_type_and_resource() {
     eventually(http, "/debug/connections", |body| body.contains("\"totalClients\":0")).await;
 }
 
+// spec: PI-7
+#[tokio::test]
+async fn new_settings_of_the_mesh_are_live_and_broken_ones_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    let settings = tempfile::tempdir().unwrap();
+    let file = settings.path().join("mesh");
+    std::fs::write(&file, "connectTimeout: 1s\n").unwrap();
+    let running = pilot(dir.path(), &["--mesh-config", file.to_str().unwrap()]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::CLUSTER, &[REVIEWS]);
+    let timeout = |response: proto::envoy::discovery::DeltaDiscoveryResponse| {
+        let bytes = &response.resources[0].resource.as_ref().unwrap().value;
+        proto::envoy::cluster::Cluster::decode(bytes.as_slice()).unwrap().connect_timeout.unwrap().seconds
+    };
+    assert_eq!(timeout(client.next().await), 1);
+    std::fs::write(&file, "connectTimeout: [\n").unwrap();
+    assert!(client.silent(Duration::from_millis(100)).await);
+    std::fs::write(&file, "connectTimeout: 2s\n").unwrap();
+    assert_eq!(timeout(client.next().await), 2);
+}
+
 // spec: XD-4
 #[tokio::test]
 async fn a_first_request_without_a_node_is_refused() {

@@ -186,6 +186,7 @@ impl Hub {
             let kind = match event {
                 Event::Upsert(object) => format!("{:?}", object.key.kind),
                 Event::Delete(key) => format!("{:?}", key.kind),
+                Event::Mesh(_) => "MeshConfig".to_owned(),
                 Event::Synced | Event::Problems(_) => continue,
             };
             self.metrics.updates.with_label_values(&[&kind]).inc();

@@ -1,7 +1,7 @@
 //! Admission of objects: what is broken is refused and its last good version stays; what dangles waits.
 
 use crate::model::mesh::{self, Change};
-use crate::model::{Mesh, references, virtual_service};
+use crate::model::{Mesh, MeshConfig, references, virtual_service};
 use crate::source::{Event, Key, Object, Problem, Spec, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,6 +48,7 @@ impl Intake {
     /// Takes events in and rebuilds what rests on them.
     pub fn apply(&mut self, events: Vec<Event>) -> Change {
         let mut changed: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
+        let mut anew = false;
         for event in events {
             match event {
                 Event::Upsert(object) => self.upsert(object, &mut changed),
@@ -59,12 +60,22 @@ impl Intake {
                         changed.insert(key, old);
                     }
                 }
+                Event::Mesh(written) => {
+                    let own = &self.mesh.config;
+                    let mut config = MeshConfig::new((*written).clone(), &own.domain, &own.cluster);
+                    config.istio_defaults = own.istio_defaults;
+                    self.mesh = Mesh::empty(config);
+                    // Everything rests on the settings.
+                    changed.extend(self.store.iter().map(|object| (object.key.clone(), object.clone())));
+                    anew = true;
+                }
                 Event::Problems(problems) => self.source = problems,
                 Event::Synced => {}
             }
         }
         let mut change = if changed.is_empty() { Change::default() } else { self.mesh.update(&self.store, &changed) };
         change.merge(self.adopt_rules());
+        change.full |= anew;
         change
     }
 
@@ -140,7 +151,6 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::MeshConfig;
     use crate::source::{Class, memory};
 
     const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.0.0.1, ports: [{name: http, port: 80}]}\n";

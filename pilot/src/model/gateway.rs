@@ -27,6 +27,8 @@ pub struct Server {
     pub bind: Option<String>,
     /// `(namespace, host)`; the namespace is `*`, or a name (`.` is completed).
     pub hosts: Vec<(String, String)>,
+    /// Prefix of its statistics, where one is given (GW-4).
+    pub name: String,
     /// Answer 301 to https.
     pub https_redirect: bool,
     /// HTTP/2 without TLS is spoken too.
@@ -100,6 +102,7 @@ pub fn parse(object: &Object, spec: &written::Gateway) -> Result<Gateway, Vec<Pr
             port: u16::try_from(port.number).unwrap_or(0),
             bind: server.bind.clone().filter(|bind| !bind.is_empty()),
             hosts: server.hosts.iter().map(|host| split_host(host, &object.key.namespace)).collect(),
+            name: server.name.clone(),
             https_redirect: server.tls.as_ref().is_some_and(|tls| tls.https_redirect),
             protocol: port.protocol.clone(),
         });

@@ -28,6 +28,7 @@ pub struct MeshConfig {
     pub virtual_service_export_to: Vec<String>,
     pub destination_rule_export_to: Vec<String>,
     pub metrics_providers: Vec<String>,
+    pub mesh_id: String,
     pub http_retry: Option<HttpRetry>,
     pub dns_refresh_rate: Duration,
     pub locality: LocalityLbSetting,
@@ -55,7 +56,14 @@ impl MeshConfig {
             outbound_mode: mode.unwrap_or(OutboundMode::AllowAny),
             enable_auto_mtls: written.enable_auto_mtls.unwrap_or(true),
             enable_tracing: written.enable_tracing.unwrap_or(true),
-            access_log_file: written.access_log_file.unwrap_or_default(),
+            access_log_file: written.access_log_file.unwrap_or_else(|| {
+                // The provider that Istio calls `envoy` is its access log on standard output.
+                if written.default_providers.access_logging.is_empty() {
+                    String::new()
+                } else {
+                    "/dev/stdout".to_owned()
+                }
+            }),
             access_log_format: written.access_log_format.unwrap_or_default(),
             access_log_encoding: written.access_log_encoding.unwrap_or_default(),
             trust_domain: written.trust_domain.unwrap_or_else(|| "cluster.local".to_owned()),
@@ -65,6 +73,7 @@ impl MeshConfig {
             virtual_service_export_to: all(written.default_virtual_service_export_to),
             destination_rule_export_to: all(written.default_destination_rule_export_to),
             metrics_providers: written.default_providers.metrics,
+            mesh_id: written.mesh_id.unwrap_or_default(),
             http_retry: written.default_http_retry_policy,
             dns_refresh_rate: written.dns_refresh_rate.map_or(Duration::from_secs(60), |d| d.0),
             locality: written.locality_lb_setting.unwrap_or_default(),
@@ -94,7 +103,7 @@ pub fn parse(text: &str) -> anyhow::Result<written::MeshConfig> {
     let mut node = Node::parse(text, 1).map_err(anyhow::Error::new)?;
     loop {
         let fault = match node.decode::<written::MeshConfig>() {
-            Ok(config) => return Ok(config),
+            Ok(config) => return supported(config),
             Err(fault) if fault.class == crate::source::Class::UnknownField => fault,
             Err(fault) => return Err(anyhow::Error::new(fault)),
         };
@@ -106,6 +115,22 @@ pub fn parse(text: &str) -> anyhow::Result<written::MeshConfig> {
             _ => return Err(anyhow::Error::new(fault)),
         }
     }
+}
+
+/// Refuses providers that do not exist yet.
+fn supported(config: written::MeshConfig) -> anyhow::Result<written::MeshConfig> {
+    let later = proto::istio::NOT_SUPPORTED_YET;
+    let providers = &config.default_providers;
+    if let Some(name) = providers.metrics.iter().find(|name| *name != "prometheus") {
+        anyhow::bail!("{later}: defaultProviders.metrics {name}");
+    }
+    if let Some(name) = providers.access_logging.iter().find(|name| *name != "envoy") {
+        anyhow::bail!("{later}: defaultProviders.accessLogging {name}");
+    }
+    if let Some(name) = providers.tracing.first() {
+        anyhow::bail!("{later}: defaultProviders.tracing {name}");
+    }
+    Ok(config)
 }
 
 #[cfg(test)]
@@ -130,6 +155,10 @@ mod tests {
             (config.connect_timeout, config.outbound_mode),
             (Duration::from_secs(3), OutboundMode::RegistryOnly)
         );
+        let refused = parse("defaultProviders: {tracing: [zipkin]}\n").unwrap_err();
+        assert_eq!(refused.to_string(), "not supported yet: defaultProviders.tracing zipkin");
+        let logging = MeshConfig::new(parse("defaultProviders: {accessLogging: [envoy]}\n").unwrap(), "d", "c");
+        assert_eq!(logging.access_log_file, "/dev/stdout");
         let error = format!("{:#}", parse("a: 1\nconnectTimeout: soon\n").unwrap_err());
         assert!(error.contains("line 2") && error.contains("connectTimeout"), "{error}");
     }

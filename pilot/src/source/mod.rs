@@ -6,6 +6,7 @@
 pub mod file;
 pub mod kinds;
 pub mod memory;
+pub mod mesh_file;
 pub mod object;
 pub mod problem;
 pub mod store;
@@ -26,6 +27,8 @@ pub enum Event {
     Delete(Key),
     /// Everything that existed at the start has been reported.
     Synced,
+    /// The mesh's own settings have changed.
+    Mesh(Arc<proto::istio::mesh_config::MeshConfig>),
     /// The problems of the source as a whole, replacing those reported before.
     Problems(Arc<[Problem]>),
 }

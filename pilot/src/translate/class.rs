@@ -59,7 +59,8 @@ impl Class {
             .or_else(|| label("app.kubernetes.io/version"))
             .or_else(|| label("version"))
             .unwrap_or_else(|| "latest".to_owned());
-        let mesh_id = if node.mesh_id.is_empty() { mesh.config.trust_domain.clone() } else { node.mesh_id.clone() };
+        let ids = [&node.mesh_id, &mesh.config.mesh_id, &mesh.config.trust_domain];
+        let mesh_id = ids.into_iter().find(|id| !id.is_empty()).cloned().unwrap_or_default();
         Self {
             role: node.role,
             identity: Identity { service, revision, cluster: node.cluster, mesh_id, namespace: node.namespace.clone() },

@@ -11,7 +11,7 @@ use super::tls::{self, Target};
 use crate::model::MeshConfig;
 use crate::registry::{Protocol, Resolution, Service};
 use proto::any;
-use proto::envoy::cluster::circuit_breakers::Thresholds;
+use proto::envoy::cluster::circuit_breakers::{Thresholds, thresholds};
 use proto::envoy::cluster::cluster::common_lb_config::{LocalityConfigSpecifier, LocalityWeightedLbConfig};
 use proto::envoy::cluster::cluster::{
     ClusterDiscoveryType, CommonLbConfig, DiscoveryType, DnsLookupFamily, EdsClusterConfig, LbConfig, LbPolicy,
@@ -117,6 +117,7 @@ pub fn outbound(input: &ClusterInput) -> Cluster {
     balance(&mut cluster, &policy);
     let mut http = http_options(protocol, &policy, input);
     pool(&mut cluster, &mut http, policy.pool.as_ref(), &input.mesh);
+    retry_budget(&mut cluster, &policy);
     outliers(&mut cluster, &policy);
     if policy.locality(&input.mesh).is_some() && input.role_uses_locality() {
         let common = cluster.common_lb_config.get_or_insert_default();
@@ -312,6 +313,19 @@ fn pool(
             max_connection_duration: lifetime.and_then(|d| duration(d.0)),
             max_requests_per_connection: requests.and_then(uint),
             ..core::HttpProtocolOptions::default()
+        });
+    }
+}
+
+/// A budget of retries takes the place of their limit (DR-33).
+fn retry_budget(cluster: &mut Cluster, policy: &Policy) {
+    let Some(own) = &policy.retry_budget else { return };
+    for limits in cluster.circuit_breakers.iter_mut().flat_map(|breakers| &mut breakers.thresholds) {
+        limits.max_retries = None;
+        limits.retry_budget = Some(thresholds::RetryBudget {
+            budget_percent: Some(Percent { value: own.percent.as_ref().map_or(20.0, |percent| percent.value) }),
+            min_retry_concurrency: uint(own.min_retry_concurrency.unwrap_or(3)),
+            ..thresholds::RetryBudget::default()
         });
     }
 }

@@ -187,6 +187,8 @@ pub struct GatewayListenerInput {
     pub port: u16,
     /// Name of its routes.
     pub route: String,
+    /// Prefix of its statistics, where a server gives one.
+    pub stat_prefix: Option<String>,
     /// Who may do what.
     pub authz: Vec<Shared<AuthorizationPolicy>>,
     /// Which filters the proxy has.

@@ -3,7 +3,8 @@
 use crate::model::MeshConfig;
 use crate::model::destination_rule::DestinationRule;
 use proto::istio::destination_rule::{
-    ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, LocalityLbSetting, OutlierDetection, TrafficPolicy,
+    ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, LocalityLbSetting, OutlierDetection, RetryBudget,
+    TrafficPolicy,
 };
 
 /// What is left after inheritance.
@@ -17,6 +18,8 @@ pub struct Policy {
     pub outliers: Option<OutlierDetection>,
     /// TLS.
     pub tls: Option<ClientTlsSettings>,
+    /// Retries in flight as a share of requests in flight; holds for the whole service.
+    pub retry_budget: Option<RetryBudget>,
 }
 
 /// Blocks of the subset override blocks of the rule; settings of a port replace everything below them.
@@ -32,6 +35,9 @@ pub fn effective(rule: Option<&DestinationRule>, subset: Option<usize>, port: u1
 
 impl Policy {
     fn override_with(&mut self, level: &TrafficPolicy, port: u16) {
+        if level.retry_budget.is_some() {
+            self.retry_budget.clone_from(&level.retry_budget);
+        }
         let own = level
             .port_level_settings
             .iter()
@@ -42,6 +48,7 @@ impl Policy {
                 pool: own.connection_pool.clone(),
                 outliers: own.outlier_detection.clone(),
                 tls: own.tls.clone(),
+                retry_budget: self.retry_budget.take(),
             };
             return;
         }

@@ -488,11 +488,15 @@ impl Builder<'_> {
         for ((address, port), servers) in ports {
             let bind = if address == "0.0.0.0" { String::new() } else { format!(".{address}") };
             let name = format!("http.{port}{bind}");
+            let named =
+                servers.iter().filter_map(|(gateway, index)| gateway.servers.get(*index)).map(|server| &server.name);
+            let stat_prefix = named.filter(|name| !name.is_empty()).min().cloned();
             routes.push(self.gateway_route(name.clone(), port, servers));
             listeners.push(self.cache.get(Input::GatewayListener(GatewayListenerInput {
                 address,
                 port,
                 route: name,
+                stat_prefix,
                 authz: self.authz(),
                 flavor: self.class.flavor,
                 identity: self.class.identity.clone(),

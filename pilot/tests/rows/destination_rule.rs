@@ -291,6 +291,20 @@ fn limits_are_unbounded_unless_set() {
     assert_eq!(set, json!({"max_connections": 1, "max_pending_requests": 2, "max_requests": 3, "max_retries": 4}));
 }
 
+// spec: DR-33
+#[test]
+fn a_retry_budget_takes_the_place_of_the_limit() {
+    let thresholds = |policy: &str| cluster(policy)["circuit_breakers"]["thresholds"][0].clone();
+    let set = thresholds(
+        "{retryBudget: {percent: {value: 30}, minRetryConcurrency: 5}, connectionPool: {http: {maxRetries: 4}}}",
+    );
+    assert_eq!(
+        (&set["retry_budget"], &set["max_retries"]),
+        (&json!({"budget_percent": {"value": 30.0}, "min_retry_concurrency": 5}), &Value::Null)
+    );
+    assert_eq!(thresholds("{retryBudget: {}}")["retry_budget"]["budget_percent"]["value"], json!(20.0));
+}
+
 // spec: DR-22
 #[test]
 fn the_connect_timeout_is_ten_seconds_or_the_meshs() {

@@ -86,6 +86,16 @@ fn clients_come_from_outside() {
     assert_eq!(listener["max_connections_to_accept_per_socket_event"], 1);
 }
 
+// spec: GW-4
+#[test]
+fn a_server_may_bind_an_address_and_name_its_statistics() {
+    let gateway = "selector: {istio: ingressgateway}\nservers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.com], bind: 10.1.1.1, name: mine}]";
+    let told = world(gateway, "").gateway();
+    let listener = told.listener("10.1.1.1_8080");
+    assert_eq!(manager(&listener["filter_chains"][0])["stat_prefix"], "mine;");
+    assert_eq!(told.names(ResourceType::Route), ["http.8080.10.1.1.1"]);
+}
+
 // spec: VSM-2
 #[test]
 fn rules_for_one_host_are_merged_and_catch_alls_go_last() {

@@ -1,6 +1,6 @@
 //! Spec 1.0, 2.2: rules that apply to every kind.
 
-use crate::told::{REVIEWS, World, object, object_in, problems};
+use crate::told::{BASE, REVIEWS, World, object, object_in, problems};
 
 // spec: GEN-1
 #[test]
@@ -62,6 +62,32 @@ fn kinds_and_fields_that_come_later_are_refused_and_never_ignored() {
         "hosts: [a]\nhttp: [{fault: {abort: {http2Error: x}}, route: [{destination: {host: a}}]}]",
     ));
     assert_eq!(found[0].message, "not supported yet: spec.http[0].fault.abort.http2Error");
+}
+
+/// Where our defaults differ from Istio's: this list, and docs/src/reference/deviations.md, are complete.
+#[test]
+fn our_defaults_differ_from_istios_in_these_fields_alone() {
+    use pilot::model::MeshConfig;
+    let world = |istio_defaults: bool| World::of(MeshConfig { istio_defaults, ..MeshConfig::default() }, BASE);
+    let (istio, ours) = (world(true).server(), world(false).server());
+    let mut differing = Vec::new();
+    for kind in pilot::translate::cache::ResourceType::ALL {
+        for name in istio.snapshot.of(kind).differences(ours.snapshot.of(kind)) {
+            let (mut theirs, own) = (istio.listener(&name), ours.listener(&name));
+            assert_eq!(
+                (&theirs["listener_filters_timeout"], &own["listener_filters_timeout"]),
+                (&"0s".into(), &"0.100s".into())
+            );
+            theirs["listener_filters_timeout"] = own["listener_filters_timeout"].clone();
+            assert_eq!(theirs, own, "nothing else differs");
+            differing.push(name.to_string());
+        }
+    }
+    assert!(
+        differing.contains(&"virtualInbound".to_owned()) && differing.contains(&"10.96.0.4_8000".to_owned()),
+        "{differing:?}"
+    );
+    assert!(!differing.contains(&"10.96.0.3_3306".to_owned()), "nothing is found out there");
 }
 
 // spec: PI-19

@@ -125,9 +125,9 @@ fn headless_services_listen_at_their_endpoints() {
 #[test]
 fn filters_in_istios_order() {
     let listener = World::new("").client().listener("0.0.0.0_9080");
-    let manager = manager(&listener["filter_chains"][0]);
+    let own = manager(&listener["filter_chains"][0]);
     assert_eq!(
-        names(&manager["http_filters"]),
+        names(&own["http_filters"]),
         [
             "istio.metadata_exchange",
             "envoy.filters.http.grpc_stats",
@@ -139,7 +139,7 @@ fn filters_in_istios_order() {
     );
     let world = World::with_mesh("defaultProviders: {metrics: [prometheus]}\naccessLogFile: /dev/stdout\n", "");
     let told = world.client().listener("0.0.0.0_9080");
-    let with_stats = crate::told::manager(&told["filter_chains"][0]);
+    let with_stats = manager(&told["filter_chains"][0]);
     let order = names(&with_stats["http_filters"]);
     assert_eq!(&order[order.len() - 3..], ["envoy.filters.http.cors", "istio.stats", "envoy.filters.http.router"]);
     assert_eq!(with_stats["access_log"][0]["typed_config"]["path"], "/dev/stdout");
@@ -228,20 +228,20 @@ fn alpn_tells_the_servers_proxy_what_comes() {
 #[test]
 fn settings_of_the_connection_manager() {
     let listener = World::new("").client().listener("0.0.0.0_9080");
-    let manager = manager(&listener["filter_chains"][0]);
+    let own = manager(&listener["filter_chains"][0]);
     for (field, value) in [
         ("stream_idle_timeout", json!("0s")),
         ("normalize_path", json!(true)),
         ("use_remote_address", json!(false)),
         ("proxy_100_continue", json!(true)),
     ] {
-        assert_eq!(manager[field], value, "{field}");
+        assert_eq!(own[field], value, "{field}");
     }
-    assert_eq!(manager["upgrade_configs"], json!([{"upgrade_type": "websocket"}]));
-    assert_eq!(manager["stat_prefix"], "outbound_0.0.0.0_9080;");
-    assert_eq!(manager["tracing"]["custom_tags"].as_array().unwrap().len(), 9);
+    assert_eq!(own["upgrade_configs"], json!([{"upgrade_type": "websocket"}]));
+    assert_eq!(own["stat_prefix"], "outbound_0.0.0.0_9080;");
+    assert_eq!(own["tracing"]["custom_tags"].as_array().unwrap().len(), 9);
     let silent = World::with_mesh("enableTracing: false\n", "").client().listener("0.0.0.0_9080");
-    assert_eq!(crate::told::manager(&silent["filter_chains"][0])["tracing"], Value::Null);
+    assert_eq!(manager(&silent["filter_chains"][0])["tracing"], Value::Null);
 }
 
 // spec: AL-1, AL-2
@@ -249,7 +249,7 @@ fn settings_of_the_connection_manager() {
 fn access_logs_are_istios() {
     let log = |config: &str| {
         let listener = World::with_mesh(config, "").client().listener("0.0.0.0_9080");
-        crate::told::manager(&listener["filter_chains"][0])["access_log"][0]["typed_config"]["log_format"].clone()
+        manager(&listener["filter_chains"][0])["access_log"][0]["typed_config"]["log_format"].clone()
     };
     let text = log("accessLogFile: /dev/stdout\n")["text_format_source"]["inline_string"].as_str().unwrap().to_owned();
     assert!(text.starts_with("[%START_TIME%] \"%REQ(:METHOD)%") && text.ends_with("%ROUTE_NAME%\n"));

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// Services `reviews` (three versions), `ratings`, `mysql` (TCP), `plain` (sniffed) in `default`, `far` in `other`; a
 /// client and a gateway.
-pub const BASE: &str = r"
+pub(crate) const BASE: &str = r"
 apiVersion: v1
 kind: Node
 metadata: {name: n1, labels: {topology.kubernetes.io/region: r1, topology.kubernetes.io/zone: z1}}
@@ -124,14 +124,14 @@ ports: [{name: http2, port: 8080}]
 endpoints: [{addresses: [10.0.0.10], targetRef: {kind: Pod, name: gw-1}}]
 ";
 
-pub const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
+pub(crate) const REVIEWS: &str = "outbound|9080||reviews.default.svc.cluster.local";
 
 /// An object of Istio's networking or security group in `default`.
-pub fn object(kind: &str, name: &str, spec: &str) -> String {
+pub(crate) fn object(kind: &str, name: &str, spec: &str) -> String {
     object_in("default", kind, name, spec)
 }
 
-pub fn object_in(namespace: &str, kind: &str, name: &str, spec: &str) -> String {
+pub(crate) fn object_in(namespace: &str, kind: &str, name: &str, spec: &str) -> String {
     let group = if matches!(kind, "PeerAuthentication" | "AuthorizationPolicy") { "security" } else { "networking" };
     let indented: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
     format!(
@@ -139,19 +139,19 @@ pub fn object_in(namespace: &str, kind: &str, name: &str, spec: &str) -> String 
     )
 }
 
-pub struct World {
-    pub mesh: Mesh,
+pub(crate) struct World {
+    pub(crate) mesh: Mesh,
 }
 
 /// Everything that is wrong with a text.
-pub fn problems(yaml: &str) -> Vec<Problem> {
+pub(crate) fn problems(yaml: &str) -> Vec<Problem> {
     let parsed = memory::parse(yaml, None);
     let own = parsed.objects.iter().filter_map(|object| admit(object, &MeshConfig::default()).err());
     parsed.problems.into_iter().chain(own.flatten()).collect()
 }
 
 /// The field of the only problem, which must be there.
-pub fn refused(kind: &str, spec: &str) -> String {
+pub(crate) fn refused(kind: &str, spec: &str) -> String {
     let found = problems(&object(kind, "x", spec));
     assert_eq!(found.len(), 1, "{found:?}");
     found[0].field.clone()
@@ -159,18 +159,18 @@ pub fn refused(kind: &str, spec: &str) -> String {
 
 impl World {
     /// The base and more, with Istio's defaults.
-    pub fn new(more: &str) -> Self {
+    pub(crate) fn new(more: &str) -> Self {
         Self::with_mesh("", more)
     }
 
     /// The same with settings of the mesh.
-    pub fn with_mesh(config: &str, more: &str) -> Self {
+    pub(crate) fn with_mesh(config: &str, more: &str) -> Self {
         let written = if config.is_empty() { Default::default() } else { mesh_config::parse(config).unwrap() };
         let config = MeshConfig { istio_defaults: true, ..MeshConfig::new(written, "cluster.local", "Kubernetes") };
         Self::of(config, &format!("{BASE}{more}"))
     }
 
-    pub fn of(config: MeshConfig, yaml: &str) -> Self {
+    pub(crate) fn of(config: MeshConfig, yaml: &str) -> Self {
         let parsed = memory::parse(yaml, None);
         assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
         let (mut store, mut changed) = (Store::default(), BTreeMap::<Key, Arc<Object>>::new());
@@ -185,21 +185,21 @@ impl World {
     }
 
     /// What the client in `default` is told.
-    pub fn client(&self) -> Told {
+    pub(crate) fn client(&self) -> Told {
         self.node("sidecar~10.0.0.9~client-1.default~default.svc.cluster.local", &[])
     }
 
     /// What the proxy of `reviews-1` is told.
-    pub fn server(&self) -> Told {
+    pub(crate) fn server(&self) -> Told {
         self.node("sidecar~10.0.0.1~reviews-1.default~default.svc.cluster.local", &[])
     }
 
     /// What the gateway is told.
-    pub fn gateway(&self) -> Told {
+    pub(crate) fn gateway(&self) -> Told {
         self.node("router~10.0.0.10~gw-1.istio-system~istio-system.svc.cluster.local", &[])
     }
 
-    pub fn node(&self, id: &str, extensions: &[&str]) -> Told {
+    pub(crate) fn node(&self, id: &str, extensions: &[&str]) -> Told {
         let extension = |name: &&str| Extension { name: (*name).to_owned(), ..Extension::default() };
         let wire = WireNode {
             id: id.to_owned(),
@@ -217,8 +217,8 @@ impl World {
     }
 }
 
-pub struct Told {
-    pub snapshot: Snapshot,
+pub(crate) struct Told {
+    pub(crate) snapshot: Snapshot,
 }
 
 impl Told {
@@ -228,60 +228,60 @@ impl Told {
         Some(proto::json::to_value(full, &resource.bytes).unwrap())
     }
 
-    pub fn names(&self, kind: ResourceType) -> Vec<String> {
+    pub(crate) fn names(&self, kind: ResourceType) -> Vec<String> {
         self.snapshot.of(kind).iter().map(|resource| resource.name.to_string()).collect()
     }
 
-    pub fn has_cluster(&self, name: &str) -> bool {
+    pub(crate) fn has_cluster(&self, name: &str) -> bool {
         self.snapshot.of(ResourceType::Cluster).get(name).is_some()
     }
 
-    pub fn cluster(&self, name: &str) -> Value {
+    pub(crate) fn cluster(&self, name: &str) -> Value {
         self.get(ResourceType::Cluster, name).unwrap_or_else(|| panic!("no cluster {name}"))
     }
 
-    pub fn endpoints(&self, name: &str) -> Value {
+    pub(crate) fn endpoints(&self, name: &str) -> Value {
         self.get(ResourceType::Endpoints, name).unwrap_or_else(|| panic!("no endpoints {name}"))
     }
 
     /// Addresses of the endpoints of a cluster.
-    pub fn addresses(&self, name: &str) -> Vec<String> {
+    pub(crate) fn addresses(&self, name: &str) -> Vec<String> {
         let assignment = self.endpoints(name);
         let groups = assignment["endpoints"].as_array().cloned().unwrap_or_default();
         let all = groups.iter().flat_map(|group| group["lb_endpoints"].as_array().cloned().unwrap_or_default());
         all.map(|e| e["endpoint"]["address"]["socket_address"]["address"].as_str().unwrap().to_owned()).collect()
     }
 
-    pub fn listener(&self, name: &str) -> Value {
+    pub(crate) fn listener(&self, name: &str) -> Value {
         self.get(ResourceType::Listener, name).unwrap_or_else(|| panic!("no listener {name}"))
     }
 
-    pub fn has_listener(&self, name: &str) -> bool {
+    pub(crate) fn has_listener(&self, name: &str) -> bool {
         self.snapshot.of(ResourceType::Listener).get(name).is_some()
     }
 
-    pub fn routes(&self, name: &str) -> Value {
+    pub(crate) fn routes(&self, name: &str) -> Value {
         self.get(ResourceType::Route, name).unwrap_or_else(|| panic!("no routes {name}"))
     }
 
     /// A virtual host of a table.
-    pub fn host(&self, table: &str, name: &str) -> Value {
+    pub(crate) fn host(&self, table: &str, name: &str) -> Value {
         let routes = self.routes(table);
         let host = routes["virtual_hosts"].as_array().unwrap().iter().find(|host| host["name"] == name);
         host.unwrap_or_else(|| panic!("no virtual host {name} in {routes}")).clone()
     }
 
     /// The routes of `reviews`.
-    pub fn reviews(&self) -> Vec<Value> {
+    pub(crate) fn reviews(&self) -> Vec<Value> {
         self.host("9080", "reviews.default.svc.cluster.local:9080")["routes"].as_array().unwrap().clone()
     }
 
     /// The filter chains of the inbound listener.
-    pub fn inbound(&self) -> Vec<Value> {
+    pub(crate) fn inbound(&self) -> Vec<Value> {
         self.listener("virtualInbound")["filter_chains"].as_array().unwrap().clone()
     }
 
-    pub fn name_table(&self) -> proto::missing::NameTable {
+    pub(crate) fn name_table(&self) -> proto::missing::NameTable {
         use prost::Message as _;
         let resource = self.snapshot.of(ResourceType::NameTable).get("").unwrap();
         proto::missing::NameTable::decode(resource.bytes.clone()).unwrap()
@@ -289,23 +289,23 @@ impl Told {
 }
 
 /// The connection manager of a chain.
-pub fn manager(chain: &Value) -> Value {
+pub(crate) fn manager(chain: &Value) -> Value {
     let filters = chain["filters"].as_array().unwrap();
     let manager = filters.iter().find(|filter| filter["name"] == "envoy.filters.network.http_connection_manager");
     manager.unwrap_or_else(|| panic!("no HTTP in {chain}"))["typed_config"].clone()
 }
 
 /// Names of things in a list.
-pub fn names(list: &Value) -> Vec<&str> {
+pub(crate) fn names(list: &Value) -> Vec<&str> {
     list.as_array().map(|items| items.iter().map(|item| item["name"].as_str().unwrap()).collect()).unwrap_or_default()
 }
 
 /// The text of a list of texts.
-pub fn texts(list: &Value) -> Vec<&str> {
+pub(crate) fn texts(list: &Value) -> Vec<&str> {
     list.as_array().map(|items| items.iter().map(|item| item.as_str().unwrap()).collect()).unwrap_or_default()
 }
 
 /// The routes of `reviews` for the client under one VirtualService rule.
-pub fn reviews_under(http: &str) -> Vec<Value> {
+pub(crate) fn reviews_under(http: &str) -> Vec<Value> {
     World::new(&object("VirtualService", "v", &format!("hosts: [reviews]\nhttp:\n{http}"))).client().reviews()
 }

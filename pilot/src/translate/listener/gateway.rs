@@ -13,7 +13,7 @@ use proto::envoy::listener::Listener;
 pub fn listener(input: &GatewayListenerInput) -> Listener {
     let manager = Manager {
         direction: Direction::Gateway,
-        stat_prefix: format!("outbound_{}_{}", input.address, input.port),
+        stat_prefix: input.stat_prefix.clone().unwrap_or_else(|| format!("outbound_{}_{}", input.address, input.port)),
         routes: Ok(input.route.clone()),
         authz: &input.authz,
         grpc_web: false,
