@@ -28,7 +28,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy from a bootstrap whose admin and listener ports are 0.
+    /// Starts a proxy from a bootstrap whose admin port is 0.
     ///
     /// # Errors
     /// Where it does not start in time; the end of its log is part of the text.
@@ -52,20 +52,6 @@ impl Proxy {
         })?;
         proxy.until("LIVE", |proxy| proxy.ask("/ready").ok().filter(|text| text.trim() == "LIVE"))?;
         Ok(proxy)
-    }
-
-    /// Address of a listener by name.
-    ///
-    /// # Errors
-    /// Where the proxy has none of that name.
-    pub fn listener(&mut self, name: &str) -> anyhow::Result<SocketAddr> {
-        self.until("its listener", |proxy| {
-            let text = proxy.ask("/listeners?format=json").ok()?;
-            let found: Value = serde_json::from_str(&text).ok()?;
-            let status = found["listener_statuses"].as_array()?.iter().find(|status| status["name"] == name)?;
-            let socket = &status["local_address"]["socket_address"];
-            format!("{}:{}", socket["address"].as_str()?, socket["port_value"]).parse().ok()
-        })
     }
 
     /// The body that the admin interface gives for a path.
@@ -93,6 +79,14 @@ impl Proxy {
             std::thread::yield_now();
         }
     }
+}
+
+/// A port on which nobody listens now.
+///
+/// # Errors
+/// Where none is free.
+pub fn free_address() -> std::io::Result<SocketAddr> {
+    std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()
 }
 
 impl Drop for Proxy {

@@ -9,7 +9,7 @@
 
 use e2e::app::Echo;
 use e2e::client::{Answer, exchange};
-use e2e::proxies::{Flavour, Proxy};
+use e2e::proxies::{Flavour, Proxy, free_address};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 
@@ -128,7 +128,7 @@ fn cluster(name: &str, address: Option<SocketAddr>) -> Value {
     })
 }
 
-fn bootstrap(one: Echo, two: Echo) -> Value {
+fn bootstrap(one: Echo, two: Echo, listener: SocketAddr) -> Value {
     let named = |name: &str, domains: &[&str]| {
         let answer =
             json!({"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": name}}});
@@ -152,7 +152,7 @@ fn bootstrap(one: Echo, two: Echo) -> Value {
         "admin": {"address": local(0)},
         "static_resources": {
             "listeners": [{
-                "name": "side", "address": local(0),
+                "name": "side", "address": local(listener.port()),
                 "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
             }],
             "clusters": [
@@ -294,10 +294,9 @@ fn comparable(answer: &Answer) -> Value {
 #[test]
 fn answers_are_those_of_envoy() {
     let (one, two) = (Echo::start("one").unwrap(), Echo::start("two").unwrap());
-    let bootstrap = bootstrap(one, two);
-    let mut envoy = Proxy::start(Flavour::Envoy, &bootstrap).unwrap();
-    let mut ours = Proxy::start(Flavour::Ferromesh, &bootstrap).unwrap();
-    let (theirs, own) = (envoy.listener("side").unwrap(), ours.listener("side").unwrap());
+    let (theirs, own) = (free_address().unwrap(), free_address().unwrap());
+    let _envoy = Proxy::start(Flavour::Envoy, &bootstrap(one, two, theirs)).unwrap();
+    let _ours = Proxy::start(Flavour::Ferromesh, &bootstrap(one, two, own)).unwrap();
     // Both proxies answer on ports of their own; the port is part of some answers.
     let ports = |text: String, address: SocketAddr| text.replace(&format!(":{}", address.port()), ":PORT");
     let mut differences = Vec::new();

@@ -243,11 +243,7 @@ impl Cluster {
             Ok(found) => found,
             Err(outcome) => return Err(Failure::before_sending(outcome)),
         };
-        let wanted = match self.config.protocol {
-            Protocol::Downstream if head.version == Version::H2 => Protocol::H2,
-            Protocol::Downstream => Protocol::H1,
-            protocol => protocol,
-        };
+        let wanted = self.protocol(head.version);
         let conn = match self.connection(&pool, limits, tls, pick, wanted).await {
             Ok(conn) => conn,
             Err(outcome) => return Err(Failure::before_sending(outcome)),
@@ -257,6 +253,20 @@ impl Cluster {
             Conn::H1(conn) => Upstream::h1(h1::Exchange::new(conn, pool, head, body, self.env.now()), flight),
             Conn::H2(shared) => Upstream::h2(h2::Exchange::new(shared, head, body), flight),
         })
+    }
+
+    /// The protocol for a request that came in `version`.
+    fn protocol(&self, version: Version) -> Protocol {
+        match self.config.protocol {
+            Protocol::Downstream if version == Version::H2 => Protocol::H2,
+            Protocol::Downstream => Protocol::H1,
+            protocol => protocol,
+        }
+    }
+
+    /// The version that a request which came in `version` will be sent in, as far as that is known before connecting.
+    pub fn upstream_version(&self, version: Version) -> Version {
+        if self.protocol(version) == Protocol::H2 { Version::H2 } else { Version::H11 }
     }
 
     /// A connection that can take a request now: a kept one, a new one, or one that comes free.

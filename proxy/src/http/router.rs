@@ -1,6 +1,7 @@
 //! The router: route → cluster → tries → response (the end of every filter chain).
 
 use super::downstream::Downstream;
+use super::log::facts;
 use super::log::millis;
 use crate::cluster::{Cluster, Upstream};
 use crate::codec::h1::decimal;
@@ -9,7 +10,6 @@ use crate::env::Instant;
 use crate::filter::StreamCx;
 use crate::message::{Body, Known, Request, RequestHead, Response, ResponseHead};
 use crate::outcome::{Flags, Outcome, Reason, Side};
-use super::log::facts;
 use crate::route::{Action as RouteAction, HostAvoidance, Lookup, Mirror, Redirect, Route};
 use crate::upstream::{Action, Ask, Event, Plan, Replay, attempt};
 use std::borrow::Cow;
@@ -106,8 +106,14 @@ impl<'a> Tries<'a> {
             Some(HostAvoidance::PreviousHosts(picks)) => picks,
             _ => 0,
         };
-        let ask =
-            Ask { dialled: Some(cx.peer.local), high_priority: route.high_priority, avoid_attempts, ..Ask::default() };
+        let version = cluster.upstream_version(rq.head.version);
+        let ask = Ask {
+            dialled: Some(cx.peer.local),
+            high_priority: route.high_priority,
+            avoid_attempts,
+            alpn: cx.alpn.borrow().as_ref().and_then(|alpn| alpn.offer(version)),
+            ..Ask::default()
+        };
         let plan = Plan::new(route.retry.as_ref(), idempotent, deadline);
         Self { cx, route, cluster, plan, ask, replay: None, retry_permit: None }
     }

@@ -1,13 +1,13 @@
 //! Accepting connections, and taking each to its filter chain.
 
 use super::chain_match::{Ends, find};
-use super::config::{ChainConfig, ListenerConfig, Terminal};
+use super::config::{ChainConfig, Inspectors, ListenerConfig, Terminal};
 use super::inspect::{Found, inspect};
 use super::original_dst;
 use crate::filter::Facts;
+use crate::filter::rbac::Subject;
 use crate::http::{Settings, serve};
 use crate::net::{Io, PeerFacts};
-use crate::filter::rbac::Subject;
 use crate::tcp::config::NetworkFilter;
 use crate::tcp::serve_tcp;
 use bytes::BytesMut;
@@ -131,7 +131,7 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
     let io = match &chain.config.tls {
         None => Io::Tcp(stream, prefix),
         Some((context, _)) => {
-            let handshake = Box::pin(context.accept(stream, prefix, &mut peer));
+            let handshake = Box::pin(context.accept(stream, prefix, &found.hello.applications, &mut peer));
             match tokio::time::timeout(chain.config.handshake_timeout, handshake).await {
                 Ok(Ok(io)) => io,
                 Ok(Err(error)) => {

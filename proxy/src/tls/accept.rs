@@ -24,18 +24,39 @@ pub struct ServerContext {
 pub struct ServerReady {
     /// The configuration.
     pub config: Arc<ServerConfig>,
+    /// The same without ALPN, for clients that offer none of ours: they go on without one (MT-2), where rustls alone
+    /// would end the handshake.
+    pub silent: Arc<ServerConfig>,
+    /// The same without ALPN, for clients that offer only what is not negotiated (`istio`; MT-2): rustls would refuse
+    /// them, Envoy goes on without a protocol.
+    pub without_alpn: Arc<ServerConfig>,
     /// The first certificate.
     pub local: Option<CertFacts>,
 }
 
+impl ServerReady {
+    /// The configuration for a client that offers these protocols.
+    fn config_for(&self, offered: &[Vec<u8>]) -> Arc<ServerConfig> {
+        let common = offered.is_empty() || offered.iter().any(|protocol| self.config.alpn_protocols.contains(protocol));
+        Arc::clone(if common { &self.config } else { &self.without_alpn })
+    }
+}
+
 impl ServerContext {
-    /// Accepts a session on `tcp`, of which `prefix` was read already; notes in `facts` what it learns.
+    /// Accepts a session on `tcp`, of which `prefix` was read already, from a client that was seen to offer the ALPN
+    /// protocols `offered`; notes in `facts` what it learns.
     ///
     /// # Errors
     /// The handshake's failure, or that no certificate has arrived yet. Cancel-safe: the connection is dropped.
-    pub async fn accept(&self, tcp: TcpStream, prefix: BytesMut, facts: &mut PeerFacts) -> io::Result<Io> {
+    pub async fn accept(
+        &self,
+        tcp: TcpStream,
+        prefix: BytesMut,
+        offered: &[Vec<u8>],
+        facts: &mut PeerFacts,
+    ) -> io::Result<Io> {
         let ready = self.ready.load_full().ok_or_else(|| io::Error::other("no certificate yet"))?;
-        let session = ServerConnection::new(Arc::clone(&ready.config)).map_err(io::Error::other)?;
+        let session = ServerConnection::new(ready.config_for(offered)).map_err(io::Error::other)?;
         let mut tls = Box::new(TlsIo::new(tcp, Session::Server(session), prefix));
         poll_fn(|cx| tls.poll_handshake(cx)).await?;
         let state = tls.session();
@@ -51,6 +72,13 @@ impl ServerContext {
             local: ready.local.clone(),
         });
         Ok(Io::Tls(tls))
+    }
+}
+
+impl ServerReady {
+    fn for_client(&self, offered: &[Vec<u8>]) -> &Arc<ServerConfig> {
+        let common = offered.iter().any(|protocol| self.config.alpn_protocols.contains(protocol));
+        if common { &self.config } else { &self.silent }
     }
 }
 

@@ -141,7 +141,10 @@ impl Secrets {
         let mut config = builder.with_cert_resolver(Arc::new(Offered(keys)));
         config.alpn_protocols.clone_from(&spec.alpn);
         config.send_tls13_tickets = 1;
-        Ok(Some(Arc::new(ServerReady { config: Arc::new(config), local })))
+        let mut without_alpn = config.clone();
+        without_alpn.alpn_protocols.clear();
+        let (config, without_alpn) = (Arc::new(config), Arc::new(without_alpn));
+        Ok(Some(Arc::new(ServerReady { config, without_alpn, local })))
     }
 }
 
