@@ -24,9 +24,6 @@ pub struct ServerContext {
 pub struct ServerReady {
     /// The configuration.
     pub config: Arc<ServerConfig>,
-    /// The same without ALPN, for clients that offer none of ours: they go on without one (MT-2), where rustls alone
-    /// would end the handshake.
-    pub silent: Arc<ServerConfig>,
     /// The same without ALPN, for clients that offer only what is not negotiated (`istio`; MT-2): rustls would refuse
     /// them, Envoy goes on without a protocol.
     pub without_alpn: Arc<ServerConfig>,
@@ -72,13 +69,6 @@ impl ServerContext {
             local: ready.local.clone(),
         });
         Ok(Io::Tls(tls))
-    }
-}
-
-impl ServerReady {
-    fn for_client(&self, offered: &[Vec<u8>]) -> &Arc<ServerConfig> {
-        let common = offered.iter().any(|protocol| self.config.alpn_protocols.contains(protocol));
-        if common { &self.config } else { &self.silent }
     }
 }
 

@@ -155,7 +155,11 @@ impl Worker {
             chains.push(Rc::new(Chain { config: Arc::clone(chain), http }));
         }
         let name = Arc::clone(&config.name);
-        self.serve.listeners.borrow_mut().insert(Arc::clone(&name), Rc::new(Listener { config, chains }));
+        let replaced = self.serve.listeners.borrow_mut().insert(Arc::clone(&name), Rc::new(Listener { config, chains }));
+        // As in Envoy: a kept connection must not go on under the policy that it began with.
+        if let Some(replaced) = replaced {
+            replaced.drain();
+        }
         if sockets.is_empty() {
             return;
         }
