@@ -20,9 +20,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server as Grpc;
-use tonic::transport::server::Router;
+use tonic::transport::server::{Router, TcpIncoming};
 use vitals::admin::{self, Admin};
 use vitals::prometheus::Registry;
 
@@ -155,7 +154,9 @@ impl Server {
             running.grpc = Some(local);
             let stopped = stopped.clone();
             running.tasks.spawn(async move {
-                let done = router.serve_with_incoming_shutdown(TcpListenerStream::new(listener), signal(stopped)).await;
+                let done = router
+                    .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), signal(stopped))
+                    .await;
                 done.context("xDS in the clear")
             });
         }
@@ -183,7 +184,6 @@ impl Server {
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(self.args.keepalive_interval))
             .http2_keepalive_timeout(Some(self.args.keepalive_timeout))
-            .tcp_nodelay(true)
     }
 
     fn proof(&self, config: &MeshConfig) -> anyhow::Result<Authenticator> {

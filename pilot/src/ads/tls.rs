@@ -126,6 +126,7 @@ pub fn accept(listener: TcpListener, files: Files) -> ReceiverStream<std::io::Re
 }
 
 async fn handshake(stream: TcpStream, files: &Files) -> anyhow::Result<Secured> {
+    stream.set_nodelay(true).context("nodelay")?;
     let acceptor = TlsAcceptor::from(Arc::new(files.server()?));
     let stream = acceptor.accept(stream).await.context("TLS")?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());

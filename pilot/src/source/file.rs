@@ -106,7 +106,12 @@ impl Directory {
                     problems.push(object.problem(Class::Semantic, "metadata.name", "the same object is defined twice"));
                     continue;
                 }
-                let same = self.held.get(&object.key).is_some_and(|(_, held)| held.same_content(object));
+                let held = self.held.get(&object.key).map(|(_, held)| held);
+                // A file that has not changed was not parsed again.
+                if held.is_some_and(|held| Arc::ptr_eq(held, object)) {
+                    continue;
+                }
+                let same = held.is_some_and(|held| held.same_content(object));
                 self.held.insert(object.key.clone(), (file.clone(), object.clone()));
                 if !same {
                     events.push(Event::Upsert(object.clone()));

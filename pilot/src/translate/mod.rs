@@ -6,6 +6,7 @@
 pub mod authz;
 pub mod cache;
 pub mod class;
+pub mod class_inputs;
 pub mod cluster;
 pub mod defaults;
 pub mod endpoint;
@@ -18,6 +19,7 @@ pub mod message;
 pub mod name_table;
 pub mod names;
 pub mod node;
+pub mod outbound_plan;
 pub mod policy;
 pub mod route;
 pub mod route_action;

@@ -49,7 +49,9 @@ pub struct Client {
 }
 
 pub async fn channel(address: std::net::SocketAddr) -> Channel {
-    Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
+    let endpoint = Channel::from_shared(format!("http://{address}")).unwrap();
+    // Envoy's windows: a response of many resources must not wait for updates.
+    endpoint.initial_stream_window_size(1 << 28).initial_connection_window_size(1 << 28).connect().await.unwrap()
 }
 
 impl Client {

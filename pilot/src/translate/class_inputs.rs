@@ -1,0 +1,401 @@
+//! Which resources a class of nodes has, and what each of them depends on.
+
+use super::cache::{Cache, Encoded};
+use super::class::Class;
+use super::inputs::{
+    Client, ClusterInput, EndpointsInput, FixedCluster, GatewayListenerInput, GatewayRouteInput, InboundClusterInput,
+    InboundInput, Input, NameTableInput, OutboundHttpInput, OutboundRouteInput, OutboundTcpInput,
+};
+use super::node::Role;
+use super::outbound_plan::OutboundPlan;
+use super::policy;
+use crate::model::destination_rule::DestinationRule;
+use crate::model::gateway::Gateway;
+use crate::model::scope::{self, Egress};
+use crate::model::virtual_service::VirtualService;
+use crate::model::{Mesh, Scope, Shared};
+use crate::registry::{EndpointSet, Resolution, Service, ServiceKey};
+use proto::istio::sidecar::CaptureMode;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// A Gateway and the index of its server on a port.
+type BoundServer = (Shared<Gateway>, usize);
+
+/// Asks for the resources of one class, each by its input.
+pub struct ClassInputs<'a> {
+    /// The class.
+    pub class: &'a Class,
+    /// The mesh.
+    pub mesh: &'a Mesh,
+    /// What the class sees.
+    pub scope: &'a Scope,
+    /// Where resources are kept.
+    pub cache: &'a mut Cache,
+}
+
+impl ClassInputs<'_> {
+    fn rule(&self, service: &Service) -> Option<Shared<DestinationRule>> {
+        self.mesh.rules.find((&self.class.namespace, &self.class.labels), &service.key, &self.mesh.config)
+    }
+
+    fn set(&self, service: &Service) -> Option<&Shared<EndpointSet>> {
+        self.mesh.endpoints.get(&service.key)
+    }
+
+    /// One after the other: every service, port and subset (none first).
+    fn parts(&self, service: &Service, rule: Option<&DestinationRule>) -> Vec<(u16, Option<usize>)> {
+        let subsets = rule.map_or(0, |rule| rule.subsets.len());
+        let ports = service.ports.iter().map(|port| port.number);
+        ports.flat_map(|port| std::iter::once((port, None)).chain((0..subsets).map(move |i| (port, Some(i))))).collect()
+    }
+
+    /// All clusters.
+    pub fn clusters(&mut self) -> Vec<Arc<Encoded>> {
+        let mut out = Vec::new();
+        let services: Vec<Shared<Service>> = self.scope.services().cloned().collect();
+        for service in services {
+            let rule = self.rule(&service);
+            let in_dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+            for (port, subset) in self.parts(&service, rule.as_deref()) {
+                out.push(self.cache.get(Input::Cluster(ClusterInput {
+                    port,
+                    subset,
+                    rule: rule.clone(),
+                    identities: self.set(&service).map(|set| set.identities.clone()).unwrap_or_default(),
+                    endpoints: self.set(&service).filter(|_| in_dns).cloned(),
+                    role: self.class.role,
+                    flavor: self.class.flavor,
+                    mesh: self.mesh.config.clone(),
+                    service: service.clone(),
+                })));
+            }
+        }
+        let fixed: &[FixedCluster] = match self.class.role {
+            Role::Sidecar => &[FixedCluster::BlackHole, FixedCluster::Passthrough, FixedCluster::InboundPassthrough],
+            Role::Router => &[FixedCluster::BlackHole],
+        };
+        for which in fixed {
+            out.push(self.cache.get(Input::FixedCluster(*which, self.class.flavor, self.mesh.config.clone())));
+        }
+        if self.class.role == Role::Sidecar {
+            out.extend(self.inbound_clusters());
+        }
+        out
+    }
+
+    fn inbound_clusters(&mut self) -> Vec<Arc<Encoded>> {
+        let mut by_port: BTreeMap<u16, InboundClusterInput> = BTreeMap::new();
+        for instance in &self.class.instances {
+            // Only a policy for the service as a whole says anything about its server side (DR-38).
+            let rule = self.rule(&instance.service).filter(|rule| rule.traffic_policy.is_some());
+            let input = by_port.entry(instance.port).or_insert_with(|| InboundClusterInput {
+                port: instance.port,
+                services: Vec::new(),
+                service_port: instance.service_port,
+                rule,
+                endpoint: None,
+                mesh: self.mesh.config.clone(),
+            });
+            if !input.services.contains(&instance.service) {
+                input.services.push(instance.service.clone());
+            }
+        }
+        if let Some(sidecar) = self.scope.sidecar.as_ref().filter(|sidecar| !sidecar.ingress.is_empty()) {
+            let inferred = std::mem::take(&mut by_port);
+            for ingress in &sidecar.ingress {
+                let mut input = inferred.get(&ingress.port).cloned().unwrap_or_else(|| InboundClusterInput {
+                    port: ingress.port,
+                    services: Vec::new(),
+                    service_port: ingress.port,
+                    rule: None,
+                    endpoint: None,
+                    mesh: self.mesh.config.clone(),
+                });
+                input.endpoint.clone_from(&ingress.endpoint);
+                by_port.insert(ingress.port, input);
+            }
+        }
+        by_port.into_values().map(|input| self.cache.get(Input::InboundCluster(input))).collect()
+    }
+
+    /// Endpoints of the services that EDS is asked for; of `only` these.
+    pub fn endpoints(&mut self, only: Option<&HashSet<ServiceKey>>) -> Vec<Arc<Encoded>> {
+        let mut out = Vec::new();
+        let wanted = |service: &&Shared<Service>| {
+            let by_eds =
+                service.resolution == Resolution::Endpoints || (service.headless && self.class.role == Role::Router);
+            by_eds && only.is_none_or(|only| only.contains(&service.key))
+        };
+        let services: Vec<Shared<Service>> = self.scope.services().filter(wanted).cloned().collect();
+        let authn = Some(&self.mesh.authn).filter(|authn| authn.any_disables()).cloned();
+        for service in services {
+            let rule = self.rule(&service);
+            let empty = || Shared::new(EndpointSet::default());
+            let endpoints = self.set(&service).cloned().unwrap_or_else(empty);
+            for (port, subset) in self.parts(&service, rule.as_deref()) {
+                let policy = policy::effective(rule.as_deref(), subset, port);
+                let passthrough = policy.load_balancer.as_ref().and_then(|lb| lb.simple)
+                    == Some(proto::istio::destination_rule::SimpleLb::Passthrough);
+                if passthrough {
+                    continue;
+                }
+                let local = policy.locality(&self.mesh.config).is_some();
+                out.push(self.cache.get(Input::Endpoints(EndpointsInput {
+                    service: service.clone(),
+                    port,
+                    subset,
+                    rule: rule.clone(),
+                    endpoints: endpoints.clone(),
+                    authn: authn.clone(),
+                    client: local.then(|| (self.class.locality.clone(), self.class.labels.clone())),
+                    mesh: self.mesh.config.clone(),
+                })));
+            }
+        }
+        out
+    }
+
+    fn client(&self, rules: &[Shared<VirtualService>]) -> Client {
+        let looked_at = rules.iter().any(|rule| {
+            rule.http.iter().flat_map(|route| &route.matches).any(|block| !block.source_labels.is_empty())
+                || rule.tcp.iter().flat_map(|route| &route.matches).any(|block| !block.source_labels.is_empty())
+                || rule.tls.iter().flat_map(|route| &route.matches).any(|block| !block.source_labels.is_empty())
+        });
+        Client {
+            namespace: self.class.namespace.clone(),
+            labels: if looked_at { self.class.labels.clone() } else { Arc::default() },
+        }
+    }
+
+    /// DestinationRules with a hash policy for what the rules and services lead to.
+    fn hashing<'b>(&self, hosts: impl Iterator<Item = &'b str>) -> BTreeMap<String, Shared<DestinationRule>> {
+        let hashes = |rule: &Shared<DestinationRule>| {
+            let policies = rule.subsets.iter().map(|subset| subset.traffic_policy.as_ref());
+            policies.chain([rule.traffic_policy.as_ref()]).flatten().any(|policy| {
+                let ports = policy.port_level_settings.iter().map(|port| port.load_balancer.as_ref());
+                ports.chain([policy.load_balancer.as_ref()]).flatten().any(|lb| lb.consistent_hash.is_some())
+            })
+        };
+        let mut out = BTreeMap::new();
+        for host in hosts {
+            if let Some(service) = self.scope.service(host) {
+                out.extend(self.rule(service).filter(hashes).map(|rule| (host.to_owned(), rule)));
+            }
+        }
+        out
+    }
+
+    /// Listeners and routes of a sidecar.
+    pub fn sidecar(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
+        let (mut listeners, mut routes) = (Vec::new(), Vec::new());
+        for egress in &self.scope.egress {
+            let plan = OutboundPlan::of(egress, self.class, self.mesh);
+            for (address, port, services) in &plan.http {
+                routes.push(self.route(&port.to_string(), *port, services, (egress, false)));
+                listeners.push(self.http_listener(address, *port, None, egress));
+            }
+            for (address, port, service) in &plan.sniffed {
+                let name = format!("{}:{port}", service.key.host);
+                routes.push(self.route(&name, *port, std::slice::from_ref(service), (egress, true)));
+                listeners.push(self.http_listener(address, *port, Some(service.clone()), egress));
+            }
+            for (address, port, services) in &plan.tcp {
+                listeners.push(self.tcp_listener(address, *port, services, egress));
+            }
+        }
+        let fixed = Input::VirtualOutbound(
+            self.scope.outbound_mode,
+            self.class.flavor,
+            self.class.identity.clone(),
+            self.mesh.config.clone(),
+        );
+        listeners.push(self.cache.get(fixed));
+        listeners.push(self.inbound_listener());
+        (listeners, routes)
+    }
+
+    fn route(
+        &mut self,
+        name: &str,
+        port: u16,
+        services: &[Shared<Service>],
+        (egress, sniffed): (&Egress, bool),
+    ) -> Arc<Encoded> {
+        let touches = |rule: &&Shared<VirtualService>| {
+            let matches =
+                |host: &String| services.iter().any(|service| crate::model::host::covers(host, &service.key.host));
+            !rule.http.is_empty() && ((port == 80 && !sniffed) || rule.hosts.iter().any(matches))
+        };
+        let rules: Vec<_> = egress.virtual_services.iter().filter(touches).cloned().collect();
+        let own = services.iter().map(|service| &*service.key.host);
+        let led_to = rules.iter().flat_map(|rule| rule.destinations()).map(|destination| destination.host.as_str());
+        let hashing = self.hashing(own.chain(led_to));
+        self.cache.get(Input::OutboundRoute(OutboundRouteInput {
+            name: name.to_owned(),
+            port,
+            services: services.to_vec(),
+            sniffed,
+            client: self.client(&rules),
+            rules,
+            hashing,
+            outbound_mode: self.scope.outbound_mode,
+            mesh: self.mesh.config.clone(),
+        }))
+    }
+
+    /// Rules for connections that may apply to one of the services.
+    fn connection_rules(&self, egress: &Egress, services: &[Shared<Service>]) -> Vec<Shared<VirtualService>> {
+        let touches = |rule: &&Shared<VirtualService>| {
+            let matches = |host: &String| {
+                services.iter().any(|service| {
+                    crate::model::host::covers(host, &service.key.host) || service.addresses.contains(host)
+                })
+            };
+            !(rule.tcp.is_empty() && rule.tls.is_empty()) && rule.hosts.iter().any(matches)
+        };
+        egress.virtual_services.iter().filter(touches).cloned().collect()
+    }
+
+    fn http_listener(
+        &mut self,
+        address: &str,
+        port: u16,
+        sniffed: Option<Shared<Service>>,
+        egress: &Egress,
+    ) -> Arc<Encoded> {
+        let rules = sniffed.as_ref().map(|service| self.connection_rules(egress, std::slice::from_ref(service)));
+        let rules = rules.unwrap_or_default();
+        self.cache.get(Input::OutboundHttp(OutboundHttpInput {
+            address: address.to_owned(),
+            port,
+            sniffed,
+            client: self.client(&rules),
+            rules,
+            bind: egress.capture == CaptureMode::None || !egress.bind.is_empty(),
+            outbound_mode: self.scope.outbound_mode,
+            flavor: self.class.flavor,
+            identity: self.class.identity.clone(),
+            mesh: self.mesh.config.clone(),
+        }))
+    }
+
+    fn tcp_listener(
+        &mut self,
+        address: &str,
+        port: u16,
+        services: &[Shared<Service>],
+        egress: &Egress,
+    ) -> Arc<Encoded> {
+        let rules = self.connection_rules(egress, services);
+        let destination_rules = services.iter().filter_map(|service| self.rule(service)).collect();
+        self.cache.get(Input::OutboundTcp(OutboundTcpInput {
+            address: address.to_owned(),
+            port,
+            services: services.to_vec(),
+            client: self.client(&rules),
+            rules,
+            destination_rules,
+            bind: egress.capture == CaptureMode::None || !egress.bind.is_empty(),
+            outbound_mode: self.scope.outbound_mode,
+            flavor: self.class.flavor,
+            identity: self.class.identity.clone(),
+            mesh: self.mesh.config.clone(),
+        }))
+    }
+
+    fn authz(&self) -> Vec<Shared<crate::model::authz::AuthorizationPolicy>> {
+        let root = &self.mesh.config.root_namespace;
+        let applies = |policy: &&Shared<crate::model::authz::AuthorizationPolicy>| {
+            policy.applies(&self.class.namespace, &self.class.labels, root)
+        };
+        self.mesh.authz.iter().filter(applies).cloned().collect()
+    }
+
+    fn inbound_listener(&mut self) -> Arc<Encoded> {
+        let input = InboundInput {
+            instances: self.class.instances.clone(),
+            authn: self.mesh.authn.effective(&self.class.namespace, &self.class.labels),
+            authz: self.authz(),
+            sidecar: self.scope.sidecar.as_ref().filter(|sidecar| !sidecar.ingress.is_empty()).cloned(),
+            address: self.class.address.clone().unwrap_or_default(),
+            namespace: self.class.namespace.clone(),
+            flavor: self.class.flavor,
+            identity: self.class.identity.clone(),
+            mesh: self.mesh.config.clone(),
+        };
+        self.cache.get(Input::VirtualInbound(input))
+    }
+
+    /// Listeners and routes of a gateway: one per port that its Gateways ask for (GW-2, GW-17).
+    pub fn gateway(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
+        let mut ports: BTreeMap<(String, u16), Vec<BoundServer>> = BTreeMap::new();
+        for gateway in self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.labels)) {
+            for (index, server) in gateway.servers.iter().enumerate() {
+                let address = server.bind.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
+                ports.entry((address, self.target_port(server.port))).or_default().push((gateway.clone(), index));
+            }
+        }
+        let (mut listeners, mut routes) = (Vec::new(), Vec::new());
+        for ((address, port), servers) in ports {
+            let bind = if address == "0.0.0.0" { String::new() } else { format!(".{address}") };
+            let name = format!("http.{port}{bind}");
+            let named =
+                servers.iter().filter_map(|(gateway, index)| gateway.servers.get(*index)).map(|server| &server.name);
+            let stat_prefix = named.filter(|name| !name.is_empty()).min().cloned();
+            routes.push(self.gateway_route(name.clone(), port, servers));
+            listeners.push(self.cache.get(Input::GatewayListener(GatewayListenerInput {
+                address,
+                port,
+                route: name,
+                stat_prefix,
+                authz: self.authz(),
+                flavor: self.class.flavor,
+                identity: self.class.identity.clone(),
+                mesh: self.mesh.config.clone(),
+            })));
+        }
+        (listeners, routes)
+    }
+
+    /// The port of the pod behind a port of the gateway's Service (GW-2).
+    fn target_port(&self, port: u16) -> u16 {
+        let instance = self.class.instances.iter().find(|instance| instance.service_port == port);
+        instance.map_or(port, |instance| instance.port)
+    }
+
+    fn gateway_route(&mut self, name: String, port: u16, servers: Vec<BoundServer>) -> Arc<Encoded> {
+        let mut rules: Vec<Shared<VirtualService>> = Vec::new();
+        for (gateway, _) in &servers {
+            for rule in scope::visible_rules(self.mesh, &self.class.namespace, &gateway.full_name()) {
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+        }
+        let hosts: Vec<String> =
+            rules.iter().flat_map(|rule| rule.destinations()).map(|destination| destination.host.clone()).collect();
+        let services = hosts.iter().filter_map(|host| self.scope.service(host)).cloned().collect();
+        let hashing = self.hashing(hosts.iter().map(String::as_str));
+        self.cache.get(Input::GatewayRoute(GatewayRouteInput {
+            name,
+            port,
+            servers,
+            client: self.client(&rules),
+            rules,
+            services,
+            hashing,
+            mesh: self.mesh.config.clone(),
+        }))
+    }
+
+    /// The table of names.
+    pub fn name_table(&mut self) -> Arc<Encoded> {
+        let services = self.scope.services().map(|service| {
+            let set = self.set(service).filter(|_| service.headless).cloned();
+            (service.clone(), set)
+        });
+        let services = services.collect();
+        self.cache.get(Input::NameTable(NameTableInput { services, mesh: self.mesh.config.clone() }))
+    }
+}

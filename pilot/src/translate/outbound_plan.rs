@@ -1,0 +1,91 @@
+//! Which outbound listeners a sidecar has.
+
+use super::class::Class;
+use crate::model::scope::Egress;
+use crate::model::{Mesh, Shared};
+use crate::registry::{Protocol, Registry, Service};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// A listener to be made: address, port, and the services behind it.
+pub type Planned = (String, u16, Vec<Shared<Service>>);
+
+/// Which outbound listeners there are: HTTP ports are shared, TCP ports are per address, what is found out is per
+/// service (PR-6, PR-7).
+#[derive(Default)]
+pub struct OutboundPlan {
+    /// Listeners for HTTP.
+    pub http: Vec<Planned>,
+    /// Listeners for TCP and TLS.
+    pub tcp: Vec<Planned>,
+    /// Listeners for services whose protocol is found out.
+    pub sniffed: Vec<(String, u16, Shared<Service>)>,
+}
+
+impl OutboundPlan {
+    /// The listeners of an egress of a scope.
+    pub fn of(egress: &Egress, class: &Class, mesh: &Mesh) -> Self {
+        let mut plan = Self::default();
+        let mut shared: BTreeMap<u16, Vec<Shared<Service>>> = BTreeMap::new();
+        let mut has_http: HashSet<u16> = HashSet::new();
+        let mut tcp: BTreeMap<(String, u16), Vec<Shared<Service>>> = BTreeMap::new();
+        let mut sniffed: HashMap<(String, u16), Shared<Service>> = HashMap::new();
+        let bind = if egress.bind.is_empty() { "0.0.0.0" } else { &egress.bind };
+        for service in &egress.services {
+            let ports = service.ports.iter().filter(|port| egress.port.is_none_or(|(number, _)| port.number == number));
+            for port in ports {
+                let protocol = egress.port.map_or(port.protocol, |(_, protocol)| protocol);
+                if protocol.is_http() || protocol == Protocol::Sniff {
+                    shared.entry(port.number).or_default().push(service.clone());
+                }
+                if protocol.is_http() {
+                    has_http.insert(port.number);
+                    continue;
+                }
+                for address in addresses(service, port.number, class, mesh, bind) {
+                    let key = (address, port.number);
+                    if protocol == Protocol::Sniff {
+                        if !tcp.contains_key(&key) {
+                            sniffed.entry(key).or_insert_with(|| service.clone());
+                        }
+                    } else if !sniffed.contains_key(&key) {
+                        tcp.entry(key).or_default().push(service.clone());
+                    }
+                }
+            }
+        }
+        // One wildcard listener per port: where HTTP has it, TCP without an address of its own gives way.
+        tcp.retain(|(address, port), _| address != bind || !has_http.contains(port));
+        sniffed.retain(|(address, port), _| address != bind || !has_http.contains(port));
+        plan.http = shared
+            .into_iter()
+            .filter(|(port, _)| has_http.contains(port))
+            .map(|(port, services)| (bind.to_owned(), port, services))
+            .collect();
+        plan.tcp = tcp.into_iter().map(|((address, port), services)| (address, port, services)).collect();
+        plan.sniffed = sniffed.into_iter().map(|((address, port), service)| (address, port, service)).collect();
+        plan
+    }
+}
+
+/// The addresses on which a TCP port listens: the service's own; of a headless service its endpoints, the proxy's own
+/// address left out; else all (PR-6, SE-2).
+fn addresses(service: &Service, port: u16, class: &Class, mesh: &Mesh, bind: &str) -> Vec<String> {
+    if service.headless {
+        let endpoints = mesh.endpoints.get(&service.key).into_iter().flat_map(|set| &set.endpoints);
+        let own = |address: &String| class.address.as_ref() == Some(address);
+        let mut out: Vec<String> = endpoints
+            .filter(|endpoint| endpoint.service_port == port)
+            .map(|endpoint| endpoint.address.clone())
+            .filter(|address| !own(address))
+            .collect();
+        out.sort();
+        out.dedup();
+        return out;
+    }
+    let plain: Vec<String> =
+        service.addresses.iter().filter(|address| address.parse::<std::net::IpAddr>().is_ok()).cloned().collect();
+    if plain.is_empty() && (service.registry == Registry::External || service.addresses.is_empty()) {
+        return vec![bind.to_owned()];
+    }
+    plain
+}
