@@ -28,3 +28,8 @@ fn tour(data_plane: &str) {
 fn the_tour_is_as_expected_with_real_envoys() {
     tour("envoy");
 }
+
+#[test]
+fn the_tour_is_as_expected_with_our_proxy() {
+    tour("ferromesh");
+}

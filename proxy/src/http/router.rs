@@ -17,6 +17,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 /// Request bodies are kept up to this size for another try (RT-3, D3).
 const REPLAY_BYTES: usize = 64 << 10;
@@ -180,7 +181,9 @@ impl<'a> Tries<'a> {
         let ends = self.plan.deadline().into_iter().chain(self.plan.try_deadline(now)).min();
         if let Some(ends) = ends {
             digits.clear();
-            decimal(millis(ends.saturating_duration_since(now)), &mut digits);
+            // Rounded up: the first try has the whole time, as Envoy tells it.
+            let left = ends.saturating_duration_since(now) + Duration::from_micros(999);
+            decimal(millis(left), &mut digits);
             head.headers.set(Known::XEnvoyExpectedRqTimeoutMs, &digits);
         }
     }

@@ -43,11 +43,12 @@ impl Route {
             Some(host) => Some(host.as_bytes().to_vec()),
             None => self.host_rewrite.as_ref().and_then(|rewrite| rewrite.of_request(head)),
         };
-        if let Some(path) = new_path
-            && path != head.path()
-        {
+        // Envoy notes the original whenever a rewrite is configured, even where its pattern does not match.
+        if self.path_rewrite.is_some() {
             let original = head.path().to_vec();
             head.headers.set(Known::XEnvoyOriginalPath, &original);
+        }
+        if let Some(path) = new_path {
             head.set_path(&path);
         }
         if let Some(host) = new_host {
