@@ -291,7 +291,7 @@ fn paths_and_hosts_are_rewritten_and_the_originals_kept() {
             "/1/2?q",
             "/2/1?q a:80 /1/2?q - -",
         ),
-        (json!({"prefix": "/"}), json!({"regex_rewrite": regex("x", "y")}), "/1", "/1 a:80 - - -"),
+        (json!({"prefix": "/"}), json!({"regex_rewrite": regex("x", "y")}), "/1", "/1 a:80 /1 - -"),
         (template, template_rewrite, "/x/y/z?q", "/y/z/x?q a:80 /x/y/z?q - -"),
         (json!({"prefix": "/"}), json!({"host_rewrite_literal": "b"}), "/", "/ b - a:80 -"),
         (
