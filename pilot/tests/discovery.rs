@@ -118,6 +118,53 @@ async fn a_broken_file_is_reported_by_file_line_and_field_and_changes_nothing() 
     eventually(http, "/debug/status", |body| body.contains("\"problems\":[]")).await;
 }
 
+// spec: PI-4, PI-31
+#[tokio::test]
+async fn pilot_is_ready_once_all_objects_are_taken_in_and_then_everything_is_sent() {
+    use pilot::ads::debug;
+    use pilot::delivery::{Hub, debounce::Delays, metrics::Metrics};
+    let registry = prometheus::Registry::new();
+    let (events, received) = tokio::sync::mpsc::channel(8);
+    let (hub, handle) =
+        Hub::new(pilot::model::MeshConfig::default(), Delays::default(), Metrics::new(&registry).unwrap(), received);
+    let (listener, address) = vitals::admin::bind("127.0.0.1:0").await.unwrap();
+    let tasks = [
+        tokio::spawn(hub.run()),
+        tokio::spawn(async move {
+            vitals::admin::serve(listener, debug::router(handle)).await.unwrap();
+        }),
+    ];
+    let objects = pilot::source::memory::parse(SERVICES, None).objects;
+    events.send(objects.into_iter().map(pilot::source::Event::Upsert).collect()).await.unwrap();
+    assert_eq!(page(address, "/ready").await.0, 503);
+    events.send(vec![pilot::source::Event::Synced]).await.unwrap();
+    eventually(address, "/ready", |body| body.starts_with("ready")).await;
+    tasks.into_iter().for_each(|task| task.abort());
+}
+
+// spec: PI-37, PI-90
+#[tokio::test]
+async fn what_a_scope_does_not_depend_on_does_not_reach_it() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    let scope = "apiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: default}\nspec: {egress: [{hosts: ['./*']}]}\n";
+    std::fs::write(dir.path().join("sidecar.yaml"), scope).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    client.next().await;
+    client.subscribe(type_url::LISTENER, &["*"]);
+    client.next().await;
+    client.subscribe(type_url::NAME_TABLE, &[]);
+    client.next().await;
+    let far = "apiVersion: v1\nkind: Service\nmetadata: {name: far, namespace: other}\nspec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 80}]}\n";
+    std::fs::write(dir.path().join("far.yaml"), far).unwrap();
+    eventually(running.http.unwrap(), "/debug/registryz", |body| body.contains("far.other")).await;
+    assert!(client.silent(Duration::from_millis(50)).await);
+    std::fs::write(dir.path().join("far.yaml"), far.replace("namespace: other", "namespace: default")).unwrap();
+    assert_eq!(client.next().await.type_url, type_url::CLUSTER);
+}
+
 // spec: PI-35
 #[tokio::test]
 async fn an_endpoint_change_is_endpoints_alone() {

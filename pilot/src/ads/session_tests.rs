@@ -198,6 +198,34 @@ fn state_of_the_world_sends_everything_and_ignores_stale_nonces() {
     );
 }
 
+// spec: XD-1, XD-6, PI-27
+#[test]
+fn type_urls_are_envoys_and_istios() {
+    let urls = ResourceType::ALL.map(ResourceType::type_url);
+    let names = [
+        "envoy.config.cluster.v3.Cluster",
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "envoy.config.listener.v3.Listener",
+        "envoy.config.route.v3.RouteConfiguration",
+        "istio.networking.nds.v1.NameTable",
+    ];
+    assert_eq!(urls.to_vec(), names.map(|name| format!("type.googleapis.com/{name}")));
+    assert!(ResourceType::ALL.into_iter().all(|kind| ResourceType::parse(kind.type_url()) == Some(kind)));
+    let wildcard: Vec<_> = ResourceType::ALL.into_iter().filter(|kind| kind.wildcard()).collect();
+    assert_eq!(wildcard, [Cluster, Listener, ResourceType::NameTable]);
+}
+
+// spec: XM-3, XM-7
+#[test]
+fn endpoints_that_are_empty_are_sent_and_those_that_are_unsubscribed_are_not() {
+    let mut session = delta(&snapshot(&[(Endpoints, "empty", ""), (Endpoints, "a", "1")]));
+    let frames = session.handle_delta(Endpoints, &subscribe(&["empty", "a"]));
+    assert_eq!(sent(&frames), [(Endpoints, vec!["a", "empty"], vec![])]);
+    let leave = DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["a".into()], ..Default::default() };
+    assert_eq!(sent(&session.handle_delta(Endpoints, &leave)), []);
+    assert_eq!(sent(&session.offer(&snapshot(&[(Endpoints, "empty", ""), (Endpoints, "a", "2")]))), []);
+}
+
 // spec: XD-12, XM-4
 #[test]
 fn a_refusal_of_state_of_the_world_sends_nothing_until_something_changes() {

@@ -83,9 +83,6 @@ fn rule_fields(check: &mut Check<'_>, rule: &Rule, at: &str) {
         for (name, list) in blocks {
             addresses(check, list, &format!("{at}.{name}"));
         }
-        let requests = !source.request_principals.is_empty() || !source.not_request_principals.is_empty();
-        let message = format!("{}: {at}.requestPrincipals", proto::istio::NOT_SUPPORTED_YET);
-        check.require(!requests, format!("{at}.requestPrincipals"), message);
         let accounts = !source.service_accounts.is_empty() || !source.not_service_accounts.is_empty();
         let others = !source.principals.is_empty() || !source.namespaces.is_empty();
         check.require(
@@ -134,7 +131,7 @@ fn rule_fields(check: &mut Check<'_>, rule: &Rule, at: &str) {
             addresses(check, &condition.values, &format!("{at}.values"));
             addresses(check, &condition.not_values, &format!("{at}.notValues"));
         }
-        if key.starts_with("experimental.") || key.starts_with("request.auth.") {
+        if key.starts_with("experimental.") {
             check.semantic(format!("{at}.key"), format!("{}: {at}.key {key}", proto::istio::NOT_SUPPORTED_YET));
         }
     }

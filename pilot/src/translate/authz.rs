@@ -1,5 +1,6 @@
 //! AuthorizationPolicies as RBAC filters, for HTTP and for TCP (spec 1.13).
 
+use super::authz_claims;
 use super::matcher;
 use super::message::cidr;
 use crate::model::authz::AuthorizationPolicy;
@@ -203,6 +204,20 @@ impl Builder<'_> {
         }
     }
 
+    /// As [`Self::principal`], but a single value stands alone, as istiod has it for what a token says.
+    fn token(&mut self, values: &[String], not_values: &[String], make: impl Fn(&str) -> Option<Principal>) {
+        let any_of = |values: &[String]| {
+            let mut ids: Vec<Principal> = values.iter().filter_map(|value| make(value)).collect();
+            if ids.len() == 1 { ids.remove(0) } else { principal_of(Identifier::OrIds(principal::Set { ids })) }
+        };
+        if !values.is_empty() {
+            self.principals.push(any_of(values));
+        }
+        if !not_values.is_empty() {
+            self.principals.push(not_principal(any_of(not_values)));
+        }
+    }
+
     /// Notes a condition that only requests have; returns whether to drop it.
     fn only_http(&mut self, present: bool) -> bool {
         let drop = present && self.protocol == Protocol::Tcp;
@@ -227,6 +242,9 @@ impl Builder<'_> {
     fn source(&mut self, source: &Source) {
         let mesh = self.mesh;
         self.principal(&source.principals, &source.not_principals, |value| Some(principal_id(value, mesh)));
+        if !self.only_http(!source.request_principals.is_empty() || !source.not_request_principals.is_empty()) {
+            self.token(&source.request_principals, &source.not_request_principals, authz_claims::principal);
+        }
         self.principal(&source.namespaces, &source.not_namespaces, |value| Some(namespace_id(value)));
         self.principal(&source.service_accounts, &source.not_service_accounts, |value| Some(account_id(value)));
         self.principal(&source.trust_domains, &source.not_trust_domains, |value| Some(trust_domain_id(value)));
@@ -264,8 +282,18 @@ impl Builder<'_> {
             "source.serviceAccount" => self.principal(values, not_values, |value| Some(account_id(value))),
             "source.trustDomain" => self.principal(values, not_values, |value| Some(trust_domain_id(value))),
             "source.principal" => self.principal(values, not_values, |value| Some(principal_id(value, mesh))),
+            "request.auth.principal" => self.token(values, not_values, authz_claims::principal),
+            "request.auth.audiences" => {
+                self.token(values, not_values, |value| Some(authz_claims::claim(&["aud"], value)));
+            }
+            "request.auth.presenter" => {
+                self.token(values, not_values, |value| Some(authz_claims::claim(&["azp"], value)));
+            }
             _ => {
-                if let Some(name) = bracketed(key, "request.headers") {
+                if let Some(path) = key.strip_prefix("request.auth.claims") {
+                    let path = authz_claims::brackets(path);
+                    self.token(values, not_values, |value| Some(authz_claims::claim(&path, value)));
+                } else if let Some(name) = bracketed(key, "request.headers") {
                     self.principal(values, not_values, |value| {
                         Some(principal_of(Identifier::Header(header(name, value, false))))
                     });

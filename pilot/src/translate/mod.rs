@@ -4,6 +4,7 @@
 //! connections, time, anything that is not in the input struct.
 
 pub mod authz;
+pub mod authz_claims;
 pub mod cache;
 pub mod class;
 pub mod class_inputs;

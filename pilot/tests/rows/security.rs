@@ -235,6 +235,36 @@ fn namespaces_accounts_and_trust_domains() {
     assert_eq!(refused("AuthorizationPolicy", mixed), "spec.rules[0].from[0].source.serviceAccounts");
 }
 
+// spec: AZ-8, AZ-15
+#[test]
+fn tokens_are_issuer_subject_and_claims() {
+    let metadata = |principal: &Value| {
+        let own = &principal["metadata"];
+        let path: Vec<&str> = own["path"].as_array().unwrap().iter().map(|p| p["key"].as_str().unwrap()).collect();
+        (path.join("."), own["value"].clone())
+    };
+    let both = principals("{requestPrincipals: ['https://i.com/*']}")[0]["and_ids"]["ids"].clone();
+    assert_eq!(metadata(&both[0]), ("payload.iss".into(), json!({"string_match": {"exact": "https://i.com"}})));
+    assert_eq!(metadata(&both[1]), ("payload.sub".into(), json!({"string_match": {"safe_regex": {"regex": ".+"}}})));
+    assert!(principals("{notRequestPrincipals: ['*']}")[0]["not_id"]["and_ids"].is_object());
+    let condition = |key: &str| {
+        let found = rule(&format!("when: [{{key: '{key}', values: [x]}}]"));
+        metadata(&found["principals"][0]["and_ids"]["ids"][0])
+    };
+    let (path, value) = condition("request.auth.claims[a][b]");
+    assert_eq!(path, "payload.a.b");
+    assert_eq!(
+        value["or_match"]["value_matchers"],
+        json!([{"list_match": {"one_of": {"string_match": {"exact": "x"}}}}, {"string_match": {"exact": "x"}}])
+    );
+    assert_eq!(
+        (condition("request.auth.audiences").0.as_str(), condition("request.auth.presenter").0.as_str()),
+        ("payload.aud", "payload.azp")
+    );
+    let (_, tcp) = policy("rules: [{from: [{source: {requestPrincipals: ['*']}}]}]");
+    assert_eq!(tcp[0]["rules"]["policies"], Value::Null, "a connection has no token");
+}
+
 // spec: AZ-9, AZ-10
 #[test]
 fn direct_and_original_addresses() {
