@@ -33,3 +33,8 @@ fn the_tour_is_as_expected_with_real_envoys() {
 fn the_tour_is_as_expected_with_our_proxy() {
     tour("ferromesh");
 }
+
+#[test]
+fn the_tour_is_as_expected_between_envoys_and_our_proxy() {
+    tour("mixed");
+}

@@ -1,6 +1,6 @@
 //! The start configuration of one proxy: what Istio's agent would write for an Envoy, for both data planes alike.
 
-use crate::demo::plan::{DataPlane, Plan, Proxy, Workload};
+use crate::demo::plan::{Plan, Proxy, Workload};
 use proto::wire::{CLUSTER_SDS, CLUSTER_XDS, PORT_METRICS, PORT_READY, PORT_XDS_PLAIN};
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ pub fn bootstrap(plan: &Plan, workload: &Workload) -> Value {
     let reconnect = json!({"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}});
     let mut clusters = vec![xds_cluster()];
     let mut resources = json!({});
-    if plan.data_plane == DataPlane::Envoy {
+    if plan.has_envoy(workload) {
         clusters.push(http2(json!({
             "name": CLUSTER_SDS, "type": "STATIC", "connect_timeout": "1s",
             "load_assignment": assignment(CLUSTER_SDS, &socket(SDS_SOCKET)),
@@ -61,7 +61,7 @@ fn node(plan: &Plan, workload: &Workload) -> Value {
             "LABELS": workload.labels(), "INSTANCE_IPS": format!("{},{}", workload.v4, workload.v6),
             "CLUSTER_ID": "Kubernetes", "MESH_ID": "cluster.local", "NODE_NAME": "this-machine",
             "ISTIO_VERSION": env!("CARGO_PKG_VERSION"), "INTERCEPTION_MODE": "REDIRECT",
-            "DNS_CAPTURE": if plan.data_plane == DataPlane::Ferromesh { "true" } else { "false" },
+            "DNS_CAPTURE": if plan.has_envoy(workload) { "false" } else { "true" },
             "PROXY_CONFIG": {},
         },
     })
@@ -118,6 +118,7 @@ fn local_listener(port: u16, path: &str, admin_path: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::plan::DataPlane;
 
     // spec: NI-1
     #[test]

@@ -3,7 +3,7 @@
 use crate::demo::bootstrap::{ADMIN_SOCKET, SDS_SOCKET, bootstrap};
 use crate::demo::client::{self, Answer, Ask};
 use crate::demo::load::Load;
-use crate::demo::plan::{DataPlane, GATEWAY_PORT, PILOT_HTTP, Plan, Proxy, SHOP_PORT, Workload};
+use crate::demo::plan::{GATEWAY_PORT, PILOT_HTTP, Plan, Proxy, SHOP_PORT, Workload};
 use crate::demo::process::{self, Launch, Process, Reaper};
 use crate::demo::programs::Programs;
 use crate::output;
@@ -90,9 +90,9 @@ impl Mesh {
             let domain = format!("{}.svc.cluster.local svc.cluster.local cluster.local", workload.kube_namespace);
             let resolver = format!("search {domain}\nnameserver {}\noptions ndots:5\n", Plan::control_address());
             fs::write(etc.join("resolv.conf"), resolver)?;
-            let hosts = match self.plan.data_plane {
-                DataPlane::Envoy => Plan::hosts(),
-                DataPlane::Ferromesh => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
+            let hosts = match self.plan.has_envoy(workload) {
+                true => Plan::hosts(),
+                false => "127.0.0.1 localhost\n::1 localhost\n".to_owned(),
             };
             fs::write(etc.join("hosts"), hosts)?;
         }
@@ -235,12 +235,12 @@ impl Mesh {
             let mut redirect = self.beside(workload, "redirect", self.programs.proxy.clone());
             redirect.uid = None;
             redirect.args = vec!["redirect".to_owned()];
-            if self.plan.data_plane == DataPlane::Ferromesh {
+            if !self.plan.has_envoy(workload) {
                 redirect.args.push("--redirect-dns".to_owned());
             }
             redirect.run()?;
         }
-        match self.programs.envoy.clone() {
+        match self.programs.envoy.clone().filter(|_| self.plan.has_envoy(workload)) {
             Some(envoy) => {
                 self.launch(&format!("{} agent", workload.name), self.agent(workload)?)?;
                 self.launch(&format!("{} proxy", workload.name), self.envoy(workload, envoy))

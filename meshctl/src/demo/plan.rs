@@ -22,6 +22,8 @@ pub enum DataPlane {
     Ferromesh,
     /// Real Envoys under our pilot.
     Envoy,
+    /// Both: every call goes from one kind to the other.
+    Mixed,
 }
 
 /// What stands beside the application.
@@ -143,6 +145,16 @@ impl Plan {
     /// Where pilot and citadel are reached.
     pub fn control_address() -> Ipv4Addr {
         Ipv4Addr::new(10, 44, 0, 1)
+    }
+
+    /// Whether a real Envoy stands beside this workload. In a mixed mesh productpage, shopper and ratings have Envoys,
+    /// what they call and what calls ratings has our proxy.
+    pub fn has_envoy(&self, workload: &Workload) -> bool {
+        match self.data_plane {
+            DataPlane::Ferromesh => false,
+            DataPlane::Envoy => true,
+            DataPlane::Mixed => matches!(workload.app, "productpage" | "shopper" | "ratings"),
+        }
     }
 
     /// A file or directory below the demo's own.
@@ -332,6 +344,22 @@ mod tests {
         let plan = Plan::new("a-rather-long-name", DataPlane::Envoy);
         for line in plan.fabric_links().lines().filter(|line| line.starts_with("link add v")) {
             assert!(line.split(' ').nth(2).unwrap().len() <= 15);
+        }
+    }
+
+    #[test]
+    fn in_a_mixed_mesh_every_call_crosses() {
+        let plan = Plan::new("t", DataPlane::Mixed);
+        let envoy = |name: &str| plan.has_envoy(plan.workload(name).unwrap());
+        for (from, to) in [
+            ("gateway", "productpage-v1"),
+            ("productpage-v1", "details-v1"),
+            ("productpage-v1", "reviews-v2"),
+            ("reviews-v3", "ratings-v1"),
+            ("shopper", "reviews-v1"),
+            ("shopper", "details-v1"),
+        ] {
+            assert_ne!(envoy(from), envoy(to), "{from} → {to}");
         }
     }
 

@@ -54,8 +54,8 @@ impl Programs {
         );
         let envoy = match (args.data_plane, &args.envoy) {
             (DataPlane::Ferromesh, _) => None,
-            (DataPlane::Envoy, Some(path)) => Some(path.clone()),
-            (DataPlane::Envoy, None) => Some(fetch_envoy()?),
+            (_, Some(path)) => Some(path.clone()),
+            (_, None) => Some(fetch_envoy()?),
         };
         let path = |name: &str| directory.join(name);
         Ok(Self {

@@ -1,7 +1,6 @@
 //! What breaks without anybody noticing: an instance, pilot, citadel, a sidecar.
 
 use super::{Finding, POLL, Tour, failures};
-use crate::demo::plan::DataPlane;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -51,7 +50,7 @@ pub(super) async fn control_plane(tour: &mut Tour<'_>) -> anyhow::Result<Vec<Fin
         format!("{}, {arrived} arrived, {posts} of {} POSTs", failures(&report), report.posts),
         report.failed() == 0 && (arrived, posts) == (report.sent, report.posts),
     )];
-    if tour.mesh.plan.data_plane == DataPlane::Ferromesh {
+    if !tour.mesh.plan.has_envoy(&tour.workload("details-v1")?) {
         findings.push(restarted_sidecar(tour).await?);
     }
     let mark = tour.route("ratings", &[route])?;
