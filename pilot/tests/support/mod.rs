@@ -24,9 +24,10 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 /// Starts a pilot that reads a directory.
 pub async fn pilot(directory: &Path, more: &[&str]) -> Running {
     let directory = directory.to_str().unwrap();
-    let own = ["pilot", "discovery", "--config-dir", directory, "--grpc-addr", "127.0.0.1:0", "--secure-grpc-addr", ""];
+    let own = ["pilot", "discovery", "--config-dir", directory, "--grpc-addr", "127.0.0.1:0"];
     let rest = ["--http-addr", "127.0.0.1:0", "--monitoring-addr", "127.0.0.1:0"];
-    let line = own.iter().chain(&rest).chain(more);
+    let secure: &[&str] = if more.contains(&"--secure-grpc-addr") { &[] } else { &["--secure-grpc-addr", ""] };
+    let line = own.iter().chain(&rest).chain(secure).chain(more);
     let Command::Discovery(args) = Cli::try_parse_from(line).unwrap().command;
     let running = Server::new(*args, None).start().await.unwrap();
     let mut ready = running.hub.ready();
@@ -120,4 +121,74 @@ pub async fn eventually(address: std::net::SocketAddr, path: &str, says: impl Fn
         assert!(tokio::time::Instant::now() < deadline, "{path} never said it: {body}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A file of the test certificates.
+pub fn pki(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/pki").join(name)
+}
+
+/// Flags with which a pilot serves TLS on a port of its own.
+pub fn tls_flags() -> Vec<String> {
+    let file = |flag: &str, name: &str| [flag.to_owned(), pki(name).to_str().unwrap().to_owned()];
+    let files = [
+        file("--tls-cert-file", "server.pem"),
+        file("--tls-key-file", "server.key"),
+        file("--ca-cert-file", "roots.pem"),
+    ];
+    let address = ["--secure-grpc-addr".to_owned(), "127.0.0.1:0".to_owned()];
+    address.into_iter().chain(files.into_iter().flatten()).chain(file("--jwks-file", "jwks.json")).collect()
+}
+
+#[derive(Clone)]
+struct TlsConnector {
+    address: std::net::SocketAddr,
+    config: std::sync::Arc<rustls::ClientConfig>,
+}
+
+impl tonic::codegen::Service<tonic::codegen::http::Uri> for TlsConnector {
+    type Response = hyper_util::rt::TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+    type Error = std::io::Error;
+    type Future = tonic::codegen::BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: tonic::codegen::http::Uri) -> Self::Future {
+        let own = self.clone();
+        Box::pin(async move {
+            let stream = tokio::net::TcpStream::connect(own.address).await?;
+            let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+            let tls = tokio_rustls::TlsConnector::from(own.config).connect(name, stream).await?;
+            Ok(hyper_util::rt::TokioIo::new(tls))
+        })
+    }
+}
+
+/// A channel over TLS, with a client certificate or without.
+pub async fn tls_channel(address: std::net::SocketAddr, certificate: Option<&str>) -> Channel {
+    use identity::bundle::TrustBundle;
+    use identity::san::SanMatch;
+    use std::sync::Arc;
+    let roots = std::fs::read(pki("roots.pem")).unwrap();
+    let verifier = identity::verify::server_verifier(Arc::new(TrustBundle::from_pem(&roots).unwrap()), SanMatch::any());
+    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(identity::svid::provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some(name) => {
+            let chain = std::fs::read(pki(&format!("{name}.pem"))).unwrap();
+            let key = std::fs::read(pki(&format!("{name}.key"))).unwrap();
+            let svid = identity::svid::Svid::from_pem(&chain, &key).unwrap();
+            let resolver = rustls::sign::SingleCertAndKey::from((*svid.certified_key()).clone());
+            builder.with_client_cert_resolver(Arc::new(resolver))
+        }
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector { address, config: Arc::new(config) };
+    Channel::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
 }

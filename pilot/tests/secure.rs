@@ -1,0 +1,114 @@
+//! Port 15012: who may connect, and certificate requests passed on to citadel.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use proto::ca::istio_certificate_service_client::IstioCertificateServiceClient;
+use proto::ca::istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer};
+use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
+use proto::envoy::discovery::DeltaDiscoveryRequest;
+use proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use proto::type_url;
+use std::time::Duration;
+use support::{Client, node, pilot, pki, tls_channel, tls_flags};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Request, Response, Status};
+
+const OWN: &str = "sidecar~10.0.0.9~client-1.default~default.svc.cluster.local";
+const OTHER: &str = "sidecar~10.0.0.9~client-1.other~other.svc.cluster.local";
+
+async fn running(more: &[&str]) -> (pilot::server::Running, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = tls_flags();
+    let flags: Vec<&str> = flags.iter().map(String::as_str).chain(more.iter().copied()).collect();
+    (pilot(dir.path(), &flags).await, dir)
+}
+
+// spec: PI-51, PI-53, XI-2, PT-11
+#[tokio::test]
+async fn a_client_certificate_admits_its_own_namespace_alone() {
+    let (pilot, _dir) = running(&[]).await;
+    let address = pilot.secure_grpc.unwrap();
+    let channel = tls_channel(address, Some("client")).await;
+    let mut client = Client::connect(channel.clone(), node(OWN, &[("SERVICE_ACCOUNT", "client")])).await;
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    assert_eq!(client.next().await.type_url, type_url::CLUSTER);
+    for wrong in [node(OTHER, &[]), node(OWN, &[("SERVICE_ACCOUNT", "else")])] {
+        let mut client = Client::connect(channel.clone(), wrong).await;
+        client.subscribe(type_url::CLUSTER, &["*"]);
+        assert_eq!(client.receive().await.unwrap_err().code(), Code::PermissionDenied);
+    }
+    pilot.stop(Duration::from_millis(50)).await;
+}
+
+async fn with_token(channel: tonic::transport::Channel, token: Option<&str>) -> Result<(), Status> {
+    let first = DeltaDiscoveryRequest {
+        node: Some(node(OWN, &[])),
+        type_url: type_url::CLUSTER.to_owned(),
+        ..DeltaDiscoveryRequest::default()
+    };
+    let mut request = Request::new(tokio_stream::iter([first]));
+    if let Some(token) = token {
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+    }
+    let mut client = AggregatedDiscoveryServiceClient::new(channel);
+    client.delta_aggregated_resources(request).await?.into_inner().message().await.map(drop)
+}
+
+// spec: PI-51, XI-2
+#[tokio::test]
+async fn a_token_proves_as_well_and_nothing_does_not() {
+    let (pilot, _dir) = running(&[]).await;
+    let address = pilot.secure_grpc.unwrap();
+    let token = std::fs::read_to_string(pki("token")).unwrap();
+    let channel = tls_channel(address, None).await;
+    with_token(channel.clone(), Some(&token)).await.unwrap();
+    assert_eq!(with_token(channel.clone(), None).await.unwrap_err().code(), Code::Unauthenticated);
+    let (body, _) = token.rsplit_once('.').unwrap();
+    let forged = with_token(channel.clone(), Some(&format!("{body}.AAAA"))).await.unwrap_err();
+    assert_eq!(forged.code(), Code::Unauthenticated);
+    let (pilot, _dir) = running(&["--token-audience", "other"]).await;
+    let channel = tls_channel(pilot.secure_grpc.unwrap(), None).await;
+    assert_eq!(with_token(channel, Some(&token)).await.unwrap_err().code(), Code::Unauthenticated, "another audience");
+}
+
+/// A citadel that answers with what it was told.
+struct Mirror;
+
+#[tonic::async_trait]
+impl IstioCertificateService for Mirror {
+    async fn create_certificate(
+        &self,
+        request: Request<IstioCertificateRequest>,
+    ) -> Result<Response<IstioCertificateResponse>, Status> {
+        let text = |key: &str| request.metadata().get(key).map(|v| v.to_str().unwrap().to_owned()).unwrap_or_default();
+        let told = vec![text("authorization"), text("ferromesh-relayed-caller"), request.get_ref().csr.clone()];
+        Ok(Response::new(IstioCertificateResponse { cert_chain: told }))
+    }
+}
+
+#[tokio::test]
+async fn certificate_requests_are_passed_on_with_the_callers_proof() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let citadel = listener.local_addr().unwrap();
+    let service = Server::builder().add_service(IstioCertificateServiceServer::new(Mirror));
+    let serving = tokio::spawn(service.serve_with_incoming(TcpIncoming::from(listener)));
+    let (pilot, _dir) = running(&["--ca-addr", &format!("http://{citadel}")]).await;
+    let address = pilot.secure_grpc.unwrap();
+    let csr = || Request::new(IstioCertificateRequest { csr: "csr".into(), ..IstioCertificateRequest::default() });
+
+    let mut proven = IstioCertificateServiceClient::new(tls_channel(address, Some("client")).await);
+    let told = proven.create_certificate(csr()).await.unwrap().into_inner().cert_chain;
+    assert_eq!(told, ["", "spiffe://cluster.local/ns/default/sa/client", "csr"]);
+
+    let mut bare = IstioCertificateServiceClient::new(tls_channel(address, None).await);
+    let mut request = csr();
+    request.metadata_mut().insert("authorization", "Bearer t".parse().unwrap());
+    request.metadata_mut().insert("ferromesh-relayed-caller", "spiffe://cluster.local/ns/a/sa/forged".parse().unwrap());
+    let told = bare.create_certificate(request).await.unwrap().into_inner().cert_chain;
+    assert_eq!(told, ["Bearer t", "", "csr"], "nobody names a caller but pilot");
+    assert_eq!(bare.create_certificate(csr()).await.unwrap_err().code(), Code::Unauthenticated);
+    serving.abort();
+}
