@@ -19,7 +19,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Redirects a workload's traffic to its sidecar by iptables rules.
-    Redirect(RedirectArgs),
+    Redirect(Box<RedirectArgs>),
     /// Converts between Envoy's JSON or YAML and protobuf, for the proxy itself.
     #[command(hide = true)]
     Json(JsonArgs),
@@ -28,7 +28,7 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        Some(Command::Redirect(args)) => proxy::redirect::run(args).map_err(Into::into),
+        Some(Command::Redirect(args)) => proxy::redirect::run(*args).map_err(Into::into),
         Some(Command::Json(args)) => {
             proxy::bootstrap::convert(&args, std::io::stdin().lock(), std::io::stdout().lock())
         }

@@ -28,7 +28,7 @@ impl Eligible {
         let mut left = 100_u32;
         let mut priorities = Vec::with_capacity(sorted.len());
         for (mut sorted, available) in sorted.into_iter().zip(availability) {
-            let load = if total == 0 { 0 } else { (available * 100 / total).min(left) };
+            let load = (available * 100).checked_div(total).unwrap_or(0).min(left);
             left -= load;
             let panic = total < 100 && sorted.healthy_percent() < panic_percent;
             let hosts = match (panic, sorted.healthy.is_empty()) {

@@ -270,6 +270,7 @@ impl Cluster {
     }
 
     /// A connection that can take a request now: a kept one, a new one, or one that comes free.
+    #[expect(clippy::too_many_arguments, reason = "what one pick decided, borrowed")]
     async fn connection(
         &self,
         pool: &Rc<Pool>,
@@ -310,6 +311,7 @@ impl Cluster {
         pool.checkout(self.env.now()).map(Conn::H1)
     }
 
+    #[expect(clippy::too_many_arguments, reason = "what one pick decided, borrowed")]
     async fn connect(
         &self,
         pool: &Rc<Pool>,
@@ -391,7 +393,10 @@ impl Drop for Connecting<'_> {
 
 /// Makes connections in simulation; `None` refuses.
 #[derive(Clone)]
-pub struct Dialer(pub Rc<dyn Fn(&Address) -> Option<Io>>);
+pub struct Dialer(pub Rc<Opens>);
+
+/// Opens a connection to an address.
+type Opens = dyn Fn(&Address) -> Option<Io>;
 
 impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -14,8 +14,9 @@ pub fn strip_connection_headers(headers: &mut Headers) {
     let named: Vec<Box<[u8]>> = headers
         .values_known(Known::Connection)
         .flat_map(|value| value.split(|b| *b == b','))
-        .map(|name| name.trim_ascii().into())
-        .filter(|name: &Box<[u8]>| !name.is_empty() && Known::of(name) == Known::Other)
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty() && Known::of(name) == Known::Other)
+        .map(Into::into)
         .collect();
     for name in &named {
         headers.remove_name(name);

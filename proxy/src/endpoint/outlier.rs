@@ -27,7 +27,7 @@ impl From<&OutlierDetection> for Outlier {
     fn from(written: &OutlierDetection) -> Self {
         let number = |n: &Option<proto::envoy::wkt::UInt32Value>, default| n.as_ref().map_or(default, |n| n.value);
         let time = |d: &Option<proto::envoy::wkt::Duration>, default| {
-            d.as_ref().map_or(Duration::from_secs(default), from_proto)
+            d.as_ref().map_or_else(|| Duration::from_secs(default), from_proto)
         };
         let base_ejection = time(&written.base_ejection_time, 30);
         let enforced = |share: &Option<proto::envoy::wkt::UInt32Value>, default| number(share, default) > 0;

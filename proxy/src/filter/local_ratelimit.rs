@@ -58,6 +58,9 @@ fn now() -> std::time::Instant {
     crate::env::Instant::now().into_std()
 }
 
+/// A name and a value.
+type Field = (Box<[u8]>, Box<[u8]>);
+
 /// The filter, or what a route has for it.
 #[derive(Debug)]
 pub struct LocalRateLimit {
@@ -65,7 +68,7 @@ pub struct LocalRateLimit {
     status: u16,
     enabled: (u64, u64),
     enforced: (u64, u64),
-    response_headers: Vec<(Box<[u8]>, Box<[u8]>)>,
+    response_headers: Vec<Field>,
 }
 
 /// Parses the filter, or what a route has for it.

@@ -42,8 +42,10 @@ const TABLE: &[(&str, Parse)] = &[
     ("stats.PluginConfig", |a| stats::parse(a).map(Filter::Stats)),
 ];
 
+type ParseOverride = fn(&Any) -> Result<Override, Refusal>;
+
 /// What a route may have for a filter, by the name of the filter.
-const OVERRIDES: &[(&str, fn(&Any) -> Result<Override, Refusal>)] = &[
+const OVERRIDES: &[(&str, ParseOverride)] = &[
     (buffer::NAME, |a| Ok(Arc::new(buffer::parse_override(a)?))),
     (cors::NAME, |a| Ok(Arc::new(cors::parse_override(a)?))),
     (fault::NAME, |a| Ok(Arc::new(fault::parse(a)?))),

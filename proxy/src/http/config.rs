@@ -184,7 +184,7 @@ impl HcmConfig {
 /// # Errors
 /// The field that is wrong or not supported yet.
 pub fn parse(written: &HttpConnectionManager, cx: RouteContext<'_>) -> Result<HcmConfig, Refusal> {
-    let common = written.common_http_protocol_options.clone().unwrap_or_default();
+    let common = written.common_http_protocol_options.unwrap_or_default();
     let h2 = written.http2_protocol_options.clone().unwrap_or_default();
     let idle = common.idle_timeout.as_ref().map_or(Some(Duration::from_secs(3600)), timer);
     let kib = written.max_request_headers_kb.as_ref().map_or(60, |n| n.value);

@@ -136,9 +136,11 @@ mod tests {
 
     fn cx(tls: bool) -> StreamCx {
         let mut peer = PeerFacts::plain(1, ([10, 0, 0, 9], 1).into(), ([10, 0, 0, 1], 80).into());
-        let cert = |id: &str| Some(CertFacts { uri_sans: vec![id.into()], sha256: "ab".into(), ..CertFacts::default() });
+        let cert =
+            |id: &str| Some(CertFacts { uri_sans: vec![id.into()], sha256: "ab".into(), ..CertFacts::default() });
         if tls {
-            peer.tls = Some(TlsFacts { peer: cert("spiffe://td/a"), local: cert("spiffe://td/me"), ..TlsFacts::default() });
+            peer.tls =
+                Some(TlsFacts { peer: cert("spiffe://td/a"), local: cert("spiffe://td/me"), ..TlsFacts::default() });
         }
         let facts = Rc::new(Facts::alone(Env::seeded(1)));
         let now = facts.env.now();

@@ -39,7 +39,7 @@ pub struct Conn {
 }
 
 /// A connection that its parts share; no borrow outlives a poll.
-pub type Shared = Rc<RefCell<Conn>>;
+pub(super) type Shared = Rc<RefCell<Conn>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tunnel {
@@ -167,7 +167,7 @@ impl Reply {
         Rc::clone(&self.conn)
     }
 
-    pub(super) async fn interim(&mut self, head: ResponseHead) -> Result<(), Outcome> {
+    pub(super) async fn interim(&self, head: ResponseHead) -> Result<(), Outcome> {
         if self.version == Version::H10 {
             return Ok(());
         }
@@ -210,6 +210,7 @@ impl Reply {
     }
 
     /// One turn of sending: body frames into the connection as long as it takes them.
+    #[expect(clippy::too_many_arguments, reason = "the state of one turn of sending")]
     fn poll_send(
         &self,
         cx: &mut Context<'_>,
@@ -320,24 +321,26 @@ pub async fn serve_h1((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
         }
     }
     // The peer may still send: a FIN first lets it read the answer (RFC 9112 section 9.6).
-    let mut conn = conn.borrow_mut();
-    if !conn.gone {
-        let shutdown = poll_fn(|cx| conn.io.poll_shutdown(cx));
-        if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), shutdown).await {
-            linger(&mut conn).await;
-        }
+    if conn.borrow().gone {
+        return;
+    }
+    let shutdown = poll_fn(|cx| conn.borrow_mut().io.poll_shutdown(cx));
+    if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), shutdown).await {
+        linger(&conn).await;
     }
 }
 
 /// Reads and drops what the peer still sends, for a moment, so that our last bytes are not lost to a reset.
-#[expect(clippy::needless_pass_by_ref_mut, reason = "reads from the connection")]
-async fn linger(conn: &mut Conn) {
+async fn linger(conn: &Shared) {
     let rest = async {
         let mut dropped = 0;
         while dropped < DRAIN_BYTES {
-            conn.buf.clear();
-            let Conn { io, buf, .. } = conn;
-            match poll_fn(|cx| io.poll_read(cx, buf)).await {
+            let read = |cx: &mut Context<'_>| {
+                let Conn { io, buf, .. } = &mut *conn.borrow_mut();
+                buf.clear();
+                io.poll_read(cx, buf)
+            };
+            match poll_fn(read).await {
                 Ok(n) if n > 0 => dropped += n as u64,
                 _ => break,
             }
@@ -348,6 +351,7 @@ async fn linger(conn: &mut Conn) {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "a request and what it is served by")]
 async fn one_request(
     conn: &Shared,
     mut head: RequestHead,

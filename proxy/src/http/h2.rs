@@ -57,7 +57,7 @@ impl Reply {
         (Rc::clone(&self.link), self.id)
     }
 
-    pub(super) fn interim(&mut self, head: &ResponseHead) {
+    pub(super) fn interim(&self, head: &ResponseHead) {
         self.link.with(|connection| connection.send_response(self.id, head, None, false));
     }
 
@@ -162,6 +162,7 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     link.shutdown().await;
 }
 
+#[expect(clippy::too_many_arguments, reason = "a request and what it is served by")]
 async fn one_request(
     link: Rc<Link>,
     id: u32,

@@ -71,6 +71,7 @@ struct Work {
 }
 
 /// Serves one request and logs it. Gives back why the stream ended: exactly once per request.
+#[expect(clippy::too_many_arguments, reason = "a request and what it is served by")]
 pub async fn serve_stream(
     settings: &Rc<Settings>,
     chain: &Arc<[Filter]>,

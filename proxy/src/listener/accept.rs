@@ -1,7 +1,7 @@
 //! Accepting connections, and taking each to its filter chain.
 
 use super::chain_match::{Ends, find};
-use super::config::{ChainConfig, Inspectors, ListenerConfig, Terminal};
+use super::config::{ChainConfig, ListenerConfig, Terminal};
 use super::inspect::{Found, inspect};
 use super::original_dst;
 use crate::filter::Facts;
@@ -89,7 +89,7 @@ pub async fn accept_loop(serve: Rc<Serve>, name: Arc<str>, socket: TcpListener) 
 
 async fn counted(serve: Rc<Serve>, listener: Rc<Listener>, stream: TcpStream, remote: SocketAddr) {
     serve.connections.set(serve.connections.get() + 1);
-    connection(&serve, listener, stream, remote).await;
+    Box::pin(connection(&serve, listener, stream, remote)).await;
     serve.connections.set(serve.connections.get() - 1);
 }
 
@@ -142,7 +142,7 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
             }
         }
     };
-    hand_over(serve, &chain, io, Rc::new(peer), &found).await;
+    Box::pin(hand_over(serve, &chain, io, Rc::new(peer), &found)).await;
 }
 
 /// Runs the inspectors within their time; false where the connection is to be closed.
@@ -179,7 +179,7 @@ async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, fo
     match (&chain.config.terminal, &chain.http) {
         (Terminal::Http(config), Some(settings)) => {
             let h2 = found.hello.applications.iter().any(|a| a == b"h2c");
-            serve::serve_http(io, settings, Arc::clone(&config.filters), peer, h2).await;
+            Box::pin(serve::serve_http(io, settings, Arc::clone(&config.filters), peer, h2)).await;
         }
         (Terminal::Tcp(config), _) => serve_tcp(io, config, &serve.facts, &peer).await,
         (Terminal::Http(_), None) => {}

@@ -9,5 +9,5 @@ mod inspect;
 mod original_dst;
 
 pub use accept::{Chain, Listener, Serve, accept_loop};
-pub use chain_match::{ChainMatch, Ends, Hello, find};
+pub use chain_match::{ChainMatch, Ends, Hello, SourceType, find};
 pub use config::ListenerConfig;

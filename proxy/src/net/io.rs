@@ -122,6 +122,7 @@ impl Io {
     ///
     /// # Errors
     /// Gives the stream back.
+    #[expect(clippy::result_large_err, reason = "the stream itself is given back")]
     pub fn into_splice(self) -> Result<TcpStream, Self> {
         match self {
             Self::Tcp(stream, prefix) if prefix.is_empty() => Ok(stream),

@@ -92,7 +92,7 @@ impl Pipe {
         }
     }
 
-    pub(super) fn poll_read(&self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_read(&self, cx: &Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
         self.with(self.inward(), |lane| {
             if lane.rst {
                 return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -111,7 +111,7 @@ impl Pipe {
         })
     }
 
-    pub(super) fn poll_write(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_write(&self, cx: &Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         self.with(self.out, |lane| {
             if lane.rst || lane.fin {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));

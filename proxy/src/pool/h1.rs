@@ -262,7 +262,7 @@ impl Exchange {
         }
     }
 
-    fn died(&mut self) -> Outcome {
+    fn died(&self) -> Outcome {
         if self.received_bytes == 0 && self.progress().reused {
             self.home.died_after(self.idle_before);
         }

@@ -26,6 +26,7 @@ use std::time::Duration;
 pub struct Pool {
     /// Where the connections go.
     pub endpoint: Arc<Endpoint>,
+    #[expect(clippy::vec_box, reason = "an exchange holds its connection boxed; to unbox it here would move it twice")]
     idle: RefCell<Vec<Box<h1::Conn>>>,
     shared: RefCell<Vec<Rc<h2::Shared>>>,
     /// An HTTP/2 connection is being opened: others wait for it (7.6, point 7).

@@ -115,7 +115,7 @@ impl Publisher {
     pub async fn apply(&mut self, batch: &Batch) -> Vec<Rejection> {
         let mut rejections = Vec::new();
         for update in &batch.updates {
-            self.update(update, &mut rejections).await;
+            Box::pin(self.update(update, &mut rejections)).await;
         }
         // Workers have adopted all of it once they answer: what comes next may rest on it (make before break).
         self.workers.reports().await;
@@ -135,7 +135,7 @@ impl Publisher {
     async fn update(&mut self, update: &Update, rejections: &mut Vec<Rejection>) {
         for resource in &update.added {
             let taken = match update.kind {
-                Kind::Cluster => self.add_cluster(resource).await,
+                Kind::Cluster => Box::pin(self.add_cluster(resource)).await,
                 Kind::Endpoint => self.add_assignment(resource).await,
                 Kind::Listener => self.add_listener(resource).await,
                 Kind::Route => self.add_routes(resource).await,
@@ -225,7 +225,7 @@ impl Publisher {
         Ok(())
     }
 
-    async fn add_routes(&mut self, resource: &Resource) -> Result<(), Refusal> {
+    async fn add_routes(&self, resource: &Resource) -> Result<(), Refusal> {
         let written: RouteConfiguration = decode(resource)?;
         let table = Arc::new(RouteTable::parse(&written, self.route_context())?);
         let name = Arc::clone(&resource.name);

@@ -45,9 +45,9 @@ pub fn run(flags: Flags) -> anyhow::Result<()> {
     bootstrap.node.extensions = extensions(filters.chain(PRIVATE));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut server = Server::start(bootstrap, converter, logging).await?;
-        server.work().await?;
-        server.stop().await;
+        let mut server = Box::pin(Server::start(bootstrap, converter, logging)).await?;
+        Box::pin(server.work()).await?;
+        Box::pin(server.stop()).await;
         Ok(())
     })
 }
@@ -136,7 +136,7 @@ impl Server {
         loop {
             tokio::select! {
                 batch = self.feed.next() => {
-                    if self.apply(batch).await? {
+                    if Box::pin(self.apply(batch)).await? {
                         return Ok(());
                     }
                 }
@@ -161,7 +161,7 @@ impl Server {
 
     /// Takes a batch over; true where that was all (validation).
     async fn apply(&mut self, batch: Batch) -> anyhow::Result<bool> {
-        let rejections = self.publisher.apply(&batch).await;
+        let rejections = Box::pin(self.publisher.apply(&batch)).await;
         if matches!(batch.cause, Cause::Bootstrap) {
             if let Some(first) = rejections.first() {
                 bail!("error initializing configuration: {first}");
@@ -184,7 +184,7 @@ impl Server {
     }
 
     /// Obeys the admin interface; true where the process is to end.
-    async fn obey(&mut self, command: Command) -> bool {
+    async fn obey(&self, command: Command) -> bool {
         match command {
             Command::Quit => return true,
             Command::Drain { inbound_only, skip_exit, .. } => {

@@ -5,7 +5,6 @@ use arc_swap::ArcSwapOption;
 use bytes::BytesMut;
 use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
-use std::fmt::Write;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
@@ -128,11 +127,5 @@ fn rfc2253(name: &x509_parser::x509::X509Name<'_>) -> Box<str> {
 }
 
 fn hex(bytes: &[u8]) -> Box<str> {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, byte| {
-            if write!(out, "{byte:02x}").is_err() {}
-            out
-        })
-        .into()
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into()
 }

@@ -180,7 +180,7 @@ struct Offered(Vec<Arc<CertifiedKey>>);
 impl ResolvesServerCert for Offered {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        self.0.iter().find(fits).or(self.0.first()).cloned()
+        self.0.iter().find(fits).or_else(|| self.0.first()).cloned()
     }
 }
 

@@ -210,7 +210,7 @@ impl State {
         Poll::Ready(frame.map(Ok))
     }
 
-    fn poll_tee(&mut self, index: usize, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
+    fn poll_tee(&mut self, index: usize, cx: &Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
         let cut_off = || Outcome::from(Reason::Overflow);
         let Some(at) = self.tees.get(index).and_then(|tee| tee.as_ref()).map(|tee| tee.at) else {
             return Poll::Ready(Some(Err(cut_off())));

@@ -80,7 +80,8 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
         connections: Cell::new(0),
         next_id: Cell::new((parts.index as u64) << 48),
     });
-    let worker = Worker { serve, accepting: HashMap::new(), tables: HashMap::new(), users: HashMap::new(), clock: parts.clock };
+    let worker =
+        Worker { serve, accepting: HashMap::new(), tables: HashMap::new(), users: HashMap::new(), clock: parts.clock };
     local.block_on(&runtime, worker.work(inbox));
     Ok(())
 }
@@ -155,7 +156,8 @@ impl Worker {
             chains.push(Rc::new(Chain { config: Arc::clone(chain), http }));
         }
         let name = Arc::clone(&config.name);
-        let replaced = self.serve.listeners.borrow_mut().insert(Arc::clone(&name), Rc::new(Listener { config, chains }));
+        let replaced =
+            self.serve.listeners.borrow_mut().insert(Arc::clone(&name), Rc::new(Listener { config, chains }));
         // As in Envoy: a kept connection must not go on under the policy that it began with.
         if let Some(replaced) = replaced {
             replaced.drain();

@@ -67,6 +67,7 @@ impl Echo {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "the state of one upload")]
 fn push(world: &World, client: &mut Client, id: u32, total: usize, sent: &mut usize, ended: &mut bool) {
     if *ended || world.below(2) == 0 || !client.can_send(id) {
         return;

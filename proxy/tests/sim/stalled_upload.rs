@@ -53,6 +53,7 @@ fn memory_is_bounded_and_every_byte_arrives_once() {
     });
 }
 
+#[expect(clippy::too_many_arguments, reason = "the state of one upload")]
 fn push(world: &World, client: &mut Client, id: u32, total: usize, sent: &mut usize, ended: &mut bool) {
     if *ended || !client.can_send(id) {
         return;

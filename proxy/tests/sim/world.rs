@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 use proxy::cluster::{Cluster, ClusterConfig, Dialer, Protocol};
-use proxy::codec::h1::{BodyReader, Decoded, Framing, HeadLimits, scan_request};
+use proxy::codec::h1::{BodyReader, Decoded, HeadLimits, scan_request};
 use proxy::codec::h2::{Config, Connection, Role};
 use proxy::endpoint::{Address, Endpoint, HostSet, Limit, Limits, Thresholds};
 use proxy::env::Env;
@@ -42,6 +42,7 @@ pub(crate) fn seeds<F: Future<Output = ()>>(simulation: impl Fn(u64) -> F) {
 /// Prints the seed when its simulation panics.
 struct Announce(u64);
 
+#[expect(clippy::print_stderr, reason = "a test tells its seed")]
 impl Drop for Announce {
     fn drop(&mut self) {
         eprintln!("failing seed: replay it with SIM_SEED={}", self.0);
@@ -131,7 +132,7 @@ impl World {
         let address = ([127, 0, 0, 1], 2).into();
         let peer = Rc::new(PeerFacts::plain(1, address, address));
         tokio::task::spawn_local(serve_h2((Io::Sim(near), BytesMut::new()), settings, filters, peer));
-        Client { io: Io::Sim(far.clone()), pipe: far, h2: Connection::new(Role::Client, Config::default()) }
+        Client { io: Io::Sim(far), h2: Connection::new(Role::Client, Config::default()) }
     }
 
     /// Nothing is in flight any more: every permit and every count came back.
@@ -150,7 +151,6 @@ impl World {
 /// A client that speaks HTTP/2 by hand.
 pub(crate) struct Client {
     pub(crate) io: Io,
-    pub(crate) pipe: Pipe,
     pub(crate) h2: Connection,
 }
 

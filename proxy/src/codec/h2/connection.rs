@@ -382,7 +382,7 @@ impl Connection {
 
     fn on_headers(&mut self, head: Head, payload: &[u8]) -> Result<(), Fatal> {
         let protocol = Fatal(Code::PROTOCOL_ERROR);
-        if head.stream == 0 || head.stream % 2 == 0 {
+        if head.stream == 0 || head.stream.is_multiple_of(2) {
             return Err(protocol);
         }
         let mut block = unpad(head, payload).ok_or(protocol)?;
@@ -466,7 +466,7 @@ impl Connection {
         if head.has(flag::ACK) {
             return if payload.is_empty() { Ok(()) } else { fatal(Code::FRAME_SIZE_ERROR) };
         }
-        if payload.len() % 6 != 0 {
+        if !payload.len().is_multiple_of(6) {
             return fatal(Code::FRAME_SIZE_ERROR);
         }
         self.budget.control()?;

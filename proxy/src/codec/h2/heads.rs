@@ -25,6 +25,7 @@ struct Block {
 }
 
 impl Block {
+    #[expect(clippy::too_many_arguments, reason = "what HPACK says of one field")]
     fn take(&mut self, config: Config, name: &[u8], value: &[u8], valid: bool, never: bool) {
         // Decoded bytes are charged, discarded ones too (7.6, point 8).
         self.size += name.len() + value.len() + 32;
@@ -226,9 +227,8 @@ impl Connection {
             return self.refuse(id, Code::ENHANCE_YOUR_CALM);
         }
         let announced = block.length();
-        let (head, announced) = match (block.response(), announced) {
-            (Ok(head), Ok(announced)) => (head, announced),
-            _ => return self.refuse(id, Code::PROTOCOL_ERROR),
+        let (Ok(head), Ok(announced)) = (block.response(), announced) else {
+            return self.refuse(id, Code::PROTOCOL_ERROR);
         };
         let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
         let interim = head.is_interim();

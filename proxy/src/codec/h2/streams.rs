@@ -57,7 +57,7 @@ impl Connection {
             return Poll::Ready(Ok(*head));
         }
         if stream.reset.is_some() || fatal.is_some() {
-            return Poll::Ready(Err(ended(stream.reset.or(fatal.filter(|c| *c != Code::NO_ERROR)), role)));
+            return Poll::Ready(Err(ended(stream.reset.or_else(|| fatal.filter(|c| *c != Code::NO_ERROR)), role)));
         }
         keep(&mut stream.reader, cx);
         Poll::Pending
@@ -75,7 +75,10 @@ impl Connection {
             return Poll::Ready(stream.trailers.take().map(|trailers| Ok(Frame::Trailers(trailers))));
         }
         if stream.reset.is_some() || fatal.is_some() {
-            return Poll::Ready(Some(Err(ended(stream.reset.or(fatal.filter(|c| *c != Code::NO_ERROR)), role))));
+            return Poll::Ready(Some(Err(ended(
+                stream.reset.or_else(|| fatal.filter(|c| *c != Code::NO_ERROR)),
+                role,
+            ))));
         }
         keep(&mut stream.reader, cx);
         Poll::Pending

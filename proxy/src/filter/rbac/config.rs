@@ -99,6 +99,7 @@ fn permission(written: &rbac::Permission) -> Result<Rule, Refusal> {
         Written::RequestedServerName(matcher) => {
             Rule::ServerName(StringMatcher::parse(matcher).within("requested_server_name")?)
         }
+        #[expect(deprecated, reason = "older control planes still send it")]
         Written::Metadata(_) | Written::SourcedMetadata(_) => Rule::NoMetadata,
         Written::Matcher(_) => return Err(Refusal::unsupported("matcher")),
     })
@@ -122,6 +123,7 @@ fn principal(written: &rbac::Principal) -> Result<Rule, Refusal> {
         Written::RemoteIp(range) => Rule::RemoteIp(cidr(range).within("remote_ip")?),
         Written::Header(matcher) => Rule::Header(HeaderMatcher::parse(matcher).within("header")?),
         Written::UrlPath(matcher) => path(matcher)?,
+        #[expect(deprecated, reason = "older control planes still send it")]
         Written::Metadata(_) | Written::SourcedMetadata(_) => Rule::NoMetadata,
         Written::FilterState(_) | Written::Custom(_) => return Err(Refusal::unsupported("identifier")),
     })
@@ -146,5 +148,5 @@ fn template(written: &proto::envoy::core::TypedExtensionConfig) -> Result<Rule, 
     let typed = written.typed_config.as_ref().ok_or_else(|| Refusal::new(field, "is needed"))?;
     let config: UriTemplateMatchConfig = any::unpack(typed).map_err(|error| Refusal::new(field, error.to_string()))?;
     let template = PathTemplate::parse(&config.path_template);
-    template.map(Rule::Template).map_err(|why| Refusal::new(format!("{field}.path_template"), why.to_string()))
+    template.map(Rule::Template).map_err(|why| Refusal::new(format!("{field}.path_template"), why))
 }

@@ -81,6 +81,7 @@ impl Encoder {
     }
 
     /// Writes a field; `name` may be in any case and is written in lower case.
+    #[expect(clippy::too_many_arguments, reason = "a field is a name, a value and how to write them")]
     pub(in crate::codec::h2) fn field(
         &mut self,
         known: Known,
@@ -99,6 +100,7 @@ impl Encoder {
         self.write(name, value, index, indexing, out);
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a field is a name, a value and how to write them")]
     fn write(&mut self, name: &[u8], value: &[u8], index: usize, indexing: Indexing, out: &mut Vec<u8>) {
         let hash = if indexing == Indexing::Yes { hash(name, value) } else { 0 };
         if indexing == Indexing::Yes
