@@ -2,6 +2,20 @@
 //!
 //! The modules in the order in which a connection meets them, from the process down to the bytes; a folder imports
 //! only what stands below it (kept by `e2e/tests/architecture.rs`):
+//! - [`server`]: the process: order of start, threads, admin interface, drain
+//! - [`publish`]: accepted resources → immutable parts, to each worker what changed
+//! - [`worker`]: one thread with its listeners, clusters, pools and counters
+//! - [`listener`]: a connection arrives, is looked into, and finds its filter chain
+//! - [`http`], [`tcp`]: one connection: its requests, or its bytes
+//! - [`filter`]: what happens to a request on its way, in order
+//! - [`upstream`]: attempts, retries, mirrors, and the proxy's own calls
+//! - [`cluster`]: where requests go: hosts, limits, balancer and pools together
+//! - [`balancer`], [`pool`]: which host; which connection
+//! - [`endpoint`], [`route`], [`codec`], [`tls`]: hosts and their health, the route table, HTTP/1 and HTTP/2, secrets
+//! - [`xds`], [`telemetry`], [`node`]: the control plane's stream, what is counted and logged, who this proxy is
+//! - [`message`], [`net`]: a request and its body; bytes from a socket
+//! - [`outcome`], [`refusal`], [`env`]: why a stream ended, why a resource was refused, clock and timers
+//! - [`bootstrap`], [`dns`], [`redirect`]: flags and bootstrap file, the pod's DNS, traffic redirection
 
 pub mod server;
 

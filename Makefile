@@ -1,0 +1,79 @@
+# Everything a contributor or CI runs. `make` alone lists the targets.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+
+# What the mesh needs of the machine: namespaces, redirection, a C compiler (aws-lc), Python (real Envoys come from PyPI).
+PACKAGES := build-essential cmake iproute2 iptables util-linux python3 python3-venv
+# Namespaces and redirection need root; the build does not.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+RUNNER := $(if $(SUDO),--config 'target."cfg(all())".runner=["sudo","-E"]')
+# The four simulations: 10,000 seeds each, optimized.
+SIM_SEEDS ?= 10000
+CHECK := fmt lint test sim sizes
+
+.PHONY: help setup build demo tour check $(CHECK) golden bench conformance docs
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## install the Debian packages that are missing
+	@missing=""
+	for package in $(PACKAGES); do
+	  dpkg-query -W -f='$${Status}' $$package 2>/dev/null | grep -q '^install ok' || missing="$$missing $$package"
+	done
+	[ -z "$$missing" ] && exit 0
+	if [ -n "$(SUDO)" ] && ! command -v sudo >/dev/null; then
+	  echo "missing packages:$$missing; install them as root: apt-get install$$missing" >&2
+	  exit 1
+	fi
+	echo "installing:$$missing"
+	$(SUDO) apt-get update -qq
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+build: setup ## all programs, unoptimized
+	@cargo build --workspace
+
+demo: build ## a bookshop in a mesh on this machine; Ctrl-C ends it
+	@$(SUDO) target/debug/meshctl demo
+
+tour: build ## the same, as a script with a verdict
+	@$(SUDO) target/debug/meshctl demo --tour --port 0
+
+check: setup ## what CI runs: formatting, lints, tests, simulations, sizes
+	@times=""
+	for step in $(CHECK); do
+	  echo "== $$step"
+	  start=$$SECONDS
+	  $(MAKE) --no-print-directory $$step
+	  times+="$$step $$((SECONDS - start))\n"
+	done
+	printf "== seconds\n$$times" | column -t
+
+fmt: ## formatting, checked
+	@cargo fmt --all --check
+
+lint: setup ## clippy, warnings are errors
+	@cargo lint
+
+test: build ## every test: units, rows of the specification, real Envoys, the demo's tour
+	@cargo test --workspace $(RUNNER)
+
+sim: ## the seeded simulations; SIM_SEEDS says how many seeds
+	@SIM_SEEDS=$(SIM_SEEDS) cargo test --profile sim -p proxy --test sim
+
+golden: build ## pilot against recorded istiod answers: the table of resources
+	@cargo test -p pilot --test golden -- --nocapture
+
+conformance: build ## h2spec against our proxy (needs Go)
+	@e2e/bench/h2spec
+
+bench: setup ## real Envoy against ours, interleaved; tables on stdout
+	@cargo build --profile bench-release -p proxy -p meshctl
+	@python3 e2e/bench/bench.py $(BENCH)
+
+docs: ## the book, with mdbook
+	@mdbook build docs
+
+sizes: ## the largest files and functions, clone() and unwrap() per 1,000 lines
+	@python3 .ci/sizes.py
