@@ -54,7 +54,7 @@ impl Redirect {
             None => {
                 let is_old_default =
                     (old_scheme == b"http" && port == b":80") || (old_scheme == b"https" && port == b":443");
-                if !(scheme != old_scheme && is_old_default) {
+                if scheme.eq_ignore_ascii_case(old_scheme) || !is_old_default {
                     out.extend_from_slice(port);
                 }
             }

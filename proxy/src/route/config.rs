@@ -213,6 +213,9 @@ fn header_op(option: &HeaderValueOption, cx: RouteContext<'_>) -> Result<HeaderO
     if header.key.is_empty() {
         return Err(Refusal::new("header.key", "is empty"));
     }
+    if header.key.starts_with(':') || header.key.eq_ignore_ascii_case("host") {
+        return Err(Refusal::new("header.key", ":-prefixed or host headers may not be modified: use a rewrite"));
+    }
     let name = header.key.to_ascii_lowercase().into_bytes().into();
     Ok(HeaderOp { name, value, action, keep_empty: option.keep_empty_value })
 }

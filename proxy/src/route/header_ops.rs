@@ -16,32 +16,16 @@ impl HeaderOps {
         self.add.iter().any(|op| op.value.as_literal().is_none())
     }
 
-    /// Applies the operations to a request: first removals, then additions, as Envoy does.
-    fn apply_to_request(&self, head: &mut RequestHead, facts: &LogFacts<'_>, value: &mut Vec<u8>) {
-        for name in &self.remove {
-            head.headers.remove_name(name);
-        }
-        for op in &self.add {
-            op.value_into(facts, value);
-            if value.is_empty() && !op.keep_empty {
-                continue;
-            }
-            match &*op.name {
-                b":authority" | b"host" => head.set_authority(value),
-                b":path" => head.set_path(value),
-                b":method" => head.set_method(value),
-                b":scheme" => head.set_scheme(value),
-                _ => op.apply(&mut head.headers, value),
-            }
-        }
-    }
-
-    fn apply_to_response(&self, headers: &mut Headers, facts: &LogFacts<'_>, value: &mut Vec<u8>) {
+    fn remove_from(&self, headers: &mut Headers) {
         for name in &self.remove {
             headers.remove_name(name);
         }
+    }
+
+    fn add_to(&self, headers: &mut Headers, facts: &LogFacts<'_>, value: &mut Vec<u8>) {
         for op in &self.add {
-            op.value_into(facts, value);
+            value.clear();
+            op.value.write_omitting(facts, value);
             if !value.is_empty() || op.keep_empty {
                 op.apply(headers, value);
             }
@@ -50,11 +34,6 @@ impl HeaderOps {
 }
 
 impl HeaderOp {
-    fn value_into(&self, facts: &LogFacts<'_>, value: &mut Vec<u8>) {
-        value.clear();
-        self.value.write_omitting(facts, value);
-    }
-
     fn apply(&self, headers: &mut Headers, value: &[u8]) {
         let is_there = headers.get_name(&self.name).is_some();
         match (self.action, is_there) {
@@ -78,10 +57,11 @@ impl Route {
         }
         let mut value = Vec::with_capacity(64);
         for ops in in_order(own, &self.request_headers, self.most_specific_wins) {
-            // operators see the request as the operations before these have left it
+            ops.remove_from(&mut head.headers);
+            // operators see the request after the removals, and as the operations of the level before have left it
             let before = ops.has_operators().then(|| head.clone());
             let facts = LogFacts { request: before.as_ref(), ..*facts };
-            ops.apply_to_request(head, &facts, &mut value);
+            ops.add_to(&mut head.headers, &facts, &mut value);
         }
     }
 
@@ -93,7 +73,10 @@ impl Route {
         }
         let mut value = Vec::with_capacity(64);
         for ops in in_order(own, &self.response_headers, self.most_specific_wins) {
-            ops.apply_to_response(&mut head.headers, facts, &mut value);
+            ops.remove_from(&mut head.headers);
+            let before = ops.has_operators().then(|| head.clone());
+            let facts = LogFacts { response: before.as_ref(), ..*facts };
+            ops.add_to(&mut head.headers, &facts, &mut value);
         }
     }
 }

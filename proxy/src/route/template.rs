@@ -132,6 +132,10 @@ impl TemplateRewrite {
         let mut out = Vec::with_capacity(path.len());
         for piece in &self.pieces {
             match piece {
+                // a variable that took nothing leaves no double slash
+                Piece::Literal(text) if out.ends_with(b"/") && text.starts_with(b"/") => {
+                    out.extend_from_slice(text.get(1..).unwrap_or_default());
+                }
                 Piece::Literal(text) => out.extend_from_slice(text),
                 Piece::Variable(name) => {
                     out.extend_from_slice(captures.name(name).map(|found| found.as_bytes()).unwrap_or_default())
@@ -170,6 +174,7 @@ mod tests {
         let template = Template::parse("/{country}/{rest=**}").unwrap();
         let rewrite = TemplateRewrite::parse("/x/{rest}/{country}", &template).unwrap();
         assert_eq!(rewrite.apply(b"/de/a/b").unwrap(), b"/x/a/b/de");
+        assert_eq!(rewrite.apply(b"/de/").unwrap(), b"/x/de");
         assert!(TemplateRewrite::parse("/{other}", &template).is_err());
     }
 }

@@ -5,7 +5,6 @@ mod config;
 pub use config::cidr;
 
 use super::{Headers, RequestHead};
-use std::borrow::Cow;
 
 /// A condition on a text.
 #[derive(Debug, Clone)]
@@ -73,45 +72,55 @@ impl HeaderMatcher {
 
     /// Whether a request meets the condition; pseudo-headers count as headers.
     pub fn matches_request(&self, head: &RequestHead) -> bool {
-        let pseudo =
-            |text: &'_ [u8]| -> Option<Cow<'_, [u8]>> { (!text.is_empty()).then(|| Cow::Owned(text.to_vec())) };
-        let value = match &*self.name {
+        let pseudo = |text: &[u8]| self.matches((!text.is_empty()).then_some(text));
+        match &*self.name {
             b":method" => pseudo(head.method()),
             b":path" => pseudo(head.path()),
             b":authority" | b"host" => pseudo(head.authority()),
             b":scheme" => pseudo(head.scheme()),
             b":protocol" => pseudo(head.protocol()),
-            name => head.headers.joined(name),
-        };
-        self.matches(value.as_deref())
+            _ => self.matches_headers(&head.headers),
+        }
     }
 
     /// Whether a header list meets the condition.
     pub fn matches_headers(&self, headers: &Headers) -> bool {
-        self.matches(headers.joined(&self.name).as_deref())
+        self.matches_any(headers.values(&self.name))
     }
 
-    /// Whether a value, or its absence, meets the condition. A header that is missing meets no condition on its value,
-    /// not even an inverted one, unless a missing header counts as empty.
+    /// Whether a value, or its absence, meets the condition.
     pub fn matches(&self, value: Option<&[u8]>) -> bool {
-        let value = match (&self.condition, value) {
-            (Condition::Present(wanted), value) => {
-                let present = value.is_some() || self.missing_is_empty;
-                return (present == *wanted) != self.invert;
-            }
-            (_, Some(value)) => value,
-            (_, None) if self.missing_is_empty => b"",
-            (_, None) => return false,
+        self.matches_any(value.into_iter())
+    }
+
+    /// Of a header that is there several times, one value that meets the condition is enough (and none may meet an
+    /// inverted one). A header that is missing meets no condition on its value, not even an inverted one, unless a
+    /// missing header counts as empty.
+    fn matches_any<'a>(&self, mut values: impl Iterator<Item = &'a [u8]>) -> bool {
+        let Some(first) = values.next() else {
+            return match &self.condition {
+                Condition::Present(wanted) => (*wanted == self.missing_is_empty) != self.invert,
+                _ => self.missing_is_empty && self.condition.is_met(b"") != self.invert,
+            };
         };
         let met = match &self.condition {
-            Condition::Present(_) => true,
-            Condition::Text(matcher) => matcher.matches(value),
-            Condition::Range(from, below) => std::str::from_utf8(value)
+            Condition::Present(wanted) => *wanted,
+            condition => condition.is_met(first) || values.any(|value| condition.is_met(value)),
+        };
+        met != self.invert
+    }
+}
+
+impl Condition {
+    fn is_met(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Present(_) => true,
+            Self::Text(matcher) => matcher.matches(value),
+            Self::Range(from, below) => std::str::from_utf8(value)
                 .ok()
                 .and_then(|text| text.parse::<i64>().ok())
                 .is_some_and(|number| (*from..*below).contains(&number)),
-        };
-        met != self.invert
+        }
     }
 }
 

@@ -319,7 +319,7 @@ pub(super) fn redirect(written: &RedirectAction, matched: &Matched) -> Result<Re
         status,
         scheme: match &written.scheme_rewrite_specifier {
             Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
-            Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => Some(scheme.to_ascii_lowercase().into()),
+            Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => Some(scheme.as_str().into()),
             Some(SchemeRewriteSpecifier::HttpsRedirect(false)) | None => None,
         },
         host: (!written.host_redirect.is_empty()).then(|| written.host_redirect.as_str().into()),
