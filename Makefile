@@ -66,7 +66,7 @@ golden: build ## pilot against recorded istiod answers: the table of resources
 	@cargo test -p pilot --test golden -- --nocapture
 
 conformance: build ## h2spec against our proxy (needs Go)
-	@e2e/bench/h2spec
+	@e2e/conformance/h2spec
 
 bench: setup ## real Envoy against ours, interleaved; tables on stdout
 	@cargo build --profile bench-release -p proxy -p meshctl

@@ -63,6 +63,8 @@ const DEFAULT_WINDOW: i64 = 65_535;
 const MAX_WINDOW: i64 = 0x7fff_ffff;
 /// Encoded size of one header block.
 const MAX_BLOCK: usize = 256 << 10;
+/// Streams of our own resets that are remembered.
+const ABORTED: usize = 128;
 /// Output of acknowledgements and resets that may wait: a peer that does not read them is cut off.
 const MAX_UNREAD_CONTROL: usize = 64 << 10;
 
@@ -107,6 +109,8 @@ pub struct Connection {
     pub(super) fatal: Option<Code>,
     /// Bytes of the output that are acknowledgements and resets.
     control_bytes: usize,
+    /// Streams that we reset last: what the peer sent before it knew is ignored.
+    aborted: VecDeque<u32>,
 }
 
 impl Connection {
@@ -139,6 +143,7 @@ impl Connection {
             goaway_received: false,
             fatal: None,
             control_bytes: 0,
+            aborted: VecDeque::new(),
         };
         this.greet();
         this
@@ -344,10 +349,11 @@ impl Connection {
         if self.recv_window < 0 {
             return Err(Fatal(Code::FLOW_CONTROL_ERROR));
         }
-        let Some(stream) = self.streams.get_mut(&head.stream) else {
+        let open = self.streams.get_mut(&head.stream).filter(|stream| stream.reset.is_none());
+        let Some(stream) = open else {
             // The stream is closed: its bytes count, but nobody will take them.
             self.credit += flow;
-            return Ok(self.budget.control()?);
+            return self.on_closed(head.stream);
         };
         stream.recv_window -= i64::from(flow);
         let refused = if stream.recv_end {
@@ -588,6 +594,7 @@ impl Connection {
     /// Resets a stream because of what the peer did on it.
     pub(super) fn refuse(&mut self, id: u32, code: Code) -> Result<(), Fatal> {
         self.budget.own_reset()?;
+        self.aborted(id);
         self.control_frame(kind::RST_STREAM, 0, id, &code.0.to_be_bytes())?;
         if let Some(stream) = self.streams.get_mut(&id) {
             stream.reset = Some(code);
@@ -595,6 +602,24 @@ impl Connection {
         }
         self.bury(id);
         Ok(())
+    }
+
+    /// A frame for a stream that is closed (RFC 9113 section 5.1): ignored where we closed it, and the peer may not have
+    /// known.
+    pub(super) fn on_closed(&mut self, id: u32) -> Result<(), Fatal> {
+        if self.is_aborted(id) { Ok(self.budget.control()?) } else { self.refuse(id, Code::STREAM_CLOSED) }
+    }
+
+    pub(super) fn is_aborted(&self, id: u32) -> bool {
+        self.aborted.contains(&id)
+    }
+
+    /// Remembers that we reset a stream.
+    pub(super) fn aborted(&mut self, id: u32) {
+        if self.aborted.len() == ABORTED {
+            self.aborted.pop_front();
+        }
+        self.aborted.push_back(id);
     }
 
     /// Gives bytes that a reader took back to the peer's windows, once half a window is due.

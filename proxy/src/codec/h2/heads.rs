@@ -175,18 +175,21 @@ impl Connection {
         self.decoder
             .decode(block, |name, value, valid, never| decoded.take(config, name, value, valid, never))
             .map_err(|_| Fatal(Code::COMPRESSION_ERROR))?;
+        if self.streams.get(&id).is_some_and(|stream| stream.reset.is_some()) {
+            return self.on_closed(id);
+        }
         match (self.role, self.streams.contains_key(&id)) {
             (Role::Server, true) => self.on_trailers(id, end, decoded),
             (Role::Server, false) => self.on_request(id, end, decoded),
             (Role::Client, true) => self.on_response(id, end, decoded),
             (Role::Client, false) if id > self.last_stream => Err(Fatal(Code::PROTOCOL_ERROR)),
-            (Role::Client, false) => Ok(self.budget.control()?),
+            (Role::Client, false) => self.on_closed(id),
         }
     }
 
     fn on_request(&mut self, id: u32, end: bool, block: Block) -> Result<(), Fatal> {
         if id <= self.last_stream {
-            return Err(Fatal(Code::STREAM_CLOSED));
+            return if self.is_aborted(id) { self.on_closed(id) } else { Err(Fatal(Code::STREAM_CLOSED)) };
         }
         self.last_stream = id;
         self.budget.stream();

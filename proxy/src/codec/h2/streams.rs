@@ -175,6 +175,7 @@ impl Connection {
             let code = if finished { Code::NO_ERROR } else { Code::CANCEL };
             stream.reset = Some(code);
             self.frame(kind::RST_STREAM, 0, id, &code.0.to_be_bytes());
+            self.aborted(id);
         }
         self.bury(id);
     }
@@ -186,6 +187,7 @@ impl Connection {
             stream.reset = Some(code);
             stream.pending = Bytes::new();
             self.frame(kind::RST_STREAM, 0, id, &code.0.to_be_bytes());
+            self.aborted(id);
         }
         self.bury(id);
     }
