@@ -221,7 +221,7 @@ impl Selection {
 /// `envoy_cluster_upstream_rq_total`; of a class of status codes `envoy_cluster_upstream_rq_xx` and the class.
 fn prometheus_name(family: &Family, metric: &Metric) -> (String, Option<&'static str>) {
     let (name, class) = match metric.name.strip_suffix("xx").and_then(|head| head.split_at_checked(head.len() - 1)) {
-        Some((head, class)) if head.ends_with('_') => (format!("{head}xx"), Some(class)),
+        Some((head, class)) if head.ends_with("_rq_") => (format!("{head}xx"), Some(class)),
         _ => (metric.name.to_owned(), None),
     };
     if family.prefix.is_empty() {
@@ -350,6 +350,14 @@ mod tests {
         assert!(!text.contains("HELP") && !text.contains("upstream_rq_timeout"), "{text}");
         assert_eq!(text.matches("# TYPE envoy_cluster_upstream_rq_xx ").count(), 1);
         let all = snapshot.prometheus(&Selection::default());
+        assert!(all.contains("# TYPE envoy_cluster_outlier_detection_ejections_enforced_consecutive_5xx counter\n"));
+        let listener = one.named::<super::super::names::ListenerMetric>("127.0.0.1:80");
+        listener.increment(super::super::names::ListenerMetric::DownstreamCxTotal);
+        let shown = registry.collect().prometheus(&used);
+        assert!(
+            shown.contains("envoy_listener_downstream_cx_total{envoy_listener_address=\"127.0.0.1_80\"} 1\n"),
+            "{shown}"
+        );
         assert!(all.contains(&format!("envoy_cluster_circuit_breakers_default_cx_open{{{label}}} 0\n")), "{all}");
         let plain = snapshot.text(&Selection { filter: Some(Regex::new("upstream_rq_(2xx|time)$").unwrap()), ..used });
         assert!(plain.starts_with("cluster.outbound|80||a\"b.upstream_rq_2xx: 3\ncluster."), "{plain}");

@@ -51,7 +51,8 @@ impl Registrar {
 
     /// Cells for a scope with the one label of its family.
     pub fn named<M: InFamily>(&self, name: &str) -> Cells<M> {
-        let labels = M::FAMILY.label.map(|label| (label, Box::from(name)));
+        // a colon ends a part of a dotted name, so Envoy has none in its names
+        let labels = M::FAMILY.label.map(|label| (label, Box::from(name.replace(':', "_"))));
         self.make(labels.into_iter().collect())
     }
 
@@ -87,7 +88,7 @@ pub(super) fn dotted_name(family: &Family, metric: &Metric, labels: &Labels) -> 
         return if list.is_empty() { metric.name.to_owned() } else { format!("{}.{}", metric.name, list.join(".")) };
     }
     match labels.first() {
-        Some((_, value)) => format!("{}.{}.{}", family.prefix, value.replace(':', "_"), metric.name),
+        Some((_, value)) => format!("{}.{value}.{}", family.prefix, metric.name),
         None => format!("{}.{}", family.prefix, metric.name),
     }
 }

@@ -181,7 +181,7 @@ async fn respond(parts: &AdminParts, request: &Request<Incoming>) -> Answer {
         "/memory" => info::memory(),
         "/init_dump" => info::init_dump(parts),
         "/runtime" => info::runtime(parts),
-        "/hot_restart_version" => text(200, "disabled\n"),
+        "/hot_restart_version" => text(200, "disabled"),
         "/logging" => logging(parts, &ask),
         "/drain_listeners" => {
             let has = |name: &str| ask.iter().any(|(found, _)| found == name);

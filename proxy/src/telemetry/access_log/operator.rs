@@ -370,7 +370,7 @@ impl Plain {
         Some(match self {
             Self::UpstreamCluster => Value::nonempty(upstream.cluster_alias.or(upstream.cluster)?),
             Self::UpstreamClusterRaw => Value::nonempty(upstream.cluster?),
-            Self::UpstreamTransportFailureReason => Value::nonempty(upstream.transport_failure?),
+            Self::UpstreamTransportFailureReason => Value::spaceless(upstream.transport_failure?),
             Self::UpstreamRequestAttemptCount => Value::Number(u64::from(upstream.attempts.unwrap_or(0))),
             Self::UpstreamConnectionId => Value::Number(upstream.connection_id?),
             Self::UpstreamProtocol => Value::text(upstream.protocol?.as_str()),

@@ -35,6 +35,14 @@ impl<'a> Value<'a> {
         if text.is_empty() { Self::Absent } else { Self::text(text) }
     }
 
+    /// Text in which Envoy writes `_` for white space, so that a log line still splits at spaces.
+    pub(super) fn spaceless(text: &'a str) -> Self {
+        match text.contains(char::is_whitespace) {
+            true => Self::text(text.replace(char::is_whitespace, "_")),
+            false => Self::nonempty(text),
+        }
+    }
+
     /// Whether there is nothing to show.
     pub(super) fn is_absent(&self) -> bool {
         matches!(self, Self::Absent)

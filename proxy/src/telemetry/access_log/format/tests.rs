@@ -138,7 +138,7 @@ fn line(format: &str, facts: &LogFacts<'_>) -> String {
 #[test]
 fn the_text_line_of_istio() {
     let stream = Stream::new();
-    let expected = "[2023-11-14T22:13:20.123Z] \"GET /old HTTP/1.1\" 503 UF upstream_reset - \"delayed connect error\" 1 2 30 7 \
+    let expected = "[2023-11-14T22:13:20.123Z] \"GET /old HTTP/1.1\" 503 UF upstream_reset - \"delayed_connect_error\" 1 2 30 7 \
         \"-\" \"curl/8 \"x\"\" \"id-1\" \"reviews:9080\" \"10.0.0.3:9080\" outbound|9080||reviews 10.0.0.2:7000 10.0.0.2:9080 \
         10.0.0.1:5000 outbound_.9080_._.reviews default\n";
     assert_eq!(line(ISTIO_TEXT, &stream.facts()), expected);
