@@ -3,7 +3,7 @@
 use anyhow::Context;
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -28,14 +28,15 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy from a bootstrap whose admin port is 0.
+    /// Starts a proxy from a bootstrap whose admin port is 0. `bootstrap` is given the path of an access log that
+    /// [`Self::log_lines`] reads.
     ///
     /// # Errors
     /// Where it does not start in time; the end of its log is part of the text.
-    pub fn start(flavour: Flavour, bootstrap: &Value) -> anyhow::Result<Self> {
+    pub fn start(flavour: Flavour, bootstrap: impl FnOnce(&Path) -> Value) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let path = |name: &str| directory.path().join(name);
-        std::fs::write(path("bootstrap.json"), serde_json::to_vec_pretty(bootstrap)?)?;
+        std::fs::write(path("bootstrap.json"), serde_json::to_vec_pretty(&bootstrap(&path("access.log")))?)?;
         let program: PathBuf = match flavour {
             Flavour::Envoy => meshctl::demo::programs::fetch_envoy()?,
             Flavour::Ferromesh => crate::program("proxy")?,
@@ -43,7 +44,15 @@ impl Proxy {
         let log = std::fs::File::create(path("log"))?;
         let mut command = Command::new(program);
         command.arg("-c").arg(path("bootstrap.json")).arg("--admin-address-path").arg(path("admin"));
-        command.args(["--concurrency", "1", "--disable-hot-restart", "-l", "warning"]);
+        command.args([
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "-l",
+            "warning",
+            "--file-flush-interval-msec",
+            "50",
+        ]);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = command.spawn()?;
         let mut proxy = Self { child, directory, admin: ([127, 0, 0, 1], 0).into() };
@@ -61,6 +70,18 @@ impl Proxy {
     pub fn ask(&self, path: &str) -> anyhow::Result<String> {
         let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
         Ok(crate::client::exchange(self.admin, &request)?.body)
+    }
+
+    /// The access log once it has `count` lines.
+    ///
+    /// # Errors
+    /// Where it does not get so many in time.
+    pub fn log_lines(&mut self, count: usize) -> anyhow::Result<Vec<String>> {
+        self.until("its access log", |proxy| {
+            let text = std::fs::read_to_string(proxy.directory.path().join("access.log")).ok()?;
+            let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            (lines.len() >= count).then_some(lines)
+        })
     }
 
     fn until<T>(&mut self, what: &str, level: impl Fn(&Self) -> Option<T>) -> anyhow::Result<T> {

@@ -11,7 +11,9 @@ use e2e::app::Echo;
 use e2e::client::{Answer, exchange};
 use e2e::proxies::{Flavour, Proxy, free_address};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::Path;
 
 /// Response headers whose values differ from one exchange to the next.
 const FLEETING: &[&str] = &["date", "x-envoy-upstream-service-time"];
@@ -128,7 +130,9 @@ fn cluster(name: &str, address: Option<SocketAddr>) -> Value {
     })
 }
 
-fn bootstrap(one: Echo, two: Echo, listener: SocketAddr) -> Value {
+/// The routes above behind one listener.
+fn routing(upstreams: [Echo; 2], listener: SocketAddr, log: &Path) -> Value {
+    let [one, two] = upstreams;
     let named = |name: &str, domains: &[&str]| {
         let answer =
             json!({"match": {"prefix": "/"}, "direct_response": {"status": 200, "body": {"inline_string": name}}});
@@ -142,23 +146,47 @@ fn bootstrap(one: Echo, two: Echo, listener: SocketAddr) -> Value {
         named("port", &["ported.example:8080"]),
         {"name": "tls", "domains": ["tls.example"], "require_tls": "ALL", "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "one"}}]},
     ]);
-    let manager = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "side", "route_config": {"name": "side", "validate_clusters": false, "virtual_hosts": hosts},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}],
-    });
+    let clusters = json!([
+        cluster("one", Some(one.address)),
+        cluster("two", Some(two.address)),
+        cluster("empty", None),
+        cluster("refused", Some(([127, 0, 0, 1], 1).into())),
+    ]);
+    bootstrap(
+        listener,
+        log,
+        &json!({"name": "side", "validate_clusters": false, "virtual_hosts": hosts}),
+        &[],
+        &clusters,
+    )
+}
+
+/// What both proxies write of each request; the first word is the number of the request.
+const LOG: &str = "%REQ(X-TEST)% %REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL% %RESPONSE_CODE% %RESPONSE_FLAGS% \
+    %RESPONSE_CODE_DETAILS% \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_CLUSTER% \
+    %ROUTE_NAME% %UPSTREAM_REQUEST_ATTEMPT_COUNT% %REQ(:AUTHORITY)%\n";
+
+fn extension(name: &str, message: &str, mut config: Value) -> Value {
+    config["@type"] = format!("type.googleapis.com/{message}").into();
+    json!({"name": name, "typed_config": config})
+}
+
+fn bootstrap(listener: SocketAddr, log: &Path, routes: &Value, filters: &[Value], clusters: &Value) -> Value {
+    let router = extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", json!({}));
+    let filters: Vec<&Value> = filters.iter().chain([&router]).collect();
+    let format = json!({"path": log, "log_format": {"text_format_source": {"inline_string": LOG}}});
+    let log = extension("file", "envoy.extensions.access_loggers.file.v3.FileAccessLog", format);
+    let manager = extension(
+        "envoy.filters.network.http_connection_manager",
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        json!({"stat_prefix": "side", "route_config": routes, "http_filters": filters, "access_log": [log]}),
+    );
     let local = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
     json!({
         "admin": {"address": local(0)},
         "static_resources": {
-            "listeners": [{
-                "name": "side", "address": local(listener.port()),
-                "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
-            }],
-            "clusters": [
-                cluster("one", Some(one.address)), cluster("two", Some(two.address)), cluster("empty", None),
-                cluster("refused", Some(([127, 0, 0, 1], 1).into())),
-            ],
+            "listeners": [{"name": "side", "address": local(listener.port()), "filter_chains": [{"filters": [manager]}]}],
+            "clusters": clusters,
         },
     })
 }
@@ -213,7 +241,6 @@ fn requests() -> Vec<String> {
         "/headers/x?y=1",
         "/plain",
         "/plain?",
-        "/plain#",
         "/other",
         "/",
         "/%70lain",
@@ -223,6 +250,10 @@ fn requests() -> Vec<String> {
     all.extend(
         ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"]
             .map(|method| ask(method, "main.example", "/plain", "content-length: 0\r\n")),
+    );
+    all.extend(
+        ["HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PURGE"]
+            .map(|method| ask(method, "main.example", "/plain", "")),
     );
     all.push(ask("POST", "main.example", "/plain", "content-length: 5\r\n") + "hello");
     let hosts = [
@@ -291,18 +322,18 @@ fn comparable(answer: &Answer) -> Value {
     json!({"status": answer.status, "headers": headers, "body": body})
 }
 
-#[test]
-fn answers_are_those_of_envoy() {
-    let (one, two) = (Echo::start("one").unwrap(), Echo::start("two").unwrap());
+/// Sends every request to both and compares answers, then log lines.
+fn compare(bootstrap: impl Fn(SocketAddr, &Path) -> Value, requests: &[String]) {
     let (theirs, own) = (free_address().unwrap(), free_address().unwrap());
-    let _envoy = Proxy::start(Flavour::Envoy, &bootstrap(one, two, theirs)).unwrap();
-    let _ours = Proxy::start(Flavour::Ferromesh, &bootstrap(one, two, own)).unwrap();
+    let mut envoy = Proxy::start(Flavour::Envoy, |log| bootstrap(theirs, log)).unwrap();
+    let mut ours = Proxy::start(Flavour::Ferromesh, |log| bootstrap(own, log)).unwrap();
     // Both proxies answer on ports of their own; the port is part of some answers.
     let ports = |text: String, address: SocketAddr| text.replace(&format!(":{}", address.port()), ":PORT");
     let mut differences = Vec::new();
-    let requests = requests();
-    for request in &requests {
-        let answer = |address| match exchange(address, request) {
+    for (number, request) in requests.iter().enumerate() {
+        let request =
+            request.replacen("connection: close\r\n", &format!("connection: close\r\nx-test: {number}\r\n"), 1);
+        let answer = |address| match exchange(address, &request) {
             Ok(answer) => ports(serde_json::to_string_pretty(&comparable(&answer)).unwrap(), address),
             Err(error) => format!("no answer: {error}"),
         };
@@ -311,6 +342,135 @@ fn answers_are_those_of_envoy() {
             differences.push(format!("--- {}\nEnvoy: {expected}\nours: {found}", request.replace("\r\n", "\n")));
         }
     }
-    println!("{} requests, {} different", requests.len(), differences.len());
+    let lines = |proxy: &mut Proxy, address: SocketAddr| -> BTreeSet<String> {
+        proxy.log_lines(requests.len()).unwrap().into_iter().map(|line| ports(line, address)).collect()
+    };
+    let (expected, found) = (lines(&mut envoy, theirs), lines(&mut ours, own));
+    differences.extend(expected.difference(&found).map(|line| format!("--- log of Envoy only\n{line}")));
+    differences.extend(found.difference(&expected).map(|line| format!("--- log of ours only\n{line}")));
+    println!("{} requests, {} differences", requests.len(), differences.len());
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+#[test]
+fn routes_are_those_of_envoy() {
+    let upstreams = [Echo::start("one").unwrap(), Echo::start("two").unwrap()];
+    compare(|listener, log| routing(upstreams, listener, log), &requests());
+}
+
+/// Filters whose answers depend on the request alone.
+fn filters() -> Vec<Value> {
+    let http = |name: &str, message: &str, config: Value| {
+        extension(&format!("envoy.filters.http.{name}"), &format!("envoy.extensions.filters.http.{message}"), config)
+    };
+    let any = json!({"any": true});
+    let path = |prefix: &str| json!({"url_path": {"path": {"prefix": prefix}}});
+    let header = |name: &str, value: &str| json!({"header": {"name": name, "string_match": {"exact": value}}});
+    let rules = json!({"action": "DENY", "policies": {
+        "by-path": {"permissions": [path("/secret")], "principals": [any]},
+        "by-header": {"permissions": [{"and_rules": {"rules": [path("/guarded"), {"not_rule": header("x-token", "open")}]}}], "principals": [any]},
+        "by-address": {"permissions": [path("/local")], "principals": [{"direct_remote_ip": {"address_prefix": "127.0.0.0", "prefix_len": 8}}]},
+        "by-method": {"permissions": [header(":method", "PATCH")], "principals": [any]},
+    }});
+    vec![
+        http("cors", "cors.v3.Cors", json!({})),
+        http("rbac", "rbac.v3.RBAC", json!({"rules": rules})),
+        http("fault", "fault.v3.HTTPFault", json!({})),
+        http("buffer", "buffer.v3.Buffer", json!({"max_request_bytes": 16})),
+        http(
+            "header_mutation",
+            "header_mutation.v3.HeaderMutation",
+            json!({"mutations": {
+                "request_mutations": [{"append": {"header": {"key": "x-mutated", "value": "yes"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}, {"remove": "x-gone"}],
+                "response_mutations": [{"append": {"header": {"key": "x-answered", "value": "too"}}}],
+            }}),
+        ),
+    ]
+}
+
+fn filtered(upstream: Echo, listener: SocketAddr, log: &Path) -> Value {
+    let cors = extension(
+        "envoy.filters.http.cors",
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        json!({
+            "allow_origin_string_match": [{"exact": "http://good.example"}, {"suffix": ".fine.example"}],
+            "allow_methods": "GET,POST", "allow_headers": "x-a,x-b", "expose_headers": "x-c", "max_age": "60", "allow_credentials": true,
+        }),
+    );
+    let fault = extension(
+        "envoy.filters.http.fault",
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+        json!({
+            "abort": {"http_status": 418, "percentage": {"numerator": 100}},
+        }),
+    );
+    let off = extension(
+        "envoy.filters.http.buffer",
+        "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+        json!({"disabled": true}),
+    );
+    let per = |config: &Value| json!({config["name"].as_str().unwrap(): config["typed_config"]});
+    let route = |prefix: &str, config: Option<&Value>| {
+        let mut route = json!({"name": prefix, "match": {"prefix": prefix}, "route": {"cluster": "one"}});
+        if let Some(config) = config {
+            route["typed_per_filter_config"] = per(config);
+        }
+        route
+    };
+    let routes = json!({"name": "side", "virtual_hosts": [{
+        "name": "all", "domains": ["*"], "typed_per_filter_config": per(&cors),
+        "routes": [route("/teapot", Some(&fault)), route("/unbuffered", Some(&off)), route("/", None)],
+    }]});
+    bootstrap(listener, log, &routes, &filters(), &json!([cluster("one", Some(upstream.address))]))
+}
+
+fn filter_requests() -> Vec<String> {
+    let ask = |method: &str, path: &str, more: &str| {
+        format!("{method} {path} HTTP/1.1\r\nhost: a.example\r\nuser-agent: side\r\nconnection: close\r\n{more}\r\n")
+    };
+    let mut all: Vec<String> = Vec::new();
+    for path in [
+        "/",
+        "/secret",
+        "/secret/x",
+        "/Secret",
+        "/sec%72et",
+        "/x/../secret",
+        "//secret",
+        "/secretive",
+        "/guarded",
+        "/local",
+        "/teapot",
+    ] {
+        all.push(ask("GET", path, ""));
+    }
+    all.push(ask("GET", "/guarded", "x-token: open\r\n"));
+    all.push(ask("GET", "/guarded", "x-token: open\r\nx-token: open\r\n"));
+    all.push(ask("PATCH", "/", "content-length: 0\r\n"));
+    for origin in ["http://good.example", "http://GOOD.example", "https://x.fine.example", "http://evil.example", ""] {
+        let origin = format!("origin: {origin}\r\n");
+        all.push(ask("GET", "/", &origin));
+        all.push(ask("OPTIONS", "/", &format!("{origin}access-control-request-method: GET\r\n")));
+        all.push(ask("OPTIONS", "/secret", &format!("{origin}access-control-request-method: GET\r\n")));
+        all.push(ask("OPTIONS", "/", &origin));
+    }
+    for (path, body) in [
+        ("/", "0123456789"),
+        ("/", "0123456789abcdef"),
+        ("/", "0123456789abcdefg"),
+        ("/unbuffered", "0123456789abcdefg"),
+    ] {
+        all.push(ask("POST", path, &format!("content-length: {}\r\n", body.len())) + body);
+        all.push(
+            ask("POST", path, "transfer-encoding: chunked\r\n") + &format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()),
+        );
+    }
+    all.push(ask("GET", "/", "x-gone: 1\r\nx-mutated: 0\r\n"));
+    all
+}
+
+#[test]
+fn filters_are_those_of_envoy() {
+    let upstream = Echo::start("one").unwrap();
+    compare(|listener, log| filtered(upstream, listener, log), &filter_requests());
 }

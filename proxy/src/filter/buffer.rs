@@ -50,8 +50,17 @@ impl Buffer {
     pub(super) fn on_request<'a>(self, rq: &'a mut Request, cx: &'a StreamCx) -> Step<'a> {
         let own = cx.override_of::<Self>(&rq.head, NAME);
         let Some(max) = own.map_or(self, |own| *own).max_bytes else { return Step::CONTINUE };
-        if rq.head.wants_tunnel() || !matches!(rq.body, Body::Source(_)) {
+        if rq.head.wants_tunnel() {
             return Step::CONTINUE;
+        }
+        match &rq.body {
+            Body::Source(_) => {}
+            Body::Full(bytes) if bytes.len() > max => {
+                let outcome = Outcome::from(Reason::PayloadTooLarge);
+                cx.note(outcome.clone());
+                return Step::Done(Decision::Reply(Box::new(reply(&outcome, &rq.head))));
+            }
+            Body::Empty | Body::Full(_) => return Step::CONTINUE,
         }
         Step::Wait(Box::pin(async move {
             match gather(rq, max).await {

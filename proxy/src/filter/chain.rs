@@ -8,20 +8,19 @@ use crate::message::{Request, Response};
 pub enum Verdict {
     /// Forward.
     Continue,
-    /// Answer with this; filters from `from` on (exclusive) did not see the request.
-    Reply {
-        /// The answer.
-        response: Box<Response>,
-        /// Index of the filter that answered.
-        from: usize,
-    },
+    /// Answer with this.
+    Reply(Box<Response>),
 }
 
 /// Passes the request through all filters in order.
 pub async fn request_half(chain: &[Filter], states: &mut [FilterState], rq: &mut Request, cx: &StreamCx) -> Verdict {
-    for (from, (filter, state)) in chain.iter().zip(states).enumerate() {
+    let mut answer = None;
+    for (filter, state) in chain.iter().zip(states) {
         if cx.is_disabled(&rq.head, filter.name()) {
             *state = FilterState::Disabled;
+            continue;
+        }
+        if answer.is_some() {
             continue;
         }
         let decision = match filter.on_request(state, rq, cx) {
@@ -29,22 +28,16 @@ pub async fn request_half(chain: &[Filter], states: &mut [FilterState], rq: &mut
             Step::Wait(wait) => wait.await,
         };
         if let Decision::Reply(response) = decision {
-            return Verdict::Reply { response, from };
+            answer = Some(response); // the others only learn whether they are switched off
         }
     }
-    Verdict::Continue
+    answer.map_or(Verdict::Continue, Verdict::Reply)
 }
 
-/// Passes the response through the first `upto` filters in reverse order. A filter that answers replaces the response.
-pub async fn response_half(
-    chain: &[Filter],
-    states: &mut [FilterState],
-    upto: usize,
-    response: &mut Response,
-    cx: &StreamCx,
-) {
-    let seen = chain.iter().zip(states).take(upto);
-    for (filter, state) in seen.rev() {
+/// Passes the response through all filters in reverse order, as Envoy does with local replies too: filters that did not
+/// see the request see the response. A filter that answers replaces the response.
+pub async fn response_half(chain: &[Filter], states: &mut [FilterState], response: &mut Response, cx: &StreamCx) {
+    for (filter, state) in chain.iter().zip(states).rev() {
         if matches!(state, FilterState::Disabled) {
             continue;
         }

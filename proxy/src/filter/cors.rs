@@ -59,10 +59,17 @@ impl Cors {
             (b"access-control-allow-headers", &self.headers),
             (b"access-control-max-age", &self.max_age),
         ];
+        self.show(&mut head);
         for (name, value) in lists.into_iter().filter(|(_, value)| !value.is_empty()) {
             head.headers.append(name, value.as_bytes());
         }
         Response { head, body: Body::Empty }
+    }
+
+    fn show(&self, head: &mut ResponseHead) {
+        if !self.expose.is_empty() {
+            head.headers.set_name(b"access-control-expose-headers", self.expose.as_bytes());
+        }
     }
 
     fn grant(&self, origin: &[u8], head: &mut ResponseHead) {
@@ -84,8 +91,12 @@ pub(super) fn on_request<'a>(st: &'a mut FilterState, rq: &'a Request, cx: &'a S
     let allowed = policy.allows(origin);
     let preflight = rq.head.method() == b"OPTIONS" && rq.head.headers.contains(Known::AccessControlRequestMethod);
     match (preflight, allowed) {
-        (true, true) => return Step::Done(Decision::Reply(Box::new(policy.preflight(origin)))),
+        (true, true) => {
+            cx.info.borrow_mut().details = Some("cors_response".into());
+            return Step::Done(Decision::Reply(Box::new(policy.preflight(origin))));
+        }
         (true, false) if !policy.forward_unmatched => {
+            cx.info.borrow_mut().details = Some("cors_response".into());
             let empty = Response { head: ResponseHead::new(200), body: Body::Empty };
             return Step::Done(Decision::Reply(Box::new(empty)));
         }
@@ -99,8 +110,6 @@ pub(super) fn on_request<'a>(st: &'a mut FilterState, rq: &'a Request, cx: &'a S
 pub(super) fn on_response(st: &FilterState, rs: &mut Response) {
     if let FilterState::Cors(policy, origin) = st {
         policy.grant(origin, &mut rs.head);
-        if !policy.expose.is_empty() {
-            rs.head.headers.set_name(b"access-control-expose-headers", policy.expose.as_bytes());
-        }
+        policy.show(&mut rs.head);
     }
 }

@@ -68,8 +68,8 @@ pub struct StreamInfo {
     pub attempts: u32,
     /// Why the upstream's transport failed.
     pub transport_failure: Option<Box<str>>,
-    /// Body bytes from the client.
-    pub bytes_received: u64,
+    /// Body bytes from the client; a streamed body counts here as it is pulled.
+    pub bytes_received: Rc<Cell<u64>>,
     /// Body bytes to the client.
     pub bytes_sent: u64,
     /// When the last byte of the request was read.

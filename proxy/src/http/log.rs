@@ -3,6 +3,7 @@
 use crate::filter::{End, StreamCx, StreamInfo};
 use crate::message::RequestHead;
 use crate::outcome::Reason;
+use crate::route::Action;
 use crate::telemetry::access_log::{AccessLog, Bytes, Entry, LogFacts, Times, Upstream};
 use std::time::Duration;
 
@@ -14,7 +15,12 @@ pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>) {
     let info = cx.info.borrow();
     let host = info.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
     let route = cx.route(end.request);
-    let facts = LogFacts {
+    // A filter may have answered before the router chose the cluster; the route names it all the same.
+    let routed = match route.as_ref().map(|route| &route.action) {
+        Some(Action::Cluster(name)) if cx.cluster(name).is_some() => Some(&**name),
+        _ => None,
+    };
+    let mut facts = LogFacts {
         request: Some(end.request),
         response: end.response,
         status: Some(match end.outcome.reason {
@@ -25,6 +31,7 @@ pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>) {
         entry: Entry::DownstreamEnd,
         ..facts(cx, end.request, &info, host.as_deref())
     };
+    facts.upstream.cluster = facts.upstream.cluster.or(routed);
     for log in logs {
         log.log(&facts, cx.random, &cx.facts.logs);
     }
@@ -45,11 +52,11 @@ pub(super) fn facts<'a>(
         flags: info.flags,
         details: info.details.as_deref(),
         bytes: Bytes {
-            received: info.bytes_received,
+            received: info.bytes_received.get(),
             sent: info.bytes_sent,
             downstream_header_received: info.header_bytes_received,
             downstream_header_sent: info.header_bytes_sent,
-            downstream_wire_received: info.header_bytes_received + info.bytes_received,
+            downstream_wire_received: info.header_bytes_received + info.bytes_received.get(),
             downstream_wire_sent: info.header_bytes_sent + info.bytes_sent,
             ..Bytes::default()
         },
@@ -66,7 +73,7 @@ pub(super) fn facts<'a>(
         peer: Some(&cx.peer),
         upstream: Upstream {
             host,
-            cluster: info.cluster.as_deref(),
+            cluster: info.cluster.as_deref().filter(|name| cx.cluster(name).is_some()),
             local: info.upstream_local,
             transport_failure: info.transport_failure.as_deref(),
             attempts: (info.attempts > 0).then_some(info.attempts),

@@ -6,7 +6,7 @@ use super::headers::finish_response;
 use super::{forwarded, log, normalize, request_id, router};
 use crate::env::Instant;
 use crate::filter::{End, Facts, Filter, FilterState, StreamCx, Verdict, plain, reply, request_half, response_half};
-use crate::message::{Body, Known, Request, RequestHead, Response, ResponseHead};
+use crate::message::{Body, Frame, Known, Request, RequestHead, Response, ResponseHead, Source};
 use crate::net::PeerFacts;
 use crate::outcome::{Outcome, Reason};
 use crate::route::RouteTable;
@@ -17,7 +17,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 /// What a connection manager knows (`HttpConnectionManager`), on one worker.
 #[derive(Debug)]
@@ -157,10 +157,10 @@ async fn drive(
     down: &mut Downstream,
 ) -> Outcome {
     let verdict = request_half(chain, &mut work.states, &mut work.request, cx).await;
-    let (mut response, upto) = match verdict {
-        Verdict::Reply { response, from } => (*response, from + 1),
+    let mut response = match verdict {
+        Verdict::Reply(response) => *response,
         Verdict::Continue => match router::forward(cx, &mut work.request, down).await {
-            Ok(response) => (response, chain.len()),
+            Ok(response) => response,
             Err(outcome) if outcome.reason == Reason::DownstreamGone => return outcome,
             Err(outcome) => {
                 cx.note(outcome.clone());
@@ -171,11 +171,11 @@ async fn drive(
                     response = plain(head.status, outcome.body(true), &work.request.head);
                 }
                 router::finish_local(cx, &work.request.head, &mut response.head);
-                (response, chain.len())
+                response
             }
         },
     };
-    response_half(chain, &mut work.states, upto, &mut response, cx).await;
+    response_half(chain, &mut work.states, &mut response, cx).await;
     match answer(settings, cx, work, response, down).await {
         Ok(()) => Reason::Complete.into(),
         Err(outcome) => outcome,
@@ -222,11 +222,36 @@ fn arrive(settings: &Settings, cx: &StreamCx, rq: &mut Request) -> Option<Respon
     if !matches!(rq.body, Body::Source(_)) {
         cx.info.borrow_mut().request_end = Some(cx.start);
     }
-    cx.info.borrow_mut().bytes_received = match &rq.body {
-        Body::Full(bytes) => bytes.len() as u64,
-        _ => 0,
-    };
+    let received = Rc::clone(&cx.info.borrow().bytes_received);
+    match std::mem::replace(&mut rq.body, Body::Empty) {
+        Body::Empty => {}
+        Body::Full(bytes) => {
+            received.set(bytes.len() as u64);
+            rq.body = Body::Full(bytes);
+        }
+        Body::Source(body) => rq.body = Body::source(Counted { body, received }),
+    }
     None
+}
+
+/// A streamed body that counts what is pulled.
+struct Counted {
+    body: Box<dyn Source>,
+    received: Rc<Cell<u64>>,
+}
+
+impl Source for Counted {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
+        let polled = self.body.poll_frame(cx);
+        if let Poll::Ready(Some(Ok(Frame::Data(data)))) = &polled {
+            self.received.set(self.received.get() + data.len() as u64);
+        }
+        polled
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.body.length()
+    }
 }
 
 fn finish(settings: &Settings, chain: &[Filter], cx: &StreamCx, work: &mut Work, outcome: &Outcome) {
