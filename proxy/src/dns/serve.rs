@@ -62,8 +62,8 @@ impl DnsServer {
     /// # Errors
     /// Where the address cannot be used.
     pub async fn bind(address: SocketAddr, table: Table, forwarder: Forwarder) -> io::Result<Self> {
-        let udp = Arc::new(UdpSocket::bind(address).await?);
-        let tcp = TcpListener::bind(udp.local_addr()?).await?;
+        let (udp, tcp) = bind_both(address).await?;
+        let udp = Arc::new(udp);
         let resolver = Arc::new(Resolver { table, forwarder, forwarded: Semaphore::new(MAX_FORWARDED) });
         Ok(Self { udp, tcp, resolver })
     }
@@ -109,6 +109,19 @@ impl DnsServer {
                 }
                 Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
             }
+        }
+    }
+}
+
+/// Both sockets on one port. A free port of one kind may be taken for the other, so port 0 is tried several times.
+async fn bind_both(address: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    let mut attempts = if address.port() == 0 { 16 } else { 1 };
+    loop {
+        attempts -= 1;
+        let udp = UdpSocket::bind(address).await?;
+        match TcpListener::bind(udp.local_addr()?).await {
+            Err(error) if attempts > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            bound => return Ok((udp, bound?)),
         }
     }
 }

@@ -355,7 +355,9 @@ fn take(out: &mut Outgoing, upload: &mut Upload, frame: Option<Frame>) {
 fn announce(method: &[u8], body: &Body, tunnel: bool) -> Announce {
     match body.length() {
         _ if tunnel => Announce::Nothing,
-        Some(0) if body.is_empty() && !matches!(method, b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT") => Announce::Length(0),
+        Some(0) if body.is_empty() && !matches!(method, b"GET" | b"HEAD" | b"DELETE" | b"TRACE" | b"CONNECT") => {
+            Announce::Length(0)
+        }
         Some(0) if body.is_empty() => Announce::Nothing,
         Some(n) => Announce::Length(n),
         None => Announce::Chunked,

@@ -58,9 +58,8 @@ async fn ask(address: SocketAddr, message: &Message) -> Message {
 
 /// A name server that answers each question with the given code over UDP and TCP, and tells what it was asked.
 async fn upstream(code: ResponseCode) -> SocketAddr {
-    let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (udp, tcp) = bind_both("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = udp.local_addr().unwrap();
-    let tcp = TcpListener::bind(address).await.unwrap();
     tokio::spawn(async move {
         let mut buffer = vec![0; 4096];
         loop {
