@@ -43,7 +43,15 @@ async fn a_client_certificate_admits_its_own_namespace_alone() {
     pilot.stop(Duration::from_millis(50)).await;
 }
 
-async fn with_token(channel: tonic::transport::Channel, token: Option<&str>) -> Result<(), Status> {
+/// Boxed: the future of a streaming call is large.
+fn with_token(
+    channel: tonic::transport::Channel,
+    token: Option<&str>,
+) -> futures_util::future::BoxFuture<'_, Result<(), Status>> {
+    Box::pin(ask_with_token(channel, token))
+}
+
+async fn ask_with_token(channel: tonic::transport::Channel, token: Option<&str>) -> Result<(), Status> {
     let first = DeltaDiscoveryRequest {
         node: Some(node(OWN, &[])),
         type_url: type_url::CLUSTER.to_owned(),
