@@ -87,6 +87,10 @@ struct Cli {
 }
 
 fn feed(server: SocketAddr, arguments: &[&str]) -> Feed {
+    feed_over(server, arguments, &serde_json::Value::Null)
+}
+
+fn feed_over(server: SocketAddr, arguments: &[&str], transport_socket: &serde_json::Value) -> Feed {
     let json = serde_json::json!({
         "node": {"id": "sidecar~10.0.0.1~a.default~default.svc.cluster.local", "cluster": "a.default"},
         "dynamic_resources": {
@@ -94,7 +98,7 @@ fn feed(server: SocketAddr, arguments: &[&str]) -> Feed {
             "lds_config": {"ads": {}},
             "ads_config": {"api_type": "DELTA_GRPC", "grpc_services": [
                 {"envoy_grpc": {"cluster_name": "xds-grpc"}, "initial_metadata": [{"key": "x-token", "value": "t"}]}]}},
-        "static_resources": {"clusters": [{"name": "xds-grpc", "type": "STATIC", "load_assignment": {"cluster_name": "xds-grpc",
+        "static_resources": {"clusters": [{"name": "xds-grpc", "type": "STATIC", "transport_socket": transport_socket, "load_assignment": {"cluster_name": "xds-grpc",
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address":
                 {"address": server.ip().to_string(), "port_value": server.port()}}}}]}]}}]}
     });
@@ -108,7 +112,7 @@ fn feed(server: SocketAddr, arguments: &[&str]) -> Feed {
         converter: Converter::new("/nonexistent".into()),
         tls: None,
         also: Vec::new(),
-        own_secret_services: BTreeSet::new(),
+        own_secret_services: BTreeSet::from(["sds-grpc".into()]),
     };
     Feed::new(bootstrap, options).unwrap()
 }
@@ -248,4 +252,114 @@ async fn the_store_says_whether_the_control_plane_is_there() {
     drop(peer);
     within(store.wait_for(|store| !store.connected)).await.unwrap();
     proxy.abort();
+}
+
+/// A certificate authority and certificates of it, in PEM.
+struct Authority {
+    certificate: rcgen::Certificate,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self { certificate, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    fn issue(&self, san: rcgen::SanType) -> (rcgen::Certificate, rcgen::KeyPair) {
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.subject_alt_names.push(san);
+        params.extended_key_usages =
+            vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth, rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+        let key = rcgen::KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
+    }
+}
+
+/// Ends mutual TLS before a plain server; says which protocol was negotiated.
+async fn tls_front(authority: &Authority, behind: SocketAddr) -> (SocketAddr, mpsc::Receiver<Option<Vec<u8>>>) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority.certificate.der().clone()).unwrap();
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let (certificate, key) = authority.issue(rcgen::SanType::DnsName("pilot.mesh".try_into().unwrap()));
+    let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier.build().unwrap())
+        .with_single_cert(vec![certificate.der().clone()], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (seen, protocols) = mpsc::channel(8);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (acceptor, seen) = (acceptor.clone(), seen.clone());
+            tokio::spawn(async move {
+                let Ok(mut encrypted) = acceptor.accept(stream).await else { return };
+                let protocol = encrypted.get_ref().1.alpn_protocol().map(<[u8]>::to_vec);
+                if seen.send(protocol).await.is_err() {
+                    return;
+                }
+                let mut plain = tokio::net::TcpStream::connect(behind).await.unwrap();
+                if let Err(error) = tokio::io::copy_bidirectional(&mut encrypted, &mut plain).await {
+                    println!("connection ended: {error}");
+                }
+            });
+        }
+    });
+    (address, protocols)
+}
+
+// spec: XI-2, NI-3
+#[tokio::test]
+async fn the_control_plane_is_reached_over_mutual_tls_once_the_certificate_is_there() {
+    let authority = Authority::new();
+    let (behind, mut peers, server) = serve("127.0.0.1:0".parse().unwrap()).await;
+    let (address, mut protocols) = tls_front(&authority, behind).await;
+    let sds = |name: &str| {
+        serde_json::json!({"name": name, "sds_config": {"api_config_source": {"api_type": "GRPC",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": "sds-grpc"}}]}}})
+    };
+    let socket = serde_json::json!({"name": "envoy.transport_sockets.tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": "pilot.mesh",
+        "common_tls_context": {"tls_certificate_sds_secret_configs": [sds("default")],
+            "combined_validation_context": {
+                "default_validation_context": {"match_typed_subject_alt_names": [{"san_type": "DNS", "matcher": {"exact": "pilot.mesh"}}]},
+                "validation_context_sds_secret_config": sds("ROOTCA")}}}});
+    let feed = feed_over(address, &[], &socket);
+    let handle = feed.handle();
+    let (mut batches, proxy) = drive(feed, "");
+    assert_eq!(within(batches.recv()).await.unwrap(), ["CDS xds-grpc"]);
+    let id = rcgen::SanType::URI("spiffe://cluster.local/ns/default/sa/a".try_into().unwrap());
+    let (certificate, key) = authority.issue(id);
+    let secrets = [
+        (
+            "default",
+            serde_json::json!({"name": "default", "tls_certificate": {
+            "certificate_chain": {"inline_string": certificate.pem()}, "private_key": {"inline_string": key.serialize_pem()}}}),
+        ),
+        (
+            "ROOTCA",
+            serde_json::json!({"name": "ROOTCA", "validation_context": {
+            "trusted_ca": {"inline_string": authority.certificate.pem()}}}),
+        ),
+    ];
+    for (name, json) in secrets {
+        let body = proto::json::from_value("envoy.extensions.transport_sockets.tls.v3.Secret", &json).unwrap().into();
+        let resource = proxy::xds::Resource { name: name.into(), version: "1".into(), body };
+        handle.provide(Kind::Secret, Arc::new(resource)).await;
+    }
+    assert_eq!(within(protocols.recv()).await.unwrap().as_deref(), Some(&b"h2"[..]));
+    let mut peer = within(peers.recv()).await.unwrap();
+    assert_eq!(peer.request().await.type_url, Kind::Cluster.type_url());
+    proxy.abort();
+    server.abort();
 }

@@ -2,6 +2,7 @@
 
 use super::cache::Cache;
 use super::files::WatchedFile;
+use super::secure;
 use super::stream::{Event, Link, TlsFor};
 use super::{Batch, Client, ClientOptions, Flavour, Kind, Origin, Rejection, Request, Resource, Store, Target, fixed};
 use crate::bootstrap::{Bootstrap, Converter};
@@ -36,7 +37,7 @@ pub struct FeedOptions {
     pub node: Node,
     /// Converts files that are not protobuf.
     pub converter: Converter,
-    /// Speaks TLS to servers; none: plain text only.
+    /// Speaks TLS to servers; none: with the secrets that the feed itself holds.
     pub tls: Option<TlsFor>,
     /// Kinds of which everything is wanted, beside clusters and listeners (the name table).
     pub also: Vec<Kind>,
@@ -49,7 +50,7 @@ pub struct Feed {
     client: Client,
     bootstrap: Bootstrap,
     converter: Converter,
-    tls: Option<TlsFor>,
+    tls: TlsFor,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     streams: BTreeMap<Origin, mpsc::Sender<Request>>,
@@ -103,15 +104,16 @@ impl Feed {
             client.handle_restored(cache.load());
         }
         let (sender, events) = mpsc::channel(EVENT_QUEUE);
+        let snapshot = watch::Sender::new(Store::default());
         Ok(Self {
             client,
             converter: options.converter,
-            tls: options.tls,
+            tls: options.tls.unwrap_or_else(|| secure::of_store(snapshot.subscribe())),
             events,
             sender,
             streams: BTreeMap::new(),
             tasks: Vec::new(),
-            snapshot: watch::Sender::new(Store::default()),
+            snapshot,
             cache,
             unsaved: BTreeSet::new(),
             save_at: None,

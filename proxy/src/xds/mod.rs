@@ -17,6 +17,7 @@ mod files;
 mod fixed;
 mod kind;
 mod needs;
+mod secure;
 mod session;
 mod store;
 mod stream;

@@ -145,7 +145,7 @@ pub(super) struct Link {
     pub(super) origin: Origin,
     pub(super) flavour: Flavour,
     pub(super) target: Target,
-    pub(super) tls: Option<TlsFor>,
+    pub(super) tls: TlsFor,
     pub(super) events: mpsc::Sender<Event>,
 }
 
@@ -298,7 +298,7 @@ fn backoff(attempts: u32) -> Duration {
 trait Bytes: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Bytes for T {}
 
-async fn dial(target: Target, tls: Option<TlsFor>) -> Result<Box<dyn Bytes>, String> {
+async fn dial(target: Target, tls: TlsFor) -> Result<Box<dyn Bytes>, String> {
     let mut addresses = target.addresses.clone();
     fastrand::shuffle(&mut addresses);
     let mut failure = "no address".to_owned();
@@ -319,7 +319,7 @@ async fn dial(target: Target, tls: Option<TlsFor>) -> Result<Box<dyn Bytes>, Str
             },
         };
         match connected {
-            Ok(stream) => return encrypt(stream, &target, address, tls.as_ref()).await,
+            Ok(stream) => return encrypt(stream, &target, address, &tls).await,
             Err(why) => failure = why,
         }
     }
@@ -330,10 +330,9 @@ async fn encrypt(
     stream: Box<dyn Bytes>,
     target: &Target,
     address: &TargetAddress,
-    tls: Option<&TlsFor>,
+    tls: &TlsFor,
 ) -> Result<Box<dyn Bytes>, String> {
     let Some(socket) = &target.tls else { return Ok(stream) };
-    let tls = tls.ok_or_else(|| format!("not supported yet: transport_socket {} of the control plane", socket.name))?;
     let (config, name) = tls(socket)?;
     let fallback = match address {
         TargetAddress::Tcp(host, _) => host.clone(),
