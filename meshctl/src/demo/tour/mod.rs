@@ -8,7 +8,7 @@ use crate::demo::client::{self, Answer, Ask};
 use crate::demo::load::{Load, Report};
 use crate::demo::mesh::Mesh;
 use crate::demo::netns::Namespace;
-use crate::demo::plan::{Plan, Workload};
+use crate::demo::plan::{PILOT_HTTP, Plan, Workload};
 use crate::output;
 use anyhow::Context;
 use serde_json::Value;
@@ -52,6 +52,7 @@ const STEPS: &[(&str, Step)] = &[
     ("retries hide 503", |t| Box::pin(traffic::retries(t))),
     ("instance killed", |t| Box::pin(outage::instance(t))),
     ("control plane killed", |t| Box::pin(outage::control_plane(t))),
+    ("nothing refused", |t| Box::pin(outage::refusals(t))),
 ];
 
 /// The mesh with what the steps share.
@@ -177,6 +178,13 @@ impl Tour<'_> {
     /// Load of the shopper on a service.
     fn load(&self, service: &str, path: &str, requests: u64) -> anyhow::Result<Load> {
         Ok(Load::of(self.namespace("shopper")?, Self::service(service)?, service, path, requests))
+    }
+
+    /// What pilot's debug pages say.
+    async fn pilot(&self, path: &str) -> anyhow::Result<Value> {
+        let address = (Plan::control_address(), PILOT_HTTP).into();
+        let answer = client::ask(&self.mesh.plan.fabric(), address, &Ask::get("pilot", path)).await?;
+        Ok(serde_json::from_slice(&answer.body)?)
     }
 
     async fn reset_counts(&self) -> anyhow::Result<()> {

@@ -1,6 +1,7 @@
 //! What breaks without anybody noticing: an instance, pilot, citadel, a sidecar.
 
 use super::{Finding, POLL, Tour, failures};
+use crate::demo::plan::Proxy;
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -80,4 +81,25 @@ async fn restarted_sidecar(tour: &mut Tour<'_>) -> anyhow::Result<Finding> {
         tokio::time::sleep(POLL).await;
     }
     Ok(Finding::new(expected, "not after 10 s", false))
+}
+
+/// All proxies are connected, and none has refused anything that pilot sent it.
+pub(super) async fn refusals(tour: &Tour<'_>) -> anyhow::Result<Vec<Finding>> {
+    let wanted = tour.mesh.plan.workloads.iter().filter(|w| w.proxy != Proxy::None).count();
+    let begun = Instant::now();
+    let mut connected = 0;
+    while connected < wanted && begun.elapsed() < Duration::from_secs(5) {
+        connected = tour.pilot("/debug/syncz").await?.as_array().map_or(0, Vec::len);
+        tokio::time::sleep(POLL).await;
+    }
+    let refused = tour.pilot("/debug/nacks").await?;
+    let count = refused.as_array().map_or(1, Vec::len);
+    Ok(vec![Finding::new(
+        format!("{wanted} proxies connected, 0 refusals"),
+        format!(
+            "{connected} connected, {count} refusals{}",
+            if count == 0 { String::new() } else { format!(": {refused}") }
+        ),
+        connected == wanted && count == 0,
+    )])
 }
