@@ -27,9 +27,10 @@ pub enum Format {
 /// When the filter is malformed or a log is set up already.
 pub fn init(format: Format, level: &str) -> anyhow::Result<Level> {
     let (filter, handle) = reload::Layer::new(filter(level)?);
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let registry = tracing_subscriber::registry().with(filter);
     match format {
-        Format::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+        Format::Text => registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).try_init(),
         Format::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init(),
     }
     .context("the log is set up already")?;
