@@ -119,7 +119,7 @@ pub fn outbound(input: &ClusterInput) -> Cluster {
     pool(&mut cluster, &mut http, policy.pool.as_ref(), &input.mesh);
     retry_budget(&mut cluster, &policy);
     outliers(&mut cluster, &policy);
-    if policy.locality(&input.mesh).is_some() && input.role_uses_locality() {
+    if policy.weighs_localities(&input.mesh) && input.role_uses_locality() {
         let common = cluster.common_lb_config.get_or_insert_default();
         common.locality_config_specifier =
             Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {}));
@@ -199,12 +199,18 @@ fn balance(cluster: &mut Cluster, policy: &Policy) {
             let size = maglev.table_size.map(|value| UInt64Value { value });
             cluster.lb_config = size.map(|size| LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: Some(size) }));
         } else {
-            let own = hash.ring_hash.as_ref().and_then(|ring| ring.minimum_ring_size).or(hash.minimum_ring_size);
             cluster.lb_policy = LbPolicy::RingHash.into();
-            cluster.lb_config = Some(LbConfig::RingHashLbConfig(RingHashLbConfig {
-                minimum_ring_size: Some(UInt64Value { value: own.unwrap_or(1024) }),
-                ..RingHashLbConfig::default()
-            }));
+            // Istio's default holds only where no algorithm is named.
+            let size = match &hash.ring_hash {
+                Some(ring) => ring.minimum_ring_size,
+                None => Some(hash.minimum_ring_size.unwrap_or(1024)),
+            };
+            cluster.lb_config = size.map(|value| {
+                LbConfig::RingHashLbConfig(RingHashLbConfig {
+                    minimum_ring_size: Some(UInt64Value { value }),
+                    ..RingHashLbConfig::default()
+                })
+            });
         }
         return;
     }
@@ -232,16 +238,18 @@ fn balance(cluster: &mut Cluster, policy: &Policy) {
 }
 
 fn slow_start(settings: &LoadBalancerSettings) -> Option<SlowStartConfig> {
-    let warmup = settings.warmup.as_ref();
-    let window = warmup.and_then(|warmup| warmup.duration).or(settings.warmup_duration_secs)?;
+    let Some(warmup) = &settings.warmup else {
+        let window = settings.warmup_duration_secs?;
+        return Some(SlowStartConfig { slow_start_window: duration(window.0), ..SlowStartConfig::default() });
+    };
     Some(SlowStartConfig {
-        slow_start_window: duration(window.0),
+        slow_start_window: warmup.duration.and_then(|window| duration(window.0)),
         aggression: Some(RuntimeDouble {
-            default_value: warmup.and_then(|warmup| warmup.aggression).unwrap_or(1.0),
+            default_value: warmup.aggression.unwrap_or(1.0),
             // A key must be there; this one, which istiod sends too, is never set.
             runtime_key: "(".to_owned(),
         }),
-        min_weight_percent: Some(Percent { value: warmup.and_then(|warmup| warmup.minimum_percent).unwrap_or(10.0) }),
+        min_weight_percent: Some(Percent { value: warmup.minimum_percent.unwrap_or(10.0) }),
     })
 }
 
@@ -271,15 +279,18 @@ fn http_options(protocol: Protocol, policy: &Policy, input: &ClusterInput) -> Ht
     let mut options = HttpProtocolOptions::default();
     let max_streams = http.and_then(|http| http.max_concurrent_streams).and_then(uint);
     let h2 = || Http2ProtocolOptions { max_concurrent_streams: max_streams, ..http2() };
+    // Who asks for the upgrade of one destination knows what it speaks; the mesh's setting is for declared HTTP.
     let upgrade = match http.and_then(|http| http.h2_upgrade_policy) {
         Some(H2UpgradePolicy::Upgrade) => true,
         Some(H2UpgradePolicy::DoNotUpgrade) => false,
-        Some(H2UpgradePolicy::Default) | None => input.mesh.h2_upgrade,
+        Some(H2UpgradePolicy::Default) | None => input.mesh.h2_upgrade && protocol.is_http(),
     };
     let sniffed = protocol == Protocol::Sniff && input.role == Role::Sidecar;
-    options.upstream_protocol_options = if protocol.is_http2() || (upgrade && protocol == Protocol::Http) {
+    options.upstream_protocol_options = if http.and_then(|http| http.use_client_protocol) == Some(true) {
+        Some(use_downstream())
+    } else if protocol.is_http2() || upgrade {
         Some(explicit(ProtocolConfig::Http2ProtocolOptions(h2())))
-    } else if sniffed || http.and_then(|http| http.use_client_protocol) == Some(true) {
+    } else if sniffed {
         Some(use_downstream())
     } else {
         None
@@ -307,7 +318,8 @@ fn pool(
     let idle = settings.and_then(|http| http.idle_timeout).or_else(|| tcp.and_then(|tcp| tcp.idle_timeout));
     let lifetime = tcp.and_then(|tcp| tcp.max_connection_duration);
     let requests = settings.and_then(|http| http.max_requests_per_connection).filter(|max| *max > 0);
-    if idle.is_some() || lifetime.is_some() || requests.is_some() {
+    let streams = settings.and_then(|http| http.max_concurrent_streams).filter(|max| *max > 0);
+    if idle.is_some() || lifetime.is_some() || requests.is_some() || streams.is_some() {
         http.common_http_protocol_options = Some(core::HttpProtocolOptions {
             idle_timeout: idle.and_then(|d| duration(d.0)),
             max_connection_duration: lifetime.and_then(|d| duration(d.0)),
@@ -317,11 +329,10 @@ fn pool(
     }
 }
 
-/// A budget of retries takes the place of their limit (DR-33).
+/// A budget of retries, which Envoy prefers to their limit (DR-33).
 fn retry_budget(cluster: &mut Cluster, policy: &Policy) {
     let Some(own) = &policy.retry_budget else { return };
     for limits in cluster.circuit_breakers.iter_mut().flat_map(|breakers| &mut breakers.thresholds) {
-        limits.max_retries = None;
         limits.retry_budget = Some(thresholds::RetryBudget {
             budget_percent: Some(Percent { value: own.percent.as_ref().map_or(20.0, |percent| percent.value) }),
             min_retry_concurrency: uint(own.min_retry_concurrency.unwrap_or(3)),
@@ -344,7 +355,9 @@ fn keepalive(own: &WrittenKeepalive) -> TcpKeepalive {
 fn outliers(cluster: &mut Cluster, policy: &Policy) {
     let Some(own) = &policy.outliers else { return };
     let enforcing = |value: Option<u32>| value.and_then(|value| uint(if value > 0 { 100 } else { 0 }));
+    let split = own.split_external_local_origin_errors == Some(true);
     let consecutive = own.consecutive_5xx_errors.or(own.consecutive_errors);
+    let local = own.consecutive_local_origin_failures.filter(|_| split);
     cluster.outlier_detection = Some(OutlierDetection {
         consecutive_5xx: consecutive.and_then(uint),
         enforcing_consecutive_5xx: enforcing(consecutive),
@@ -354,9 +367,10 @@ fn outliers(cluster: &mut Cluster, policy: &Policy) {
         base_ejection_time: own.base_ejection_time.and_then(|d| duration(d.0)),
         max_ejection_percent: own.max_ejection_percent.filter(|percent| *percent > 0).and_then(uint),
         enforcing_success_rate: uint(0),
-        split_external_local_origin_errors: own.split_external_local_origin_errors.unwrap_or(false),
-        consecutive_local_origin_failure: own.consecutive_local_origin_failures.and_then(uint),
-        enforcing_consecutive_local_origin_failure: enforcing(own.consecutive_local_origin_failures),
+        split_external_local_origin_errors: split,
+        consecutive_local_origin_failure: local.and_then(uint),
+        enforcing_consecutive_local_origin_failure: enforcing(local),
+        enforcing_local_origin_success_rate: if split { uint(0) } else { None },
         ..OutlierDetection::default()
     });
     let percent = f64::from(own.min_health_percent.unwrap_or(0));

@@ -75,6 +75,14 @@ impl Policy {
         let useful = self.outliers.is_some() || !setting.distribute.is_empty();
         (enabled && useful).then(|| setting.clone())
     }
+
+    /// Whether a locality is chosen before an endpoint in it: only where shares or an order are written (DR-14).
+    pub fn weighs_localities(&self, mesh: &MeshConfig) -> bool {
+        self.locality(mesh).is_some_and(|setting| {
+            let order = !setting.failover.is_empty() || !setting.failover_priority.is_empty();
+            !setting.distribute.is_empty() || (order && self.outliers.is_some())
+        })
+    }
 }
 
 #[cfg(test)]

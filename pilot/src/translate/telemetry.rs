@@ -4,7 +4,8 @@ use super::message::{list, nested, text};
 use super::node::Flavor;
 use crate::model::MeshConfig;
 use proto::any;
-use proto::envoy::accesslog::{AccessLog, access_log};
+use proto::envoy::accesslog::access_log_filter::FilterSpecifier;
+use proto::envoy::accesslog::{AccessLog, AccessLogFilter, ResponseFlagFilter, access_log};
 use proto::envoy::core::substitution_format_string::Format;
 use proto::envoy::core::{DataSource, SubstitutionFormatString, data_source};
 use proto::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log};
@@ -138,6 +139,13 @@ pub fn access_log(mesh: &MeshConfig) -> Vec<AccessLog> {
         filter: None,
         config_type: Some(access_log::ConfigType::TypedConfig(any::pack(&file))),
     }]
+}
+
+/// The log of a whole listener: connections that no chain wants.
+pub fn listener_access_log(mesh: &MeshConfig) -> Vec<AccessLog> {
+    let flags = ResponseFlagFilter { flags: vec!["NR".to_owned()] };
+    let filter = AccessLogFilter { filter_specifier: Some(FilterSpecifier::ResponseFlagFilter(flags)) };
+    access_log(mesh).into_iter().map(|log| AccessLog { filter: Some(filter.clone()), ..log }).collect()
 }
 
 /// The user's labels, where the format is a JSON object; Istio's otherwise, the route's name last.

@@ -174,6 +174,7 @@ fn hash_algorithms() {
         hash("{useSourceIp: true, ringHash: {minimumRingSize: 9}}").0["ring_hash_lb_config"]["minimum_ring_size"],
         "9"
     );
+    assert_eq!(hash("{useSourceIp: true, ringHash: {}}").0["ring_hash_lb_config"], Value::Null);
     assert_eq!(hash("{useSourceIp: true, minimumRingSize: 8}").0["ring_hash_lb_config"]["minimum_ring_size"], "8");
     let (maglev, _) = hash("{useSourceIp: true, maglev: {tableSize: 65537}}");
     assert_eq!((&maglev["lb_policy"], &maglev["maglev_lb_config"]["table_size"]), (&json!("MAGLEV"), &json!("65537")));
@@ -206,7 +207,7 @@ fn warm_up_is_slow_start() {
         (&json!("30s"), &json!(20.0), &json!(2.0))
     );
     let old = cluster("{loadBalancer: {simple: ROUND_ROBIN, warmupDurationSecs: 5s}}");
-    assert_eq!(old["round_robin_lb_config"]["slow_start_config"]["min_weight_percent"]["value"], json!(10.0));
+    assert_eq!(old["round_robin_lb_config"]["slow_start_config"], json!({"slow_start_window": "5s"}));
 }
 
 fn priorities(policy: &str) -> Vec<(String, u64)> {
@@ -231,7 +232,11 @@ fn failover_needs_outlier_detection_and_can_be_switched_off() {
     assert_eq!(priorities("{outlierDetection: {}}"), near_first);
     assert_eq!(priorities("{loadBalancer: {localityLbSetting: {enabled: true}}}"), equal);
     assert_eq!(priorities("{outlierDetection: {}, loadBalancer: {localityLbSetting: {enabled: false}}}"), equal);
-    assert!(cluster("{outlierDetection: {}}")["common_lb_config"]["locality_weighted_lb_config"].is_object());
+    let weighs = |policy: &str| cluster(policy)["common_lb_config"]["locality_weighted_lb_config"].is_object();
+    assert!(!weighs("{outlierDetection: {}}"), "priorities do not need it");
+    assert!(weighs(
+        "{outlierDetection: {}, loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r2}]}}}"
+    ));
     let off = World::with_mesh(
         "localityLbSetting: {enabled: false}\n",
         &object("DestinationRule", "r", "host: reviews\ntrafficPolicy: {outlierDetection: {}}"),
@@ -293,14 +298,14 @@ fn limits_are_unbounded_unless_set() {
 
 // spec: DR-33
 #[test]
-fn a_retry_budget_takes_the_place_of_the_limit() {
+fn a_retry_budget_stands_beside_the_limit() {
     let thresholds = |policy: &str| cluster(policy)["circuit_breakers"]["thresholds"][0].clone();
     let set = thresholds(
         "{retryBudget: {percent: {value: 30}, minRetryConcurrency: 5}, connectionPool: {http: {maxRetries: 4}}}",
     );
     assert_eq!(
         (&set["retry_budget"], &set["max_retries"]),
-        (&json!({"budget_percent": {"value": 30.0}, "min_retry_concurrency": 5}), &Value::Null)
+        (&json!({"budget_percent": {"value": 30.0}, "min_retry_concurrency": 5}), &json!(4))
     );
     assert_eq!(thresholds("{retryBudget: {}}")["retry_budget"]["budget_percent"]["value"], json!(20.0));
 }
@@ -341,7 +346,9 @@ fn http2_towards_the_service() {
     let upgraded = http("{connectionPool: {http: {h2UpgradePolicy: UPGRADE, maxConcurrentStreams: 5}}}");
     assert_eq!(upgraded["explicit_http_config"]["http2_protocol_options"], json!({"max_concurrent_streams": 5}));
     assert_eq!(http("{connectionPool: {http: {h2UpgradePolicy: DO_NOT_UPGRADE}}}"), Value::Null);
-    assert!(http("{connectionPool: {http: {useClientProtocol: true}}}")["use_downstream_protocol_config"].is_object());
+    for kept in ["{useClientProtocol: true}", "{useClientProtocol: true, h2UpgradePolicy: UPGRADE}"] {
+        assert!(http(&format!("{{connectionPool: {{http: {kept}}}}}"))["use_downstream_protocol_config"].is_object());
+    }
     let mesh = World::with_mesh("h2UpgradePolicy: UPGRADE\n", "");
     assert!(
         mesh.client().cluster(REVIEWS)["typed_extension_protocol_options"]
@@ -363,7 +370,8 @@ fn outlier_detection() {
             "consecutive_gateway_failure": 0, "enforcing_consecutive_gateway_failure": 0,
             "interval": "1s", "base_ejection_time": "180s", "max_ejection_percent": 100, "enforcing_success_rate": 0,
             "split_external_local_origin_errors": true,
-            "consecutive_local_origin_failure": 4, "enforcing_consecutive_local_origin_failure": 100
+            "consecutive_local_origin_failure": 4, "enforcing_consecutive_local_origin_failure": 100,
+            "enforcing_local_origin_success_rate": 0
         })
     );
     assert_eq!(set["common_lb_config"]["healthy_panic_threshold"], json!({"value": 40.0}));

@@ -1,6 +1,6 @@
 //! Spec 3.3, 3.6, 3.11: what reaches a workload.
 
-use crate::told::{World, manager, names};
+use crate::told::{World, manager, names, object};
 use serde_json::{Value, json};
 
 fn chain(chains: &[Value], name: &str, transport: &str) -> Value {
@@ -155,4 +155,11 @@ fn listener_filters_look_only_where_they_must() {
         (&listener["max_connections_to_accept_per_socket_event"], &listener["traffic_direction"]),
         (&json!(1), &json!("INBOUND"))
     );
+    let most_off = World::new(&object(
+        "PeerAuthentication",
+        "p",
+        "selector: {matchLabels: {app: reviews}}\nmtls: {mode: DISABLE}\nportLevelMtls: {9080: {mode: STRICT}}",
+    ));
+    let tls = most_off.server().listener("virtualInbound")["listener_filters"][1]["filter_disabled"].clone();
+    assert_eq!(tls["not_match"]["destination_port_range"], json!({"start": 9080, "end": 9081}));
 }

@@ -260,6 +260,10 @@ fn access_logs_are_istios() {
     );
     let own = log("accessLogFile: /dev/stdout\naccessLogEncoding: JSON\naccessLogFormat: '{\"a\": \"%PROTOCOL%\"}'\n");
     assert_eq!(own["json_format"], json!({"a": "%PROTOCOL%"}));
+    let catch_all = World::with_mesh("accessLogFile: /dev/stdout\n", "").client().listener("virtualOutbound");
+    assert_eq!(catch_all["access_log"][0]["filter"], json!({"response_flag_filter": {"flags": ["NR"]}}));
+    let log = |chain: usize| catch_all["filter_chains"][chain]["filters"][0]["typed_config"]["access_log"].is_array();
+    assert!(!log(0) && log(1), "what would go round in circles is not logged");
 }
 
 // spec: DN-1, DN-2

@@ -42,6 +42,11 @@ pub fn tcp_proxy(mut proxy: TcpProxy, mesh: &MeshConfig) -> Filter {
     filter("envoy.filters.network.tcp_proxy", any::pack(&proxy))
 }
 
+/// The TCP proxy of traffic that would come back to the listener itself; nothing of it is logged.
+pub fn black_hole() -> Filter {
+    filter("envoy.filters.network.tcp_proxy", any::pack(&to_cluster(proto::wire::CLUSTER_BLACK_HOLE)))
+}
+
 /// A TCP proxy to one cluster.
 pub fn to_cluster(cluster: &str) -> TcpProxy {
     TcpProxy {
@@ -81,8 +86,18 @@ pub fn original_dst() -> ListenerFilter {
 
 /// Looks at the first bytes for TLS, but on these ports.
 pub fn tls_inspector(disabled: &[u16]) -> ListenerFilter {
+    tls_inspector_unless(on_ports(disabled))
+}
+
+/// Looks at the first bytes for TLS on these ports alone.
+pub fn tls_inspector_on(enabled: &[u16]) -> ListenerFilter {
+    let not = |rule| ListenerFilterChainMatchPredicate { rule: Some(Rule::NotMatch(Box::new(rule))) };
+    tls_inspector_unless(on_ports(enabled).map(not))
+}
+
+fn tls_inspector_unless(disabled: Option<ListenerFilterChainMatchPredicate>) -> ListenerFilter {
     let config = tls_inspector::v3::TlsInspector { initial_read_buffer_size: uint(512), ..Default::default() };
-    listener_filter("tls_inspector", any::pack(&config), on_ports(disabled))
+    listener_filter("tls_inspector", any::pack(&config), disabled)
 }
 
 /// Looks at the first bytes for HTTP, but on these ports.

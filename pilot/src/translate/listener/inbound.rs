@@ -6,7 +6,7 @@ use super::super::inputs::InboundInput;
 use super::super::matcher;
 use super::super::message::{address, boolean, config_metadata, duration, uint};
 use super::super::names;
-use super::super::telemetry::Direction;
+use super::super::telemetry::{self, Direction};
 use super::super::tls;
 use super::chain::{self, PLAIN_HTTP};
 use super::manager::Manager;
@@ -122,8 +122,11 @@ pub fn listener(input: &InboundInput) -> Listener {
     chains.extend(all.iter().flat_map(|served| chains_of(served, input)));
     let mut listener_filters = vec![chain::original_dst()];
     if all.iter().any(|served| served.mode != Mode::Disable) {
-        let disabled = ports_where(&all, own, |served| served.mode == Mode::Disable);
-        listener_filters.push(chain::tls_inspector(&disabled));
+        listener_filters.push(if input.authn.mode == Mode::Disable {
+            chain::tls_inspector_on(&named_ports(&all, |served| served.mode != Mode::Disable))
+        } else {
+            chain::tls_inspector(&ports_where(&all, own, |served| served.mode == Mode::Disable))
+        });
     }
     // Only plain bytes are looked at: the client of mesh mTLS says by ALPN what comes.
     let looks = |served: &Served| served.protocol == Protocol::Sniff && served.mode != Mode::Strict;
@@ -140,25 +143,32 @@ pub fn listener(input: &InboundInput) -> Listener {
         listener_filters_timeout: duration(defaults::detection_timeout(&input.mesh)),
         filter_chains: chains,
         listener_filters,
+        access_log: telemetry::listener_access_log(&input.mesh),
         ..Listener::default()
     }
 }
 
 /// The named ports for which something holds, and the listener's own, in order.
 fn ports_where(all: &[Served], own: u16, holds: impl Fn(&Served) -> bool) -> Vec<u16> {
-    let named = all.iter().filter(|served| served.port != 0 && holds(served)).map(|served| served.port);
-    let mut ports: Vec<u16> = named.chain([own]).collect();
+    let mut ports = named_ports(all, holds);
+    ports.push(own);
+    ports.sort_unstable();
+    ports
+}
+
+fn named_ports(all: &[Served], holds: impl Fn(&Served) -> bool) -> Vec<u16> {
+    let named = all.iter().filter(|served| served.port != 0 && holds(served));
+    let mut ports: Vec<u16> = named.map(|served| served.port).collect();
     ports.sort_unstable();
     ports
 }
 
 /// Traffic to the listener's own port would go round in circles (OD-3).
 fn black_hole(port: u16, input: &InboundInput) -> FilterChain {
-    let proxy = chain::tcp_proxy(chain::to_cluster(proto::wire::CLUSTER_BLACK_HOLE), &input.mesh);
     FilterChain {
         name: "virtualInbound-blackhole".to_owned(),
         filter_chain_match: Some(chain::chain_match("", &[], port)),
-        filters: chain::metadata_exchange(input.flavor).into_iter().chain([proxy]).collect(),
+        filters: chain::metadata_exchange(input.flavor).into_iter().chain([chain::black_hole()]).collect(),
         ..FilterChain::default()
     }
 }

@@ -6,7 +6,7 @@ use super::super::message::{address, boolean, cidr, config_metadata, duration};
 use super::super::names;
 use super::super::node::Flavor;
 use super::super::policy;
-use super::super::telemetry::{Direction, Identity};
+use super::super::telemetry::{self, Direction, Identity};
 use super::chain::{self, PLAIN_HTTP};
 use super::manager::Manager;
 use crate::model::destination_rule::DestinationRule;
@@ -299,19 +299,16 @@ impl<'a> Routing<'a> {
 /// The listener that takes captured traffic and hands it to the one of its destination (PT-1, OD-1, OD-3).
 pub fn catch_all(mode: OutboundMode, flavor: Flavor, _identity: &Identity, mesh: &MeshConfig) -> Listener {
     let port = mesh.proxy_listen_port;
-    let to = |cluster: &str| {
-        let stats = chain::stats(mesh, flavor, Direction::Outbound);
-        stats.into_iter().chain([chain::tcp_proxy(chain::to_cluster(cluster), mesh)]).collect::<Vec<_>>()
-    };
+    let with_stats = |proxy| chain::stats(mesh, flavor, Direction::Outbound).into_iter().chain([proxy]).collect();
     let black_hole = FilterChain {
         name: "virtualOutbound-blackhole".to_owned(),
         filter_chain_match: Some(chain::chain_match("", &[], port)),
-        filters: to(proto::wire::CLUSTER_BLACK_HOLE),
+        filters: with_stats(chain::black_hole()),
         ..FilterChain::default()
     };
     let rest = FilterChain {
         name: "virtualOutbound-catchall-tcp".to_owned(),
-        filters: to(unknown(mode)),
+        filters: with_stats(chain::tcp_proxy(chain::to_cluster(unknown(mode)), mesh)),
         ..FilterChain::default()
     };
     Listener {
@@ -321,6 +318,7 @@ pub fn catch_all(mode: OutboundMode, flavor: Flavor, _identity: &Identity, mesh:
         use_original_dst: boolean(true),
         max_connections_to_accept_per_socket_event: super::super::message::uint(1),
         filter_chains: vec![black_hole, rest],
+        access_log: telemetry::listener_access_log(mesh),
         ..Listener::default()
     }
 }
