@@ -3,11 +3,13 @@
 //! - [`proxies`]: real Envoy and our proxy, started from one bootstrap
 //! - [`app`]: an upstream that says what it received
 //! - [`client`]: requests as raw text, answers taken apart
+//! - [`python_ads`]: an ADS server by other people's code
 //! - the sources of the workspace, for the tests that keep its shape (`tests/architecture.rs`, `tests/tidy.rs`)
 
 pub mod app;
 pub mod client;
 pub mod proxies;
+pub mod python_ads;
 
 use std::path::{Path, PathBuf};
 

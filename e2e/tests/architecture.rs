@@ -15,6 +15,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mixer", &["proto", "identity", "vitals"]),
     ("meshctl", &["proto", "identity", "pilot", "citadel"]),
     ("bookshop", &[]),
+    ("hairpin", &[]),
     ("e2e", &["proto", "identity", "vitals", "proxy", "citadel", "pilot", "mixer", "meshctl"]),
 ];
 

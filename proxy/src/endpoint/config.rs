@@ -49,6 +49,21 @@ pub fn parse(assignment: &ClusterLoadAssignment, known: &Known) -> Result<(HostS
     Ok((HostSet { priorities, overprovisioning_percent }, named))
 }
 
+/// Parses an assignment whose endpoints must have addresses: of clusters that resolve no names.
+///
+/// # Errors
+/// The field that is wrong; an endpoint with a host name.
+pub fn parse_addresses(assignment: &ClusterLoadAssignment, known: &Known) -> Result<HostSet, Refusal> {
+    let (hosts, named) = parse(assignment, known)?;
+    match named.first() {
+        None => Ok(hosts),
+        Some(Named { host, .. }) => {
+            let why = format!("malformed IP address: {host}; a cluster of type STRICT_DNS or LOGICAL_DNS resolves names");
+            Err(Refusal::new("endpoints", why))
+        }
+    }
+}
+
 fn group_into(
     group: &LocalityLbEndpoints,
     locality: &Arc<Locality>,
@@ -223,6 +238,9 @@ mod tests {
         let of = |endpoints| ClusterLoadAssignment { endpoints: vec![group(endpoints)], ..Default::default() };
         let (hosts, _) = parse(&of(vec![lb("10.0.0.1", core::HealthStatus::Unknown)]), &known).expect("valid");
         assert!(Arc::ptr_eq(&hosts.priorities[0].all[0].shared, &shared));
+        let named = of(vec![lb("reviews", core::HealthStatus::Unknown)]);
+        let refused = parse_addresses(&named, &known).expect_err("a name");
+        assert!(refused.to_string().contains("malformed IP address: reviews"), "{refused}");
         let refused = parse(&of(vec![LbEndpoint::default()]), &known).expect_err("no address");
         assert_eq!(refused.field, "endpoints[0].lb_endpoints[0].endpoint");
     }

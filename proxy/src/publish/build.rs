@@ -183,9 +183,9 @@ impl Publisher {
         let name = Arc::clone(&parsed.config.name);
         let known = self.clusters.get(&name).map(ClusterPart::known).unwrap_or_default();
         let hosts = match &parsed.members {
-            Members::Static(assignment) => endpoint::parse(assignment, &known)?.0,
+            Members::Static(assignment) => endpoint::parse_addresses(assignment, &known)?,
             Members::Eds(service) => match self.assignments.get(service) {
-                Some(assignment) => endpoint::parse(assignment, &known)?.0,
+                Some(assignment) => endpoint::parse_addresses(assignment, &known)?,
                 None => HostSet::default(),
             },
             // Until DNS answers, the endpoints of an earlier version serve on.
@@ -213,11 +213,11 @@ impl Publisher {
 
     async fn add_assignment(&mut self, resource: &Resource) -> Result<(), Refusal> {
         let written: ClusterLoadAssignment = decode(resource)?;
-        endpoint::parse(&written, &Known::default())?;
+        endpoint::parse_addresses(&written, &Known::default())?;
         let service: Arc<str> = Arc::clone(&resource.name);
         let fed = |part: &ClusterPart| matches!(&part.members, Members::Eds(name) if *name == service);
         for (name, part) in self.clusters.iter_mut().filter(|(_, part)| fed(part)) {
-            part.hosts = Arc::new(endpoint::parse(&written, &part.known())?.0);
+            part.hosts = Arc::new(endpoint::parse_addresses(&written, &part.known())?);
             let hosts = Arc::clone(&part.hosts);
             self.workers.tell(|_| Message::Hosts(Arc::clone(name), Arc::clone(&hosts))).await;
         }
