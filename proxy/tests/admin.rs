@@ -277,6 +277,10 @@ async fn stats_are_shown_as_text_json_and_for_prometheus() {
     );
     assert!(prometheus.contains("envoy_cluster_manager_cds_update_rejected{} 1\n"), "{prometheus}");
     assert_eq!(bench.get("/stats?format=prometheus&usedonly").await.1.lines().count(), prometheus.lines().count());
+    let (_, state) = bench.get("/stats?usedonly&filter=membership|upstream_rq_active|ejections").await;
+    let expected = "cluster.outbound|80||b.membership_degraded: 1\ncluster.outbound|80||b.membership_total: 1\n\
+        cluster.outbound|80||b.upstream_rq_active: 2\n";
+    assert_eq!(state, expected);
     let json = bench.json("/stats?format=json&type=Counters&usedonly&filter=upstream").await;
     assert_eq!(json["stats"][0], json!({"name": "cluster.outbound|80||b.upstream_rq_total", "value": 5}));
     assert_eq!(bench.get("/stats?filter=(").await.0, 400);

@@ -308,9 +308,8 @@ async fn tls_front(authority: &Authority, behind: SocketAddr) -> (SocketAddr, mp
                     return;
                 }
                 let mut plain = tokio::net::TcpStream::connect(behind).await.unwrap();
-                if let Err(error) = tokio::io::copy_bidirectional(&mut encrypted, &mut plain).await {
-                    println!("connection ended: {error}");
-                }
+                // an error means that one side is gone, and so is the connection
+                drop(tokio::io::copy_bidirectional(&mut encrypted, &mut plain).await);
             });
         }
     });

@@ -11,6 +11,7 @@ use crate::node::NodeFacts;
 use crate::outcome::{Flags, Outcome};
 use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
 use crate::telemetry::access_log::LogBuffers;
+use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
 use std::any::Any;
 use std::borrow::Cow;
@@ -30,6 +31,8 @@ pub struct Facts {
     pub node: Arc<NodeFacts>,
     /// Istio's metrics.
     pub metrics: Rc<IstioMetrics>,
+    /// Envoy's statistics.
+    pub stats: Rc<EnvoyStats>,
     /// Lines of access logs on their way to the writer.
     pub logs: Rc<LogBuffers>,
     /// The clock of what workers share.
@@ -44,7 +47,8 @@ impl Facts {
             env: Rc::new(env),
             clusters: Rc::default(),
             node: Arc::default(),
-            metrics: Rc::new(IstioMetrics::new(registrar)),
+            metrics: Rc::new(IstioMetrics::new(Rc::clone(&registrar))),
+            stats: Rc::new(EnvoyStats::new(registrar)),
             logs: Rc::new(LogBuffers::detached()),
             clock: ProcessClock::start(),
         }

@@ -5,7 +5,26 @@ use crate::message::RequestHead;
 use crate::outcome::Reason;
 use crate::route::Action;
 use crate::telemetry::access_log::{AccessLog, Bytes, Entry, LogFacts, Times, Upstream};
+use crate::telemetry::envoy::StreamEnd;
 use std::time::Duration;
+
+/// Counts a stream that has ended in Envoy's statistics.
+pub(super) fn count(prefix: &str, cx: &StreamCx, end: &End<'_>) {
+    let info = cx.info.borrow();
+    let now = cx.now();
+    let answered = info.response_start.is_some();
+    cx.facts.stats.stream_ended(&StreamEnd {
+        prefix,
+        cluster: info.cluster.as_deref().filter(|name| cx.cluster(name).is_some()),
+        version: end.request.version,
+        status: end.response.map_or(0, |head| head.status),
+        flags: info.flags,
+        details: info.details.as_deref().unwrap_or_default(),
+        attempts: info.attempts,
+        total: now.saturating_duration_since(cx.start),
+        upstream: info.upstream_start.filter(|_| answered).map(|start| now.saturating_duration_since(start)),
+    });
+}
 
 /// Writes the entries of a stream that has ended.
 pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>) {

@@ -5,6 +5,7 @@ use super::{Settings, serve_h1, serve_h2};
 use crate::codec::h2::PREFACE;
 use crate::filter::Filter;
 use crate::net::{Io, PeerFacts};
+use crate::telemetry::names::HttpMetric;
 use bytes::BytesMut;
 use std::future::poll_fn;
 use std::rc::Rc;
@@ -18,6 +19,9 @@ pub async fn serve_http(
     peer: Rc<PeerFacts>,
     h2_seen: bool,
 ) {
+    let stats = settings.facts.stats.http(&settings.config.stat_prefix);
+    stats.increment(HttpMetric::DownstreamCxTotal);
+    let _active = stats.hold(HttpMetric::DownstreamCxActive);
     let mut first = BytesMut::new();
     let h2 = match (settings.config.codec, &*peer.alpn) {
         (Codec::H2, _) | (Codec::Auto, b"h2") => true,
@@ -36,6 +40,7 @@ pub async fn serve_http(
     } else {
         serve_h1((io, first), Rc::clone(settings), filters, peer).await;
     }
+    stats.increment(HttpMetric::DownstreamCxDestroy);
 }
 
 /// Reads until it is clear whether the client begins with the HTTP/2 preface.

@@ -260,6 +260,7 @@ fn finish(settings: &Settings, chain: &[Filter], cx: &StreamCx, work: &mut Work,
         filter.on_end(state, &end, cx);
     }
     log::write(&settings.config.access_log, cx, &end);
+    log::count(&settings.config.stat_prefix, cx, &end);
     work.request.body = Body::Empty;
 }
 
@@ -282,4 +283,5 @@ pub(super) async fn refuse(
     cx.info.borrow_mut().bytes_sent = sent.body_bytes;
     let end = End { outcome, request: head, response: Some(&response.head) };
     log::write(&settings.config.access_log, &cx, &end);
+    log::count(&settings.config.stat_prefix, &cx, &end);
 }

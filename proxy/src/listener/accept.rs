@@ -10,6 +10,8 @@ use crate::http::{Settings, serve};
 use crate::net::{Io, PeerFacts};
 use crate::tcp::config::NetworkFilter;
 use crate::tcp::serve_tcp;
+use crate::telemetry::Cells;
+use crate::telemetry::names::ListenerMetric;
 use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -35,6 +37,8 @@ pub struct Listener {
     pub config: Arc<ListenerConfig>,
     /// Its chains in the order of the configuration, the default chain last.
     pub chains: Vec<Rc<Chain>>,
+    /// Its statistics on this worker.
+    pub stats: Rc<Cells<ListenerMetric>>,
 }
 
 /// What accept loops of one worker share.
@@ -89,7 +93,11 @@ pub async fn accept_loop(serve: Rc<Serve>, name: Arc<str>, socket: TcpListener) 
 
 async fn counted(serve: Rc<Serve>, listener: Rc<Listener>, stream: TcpStream, remote: SocketAddr) {
     serve.connections.set(serve.connections.get() + 1);
+    let stats = Rc::clone(&listener.stats);
+    stats.increment(ListenerMetric::DownstreamCxTotal);
+    let _active = stats.hold(ListenerMetric::DownstreamCxActive);
     Box::pin(connection(&serve, listener, stream, remote)).await;
+    stats.increment(ListenerMetric::DownstreamCxDestroy);
     serve.connections.set(serve.connections.get() - 1);
 }
 
@@ -123,6 +131,7 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
     let ends = Ends { destination: peer.local, source: peer.remote, direct_source: peer.direct_remote };
     let Some(config) = find(&listener.config, ends, &found.hello) else {
         tracing::debug!(listener = &*listener.config.name, %remote, %local, redirected, "no filter chain matches");
+        listener.stats.increment(ListenerMetric::NoFilterChainMatch);
         return;
     };
     let Some(chain) = listener.chains.iter().find(|chain| Arc::ptr_eq(&chain.config, config)).cloned() else { return };

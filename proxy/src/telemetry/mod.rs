@@ -5,6 +5,7 @@
 pub mod access_log;
 mod config;
 mod counters;
+pub mod envoy;
 pub mod istio;
 pub mod names;
 mod scrape;

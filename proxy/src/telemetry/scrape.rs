@@ -317,7 +317,7 @@ fn quantile_of(values: &[u64], quantile: f64) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::{ClusterMetric, IstioHttpMetric, ServerMetric};
+    use super::super::names::{CLUSTER, ClusterMetric, ClusterState, IstioHttpMetric, ServerMetric};
     use super::*;
 
     // spec: ST-6, AD-4
@@ -328,8 +328,9 @@ mod tests {
         let cells = [one.named::<ClusterMetric>("outbound|80||a\"b"), two.named::<ClusterMetric>("outbound|80||a\"b")];
         cells[0].increment(ClusterMetric::UpstreamRq2xx);
         cells[1].add(ClusterMetric::UpstreamRq2xx, 2);
-        cells[0].add(ClusterMetric::UpstreamRqActive, 1);
-        cells[1].subtract(ClusterMetric::UpstreamRqActive, 2);
+        let gauges = [one.named::<ClusterState>("outbound|80||a\"b"), two.named::<ClusterState>("outbound|80||a\"b")];
+        gauges[0].add(ClusterState::UpstreamRqActive, 1);
+        gauges[1].subtract(ClusterState::UpstreamRqActive, 2);
         cells[0].record(ClusterMetric::UpstreamRqTime, 7);
         let server = one.cells::<ServerMetric>(Labels::default());
         server.set(ServerMetric::Live, 1);
@@ -350,7 +351,10 @@ mod tests {
         assert!(!text.contains("HELP") && !text.contains("upstream_rq_timeout"), "{text}");
         assert_eq!(text.matches("# TYPE envoy_cluster_upstream_rq_xx ").count(), 1);
         let all = snapshot.prometheus(&Selection::default());
-        assert!(all.contains("# TYPE envoy_cluster_outlier_detection_ejections_enforced_consecutive_5xx counter\n"));
+        assert_eq!(
+            prometheus_name(&CLUSTER, &Metric { name: "consecutive_5xx", ..CLUSTER.metrics[0] }).0,
+            "envoy_cluster_consecutive_5xx"
+        );
         let listener = one.named::<super::super::names::ListenerMetric>("127.0.0.1:80");
         listener.increment(super::super::names::ListenerMetric::DownstreamCxTotal);
         let shown = registry.collect().prometheus(&used);
@@ -424,7 +428,7 @@ mod tests {
         let json = serde_json::json!({
             "stats_tags": [{"tag_name": "cluster_name", "regex": "^cluster\\.((.+?(\\..+?\\.svc\\.cluster\\.local)?)\\.)"}],
             "stats_matcher": {"inclusion_list": {"patterns": [
-                {"prefix": "reporter="}, {"prefix": "server"}, {"prefix": "cluster.xds-grpc"}, {"suffix": "rbac.allowed"}]}}});
+                {"prefix": "reporter="}, {"prefix": "server"}, {"prefix": "cluster.xds-grpc"}, {"suffix": "rbac.denied"}]}}});
         let parse = |json: &serde_json::Value| {
             let bytes = proto::json::from_value("envoy.config.metrics.v3.StatsConfig", json).unwrap();
             StatsConfig::parse(&proto::envoy::metrics::StatsConfig::decode(bytes.as_slice()).unwrap())
@@ -435,9 +439,9 @@ mod tests {
         let dropped = registrar.named::<ClusterMetric>("outbound|80||a");
         let http = registrar.named::<super::super::names::HttpMetric>("in");
         let istio = registrar.try_cells::<IstioHttpMetric>(Labels::default()).unwrap();
-        kept.increment(ClusterMetric::UpstreamCxTotal);
-        dropped.increment(ClusterMetric::UpstreamCxTotal);
-        http.increment(super::super::names::HttpMetric::RbacAllowed);
+        kept.increment(ClusterMetric::UpstreamRqTotal);
+        dropped.increment(ClusterMetric::UpstreamRqTotal);
+        http.increment(super::super::names::HttpMetric::RbacDenied);
         http.increment(super::super::names::HttpMetric::RqTotal);
         istio.increment(IstioHttpMetric::RequestsTotal);
         let used = Selection { used_only: true, ..Selection::default() };
@@ -445,13 +449,13 @@ mod tests {
         let shown = snapshot.prometheus(&used);
         let lines: Vec<&str> = shown.lines().filter(|line| !line.starts_with('#')).collect();
         let expected = [
-            "envoy_cluster_upstream_cx_total{cluster_name=\"xds-grpc\"} 1",
-            "envoy_http_rbac_allowed{envoy_http_conn_manager_prefix=\"in\"} 1",
+            "envoy_cluster_upstream_rq_total{cluster_name=\"xds-grpc\"} 1",
+            "envoy_http_rbac_denied{envoy_http_conn_manager_prefix=\"in\"} 1",
             "istio_requests_total{} 1",
         ];
         assert_eq!(lines, expected);
         assert_eq!(registry.scopes.len(), 3, "what is not kept costs no scope");
-        assert!(snapshot.text(&used).starts_with("cluster.xds-grpc.upstream_cx_total: 1\nhttp.in.rbac.allowed: 1\n"));
+        assert!(snapshot.text(&used).starts_with("cluster.xds-grpc.upstream_rq_total: 1\nhttp.in.rbac.denied: 1\n"));
         let buckets = serde_json::json!({"histogram_bucket_settings": [{"buckets": [1]}]});
         assert_eq!(parse(&buckets).unwrap_err().field, "histogram_bucket_settings");
         let all_but =

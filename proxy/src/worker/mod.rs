@@ -18,6 +18,7 @@ use crate::node::NodeFacts;
 use crate::route::RouteTable;
 use crate::telemetry::Registrar;
 use crate::telemetry::access_log::LogBuffers;
+use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::IstioMetrics;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -66,11 +67,13 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().on_thread_park(crate::pool::flush_all).build()?;
     let local = LocalSet::new();
+    let registrar = Rc::new(parts.registrar);
     let facts = Rc::new(Facts {
         env: Rc::new(Env::new()),
         clusters: Rc::new(ClusterSet::default()),
         node: parts.node,
-        metrics: Rc::new(IstioMetrics::new(Rc::new(parts.registrar))),
+        metrics: Rc::new(IstioMetrics::new(Rc::clone(&registrar))),
+        stats: Rc::new(EnvoyStats::new(registrar)),
         logs: Rc::new(parts.logs),
         clock: Arc::clone(&parts.clock),
     });
@@ -112,7 +115,10 @@ impl Worker {
                 let env = Rc::clone(&self.serve.facts.env);
                 self.serve.facts.clusters.insert(Cluster::new(config, hosts, env));
             }
-            Message::RemoveCluster(name) => self.serve.facts.clusters.remove(&name),
+            Message::RemoveCluster(name) => {
+                self.serve.facts.clusters.remove(&name);
+                self.serve.facts.stats.forget_cluster(&name);
+            }
             Message::Hosts(name, hosts) => {
                 if let Some(cluster) = self.serve.facts.clusters.get(&name) {
                     cluster.set_hosts(hosts, self.clock.now_ms());
@@ -156,8 +162,9 @@ impl Worker {
             chains.push(Rc::new(Chain { config: Arc::clone(chain), http }));
         }
         let name = Arc::clone(&config.name);
+        let stats = self.serve.facts.stats.listener(&config.address.to_string());
         let replaced =
-            self.serve.listeners.borrow_mut().insert(Arc::clone(&name), Rc::new(Listener { config, chains }));
+            self.serve.listeners.borrow_mut().insert(Arc::clone(&name), Rc::new(Listener { config, chains, stats }));
         // As in Envoy: a kept connection must not go on under the policy that it began with.
         if let Some(replaced) = replaced {
             replaced.drain();

@@ -1,13 +1,20 @@
 //! `/stats` and `/stats/prometheus`: metrics are collected by the one task that owns the registry.
 
-use super::AdminParts;
 use super::info::{Stage, memory_bytes};
+use super::{AdminParts, Published};
+use crate::endpoint::{Endpoint, Health, Limit};
 use crate::server::answer::{Answer, json, text, with_type};
-use crate::telemetry::names::{ClusterManagerMetric, ControlPlaneMetric, ListenerManagerMetric, ServerMetric};
-use crate::telemetry::{Cells, Labels, MetricKind, Registry, Selection, Snapshot};
-use crate::xds::Kind;
+use crate::telemetry::names::{
+    ClusterManagerMetric, ClusterState, ControlPlaneMetric, ListenerManagerMetric, ServerMetric,
+};
+use crate::telemetry::{Cells, Labels, MetricKind, Registrar, Registry, Selection, Snapshot};
+use crate::xds::{Kind, certificates};
 use regex::Regex;
-use tokio::sync::{mpsc, oneshot};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 /// Asks the owner of the registry for snapshots.
 #[derive(Debug, Clone)]
@@ -42,26 +49,43 @@ impl StatsReader {
 /// Metrics of the main thread itself; it is their only writer.
 #[derive(Debug)]
 pub struct MainStats {
+    /// Refreshed by one question at a time.
+    cells: Mutex<MainCells>,
+}
+
+#[derive(Debug)]
+struct MainCells {
+    registrar: Registrar,
     server: Cells<ServerMetric>,
     clusters: Cells<ClusterManagerMetric>,
     listeners: Cells<ListenerManagerMetric>,
     control_plane: Cells<ControlPlaneMetric>,
+    states: HashMap<Arc<str>, Cells<ClusterState>>,
 }
 
 impl MainStats {
     /// Registers them.
     pub fn new(registry: &Registry) -> Self {
         let registrar = registry.registrar(0);
-        Self {
+        let cells = MainCells {
             server: registrar.cells(Labels::default()),
             clusters: registrar.cells(Labels::default()),
             listeners: registrar.cells(Labels::default()),
             control_plane: registrar.cells(Labels::default()),
-        }
+            states: HashMap::new(),
+            registrar,
+        };
+        Self { cells: Mutex::new(cells) }
     }
 
     /// Takes over what the snapshots of the main thread say.
-    pub(super) fn refresh(&self, parts: &AdminParts) {
+    pub(super) async fn refresh(&self, parts: &AdminParts) {
+        self.cells.lock().await.refresh(parts);
+    }
+}
+
+impl MainCells {
+    fn refresh(&mut self, parts: &AdminParts) {
         let stage = *parts.stage.borrow();
         let (resident, data) = memory_bytes();
         self.server.set(ServerMetric::State, stage.number());
@@ -79,14 +103,41 @@ impl MainStats {
         self.listeners.set(ListenerManagerMetric::LdsUpdateAttempt, lds.attempts);
         self.listeners.set(ListenerManagerMetric::LdsUpdateSuccess, lds.successes);
         self.listeners.set(ListenerManagerMetric::LdsUpdateRejected, lds.rejections);
-        let published = parts.published.borrow();
-        self.clusters.set(ClusterManagerMetric::ActiveClusters, published.clusters.len() as u64);
-        self.listeners.set(ListenerManagerMetric::TotalListenersActive, published.listeners.len() as u64);
         self.listeners.set(ListenerManagerMetric::WorkersStarted, u64::from(stage == Stage::Live));
-        let now_s = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
-        let ends = crate::xds::certificates(&store).into_iter().flat_map(|secret| secret.chain).map(|c| c.validity.1);
+        let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let ends = certificates(&store).into_iter().flat_map(|secret| secret.chain).map(|c| c.validity.1);
         let days = ends.min().map_or(0, |end| end.saturating_sub(now_s.cast_signed()).max(0).cast_unsigned() / 86_400);
         self.server.set(ServerMetric::DaysUntilFirstCertExpiring, days);
+        self.refresh_clusters(&parts.published.borrow(), parts.clock.now_ms());
+    }
+
+    fn refresh_clusters(&mut self, published: &Published, now_ms: u64) {
+        self.clusters.set(ClusterManagerMetric::ActiveClusters, published.clusters.len() as u64);
+        self.listeners.set(ListenerManagerMetric::TotalListenersActive, published.listeners.len() as u64);
+        let names: HashSet<&Arc<str>> = published.clusters.iter().map(|(config, _)| &config.name).collect();
+        self.states.retain(|name, _| names.contains(name));
+        for (config, hosts) in &published.clusters {
+            let registrar = &self.registrar;
+            let cells = self.states.entry(config.name.clone()).or_insert_with(|| registrar.named(&config.name));
+            let count =
+                |wanted: &dyn Fn(&Endpoint) -> bool| hosts.iter().filter(|endpoint| wanted(endpoint)).count() as u64;
+            let ejected = |endpoint: &Endpoint| endpoint.shared.ejected_until.load(Ordering::Relaxed) > now_ms;
+            cells.set(ClusterState::MembershipTotal, count(&|_| true));
+            cells.set(ClusterState::MembershipHealthy, count(&|e| e.health == Health::Healthy && !ejected(e)));
+            cells.set(ClusterState::MembershipDegraded, count(&|e| e.health == Health::Degraded && !ejected(e)));
+            cells.set(ClusterState::EjectionsActive, count(&ejected));
+            let active: u64 = hosts.iter().map(|e| u64::from(e.shared.active.load(Ordering::Relaxed))).sum();
+            cells.set(ClusterState::UpstreamRqActive, active);
+            let [limits, _] = &config.limits;
+            for (limit, metric) in [
+                (Limit::Connections, ClusterState::CxOpen),
+                (Limit::Requests, ClusterState::RqOpen),
+                (Limit::Pending, ClusterState::RqPendingOpen),
+                (Limit::Retries, ClusterState::RqRetryOpen),
+            ] {
+                cells.set(metric, u64::from(limits.is_open(limit)));
+            }
+        }
     }
 }
 
@@ -118,7 +169,7 @@ pub(super) async fn prometheus(parts: &AdminParts, ask: &[(String, String)]) -> 
 }
 
 pub(super) async fn snapshot(parts: &AdminParts) -> Option<Snapshot> {
-    parts.main_stats.refresh(parts);
+    parts.main_stats.refresh(parts).await;
     parts.stats.snapshot().await
 }
 
