@@ -58,7 +58,8 @@ pub fn parse_addresses(assignment: &ClusterLoadAssignment, known: &Known) -> Res
     match named.first() {
         None => Ok(hosts),
         Some(Named { host, .. }) => {
-            let why = format!("malformed IP address: {host}; a cluster of type STRICT_DNS or LOGICAL_DNS resolves names");
+            let why =
+                format!("malformed IP address: {host}; a cluster of type STRICT_DNS or LOGICAL_DNS resolves names");
             Err(Refusal::new("endpoints", why))
         }
     }
