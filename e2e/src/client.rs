@@ -1,5 +1,8 @@
 //! Requests as raw text, so that they can be as odd as a test wants, and answers taken apart.
 
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -77,6 +80,43 @@ pub fn exchange(address: SocketAddr, request: &str) -> std::io::Result<Answer> {
         read_body(&head, &mut reader)?
     };
     Ok(Answer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// The same request over HTTP/2 with prior knowledge: its first line, headers and body are taken out of the text.
+///
+/// # Errors
+/// Where the text is no request, or nobody answers in time.
+pub fn exchange_h2(address: SocketAddr, request: &str) -> anyhow::Result<Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { tokio::time::timeout(TIMEOUT, h2(address, request)).await? })
+}
+
+async fn h2(address: SocketAddr, request: &str) -> anyhow::Result<Answer> {
+    let mut reader = request.as_bytes();
+    let head = read_head(&mut reader)?.ok_or_else(|| anyhow::anyhow!("no request"))?;
+    let chunked = head.header("transfer-encoding").is_some();
+    let body =
+        if head.header("content-length").is_some() || chunked { read_body(&head, &mut reader)? } else { Vec::new() };
+    let mut line = head.first.split(' ');
+    let (method, path) = (line.next().unwrap_or_default(), line.next().unwrap_or_default());
+    let authority = head.header("host").unwrap_or_default();
+    let mut asked = hyper::Request::builder().method(method).uri(format!("http://{authority}{path}"));
+    for (name, value) in &head.headers {
+        let of_connection = ["host", "connection", "transfer-encoding"].contains(&name.as_str());
+        if !(of_connection || chunked && name == "content-length") {
+            asked = asked.header(name, value);
+        }
+    }
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    tokio::spawn(async move { drop(connection.await) }); // its error is also that of the request
+    let answer = sender.send_request(asked.body(Full::new(Bytes::from(body)))?).await?;
+    let (head, body) = answer.into_parts();
+    let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+    let body = String::from_utf8_lossy(&body.collect().await?.to_bytes()).into_owned();
+    Ok(Answer { status: head.status.as_u16(), head: Head { first: String::new(), headers }, body })
 }
 
 fn read_body(head: &Head, reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {

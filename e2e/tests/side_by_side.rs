@@ -8,7 +8,7 @@
 )]
 
 use e2e::app::Echo;
-use e2e::client::{Answer, exchange};
+use e2e::client::{Answer, exchange, exchange_h2};
 use e2e::proxies::{Flavour, Proxy, free_address};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -322,8 +322,15 @@ fn comparable(answer: &Answer) -> Value {
     json!({"status": answer.status, "headers": headers, "body": body})
 }
 
+/// How a request is sent.
+type Exchange = fn(SocketAddr, &str) -> anyhow::Result<Answer>;
+
+fn h1(address: SocketAddr, request: &str) -> anyhow::Result<Answer> {
+    Ok(exchange(address, request)?)
+}
+
 /// Sends every request to both and compares answers, then log lines.
-fn compare(bootstrap: impl Fn(SocketAddr, &Path) -> Value, requests: &[String]) {
+fn compare(bootstrap: impl Fn(SocketAddr, &Path) -> Value, requests: &[String], exchange: Exchange) {
     let (theirs, own) = (free_address().unwrap(), free_address().unwrap());
     let mut envoy = Proxy::start(Flavour::Envoy, |log| bootstrap(theirs, log)).unwrap();
     let mut ours = Proxy::start(Flavour::Ferromesh, |log| bootstrap(own, log)).unwrap();
@@ -355,7 +362,7 @@ fn compare(bootstrap: impl Fn(SocketAddr, &Path) -> Value, requests: &[String]) 
 #[test]
 fn routes_are_those_of_envoy() {
     let upstreams = [Echo::start("one").unwrap(), Echo::start("two").unwrap()];
-    compare(|listener, log| routing(upstreams, listener, log), &requests());
+    compare(|listener, log| routing(upstreams, listener, log), &requests(), h1);
 }
 
 /// Filters whose answers depend on the request alone.
@@ -472,5 +479,24 @@ fn filter_requests() -> Vec<String> {
 #[test]
 fn filters_are_those_of_envoy() {
     let upstream = Echo::start("one").unwrap();
-    compare(|listener, log| filtered(upstream, listener, log), &filter_requests());
+    compare(|listener, log| filtered(upstream, listener, log), &filter_requests(), h1);
+}
+
+/// Requests that are compared over HTTP/2 too. Envoy's buffer filter does not hold a body against its limit that came in
+/// one frame with the end of the stream; ours does, so those are left out.
+fn over_h2(requests: Vec<String>) -> Vec<String> {
+    let too_long = |request: &String| request.starts_with("POST / ") && request.contains("0123456789abcdefg");
+    requests.into_iter().filter(|request| !request.contains("\r\norigin: \r\n") && !too_long(request)).collect()
+}
+
+#[test]
+fn routes_over_http2_are_those_of_envoy() {
+    let upstreams = [Echo::start("one").unwrap(), Echo::start("two").unwrap()];
+    compare(|listener, log| routing(upstreams, listener, log), &over_h2(requests()), exchange_h2);
+}
+
+#[test]
+fn filters_over_http2_are_those_of_envoy() {
+    let upstream = Echo::start("one").unwrap();
+    compare(|listener, log| filtered(upstream, listener, log), &over_h2(filter_requests()), exchange_h2);
 }
