@@ -16,7 +16,7 @@ use crate::filter::registry;
 use crate::node::NodeFacts;
 use crate::publish::{Publisher, Workers};
 use crate::telemetry::access_log::LogWriter;
-use crate::telemetry::{MAX_SCOPES, Registry};
+use crate::telemetry::{MAX_SCOPES, Registry, StatsConfig};
 use crate::worker::{self, Parts};
 use crate::xds::{Batch, Cause, Feed, FeedOptions, Kind};
 use admin::{Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, StatsReader, own_stats};
@@ -85,7 +85,9 @@ impl Server {
             also: vec![Kind::NameTable],
             own_secret_services: identity::own_secret_services(enrolment.as_ref()),
         };
-        let registry = Registry::new();
+        let stats_config = bootstrap.written.stats_config.as_ref().map(StatsConfig::parse).transpose();
+        let registry =
+            Registry::with(stats_config.map_err(|refusal| anyhow!("stats_config.{refusal}"))?.unwrap_or_default());
         let log_writer = LogWriter::start()?;
         let clock = ProcessClock::start();
         let node = Arc::new(NodeFacts::of(&bootstrap.node, identity::own_id(enrolment.as_ref()).as_deref()));
