@@ -3,6 +3,7 @@
 use super::message::{list, nested, text};
 use super::node::Flavor;
 use crate::model::MeshConfig;
+use prost::Name;
 use proto::any;
 use proto::envoy::accesslog::access_log_filter::FilterSpecifier;
 use proto::envoy::accesslog::{AccessLog, AccessLogFilter, ResponseFlagFilter, access_log};
@@ -14,9 +15,10 @@ use proto::envoy::hcm::http_connection_manager::Tracing;
 use proto::envoy::type_metadata::metadata_key::{PathSegment, path_segment};
 use proto::envoy::type_metadata::{MetadataKey, MetadataKind, metadata_kind};
 use proto::envoy::types::Percent;
-use proto::envoy::wkt::{Any, Struct};
+use proto::envoy::wkt::{Any, Struct, Value};
 use proto::istio::mesh_config::AccessLogEncoding;
 use proto::missing::{PluginConfig, TypedStruct};
+use std::collections::BTreeMap;
 
 /// Istio's standard access log line (AL-1).
 const TEXT_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% \"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% %UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n";
@@ -95,7 +97,7 @@ pub fn http_metadata_exchange(direction: Direction) -> Any {
 
 /// Configuration of `istio.metadata_exchange` for TCP, in listeners and in clusters (MD-3).
 pub fn tcp_metadata_exchange() -> Any {
-    let on = proto::envoy::wkt::Value { kind: Some(proto::envoy::wkt::value::Kind::BoolValue(true)) };
+    let on = Value { kind: Some(proto::envoy::wkt::value::Kind::BoolValue(true)) };
     let fields = [("enable_discovery", on), ("protocol", text("istio-peer-exchange"))];
     typed_struct("envoy.tcp.metadataexchange.config.MetadataExchange", super::message::structure(fields))
 }
@@ -122,23 +124,55 @@ pub fn access_log(mesh: &MeshConfig) -> Vec<AccessLog> {
         specifier: Some(data_source::Specifier::InlineString(text.to_owned())),
         ..DataSource::default()
     };
-    let format = match mesh.access_log_encoding {
-        AccessLogEncoding::Text if mesh.access_log_format.is_empty() => Format::TextFormatSource(inline(TEXT_FORMAT)),
-        AccessLogEncoding::Text => Format::TextFormatSource(inline(&mesh.access_log_format)),
-        AccessLogEncoding::Json => Format::JsonFormat(json_format(&mesh.access_log_format)),
+    let of_text = |format: &str| {
+        any::pack(&FileAccessLog {
+            path: mesh.access_log_file.clone(),
+            access_log_format: Some(file_access_log::AccessLogFormat::LogFormat(SubstitutionFormatString {
+                format: Some(Format::TextFormatSource(inline(format))),
+                ..SubstitutionFormatString::default()
+            })),
+        })
     };
-    let file = FileAccessLog {
-        path: mesh.access_log_file.clone(),
-        access_log_format: Some(file_access_log::AccessLogFormat::LogFormat(SubstitutionFormatString {
-            format: Some(format),
-            ..SubstitutionFormatString::default()
-        })),
+    let file = match mesh.access_log_encoding {
+        AccessLogEncoding::Text if mesh.access_log_format.is_empty() => of_text(TEXT_FORMAT),
+        AccessLogEncoding::Text => of_text(&mesh.access_log_format),
+        AccessLogEncoding::Json => any::pack_as(
+            &FileAccessLog::full_name(),
+            &JsonAccessLog {
+                path: mesh.access_log_file.clone(),
+                format: Some(JsonFormat { labels: Some(JsonLabels { all: json_labels(&mesh.access_log_format) }) }),
+            },
+        ),
     };
     vec![AccessLog {
         name: "envoy.access_loggers.file".to_owned(),
         filter: None,
-        config_type: Some(access_log::ConfigType::TypedConfig(any::pack(&file))),
+        config_type: Some(access_log::ConfigType::TypedConfig(file)),
     }]
+}
+
+/// A `FileAccessLog` whose labels are encoded in order: with the `HashMap` of the generated type, every restart of
+/// pilot would be a new version of every listener.
+#[derive(Clone, PartialEq, prost::Message)]
+struct JsonAccessLog {
+    #[prost(string, tag = "1")]
+    path: String,
+    /// A `SubstitutionFormatString`.
+    #[prost(message, optional, tag = "5")]
+    format: Option<JsonFormat>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct JsonFormat {
+    /// A `Struct`.
+    #[prost(message, optional, tag = "2")]
+    labels: Option<JsonLabels>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct JsonLabels {
+    #[prost(btree_map = "string, message", tag = "1")]
+    all: BTreeMap<String, Value>,
 }
 
 /// The log of a whole listener: connections that no chain wants.
@@ -148,15 +182,13 @@ pub fn listener_access_log(mesh: &MeshConfig) -> Vec<AccessLog> {
     access_log(mesh).into_iter().map(|log| AccessLog { filter: Some(filter.clone()), ..log }).collect()
 }
 
-/// The user's labels, where the format is a JSON object; Istio's otherwise, the route's name last.
-fn json_format(written: &str) -> Struct {
-    let own: Option<std::collections::HashMap<String, String>> = serde_json::from_str(written).ok();
-    let own = own.map(|labels| labels.into_iter().map(|(key, value)| (key, text(value))).collect());
-    let standard = || {
+/// The user's labels, where the format is a JSON object; Istio's otherwise, with the route's name.
+fn json_labels(written: &str) -> BTreeMap<String, Value> {
+    let own: Option<BTreeMap<String, String>> = serde_json::from_str(written).ok();
+    own.map(|labels| labels.into_iter().map(|(key, value)| (key, text(value))).collect()).unwrap_or_else(|| {
         let all = JSON_FORMAT.iter().copied().chain([("route_name", "%ROUTE_NAME%")]);
         all.map(|(key, value)| (key.to_owned(), text(value))).collect()
-    };
-    Struct { fields: own.unwrap_or_else(standard) }
+    })
 }
 
 /// Tags and sampling of traces.
@@ -204,4 +236,19 @@ pub fn tracing(mesh: &MeshConfig, identity: &Identity) -> Option<Tracing> {
 pub fn instrument(manager: &mut HttpConnectionManager, mesh: &MeshConfig, identity: &Identity) {
     manager.tracing = tracing(mesh, identity);
     manager.access_log = access_log(mesh);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_logs_have_equal_bytes() {
+        let mesh = MeshConfig {
+            access_log_file: "/dev/stdout".to_owned(),
+            access_log_encoding: AccessLogEncoding::Json,
+            ..MeshConfig::default()
+        };
+        assert_eq!(access_log(&mesh), access_log(&mesh));
+    }
 }

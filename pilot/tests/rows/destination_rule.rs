@@ -234,9 +234,7 @@ fn failover_needs_outlier_detection_and_can_be_switched_off() {
     assert_eq!(priorities("{outlierDetection: {}, loadBalancer: {localityLbSetting: {enabled: false}}}"), equal);
     let weighs = |policy: &str| cluster(policy)["common_lb_config"]["locality_weighted_lb_config"].is_object();
     assert!(!weighs("{outlierDetection: {}}"), "priorities do not need it");
-    assert!(weighs(
-        "{outlierDetection: {}, loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r2}]}}}"
-    ));
+    assert!(weighs("{outlierDetection: {}, loadBalancer: {localityLbSetting: {failover: [{from: r1, to: r2}]}}}"));
     let off = World::with_mesh(
         "localityLbSetting: {enabled: false}\n",
         &object("DestinationRule", "r", "host: reviews\ntrafficPolicy: {outlierDetection: {}}"),
