@@ -134,7 +134,7 @@ fn workload(fields: &Struct, identity: Option<&str>) -> Workload {
 
 /// The workload of an endpoint by its `istio.workload` metadata (MD-5):
 /// `workload;namespace;canonical name;canonical revision;cluster`.
-pub(super) fn of_endpoint(text: &str, identity: Option<&str>) -> Workload {
+pub(crate) fn of_endpoint(text: &str, identity: Option<&str>) -> Workload {
     let mut parts = text.split(';').map(|part| if part.is_empty() { "unknown" } else { part });
     let mut next = || Box::from(parts.next().unwrap_or("unknown"));
     let (name, namespace, canonical, revision, cluster): (Box<str>, _, Box<str>, Box<str>, _) =

@@ -11,6 +11,7 @@ use crate::net::{Io, PeerFacts};
 use crate::tcp::config::NetworkFilter;
 use crate::tcp::serve_tcp;
 use crate::telemetry::Cells;
+use crate::telemetry::istio::Reporter;
 use crate::telemetry::names::ListenerMetric;
 use bytes::BytesMut;
 use std::cell::{Cell, RefCell};
@@ -26,6 +27,8 @@ use tokio::net::{TcpListener, TcpStream};
 pub struct Chain {
     /// What is configured.
     pub config: Arc<ChainConfig>,
+    /// Its listener takes traffic of the workload's clients.
+    pub inbound: bool,
     /// HTTP settings, where the chain ends in HTTP.
     pub http: Option<Rc<Settings>>,
 }
@@ -190,7 +193,11 @@ async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, fo
             let h2 = found.hello.applications.iter().any(|a| a == b"h2c");
             Box::pin(serve::serve_http(io, settings, Arc::clone(&config.filters), peer, h2)).await;
         }
-        (Terminal::Tcp(config), _) => serve_tcp(io, config, &serve.facts, &peer).await,
+        (Terminal::Tcp(config), _) => {
+            let counts = chain.config.filters.iter().any(|filter| matches!(filter, NetworkFilter::Stats));
+            let side = if chain.inbound { Reporter::Destination } else { Reporter::Source };
+            serve_tcp(io, config, &serve.facts, &peer, counts.then_some(side)).await;
+        }
         (Terminal::Http(_), None) => {}
     }
 }

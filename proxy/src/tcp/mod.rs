@@ -5,6 +5,7 @@
 pub mod config;
 mod copy;
 mod proxy;
+mod report;
 mod splice;
 
 pub use proxy::serve_tcp;

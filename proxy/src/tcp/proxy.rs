@@ -2,6 +2,7 @@
 
 use super::config::TcpConfig;
 use super::copy::{self, Moved};
+use super::report::{PERIOD, Report};
 use super::splice;
 use crate::balancer::Wish;
 use crate::cluster::Pick;
@@ -9,16 +10,34 @@ use crate::env::Instant;
 use crate::filter::Facts;
 use crate::net::{Io, PeerFacts};
 use crate::outcome::{Outcome, Reason};
+use crate::telemetry::istio::Reporter;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Serves one connection until it ends.
-pub async fn serve_tcp(io: Io, config: &TcpConfig, facts: &Rc<Facts>, peer: &Rc<PeerFacts>) {
+/// Serves one connection until it ends. `reporter`: the side that `istio.stats` reports, where it is in the chain.
+pub async fn serve_tcp(
+    io: Io,
+    config: &TcpConfig,
+    facts: &Rc<Facts>,
+    peer: &Rc<PeerFacts>,
+    reporter: Option<Reporter>,
+) {
     let moved = Moved::default();
-    match proxy(io, config, facts, peer, &moved).await {
-        Ok(()) => {}
-        Err(outcome) => tracing::debug!(%outcome, peer = %peer.remote, "connection ended"),
+    let report = Report::new(config, facts, peer, reporter);
+    let ended = {
+        let mut proxied = pin!(proxy(io, config, facts, peer, (&moved, &report)));
+        loop {
+            match tokio::time::timeout(PERIOD, proxied.as_mut()).await {
+                Ok(ended) => break ended,
+                Err(_) => report.moved(&moved),
+            }
+        }
+    };
+    if let Err(outcome) = &ended {
+        tracing::debug!(%outcome, peer = %peer.remote, "connection ended");
     }
+    report.ended(&moved, ended.as_ref().err());
 }
 
 async fn proxy(
@@ -26,15 +45,16 @@ async fn proxy(
     config: &TcpConfig,
     facts: &Rc<Facts>,
     peer: &Rc<PeerFacts>,
-    moved: &Moved,
+    (moved, report): (&Moved, &Report<'_>),
 ) -> Result<(), Outcome> {
-    let mut up = match connect(config, facts, peer).await {
+    let mut up = match connect(config, facts, peer, report).await {
         Ok(up) => up,
         Err(outcome) => {
             io.reset_on_close();
             return Err(outcome);
         }
     };
+    report.connected(up.local);
     let started = Instant::now();
     moved.at.set(Some(started));
     let copying = async {
@@ -92,6 +112,7 @@ async fn connect(
     config: &TcpConfig,
     facts: &Rc<Facts>,
     peer: &Rc<PeerFacts>,
+    report: &Report<'_>,
 ) -> Result<crate::cluster::TcpUpstream, Outcome> {
     let total: u64 = config.clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
     let mut left = facts.env.below(total);
@@ -102,12 +123,14 @@ async fn connect(
     });
     let (name, _) = chosen.ok_or(Reason::UnknownCluster)?;
     let cluster = facts.clusters.get(name).ok_or(Reason::UnknownCluster)?;
+    report.chose(name);
     let (mut tried, mut last) = (Vec::new(), Outcome::from(Reason::NoHealthyUpstream));
     for attempt in 0..config.max_connect_attempts {
         if attempt > 0 {
             tokio::time::sleep(BETWEEN_ATTEMPTS).await;
         }
         let endpoint = cluster.pick(Wish { tried: &tried, avoid_attempts: 5 }, Some(peer.local))?;
+        report.tries(&endpoint);
         tried.push(endpoint.clone());
         match cluster.open_tcp(&Pick::new(endpoint)).await {
             Ok(up) => return Ok(up),

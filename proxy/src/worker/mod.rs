@@ -159,7 +159,7 @@ impl Worker {
                 Terminal::Tcp(_) => None,
                 Terminal::Http(hcm) => Some(self.settings(hcm, config.inbound)),
             };
-            chains.push(Rc::new(Chain { config: Arc::clone(chain), http }));
+            chains.push(Rc::new(Chain { config: Arc::clone(chain), inbound: config.inbound, http }));
         }
         let name = Arc::clone(&config.name);
         let stats = self.serve.facts.stats.listener(&config.address.to_string());
