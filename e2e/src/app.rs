@@ -1,8 +1,8 @@
 //! An upstream that answers each HTTP/1.1 request with what it received, as JSON.
 
-use crate::client::{Head, read_head};
+use crate::client::{Head, read_body, read_head};
 use serde_json::{Value, json};
-use std::io::{BufReader, Read, Write};
+use std::io::{BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// A running upstream; its threads end with the process.
@@ -33,8 +33,7 @@ fn serve(stream: TcpStream, name: &str) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut writer = stream;
     while let Some(head) = read_head(&mut reader)? {
-        let mut body = vec![0; length(&head)];
-        reader.read_exact(&mut body)?;
+        let body = if has_body(&head) { read_body(&head, &mut reader)? } else { Vec::new() };
         let text = seen(name, &head, &body).to_string();
         write!(
             writer,
@@ -45,8 +44,9 @@ fn serve(stream: TcpStream, name: &str) -> std::io::Result<()> {
     Ok(())
 }
 
-fn length(head: &Head) -> usize {
-    head.header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0)
+/// A request without a length has no body; an answer without one would end with the connection.
+fn has_body(head: &Head) -> bool {
+    head.header("content-length").is_some() || head.header("transfer-encoding").is_some()
 }
 
 fn seen(name: &str, head: &Head, body: &[u8]) -> Value {

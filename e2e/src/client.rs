@@ -119,7 +119,11 @@ async fn h2(address: SocketAddr, request: &str) -> anyhow::Result<Answer> {
     Ok(Answer { status: head.status.as_u16(), head: Head { first: String::new(), headers }, body })
 }
 
-fn read_body(head: &Head, reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
+/// Reads a body by the framing that `head` announces; to the end of the stream where it announces none.
+///
+/// # Errors
+/// Where it breaks off.
+pub fn read_body(head: &Head, reader: &mut impl BufRead) -> std::io::Result<Vec<u8>> {
     let mut body = Vec::new();
     if head.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
         loop {

@@ -102,7 +102,8 @@ struct Tries<'a> {
 impl<'a> Tries<'a> {
     fn new(cx: &'a StreamCx, route: &'a Route, cluster: Rc<Cluster>, rq: &Request) -> Self {
         let idempotent = matches!(rq.head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE");
-        let deadline = route.timeouts.route.map(|limit| cx.start + limit);
+        // From here on, not from the head's arrival: what filters waited for is not the upstream's fault (as in Envoy).
+        let deadline = route.timeouts.route.map(|limit| cx.now() + limit);
         let avoid_attempts = match route.retry.as_ref().map(|policy| policy.avoid) {
             Some(HostAvoidance::PreviousHosts(picks)) => picks,
             _ => 0,
