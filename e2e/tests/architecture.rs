@@ -47,7 +47,7 @@ const PROXY_FLOORS: &[(u8, &[&str])] = &[
     (4, &["balancer", "pool", "xds"]),
     (3, &["endpoint", "route", "codec", "tls", "telemetry"]),
     (2, &["message", "net"]),
-    (1, &["outcome", "env", "bootstrap", "refusal", "dns", "redirect"]),
+    (1, &["outcome", "env", "bootstrap", "refusal", "node", "dns", "redirect"]),
 ];
 
 /// The floors of pilot's folders.
