@@ -8,9 +8,11 @@ use crate::filter::Facts;
 use crate::filter::rbac::Subject;
 use crate::http::{Settings, serve};
 use crate::net::{Io, PeerFacts};
+use crate::outcome::Flags;
 use crate::tcp::config::NetworkFilter;
 use crate::tcp::serve_tcp;
 use crate::telemetry::Cells;
+use crate::telemetry::access_log::{Entry, LogFacts, Times};
 use crate::telemetry::istio::Reporter;
 use crate::telemetry::names::ListenerMetric;
 use bytes::BytesMut;
@@ -135,6 +137,8 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
     let Some(config) = find(&listener.config, ends, &found.hello) else {
         tracing::debug!(listener = &*listener.config.name, %remote, %local, redirected, "no filter chain matches");
         listener.stats.increment(ListenerMetric::NoFilterChainMatch);
+        peer.sni = found.hello.sni.as_str().into();
+        log_unmatched(serve, &listener.config, &peer);
         return;
     };
     let Some(chain) = listener.chains.iter().find(|chain| Arc::ptr_eq(&chain.config, config)).cloned() else { return };
@@ -199,6 +203,22 @@ async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, fo
             serve_tcp(io, config, &serve.facts, &peer, counts.then_some(side)).await;
         }
         (Terminal::Http(_), None) => {}
+    }
+}
+
+/// Logs a connection that no chain takes: the listener's own access log is for those alone (AL-3).
+fn log_unmatched(serve: &Serve, config: &ListenerConfig, peer: &PeerFacts) {
+    let env = &serve.facts.env;
+    let facts = LogFacts {
+        flags: Flags::NR,
+        start: Some(env.wall(env.now())),
+        times: Times { total: Some(Duration::ZERO), ..Times::default() },
+        peer: Some(peer),
+        entry: Entry::TcpConnectionEnd,
+        ..LogFacts::default()
+    };
+    for log in &config.access_log {
+        log.log(&facts, env.below(u64::MAX), &serve.facts.logs);
     }
 }
 
