@@ -69,7 +69,7 @@ conformance: build ## h2spec against our proxy (needs Go)
 	@e2e/conformance/h2spec
 
 bench: setup ## real Envoy against ours, interleaved; tables on stdout
-	@cargo build --profile bench-release -p proxy -p meshctl
+	@cargo build --profile bench-release -p proxy -p hairpin
 	@python3 e2e/bench/bench.py $(BENCH)
 
 docs: ## the book, with mdbook

@@ -3,7 +3,7 @@
 use super::io::{Liveness, peek, with_scratch};
 use bytes::BytesMut;
 use rustls::{ClientConnection, ServerConnection};
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, BufRead, IoSlice, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
@@ -30,13 +30,17 @@ impl std::ops::Deref for Session {
 }
 
 impl Session {
-    fn feed(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Decrypts `bytes`; what they say goes to `plain` at once, since rustls holds little of it.
+    fn feed(&mut self, mut bytes: &[u8], plain: &mut BytesMut) -> io::Result<()> {
         while !bytes.is_empty() {
             let (read, processed) = match self {
                 Self::Client(conn) => (conn.read_tls(&mut bytes), conn.process_new_packets()),
                 Self::Server(conn) => (conn.read_tls(&mut bytes), conn.process_new_packets()),
             };
-            processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let state = processed.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if state.plaintext_bytes_to_read() > 0 {
+                self.read_plain(plain)?;
+            }
             if read? == 0 {
                 break;
             }
@@ -55,15 +59,16 @@ impl Session {
     fn read_plain(&mut self, into: &mut BytesMut) -> io::Result<usize> {
         let mut total = 0;
         loop {
-            let mut chunk = [0_u8; 4096];
-            let read = match self {
-                Self::Client(conn) => conn.reader().read(&mut chunk),
-                Self::Server(conn) => conn.reader().read(&mut chunk),
+            let mut reader = match self {
+                Self::Client(conn) => conn.reader(),
+                Self::Server(conn) => conn.reader(),
             };
-            match read {
-                Ok(0) => return Ok(total),
-                Ok(n) => {
-                    into.extend_from_slice(chunk.get(..n).unwrap_or_default());
+            match reader.fill_buf() {
+                Ok([]) => return Ok(total),
+                Ok(chunk) => {
+                    into.extend_from_slice(chunk);
+                    let n = chunk.len();
+                    reader.consume(n);
                     total += n;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -96,13 +101,15 @@ pub struct TlsIo {
     session: Session,
     /// Ciphertext that an inspector read before the session existed.
     prefix: BytesMut,
+    /// What came with the end of the handshake.
+    plain: BytesMut,
     ended: bool,
 }
 
 impl TlsIo {
     /// A session over `tcp`; `prefix` is what was read from it already. Drive [`Self::poll_handshake`] first.
     pub fn new(tcp: TcpStream, session: Session, prefix: BytesMut) -> Self {
-        Self { tcp, session, prefix, ended: false }
+        Self { tcp, session, prefix, plain: BytesMut::new(), ended: false }
     }
 
     /// The session, for ALPN, SNI and certificates.
@@ -124,7 +131,10 @@ impl TlsIo {
             if !self.session.is_handshaking() {
                 break;
             }
-            match ready!(self.poll_feed(cx)) {
+            let mut plain = std::mem::take(&mut self.plain);
+            let fed = self.poll_feed(cx, &mut plain);
+            self.plain = plain;
+            match ready!(fed) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
                 Ok(_) => {}
                 Err(error) => {
@@ -138,22 +148,30 @@ impl TlsIo {
         self.poll_flush(cx)
     }
 
-    /// Reads ciphertext into the session. 0 is the end.
-    fn poll_feed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// Reads ciphertext into the session and what it says into `plain`. 0 is the end.
+    fn poll_feed(&mut self, cx: &mut Context<'_>, plain: &mut BytesMut) -> Poll<io::Result<usize>> {
         if !self.prefix.is_empty() {
             let prefix = std::mem::take(&mut self.prefix);
-            return Poll::Ready(self.session.feed(&prefix).map(|()| prefix.len()));
+            return Poll::Ready(self.session.feed(&prefix, plain).map(|()| prefix.len()));
         }
         let (tcp, session) = (&mut self.tcp, &mut self.session);
         with_scratch(|scratch| {
             let n = ready!(poll_read_buf(Pin::new(tcp), cx, scratch))?;
-            session.feed(scratch)?;
+            session.feed(scratch, plain)?;
             Poll::Ready(Ok(n))
         })
     }
 
     pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut BytesMut) -> Poll<io::Result<usize>> {
+        let before = into.len();
+        if !self.plain.is_empty() {
+            into.extend_from_slice(&std::mem::take(&mut self.plain));
+        }
         loop {
+            if into.len() > before {
+                return Poll::Ready(Ok(into.len() - before));
+            }
+            // Nothing is left in the session but, perhaps, that the peer said it will send no more.
             match self.session.read_plain(into) {
                 Ok(n) => return Poll::Ready(Ok(n)),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -162,7 +180,7 @@ impl TlsIo {
             if self.ended {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            if ready!(self.poll_feed(cx))? == 0 {
+            if ready!(self.poll_feed(cx, into))? == 0 {
                 self.ended = true;
             }
             if self.session.wants_write() && self.poll_flush(cx)?.is_pending() {
@@ -208,16 +226,19 @@ impl TlsIo {
             match self.tcp.try_read(&mut chunk) {
                 Ok(0) => return Liveness::Fin,
                 Ok(n) => {
-                    if self.session.feed(chunk.get(..n).unwrap_or_default()).is_err() {
+                    let fed = self.session.feed(chunk.get(..n).unwrap_or_default(), &mut self.plain);
+                    if fed.is_err() {
                         return Liveness::Rst;
+                    }
+                    if !self.plain.is_empty() {
+                        return Liveness::Bytes;
                     }
                 }
                 // The cached readiness may be old: only the socket itself knows.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => match peek(&self.tcp) {
                     Liveness::Bytes => return Liveness::Bytes,
                     other => {
-                        let mut plain = BytesMut::new();
-                        return match self.session.read_plain(&mut plain) {
+                        return match self.session.read_plain(&mut self.plain) {
                             Ok(0) => Liveness::Fin,
                             Ok(_) => Liveness::Bytes,
                             Err(error) if error.kind() == io::ErrorKind::WouldBlock => other,
