@@ -8,7 +8,7 @@ PACKAGES := build-essential cmake iproute2 iptables util-linux python3 python3-v
 # Namespaces and redirection need root; the build does not.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 RUNNER := $(if $(SUDO),--config 'target."cfg(all())".runner=["sudo","-E"]')
-# The four simulations: 10,000 seeds each, optimized.
+# The four simulations: 10,000 seeds each.
 SIM_SEEDS ?= 10000
 CHECK := fmt lint test sim sizes
 
@@ -60,7 +60,7 @@ test: build ## every test: units, rows of the specification, real Envoys, the de
 	@cargo test --workspace $(RUNNER)
 
 sim: ## the seeded simulations; SIM_SEEDS says how many seeds
-	@SIM_SEEDS=$(SIM_SEEDS) cargo test --profile sim -p proxy --test sim
+	@SIM_SEEDS=$(SIM_SEEDS) cargo test -p proxy --test sim
 
 golden: build ## pilot against recorded istiod answers: the table of resources
 	@cargo test -p pilot --test golden -- --nocapture
