@@ -46,29 +46,34 @@ pub fn outbound(input: &OutboundRouteInput) -> RouteConfiguration {
     let side = Side { client: &input.client, gateways: &gateways, port: input.port };
     let none = |_: &str| None;
     let context = Context { port: input.port, only_port: &none, hashing: &input.hashing, mesh: &input.mesh };
-    let mut hosts = Vec::new();
-    for service in &input.services {
-        let mut routes =
-            rules.for_service.get(&service.key.host).map(|rule| side.routes(rule, &context)).unwrap_or_default();
-        // A rule that has nothing for this client is as if it were not there.
-        if routes.is_empty() {
-            routes.push(default_route(service, input, &context));
-        }
-        let domains = if input.sniffed {
-            vec!["*".to_owned()]
-        } else {
-            domains(service, &input.client.namespace, &input.mesh.domain)
-        };
-        hosts.push(virtual_host(format!("{}:{}", service.key.host, input.port), domains, routes));
-    }
+    let known: HashSet<&str> = input.services.iter().map(|service| &*service.key.host).collect();
+    // In order of who keeps a domain that several claim: hosts of rules, services with a rule, the others.
+    let (mut hosts, mut unruled) = (Vec::new(), Vec::new());
     for (rule, name) in &rules.without_service {
         let routes = side.routes(rule, &context);
         if !routes.is_empty() {
             hosts.push(virtual_host(format!("{name}:{}", input.port), vec![name.clone()], routes));
         }
     }
-    hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    for service in &input.services {
+        let rule = rules.for_service.get(&service.key.host);
+        let mut routes = rule.map(|rule| side.routes(rule, &context)).unwrap_or_default();
+        // A rule that has nothing for this client is as if it were not there.
+        let ruled = !routes.is_empty();
+        if !ruled {
+            routes.push(default_route(service, input, &context));
+        }
+        let domains = if input.sniffed {
+            vec!["*".to_owned()]
+        } else {
+            domains(service, &input.client.namespace, &input.mesh.domain, &known)
+        };
+        let host = virtual_host(format!("{}:{}", service.key.host, input.port), domains, routes);
+        if ruled { &mut hosts } else { &mut unruled }.push(host);
+    }
+    hosts.extend(unruled);
     unique_domains(&mut hosts);
+    hosts.sort_by(|a, b| a.name.cmp(&b.name));
     let taken = hosts.iter().any(|host| host.domains.iter().any(|domain| domain == "*"));
     if !input.sniffed && !taken {
         hosts.push(unknown_hosts(input.outbound_mode));
@@ -80,7 +85,7 @@ pub fn outbound(input: &OutboundRouteInput) -> RouteConfiguration {
 fn unique_domains(hosts: &mut Vec<VirtualHost>) {
     let mut seen: HashSet<String> = HashSet::new();
     for host in hosts.iter_mut() {
-        host.domains.retain(|domain| seen.insert(domain.clone()));
+        host.domains.retain(|domain| seen.insert(domain.to_ascii_lowercase()));
     }
     hosts.retain(|host| !host.domains.is_empty());
 }
@@ -130,8 +135,8 @@ struct Applicable<'a> {
     without_service: Vec<(&'a Shared<VirtualService>, String)>,
 }
 
-/// One rule per host: exact before wildcard, then the first in order (VSM-1, VSM-4). Hosts of rules without a service
-/// take effect on port 80 alone (VSM-5).
+/// One rule per host: exact before wildcard, then the first in order (VSM-1, VSM-4). Hosts without a service take
+/// effect on port 80, and where another host of their rule has one (VSM-5).
 fn applicable(input: &OutboundRouteInput) -> Applicable<'_> {
     let candidates: Vec<(&str, &Shared<VirtualService>)> = input
         .rules
@@ -146,8 +151,9 @@ fn applicable(input: &OutboundRouteInput) -> Applicable<'_> {
         }
     }
     let mut without_service: Vec<(&Shared<VirtualService>, String)> = Vec::new();
-    if input.port == 80 && !input.sniffed {
-        for (name, rule) in candidates {
+    if !input.sniffed {
+        let has_service = |rule: &Shared<VirtualService>| for_service.values().any(|known| known.key == rule.key);
+        for (name, rule) in candidates.into_iter().filter(|(_, rule)| input.port == 80 || has_service(rule)) {
             let served = input.services.iter().any(|service| host::covers(name, &service.key.host));
             let known = without_service.iter().any(|(_, known)| known == name);
             if !served && !known {
@@ -158,13 +164,14 @@ fn applicable(input: &OutboundRouteInput) -> Applicable<'_> {
     Applicable { for_service, without_service }
 }
 
-/// Every name under which clients of a namespace address a service (VSM-7).
-fn domains(service: &Service, namespace: &str, domain: &str) -> Vec<String> {
+/// Every name under which clients of a namespace address a service (VSM-7). A short name that is the full name of
+/// another service is that one's.
+fn domains(service: &Service, namespace: &str, domain: &str, known: &HashSet<&str>) -> Vec<String> {
     let mut out = Vec::new();
     let aliases = service.aliases.iter().map(|alias| &alias.host);
     for host in std::iter::once(&service.key.host).chain(aliases) {
         let mut own = vec![host.to_string(), format!("{host}.")];
-        own.extend(short_names(host, namespace, domain));
+        own.extend(short_names(host, namespace, domain).into_iter().filter(|name| !known.contains(name.as_str())));
         if service.headless {
             own.extend(own.clone().into_iter().map(|name| format!("*.{name}")));
         }
@@ -224,11 +231,15 @@ impl Side<'_> {
     }
 
     fn admits(&self, block: &HttpMatchRequest) -> bool {
-        let here = |gateway: &String| self.gateways.contains(gateway);
-        let gateways = block.gateways.is_empty() || block.gateways.iter().any(here);
+        if block.port.is_some_and(|port| port != 0 && port != u32::from(self.port)) {
+            return false;
+        }
+        // A list of gateways takes the place of the conditions on the client, as in Istio.
+        if !block.gateways.is_empty() {
+            return block.gateways.iter().any(|gateway| self.gateways.contains(gateway));
+        }
         let from = block.source_namespace.is_empty() || block.source_namespace == self.client.namespace;
-        let port = block.port.is_none_or(|port| port == u32::from(self.port));
-        gateways && from && port && selects(&block.source_labels, &self.client.labels)
+        from && selects(&block.source_labels, &self.client.labels)
     }
 
     fn route(
@@ -238,10 +249,12 @@ impl Side<'_> {
         block: Option<&HttpMatchRequest>,
         context: &Context<'_>,
     ) -> Route {
-        let block_name = block.map_or("", |block| block.name.as_str());
-        let names = [http.name.as_str(), block_name];
+        let name = match block {
+            Some(block) if !block.name.is_empty() => format!("{}.{}", http.name, block.name),
+            _ => http.name.clone(),
+        };
         let mut out = Route {
-            name: names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>().join("."),
+            name,
             r#match: Some(route_match(block)),
             metadata: config_metadata(&rule.key),
             stat_prefix: block.map(|block| block.stat_prefix.clone()).unwrap_or_default(),

@@ -102,7 +102,7 @@ pub fn retry(written: Option<&HttpRetry>, hashed: bool, mesh: &MeshConfig) -> Op
     if !written.retry_on.is_empty() {
         (policy.retry_on, policy.retriable_status_codes) = conditions(&written.retry_on);
     }
-    if !hashed && written.retry_ignore_previous_hosts != Some(false) {
+    if written.retry_ignore_previous_hosts.unwrap_or(!hashed) {
         policy.retry_host_predicate = vec![RetryHostPredicate {
             name: "envoy.retry_host_predicates.previous_hosts".to_owned(),
             config_type: Some(retry_host_predicate::ConfigType::TypedConfig(any::pack(&PreviousHostsPredicate {}))),
@@ -116,9 +116,9 @@ pub fn retry(written: Option<&HttpRetry>, hashed: bool, mesh: &MeshConfig) -> Op
         });
     }
     policy.per_try_timeout = written.per_try_timeout.filter(|d| !d.0.is_zero()).and_then(|d| duration(d.0));
-    policy.retry_back_off = written
-        .backoff
-        .map(|base| RetryBackOff { base_interval: duration(base.0), max_interval: duration(base.0 * 10) });
+    // At most ten times as long: what proxies take where nothing is said.
+    policy.retry_back_off =
+        written.backoff.map(|base| RetryBackOff { base_interval: duration(base.0), max_interval: None });
     Some(policy)
 }
 
@@ -146,20 +146,28 @@ pub fn header_operations(operations: Option<&HeaderOperations>) -> (Vec<HeaderVa
         append_action: action.into(),
         ..HeaderValueOption::default()
     };
-    let plain = |(key, _): &(&String, &String)| !is_authority(key) && !key.starts_with(':');
+    let plain = |(key, _): &(&String, &String)| !is_internal(key);
     let set =
         operations.set.iter().filter(plain).map(|entry| option(entry, HeaderAppendAction::OverwriteIfExistsOrAdd));
     let add = operations.add.iter().filter(plain).map(|entry| option(entry, HeaderAppendAction::AppendIfExistsOrAdd));
-    (set.chain(add).collect(), operations.remove.clone())
+    let remove = operations.remove.iter().filter(|key| !is_internal(key)).cloned();
+    (set.chain(add).collect(), remove.collect())
 }
 
 fn is_authority(key: &str) -> bool {
-    key == ":authority" || key.eq_ignore_ascii_case("host")
+    key.eq_ignore_ascii_case(":authority") || key.eq_ignore_ascii_case("host")
+}
+
+/// What a proxy does not let go as a header.
+fn is_internal(key: &str) -> bool {
+    key.starts_with(':') || key.eq_ignore_ascii_case("host")
 }
 
 /// The authority that operations on the request set.
 fn authority(operations: Option<&HeaderOperations>) -> Option<String> {
-    operations?.set.iter().find(|(key, _)| is_authority(key)).map(|(_, value)| value.clone())
+    let operations = operations?;
+    let mut all = operations.set.iter().chain(&operations.add);
+    all.find(|(key, _)| is_authority(key)).map(|(_, value)| value.clone())
 }
 
 /// Forwarding, with everything that belongs to it.
@@ -170,11 +178,13 @@ pub fn forward(out: &mut Route, rule: &HttpRoute, context: &Context<'_>) {
     set_max_grpc_timeout(&mut action);
     let weighted = rule.route.len() > 1;
     let destinations: Vec<_> = rule.route.iter().filter(|to| !weighted || to.weight.unwrap_or(0) > 0).collect();
-    let targets = || destinations.iter().filter_map(|to| to.destination.as_ref());
-    action.hash_policy = targets().find_map(|destination| context.hash(destination)).into_iter().collect();
-    action.retry_policy = retry(rule.retries.as_ref(), !action.hash_policy.is_empty(), context.mesh);
+    let targets = destinations.iter().filter_map(|to| to.destination.as_ref());
+    action.hash_policy = targets.filter_map(|destination| context.hash(destination)).collect();
+    // With several destinations another host may answer a retry whatever the hash says.
+    let hashed = !weighted && !action.hash_policy.is_empty();
+    action.retry_policy = retry(rule.retries.as_ref(), hashed, context.mesh);
     let mut host = authority(request);
-    if let [only] = destinations.as_slice() {
+    if let ([only], false) = (destinations.as_slice(), weighted) {
         action.cluster_specifier = only.destination.as_ref().map(|to| ClusterSpecifier::Cluster(context.cluster(to)));
         let own = only.headers.as_ref().and_then(|headers| headers.request.as_ref());
         let (add, remove) = header_operations(own);
@@ -183,7 +193,7 @@ pub fn forward(out: &mut Route, rule: &HttpRoute, context: &Context<'_>) {
         let (add, remove) = header_operations(only.headers.as_ref().and_then(|headers| headers.response.as_ref()));
         out.response_headers_to_add.extend(add);
         out.response_headers_to_remove.extend(remove);
-        host = authority(own).or(host);
+        host = host.or_else(|| authority(own));
     } else {
         let clusters = destinations.iter().map(|to| {
             let own = to.headers.as_ref();
@@ -226,18 +236,23 @@ pub fn set_max_grpc_timeout(action: &mut RouteAction) {
 }
 
 fn mirrors(rule: &HttpRoute, context: &Context<'_>) -> Vec<RequestMirrorPolicy> {
-    let old = rule.mirror_percent.map(|value| Percent { value: f64::from(value) });
-    let single = rule.mirror.as_ref().map(|to| (to, rule.mirror_percentage.as_ref().or(old.as_ref())));
-    let many =
-        rule.mirrors.iter().filter_map(|mirror| Some((mirror.destination.as_ref()?, mirror.percentage.as_ref())));
+    let share = |written: Option<&Percent>| written.map_or_else(|| percent(100), |share| per_million(share.value));
+    let single = rule.mirror.as_ref().map(|to| match (&rule.mirror_percentage, rule.mirror_percent) {
+        (None, Some(old)) => (to, percent(old)),
+        (written, _) => (to, share(written.as_ref())),
+    });
+    let many = rule
+        .mirrors
+        .iter()
+        .filter_map(|mirror| Some((mirror.destination.as_ref()?, share(mirror.percentage.as_ref()))));
     single
         .into_iter()
         .chain(many)
-        .filter(|(_, share)| share.is_none_or(|share| share.value > 0.0))
+        .filter(|(_, share)| share.numerator > 0)
         .map(|(to, share)| RequestMirrorPolicy {
             cluster: context.cluster(to),
             runtime_fraction: Some(RuntimeFractionalPercent {
-                default_value: Some(share.map_or_else(|| percent(100), |share| per_million(share.value))),
+                default_value: Some(share),
                 ..RuntimeFractionalPercent::default()
             }),
             trace_sampled: boolean(false),
@@ -259,7 +274,7 @@ pub fn redirect(written: &HttpRedirect, port: u16) -> route::Action {
     let own = written
         .port
         .or_else(|| (written.derive_port == Some(RedirectPortSelection::FromRequestPort)).then_some(u32::from(port)));
-    let implied = |port: &u32| matches!((written.scheme.as_str(), port), ("http", 80) | ("https", 443));
+    let implied = |port: &u32| matches!((written.scheme.as_str(), port), ("http" | "", 80) | ("https", 443));
     let path = match &written.prefix_rewrite {
         Some(prefix) => Some(PathRewriteSpecifier::PrefixRewrite(prefix.clone())),
         None => Some(written.uri.clone()).filter(|uri| !uri.is_empty()).map(PathRewriteSpecifier::PathRedirect),

@@ -200,6 +200,8 @@ fn weights_are_relative_and_zero_is_dropped() {
     let clusters = split["weighted_clusters"]["clusters"].as_array().unwrap();
     assert_eq!(clusters.iter().map(|c| c["weight"].as_u64().unwrap()).collect::<Vec<_>>(), [99, 1]);
     assert_eq!(to("  - {destination: {host: ratings}}")["cluster"], "outbound|9080||ratings.default.svc.cluster.local");
+    let all = to("  - {destination: {host: reviews}, weight: 100}\n  - {destination: {host: ratings}, weight: 0}");
+    assert_eq!(all["weighted_clusters"]["clusters"][0]["weight"], 100, "still weighted, as Istio has it");
     let zero = "hosts: [a]\nhttp: [{route: [{destination: {host: a}}, {destination: {host: b}}]}]";
     assert_eq!(refused("VirtualService", zero), "spec.http[0].route");
     let negative = "hosts: [a]\nhttp: [{route: [{destination: {host: a}, weight: -1}]}]";
@@ -228,6 +230,11 @@ fn header_operations_set_add_and_remove_in_both_directions() {
         "- rewrite: {authority: wins.com}\n  headers: {request: {set: {':authority': loses.com}}}\n  route: [{destination: {host: reviews}}]",
     );
     assert_eq!(both["route"]["host_rewrite_literal"], "wins.com");
+    let inner = one(
+        "- headers: {request: {add: {Host: outer.com}, remove: [host, ':path', x-c]}}\n  route: [{destination: {host: reviews}, headers: {request: {set: {host: inner.com}}}}]",
+    );
+    assert_eq!(inner["route"]["host_rewrite_literal"], "outer.com", "of the route before that of its destination");
+    assert_eq!(inner["request_headers_to_remove"], json!(["x-c"]), "no request is without these");
     let split = one(
         "- route:\n  - {destination: {host: reviews}, weight: 1, headers: {response: {add: {v: a}}}}\n  - {destination: {host: ratings}, weight: 1}",
     );
@@ -244,6 +251,7 @@ fn redirects_change_path_authority_scheme_port_and_code() {
     );
     assert_eq!(redirect("{prefixRewrite: /p}"), json!({"prefix_rewrite": "/p"}), "301 is the default");
     assert_eq!(redirect("{derivePort: FROM_REQUEST_PORT}"), json!({"port_redirect": 9080}));
+    assert_eq!(redirect("{port: 80, uri: /n}"), json!({"path_redirect": "/n"}), "sidecars are asked by http");
     assert_eq!(
         redirect("{scheme: https, port: 443}"),
         json!({"scheme_redirect": "https"}),
@@ -326,7 +334,7 @@ fn retries_avoid_hosts_and_localities_and_back_off() {
     assert_eq!(policy["retry_host_predicate"][0]["name"], "envoy.retry_host_predicates.previous_hosts");
     assert_eq!(policy["host_selection_retry_max_attempts"], "5");
     assert_eq!(policy["retry_priority"]["typed_config"]["update_frequency"], 2);
-    assert_eq!(policy["retry_back_off"], json!({"base_interval": "0.050s", "max_interval": "0.500s"}));
+    assert_eq!(policy["retry_back_off"], json!({"base_interval": "0.050s"}));
     assert_eq!(retries("{attempts: 1, retryIgnorePreviousHosts: false}")["retry_host_predicate"], Value::Null);
 }
 
@@ -513,6 +521,19 @@ fn a_rule_for_an_unknown_host_takes_effect_on_port_80_alone() {
     assert_eq!(texts(&host["domains"]), ["shop.example.com"]);
     let others = told.routes("9080").to_string();
     assert!(!others.contains("shop.example.com"));
+    let both =
+        World::new(&object("VirtualService", "v", &format!("hosts: [shop.example.com, reviews]\nhttp: [{{{TO}}}]")));
+    let host = both.client().host("9080", "shop.example.com:9080");
+    assert_eq!(texts(&host["domains"]), ["shop.example.com"], "where another host of the rule has a service");
+}
+
+// spec: VSM-7
+#[test]
+fn a_short_name_yields_to_a_service_of_that_name() {
+    let entry = "hosts: [reviews]\nresolution: STATIC\nports: [{number: 9080, name: http, protocol: HTTP}]\nendpoints: [{address: 1.1.1.1}]";
+    let told = World::new(&object("ServiceEntry", "e", entry)).client();
+    let domains = |name: &str| texts(&told.host("9080", name)["domains"]).contains(&"reviews");
+    assert!(domains("reviews:9080") && !domains("reviews.default.svc.cluster.local:9080"));
 }
 
 // spec: VSM-6
