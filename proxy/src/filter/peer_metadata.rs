@@ -5,13 +5,14 @@ use super::{FilterState, StreamCx};
 use crate::message::{Headers, Known, Request, Response};
 use crate::node::NodeFacts;
 use crate::refusal::Refusal;
-use crate::telemetry::istio::Workload;
+use crate::telemetry::istio::{IstioMetrics, Workload};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use prost::Message;
 use proto::any;
 use proto::envoy::wkt::{Any, Struct, value::Kind};
 use proto::missing::TypedStruct;
+use std::sync::Arc;
 
 /// Which side of a request takes part, and whether external services are spared.
 #[derive(Debug, Clone, Copy, Default)]
@@ -65,9 +66,9 @@ pub fn parse(typed: &Any) -> Result<PeerMetadata, Refusal> {
 impl PeerMetadata {
     pub(super) fn on_request(self, st: &mut FilterState, rq: &mut Request, cx: &StreamCx) {
         if self.downstream_discovery {
-            let found = discovered(&mut rq.head.headers, cx.peer.peer_id());
+            let found = discovered(&mut rq.head.headers, cx.peer.peer_id(), &cx.facts.metrics);
             let exchanges = found.is_some();
-            cx.info.borrow_mut().downstream_workload = found.map(|w| cx.facts.metrics.intern_workload(w));
+            cx.info.borrow_mut().downstream_workload = found;
             *st = FilterState::PeerMetadata { exchanges };
         }
         if self.upstream_propagation && !(self.skip_external && is_external(&rq.head, cx)) {
@@ -77,9 +78,9 @@ impl PeerMetadata {
 
     pub(super) fn on_response(self, st: &FilterState, rs: &mut Response, cx: &StreamCx) {
         if self.upstream_discovery
-            && let Some(found) = discovered(&mut rs.head.headers, None)
+            && let Some(found) = discovered(&mut rs.head.headers, None, &cx.facts.metrics)
         {
-            cx.info.borrow_mut().upstream_workload = Some(cx.facts.metrics.intern_workload(found));
+            cx.info.borrow_mut().upstream_workload = Some(found);
         }
         if self.downstream_propagation && matches!(st, FilterState::PeerMetadata { exchanges: true }) {
             propagate(&mut rs.head.headers, &cx.facts.node);
@@ -98,18 +99,20 @@ fn propagate(headers: &mut Headers, node: &NodeFacts) {
     headers.set(Known::XEnvoyPeerMetadata, node.exchange.as_bytes());
 }
 
-/// Takes the peer's metadata out of the headers.
-fn discovered(headers: &mut Headers, identity: Option<&str>) -> Option<Workload> {
+/// Takes the peer's metadata out of the headers. A peer says the same with every message: it is decoded once.
+fn discovered(headers: &mut Headers, identity: Option<&str>, metrics: &IstioMetrics) -> Option<Arc<Workload>> {
     let text = headers.get(Known::XEnvoyPeerMetadata).filter(|text| text.len() <= MAX_BYTES);
     let found = text.and_then(|text| {
-        let unpadded = text.iter().rposition(|b| *b != b'=').and_then(|end| text.get(..=end)).unwrap_or_default();
-        let bytes = STANDARD_NO_PAD.decode(unpadded).ok()?;
-        let fields = Struct::decode(bytes.as_slice()).ok()?;
-        Some(workload(&fields, identity))
+        metrics.workload_of(text, identity, || {
+            let unpadded = text.iter().rposition(|b| *b != b'=').and_then(|end| text.get(..=end)).unwrap_or_default();
+            let bytes = STANDARD_NO_PAD.decode(unpadded).ok()?;
+            let fields = Struct::decode(bytes.as_slice()).ok()?;
+            Some(workload(&fields, identity))
+        })
     });
     let known = headers.remove(Known::XEnvoyPeerMetadataId);
     headers.remove(Known::XEnvoyPeerMetadata);
-    found.or_else(|| known.then(Workload::default))
+    found.or_else(|| known.then(|| metrics.intern_workload(Workload::default())))
 }
 
 /// A workload from the fields of MD-2.

@@ -59,27 +59,35 @@ impl Stats {
         let own = std::sync::Arc::clone(&cx.facts.node.workload);
         let cluster = info.cluster.as_deref().and_then(|name| cx.cluster(name));
         let metadata = cluster.as_ref().and_then(|cluster| cluster.config.service.clone());
-        let triple = metadata.as_deref().map(|[host, name, namespace]| (&**host, &**name, &**namespace));
-        let host = self.host_fallback.then(|| std::str::from_utf8(end.request.authority()).ok()).flatten();
-        let service = Service::of_cluster(info.cluster.as_deref().unwrap_or(""), triple, host);
-        let service = metrics.intern_service(service);
+        let service = match &metadata {
+            Some(metadata) => metrics.service_of(metadata),
+            None => {
+                let host = self.host_fallback.then(|| std::str::from_utf8(end.request.authority()).ok()).flatten();
+                let service = Service::of_cluster(info.cluster.as_deref().unwrap_or(""), None, host);
+                metrics.intern_service(service)
+            }
+        };
         if cx.inbound {
             let peer = cx.peer.peer_id();
             let source = info
                 .downstream_workload
                 .clone()
-                .unwrap_or_else(|| metrics.intern_workload(Workload::new(|_| None, peer)));
+                .or_else(|| metrics.workload_of(b"", peer, || Some(Workload::new(|_| None, peer))))
+                .unwrap_or_default();
             let both = peer.is_some() && cx.peer.local_id().is_some();
             let security = Security::of(Reporter::Destination, both);
             return Ends { reporter: Reporter::Destination, source, destination: own, service, security };
         }
         let identity = info.upstream_identity.as_deref();
-        let destination = info.upstream_workload.clone().unwrap_or_else(|| {
-            let by_endpoint = info.endpoint.as_ref().and_then(|endpoint| endpoint.workload.as_deref());
-            let workload =
-                by_endpoint.map_or_else(Workload::default, |text| peer_metadata::of_endpoint(text, identity));
-            metrics.intern_workload(workload)
-        });
+        let by_endpoint = || {
+            let text = info.endpoint.as_ref().and_then(|endpoint| endpoint.workload.as_deref()).unwrap_or_default();
+            let read = || match text {
+                "" => Some(Workload::default()),
+                text => Some(peer_metadata::of_endpoint(text, identity)),
+            };
+            metrics.workload_of(text.as_bytes(), identity.filter(|_| !text.is_empty()), read)
+        };
+        let destination = info.upstream_workload.clone().or_else(by_endpoint).unwrap_or_default();
         let security = Security::of(Reporter::Source, false);
         Ends { reporter: Reporter::Source, source: own, destination, service, security }
     }

@@ -214,12 +214,22 @@ pub struct TcpSeries {
     _ends: Option<Ends>,
 }
 
+/// Workloads of one text by proven identity.
+type ByIdentity = Vec<(Option<Box<str>>, Option<Arc<Workload>>)>;
+
+/// Host, name and namespace of a service.
+pub type ServiceNames = [Box<str>; 3];
+
 /// Istio's metrics of one worker.
 #[derive(Debug)]
 pub struct IstioMetrics {
     registrar: Rc<Registrar>,
     workloads: RefCell<HashSet<Arc<Workload>>>,
     services: RefCell<HashSet<Arc<Service>>>,
+    /// Workloads by the words that a peer or an endpoint uses for them, then by proven identity.
+    by_words: RefCell<HashMap<Box<[u8]>, ByIdentity>>,
+    /// Services by the address of their cluster's metadata, which is kept alive here.
+    by_metadata: RefCell<HashMap<usize, (Arc<ServiceNames>, Arc<Service>)>>,
     http: RefCell<HashMap<SeriesKey, Rc<HttpSeries>>>,
     tcp: RefCell<HashMap<SeriesKey, Rc<TcpSeries>>>,
     overflow: RefCell<Option<Rc<HttpSeries>>>,
@@ -233,6 +243,8 @@ impl IstioMetrics {
             registrar,
             workloads: RefCell::default(),
             services: RefCell::default(),
+            by_words: RefCell::default(),
+            by_metadata: RefCell::default(),
             http: RefCell::default(),
             tcp: RefCell::default(),
             overflow: RefCell::default(),
@@ -248,6 +260,50 @@ impl IstioMetrics {
     /// The one copy of a service on this worker.
     pub fn intern_service(&self, service: Service) -> Arc<Service> {
         intern(&self.services, service)
+    }
+
+    /// The workload that `words` stand for when they come from a peer of this identity: `read` is asked once per text and
+    /// identity, not once per request. `None` is remembered as well.
+    pub fn workload_of(
+        &self,
+        words: &[u8],
+        identity: Option<&str>,
+        read: impl FnOnce() -> Option<Workload>,
+    ) -> Option<Arc<Workload>> {
+        let same = |known: &ByIdentity| {
+            known.iter().find(|(known, _)| known.as_deref() == identity).map(|(_, workload)| workload.clone())
+        };
+        if let Some(found) = self.by_words.borrow().get(words).and_then(same) {
+            return found;
+        }
+        let fresh = read().map(|workload| self.intern_workload(workload));
+        let mut by_words = self.by_words.borrow_mut();
+        // what a stranger sends must not fill the memory: the texts of real proxies are few and short
+        if words.len() > MAX_WORDS_BYTES {
+            return fresh;
+        }
+        if by_words.len() >= MAX_WORDS {
+            by_words.clear();
+        }
+        by_words.entry(words.into()).or_default().push((identity.map(Box::from), fresh.clone()));
+        fresh
+    }
+
+    /// The service of a cluster by its `istio` metadata: host, name, namespace. Made once per cluster.
+    pub fn service_of(&self, metadata: &Arc<ServiceNames>) -> Arc<Service> {
+        let address = Arc::as_ptr(metadata).addr();
+        if let Some((_, service)) = self.by_metadata.borrow().get(&address) {
+            return service.clone();
+        }
+        let [host, name, namespace] = &**metadata;
+        let service = Service { host: host.clone(), name: name.clone(), namespace: namespace.clone() };
+        let service = self.intern_service(service);
+        let mut by_metadata = self.by_metadata.borrow_mut();
+        if by_metadata.len() >= MAX_INTERNED {
+            by_metadata.clear();
+        }
+        by_metadata.insert(address, (metadata.clone(), service.clone()));
+        service
     }
 
     /// Counts a request that has ended.
@@ -329,6 +385,11 @@ impl TcpSeries {
         self.cells.increment(IstioTcpMetric::ConnectionsClosedTotal);
     }
 }
+
+/// Texts for workloads that are remembered at most.
+const MAX_WORDS: usize = 1000;
+/// Longest text that is remembered, in bytes.
+const MAX_WORDS_BYTES: usize = 2048;
 
 /// Names that are interned at most; what comes after that has a copy of its own, and so a series of its own.
 const MAX_INTERNED: usize = 10_000;

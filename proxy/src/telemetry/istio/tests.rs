@@ -158,3 +158,32 @@ fn equal_workloads_of_two_connections_share_their_series() {
     let text = registry.collect().prometheus(&Selection::default());
     assert!(line(&text, "istio_requests_total", "").ends_with(" 2"));
 }
+
+#[test]
+fn words_and_metadata_are_read_once() {
+    let metrics = IstioMetrics::new(Rc::new(Registry::new().registrar(10)));
+    let reads = std::cell::Cell::new(0);
+    let ask = |words: &[u8], identity: Option<&str>| {
+        metrics.workload_of(words, identity, || {
+            reads.set(reads.get() + 1);
+            (words != b"bad").then(|| Workload { name: "w".into(), ..Workload::new(|_| None, identity) })
+        })
+    };
+    let (one, two) =
+        (ask(b"x", Some("spiffe://a/ns/b/sa/c")).unwrap(), ask(b"x", Some("spiffe://a/ns/b/sa/c")).unwrap());
+    assert!(Arc::ptr_eq(&one, &two) && &*one.namespace == "b");
+    assert_eq!(reads.get(), 1);
+    assert_eq!(&*ask(b"x", None).unwrap().principal, "unknown", "another identity is another workload");
+    assert_eq!((ask(b"bad", None), ask(b"bad", None), reads.get()), (None, None, 3));
+    for number in 0..2 * MAX_WORDS {
+        ask(format!("stranger {number}").as_bytes(), None);
+    }
+    ask(&vec![b'x'; MAX_WORDS_BYTES + 1], None);
+    let known = metrics.by_words.borrow();
+    assert!(known.len() <= MAX_WORDS && known.keys().all(|words| words.len() <= MAX_WORDS_BYTES));
+    let names: Arc<ServiceNames> = Arc::new(["h".into(), "n".into(), "ns".into()]);
+    let service = metrics.service_of(&names);
+    assert!(Arc::ptr_eq(&service, &metrics.service_of(&names)));
+    let again: Arc<ServiceNames> = Arc::new((*names).clone());
+    assert!(Arc::ptr_eq(&service, &metrics.service_of(&again)), "equal names are one service");
+}
