@@ -44,10 +44,10 @@ const PROXY_FLOORS: &[(u8, &[&str])] = &[
     (7, &["filter"]),
     (6, &["upstream"]),
     (5, &["cluster"]),
-    (4, &["balancer", "pool", "xds"]),
+    (4, &["balancer", "pool", "xds", "node"]),
     (3, &["endpoint", "route", "codec", "tls", "telemetry"]),
     (2, &["message", "net"]),
-    (1, &["outcome", "env", "bootstrap", "refusal", "node", "dns", "redirect"]),
+    (1, &["outcome", "env", "bootstrap", "refusal", "dns", "redirect"]),
 ];
 
 /// The floors of pilot's folders.
