@@ -217,6 +217,9 @@ pub struct TcpSeries {
 /// Workloads of one text by proven identity.
 type ByIdentity = Vec<(Option<Box<str>>, Option<Arc<Workload>>)>;
 
+/// Services by the address of their names.
+type ByMetadata = HashMap<usize, (Arc<ServiceNames>, Arc<Service>)>;
+
 /// Host, name and namespace of a service.
 pub type ServiceNames = [Box<str>; 3];
 
@@ -229,7 +232,7 @@ pub struct IstioMetrics {
     /// Workloads by the words that a peer or an endpoint uses for them, then by proven identity.
     by_words: RefCell<HashMap<Box<[u8]>, ByIdentity>>,
     /// Services by the address of their cluster's metadata, which is kept alive here.
-    by_metadata: RefCell<HashMap<usize, (Arc<ServiceNames>, Arc<Service>)>>,
+    by_metadata: RefCell<ByMetadata>,
     http: RefCell<HashMap<SeriesKey, Rc<HttpSeries>>>,
     tcp: RefCell<HashMap<SeriesKey, Rc<TcpSeries>>>,
     overflow: RefCell<Option<Rc<HttpSeries>>>,
