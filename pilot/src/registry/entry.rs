@@ -33,7 +33,7 @@ pub fn services(object: &Object, spec: &ServiceEntry) -> Vec<Service> {
         key: ServiceKey { host: host.to_ascii_lowercase().into(), namespace: object.key.namespace.clone() },
         name: host.clone(),
         ports: ports.clone(),
-        addresses: spec.addresses.clone(),
+        addresses: spec.addresses.iter().map(|address| single(address)).collect(),
         resolution,
         registry: Registry::External,
         external: spec.location == Location::MeshExternal,
@@ -172,4 +172,10 @@ pub fn workload(object: &Object, entry: &WorkloadEntry, settings: &Settings) -> 
         text: endpoint::workload_text(&object.key.name, &object.key.namespace, &labels, &settings.cluster),
         labels: Arc::new(labels),
     }
+}
+
+/// A network of one address is that address.
+fn single(address: &str) -> String {
+    let whole = if address.contains(':') { "/128" } else { "/32" };
+    address.strip_suffix(whole).unwrap_or(address).to_owned()
 }

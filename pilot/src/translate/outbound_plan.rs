@@ -87,5 +87,7 @@ fn addresses(service: &Service, port: u16, class: &Class, mesh: &Mesh, bind: &st
     if plain.is_empty() && (service.registry == Registry::External || service.addresses.is_empty()) {
         return vec![bind.to_owned()];
     }
-    plain
+    // Networks are told apart by the chains of the listener that all share.
+    let networks = service.addresses.iter().any(|address| address.contains('/'));
+    plain.into_iter().chain(networks.then(|| bind.to_owned())).collect()
 }

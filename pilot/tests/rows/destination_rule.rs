@@ -189,11 +189,12 @@ fn tcp_routes_hash_by_source_address_and_have_an_idle_timeout() {
     let rule = object(
         "DestinationRule",
         "r",
-        "host: mysql\ntrafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}, connectionPool: {tcp: {idleTimeout: 10m}}}",
+        "host: mysql\ntrafficPolicy: {loadBalancer: {consistentHash: {useSourceIp: true}}, connectionPool: {tcp: {idleTimeout: 10m, maxConnectionDuration: 1h}}}",
     );
     let proxy =
         World::new(&rule).client().listener("10.96.0.3_3306")["filter_chains"][0]["filters"][0]["typed_config"].clone();
     assert_eq!((&proxy["hash_policy"], &proxy["idle_timeout"]), (&json!([{"source_ip": {}}]), &json!("600s")));
+    assert_eq!(proxy["max_downstream_connection_duration"], "3600s");
 }
 
 // spec: DR-13

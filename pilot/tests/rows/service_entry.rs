@@ -31,6 +31,12 @@ fn addresses_are_where_tcp_listens() {
     assert!(told.has_listener("192.0.2.10_5432"));
     let anywhere = entry("hosts: [db.com]\nresolution: STATIC\nports: [{number: 5432, name: tcp, protocol: TCP}]\nendpoints: [{address: 198.51.100.1}]").client();
     assert!(anywhere.has_listener("0.0.0.0_5432"));
+    let network = entry("hosts: [db.com]\naddresses: [192.0.2.0/24, 203.0.113.7/32]\nresolution: STATIC\nports: [{number: 5432, name: tcp, protocol: TCP}]\nendpoints: [{address: 198.51.100.1}]").client();
+    let shared = network.listener("0.0.0.0_5432");
+    let prefix = json!([{"address_prefix": "192.0.2.0", "prefix_len": 24}]);
+    assert_eq!(shared["filter_chains"][0]["filter_chain_match"]["prefix_ranges"], prefix);
+    assert_eq!(shared["default_filter_chain"]["name"], "PassthroughFilterChain", "other networks are not of it");
+    assert!(network.has_listener("203.0.113.7_5432"), "a network of one address is that address");
     assert_eq!(
         refused("ServiceEntry", "hosts: [a.com]\naddresses: [x]\nports: [{number: 1, name: a, protocol: TCP}]"),
         "spec.addresses[0]"

@@ -81,14 +81,14 @@ pub fn http(input: &OutboundHttpInput) -> Listener {
     let mut http = chain::outbound(vec![manager.build()]);
     http.filter_chain_match = Some(chain::chain_match("raw_buffer", &PLAIN_HTTP, 0));
     let mut out = listener(&input.address, input.port, input.bind, defaults::detection_timeout(&input.mesh));
-    out.filter_chains = vec![http];
-    out.default_filter_chain = Some(match &input.sniffed {
-        None => passthrough_chain(input.outbound_mode, input.flavor, &input.mesh),
-        Some(service) => {
-            let routing = Routing::of_sniffed(input);
-            routing.default_chain(service)
-        }
-    });
+    let mut others = match &input.sniffed {
+        None => Vec::new(),
+        Some(service) => Routing::of_sniffed(input).tcp_chains(service),
+    };
+    let rest = others.iter().position(|chain| chain.filter_chain_match.is_none()).map(|rest| others.remove(rest));
+    out.default_filter_chain =
+        Some(rest.unwrap_or_else(|| passthrough_chain(input.outbound_mode, input.flavor, &input.mesh)));
+    out.filter_chains = others.into_iter().chain([http]).collect();
     out.listener_filters = vec![chain::http_inspector(&[])];
     out
 }
@@ -118,12 +118,23 @@ pub fn tcp(input: &OutboundTcpInput) -> Listener {
     if chains.iter().any(by_name) {
         out.listener_filters = vec![chain::tls_inspector(&[])];
         out.listener_filters_timeout = duration(defaults::detection_timeout(&input.mesh));
-        if chains.iter().all(by_name) {
-            out.default_filter_chain = Some(passthrough_chain(input.outbound_mode, input.flavor, &input.mesh));
-        }
     }
+    // What matches everything is asked last; alone it needs not be the default.
+    let rest = chains.iter().position(|chain| chain.filter_chain_match.is_none());
+    out.default_filter_chain = match rest {
+        Some(_) if chains.len() == 1 => None,
+        Some(rest) => Some(chains.remove(rest)),
+        None => Some(passthrough_chain(input.outbound_mode, input.flavor, &input.mesh)),
+    };
     out.filter_chains = chains;
     out
+}
+
+/// A match by name and network; none for every connection.
+fn condition(server_names: Vec<String>, networks: &[String]) -> Option<FilterChainMatch> {
+    let prefix_ranges: Vec<_> = networks.iter().filter_map(|network| cidr(network)).collect();
+    let any = server_names.is_empty() && prefix_ranges.is_empty();
+    (!any).then(|| FilterChainMatch { server_names, prefix_ranges, ..FilterChainMatch::default() })
 }
 
 /// How connections of one listener find their cluster.
@@ -150,30 +161,35 @@ impl<'a> Routing<'a> {
         }
     }
 
-    /// What is no HTTP, for a service whose protocol is found out.
-    fn default_chain(&self, service: &Service) -> FilterChain {
-        let mut chain = self.tcp_chains(service).into_iter().next().unwrap_or_else(|| self.own_chain(service, None));
-        chain.filter_chain_match = None;
-        chain
-    }
-
     fn chains(&self, service: &Service) -> Vec<FilterChain> {
         let protocol = service.port(self.port).map_or(Protocol::Tcp, |port| port.protocol);
-        let mut chains = if protocol.is_tls() { self.tls_chains(service) } else { self.tcp_chains(service) };
+        if !protocol.is_tls() {
+            return self.tcp_chains(service);
+        }
+        let mut chains = self.tls_chains(service);
         if chains.is_empty() {
             // An address of its own needs no name to be told apart.
-            let shared = self.address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified());
-            let name = (protocol.is_tls() && shared).then(|| service.key.host.to_string());
+            let name = self.is_shared().then(|| service.key.host.to_string());
             chains.push(self.own_chain(service, name));
         }
         chains
     }
 
+    /// Whether the listener takes connections to any address.
+    fn is_shared(&self) -> bool {
+        self.address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_unspecified())
+    }
+
+    /// The networks of a service that has no single address (SE-2).
+    fn networks(&self, service: &Service) -> Vec<String> {
+        let networks = service.addresses.iter().filter(|address| self.is_shared() && address.contains('/'));
+        networks.cloned().collect()
+    }
+
     fn own_chain(&self, service: &Service, server_name: Option<String>) -> FilterChain {
         let cluster = names::outbound(self.port, "", &service.key.host);
         let mut chain = self.chain(self.with_policy(chain::to_cluster(&cluster), &service.key.host, ""));
-        chain.filter_chain_match =
-            server_name.map(|name| FilterChainMatch { server_names: vec![name], ..FilterChainMatch::default() });
+        chain.filter_chain_match = condition(server_name.into_iter().collect(), &self.networks(service));
         chain
     }
 
@@ -187,8 +203,10 @@ impl<'a> Routing<'a> {
         let rule = self.destination_rules.iter().find(|rule| host::covers(&rule.host, host));
         let subset = rule.and_then(|rule| rule.subsets.iter().position(|own| own.name == subset));
         let policy = policy::effective(rule.map(|rule| &**rule), subset, self.port);
-        let idle = policy.pool.as_ref().and_then(|pool| pool.tcp.as_ref()).and_then(|tcp| tcp.idle_timeout);
-        proxy.idle_timeout = idle.and_then(|idle| duration(idle.0));
+        let tcp = policy.pool.as_ref().and_then(|pool| pool.tcp.as_ref());
+        proxy.idle_timeout = tcp.and_then(|tcp| tcp.idle_timeout).and_then(|idle| duration(idle.0));
+        proxy.max_downstream_connection_duration =
+            tcp.and_then(|tcp| tcp.max_connection_duration).and_then(|most| duration(most.0));
         let hash = policy.load_balancer.as_ref().and_then(|balancer| balancer.consistent_hash.as_ref());
         if hash.is_some_and(|hash| hash.use_source_ip == Some(true)) {
             proxy.hash_policy = vec![HashPolicy { policy_specifier: Some(PolicySpecifier::SourceIp(SourceIp {})) }];
@@ -217,18 +235,16 @@ impl<'a> Routing<'a> {
     fn tls_chains(&self, service: &Service) -> Vec<FilterChain> {
         let mut out = Vec::new();
         let Some(rule) = self.rules.iter().find(|rule| !rule.tls.is_empty() && self.applies(rule, service)) else {
-            return self.tcp_chains(service);
+            return out;
         };
         for route in &rule.tls {
             for block in &route.matches {
                 if self.admits(block.port, &block.gateways, &block.source_namespace, &block.source_labels) {
                     let mut chain = self.chain(self.destinations(rule, &route.route));
                     chain.metadata = config_metadata(&rule.key);
-                    chain.filter_chain_match = Some(FilterChainMatch {
-                        server_names: block.sni_hosts.clone(),
-                        prefix_ranges: block.destination_subnets.iter().filter_map(|subnet| cidr(subnet)).collect(),
-                        ..FilterChainMatch::default()
-                    });
+                    let own = &block.destination_subnets;
+                    let networks = if own.is_empty() { &self.networks(service) } else { own };
+                    chain.filter_chain_match = condition(block.sni_hosts.clone(), networks);
                     out.push(chain);
                 }
             }
@@ -236,34 +252,32 @@ impl<'a> Routing<'a> {
         out
     }
 
+    /// The rule's routes up to the one that takes everything; the service's own cluster where none does.
     fn tcp_chains(&self, service: &Service) -> Vec<FilterChain> {
         let mut out = Vec::new();
-        let Some(rule) = self.rules.iter().find(|rule| !rule.tcp.is_empty() && self.applies(rule, service)) else {
-            return out;
-        };
-        for route in &rule.tcp {
-            let blocks: Vec<Vec<String>> = if route.matches.is_empty() {
-                vec![Vec::new()]
-            } else {
-                let admitted = route.matches.iter().filter(|block| {
-                    self.admits(block.port, &block.gateways, &block.source_namespace, &block.source_labels)
-                });
-                admitted.map(|block| block.destination_subnets.clone()).collect()
-            };
-            for subnets in blocks {
-                let mut chain = self.chain(self.destinations(rule, &route.route));
-                chain.metadata = config_metadata(&rule.key);
-                let last = subnets.is_empty();
-                chain.filter_chain_match = (!last).then(|| FilterChainMatch {
-                    prefix_ranges: subnets.iter().filter_map(|subnet| cidr(subnet)).collect(),
-                    ..FilterChainMatch::default()
-                });
+        let networks = self.networks(service);
+        let rule = self.rules.iter().find(|rule| !rule.tcp.is_empty() && self.applies(rule, service));
+        for (rule, route) in rule.into_iter().flat_map(|rule| rule.tcp.iter().map(move |route| (rule, route))) {
+            let blocks = route.matches.iter().filter(|block| {
+                self.admits(block.port, &block.gateways, &block.source_namespace, &block.source_labels)
+            });
+            let subnets: Vec<&Vec<String>> = blocks.map(|block| &block.destination_subnets).collect();
+            if subnets.is_empty() && !route.matches.is_empty() {
+                continue;
+            }
+            let mut chain = self.chain(self.destinations(rule, &route.route));
+            if subnets.iter().all(|subnets| !subnets.is_empty()) && !subnets.is_empty() {
+                let subnets: Vec<String> = subnets.into_iter().flatten().cloned().collect();
+                chain.filter_chain_match = condition(Vec::new(), &subnets);
                 out.push(chain);
-                if last {
-                    return out;
-                }
+            } else {
+                chain.metadata = config_metadata(&rule.key);
+                chain.filter_chain_match = condition(Vec::new(), &networks);
+                out.push(chain);
+                return out;
             }
         }
+        out.push(self.own_chain(service, None));
         out
     }
 
@@ -286,13 +300,16 @@ impl<'a> Routing<'a> {
             weight: u32::try_from(to.weight.unwrap_or(0)).unwrap_or(0),
             ..ClusterWeight::default()
         };
-        TcpProxy {
+        let proxy = TcpProxy {
             stat_prefix: format!("{}.{}", rule.key.name, rule.key.namespace),
             cluster_specifier: Some(ClusterSpecifier::WeightedClusters(WeightedCluster {
                 clusters: live.iter().map(weight).collect(),
             })),
             ..TcpProxy::default()
-        }
+        };
+        // The rule of the first destination holds for all.
+        let first = routes.first().and_then(|to| to.destination.as_ref()).map_or("", |to| &to.host);
+        self.with_policy(proxy, first, "")
     }
 }
 
