@@ -67,6 +67,11 @@ fn head_end(buf: &[u8], limits: HeadLimits) -> Result<Option<usize>, Outcome> {
         }
         line_start = at + 1;
     }
+    // Without its line feed, a carriage return would be waited for to the end of the time.
+    let bare = memchr::memchr(b'\r', buf.get(line_start..).unwrap_or_default());
+    if bare.is_some_and(|at| line_start + at + 1 < buf.len()) {
+        return Err(bad("http1.codec_error"));
+    }
     if buf.len() > limits.max_bytes { Err(Reason::HeadersTooLarge.into()) } else { Ok(None) }
 }
 
@@ -272,7 +277,7 @@ fn fields(lines: &mut Lines<'_>, into: &mut Headers, limits: HeadLimits) -> Resu
         }
         let colon = memchr::memchr(b':', line).ok_or_else(|| bad("http1.codec_error"))?;
         let (name, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default().trim_ascii();
+        let value = trim_ows(value.get(1..).unwrap_or_default());
         // A line that starts with a space is obs-fold; a space before the colon is no token either.
         if name.is_empty() || !name.iter().all(|b| is_token(*b)) || !value.iter().all(|b| is_value(*b)) {
             return Err(bad("http1.codec_error"));
@@ -291,6 +296,14 @@ fn fields(lines: &mut Lines<'_>, into: &mut Headers, limits: HeadLimits) -> Resu
         }
     }
     Ok(facts)
+}
+
+/// Without the optional white space around it: spaces and tabs alone (RFC 9110 section 5.6.3).
+fn trim_ows(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 impl FieldFacts {
