@@ -390,6 +390,27 @@ impl Mesh {
         client::ask(&self.plan.namespace(workload), address, &Ask::get("localhost", path)).await
     }
 
+    /// What pilot's debug pages say.
+    ///
+    /// # Errors
+    /// Where pilot does not answer.
+    pub async fn ask_pilot(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+        let address = (Plan::control_address(), PILOT_HTTP).into();
+        let answer = client::ask(&self.plan.fabric(), address, &Ask::get("pilot", path)).await?;
+        Ok(serde_json::from_slice(&answer.body)?)
+    }
+
+    /// What pilot refuses of the configuration, by file, line and field.
+    pub async fn problems(&self) -> Vec<String> {
+        let status = self.ask_pilot("/debug/status").await.unwrap_or_default();
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        let one = |problem: &serde_json::Value| {
+            let (file, field, message) = (text(&problem["file"]), text(&problem["field"]), text(&problem["message"]));
+            format!("{file}:{}: {field}{}{message}", problem["line"], if field.is_empty() { "" } else { ": " })
+        };
+        status["problems"].as_array().into_iter().flatten().map(one).collect()
+    }
+
     /// Processes that ended by themselves.
     pub fn ended(&mut self) -> Vec<String> {
         let ended =

@@ -72,6 +72,7 @@ pub(super) async fn watch(mesh: &mut Mesh) -> anyhow::Result<()> {
             rows.push(Row { service: workload.app, version: workload.version, sample });
         }
         let mut lines = table(&rows, seconds).lines();
+        lines.extend(mesh.problems().await.iter().map(|problem| format!("refused: {problem}")));
         lines.extend(mesh.ended().iter().map(|process| format!("ended: {process}")));
         let up = if fresh && height > 0 { format!("\x1b[{height}A\x1b[J") } else { String::new() };
         height = lines.len() + 1;

@@ -8,7 +8,7 @@ use crate::demo::client::{self, Answer, Ask};
 use crate::demo::load::{Load, Report};
 use crate::demo::mesh::Mesh;
 use crate::demo::netns::Namespace;
-use crate::demo::plan::{PILOT_HTTP, Plan, Workload};
+use crate::demo::plan::{Plan, Workload};
 use crate::output;
 use anyhow::Context;
 use serde_json::Value;
@@ -45,6 +45,7 @@ const STEPS: &[(&str, Step)] = &[
     ("split 99/1", |t| Box::pin(traffic::split(t))),
     ("edit to 50/50", |t| Box::pin(traffic::edit(t))),
     ("one user to v2", |t| Box::pin(traffic::header_match(t))),
+    ("broken files", |t| Box::pin(traffic::broken(t))),
     ("delay of 2 s on 10 %", |t| Box::pin(traffic::delay(t))),
     ("strict mutual TLS", |t| Box::pin(security::strict(t))),
     ("deny by path", |t| Box::pin(security::deny_path(t))),
@@ -136,7 +137,8 @@ impl Tour<'_> {
     /// Puts the configuration back to what it was before the step.
     fn restore(&self) -> anyhow::Result<()> {
         self.mesh.write_config("reviews.yaml", include_str!("../yaml/reviews.yaml"))?;
-        for file in ["ratings.yaml", "policy.yaml"] {
+        for file in ["ratings.yaml", "policy.yaml"].into_iter().chain(traffic::BROKEN.iter().map(|(_, file, _)| *file))
+        {
             drop(self.mesh.remove_config(file)); // the step may not have written it
         }
         Ok(())
@@ -178,13 +180,6 @@ impl Tour<'_> {
     /// Load of the shopper on a service.
     fn load(&self, service: &str, path: &str, requests: u64) -> anyhow::Result<Load> {
         Ok(Load::of(self.namespace("shopper")?, Self::service(service)?, service, path, requests))
-    }
-
-    /// What pilot's debug pages say.
-    async fn pilot(&self, path: &str) -> anyhow::Result<Value> {
-        let address = (Plan::control_address(), PILOT_HTTP).into();
-        let answer = client::ask(&self.mesh.plan.fabric(), address, &Ask::get("pilot", path)).await?;
-        Ok(serde_json::from_slice(&answer.body)?)
     }
 
     async fn reset_counts(&self) -> anyhow::Result<()> {

@@ -89,10 +89,10 @@ pub(super) async fn refusals(tour: &Tour<'_>) -> anyhow::Result<Vec<Finding>> {
     let begun = Instant::now();
     let mut connected = 0;
     while connected < wanted && begun.elapsed() < Duration::from_secs(5) {
-        connected = tour.pilot("/debug/syncz").await?.as_array().map_or(0, Vec::len);
+        connected = tour.mesh.ask_pilot("/debug/syncz").await?.as_array().map_or(0, Vec::len);
         tokio::time::sleep(POLL).await;
     }
-    let refused = tour.pilot("/debug/nacks").await?;
+    let refused = tour.mesh.ask_pilot("/debug/nacks").await?;
     let count = refused.as_array().map_or(1, Vec::len);
     Ok(vec![Finding::new(
         format!("{wanted} proxies connected, 0 refusals"),

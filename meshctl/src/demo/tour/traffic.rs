@@ -1,8 +1,9 @@
 //! Where requests go: weights, matches, delays, retries.
 
-use super::{Finding, Tour, failures};
+use super::{Finding, MARK, POLL, Tour, failures};
 use serde_json::{Value, json};
 use std::time::Duration;
+use tokio::time::Instant;
 
 fn to(subset: &str, weight: u32) -> Value {
     json!({"destination": {"host": "reviews", "subset": subset}, "weight": weight})
@@ -93,5 +94,69 @@ pub(super) async fn retries(tour: &mut Tour<'_>) -> anyhow::Result<Vec<Finding>>
         "1,000 requests, 0 failed, 1,330 to 1,528 attempts at the workload",
         format!("{}, {attempts} attempts", failures(&report)),
         report.failed() == 0 && (1330..=1528).contains(&attempts),
+    )])
+}
+
+/// A file for each class of mistake: class, file, content.
+pub(super) const BROKEN: &[(&str, &str, &str)] = &[
+    ("syntax", "broken-syntax.yaml", "kind: [VirtualService\n"),
+    (
+        "wrongType",
+        "broken-type.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b1, namespace: default}\n\
+         spec:\n  hosts: [nobody-1]\n  http:\n  - route:\n    - destination: {host: reviews}\n      weight: many\n",
+    ),
+    (
+        "unknownField",
+        "broken-field.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b2, namespace: default}\n\
+         spec:\n  hosts: [nobody-2]\n  http:\n  - route:\n    - destinaton: {host: reviews}\n",
+    ),
+    (
+        "semantic",
+        "broken-regex.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b3, namespace: default}\n\
+         spec:\n  hosts: [nobody-3]\n  http:\n  - match:\n    - uri: {regex: \"(\"}\n    route:\n    - destination: {host: reviews}\n",
+    ),
+    (
+        "danglingReference",
+        "broken-reference.yaml",
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: b4, namespace: default}\n\
+         spec:\n  hosts: [nobody-4]\n  http:\n  - route:\n    - destination: {host: nowhere}\n",
+    ),
+];
+
+/// Broken files are refused by file, line and field; the last good version of an object stays, everything else goes on.
+pub(super) async fn broken(tour: &mut Tour<'_>) -> anyhow::Result<Vec<Finding>> {
+    let mark = tour.route("reviews", &[json!({"route": [to("v1", 100)]})])?;
+    tour.live("reviews", "/reviews/0", &mark).await?;
+    for (_, file, text) in BROKEN {
+        tour.mesh.write_config(file, text)?;
+    }
+    let good = include_str!("../yaml/reviews.yaml");
+    tour.mesh
+        .write_config("reviews.yaml", &good.replace("subset: v2\n      weight: 10", "subset: v2\n      wait: 10"))?;
+    let told = |problems: &[Value], class: &str, file: &str| {
+        problems.iter().any(|p| {
+            let place = p["line"].as_u64().is_some_and(|line| line > 0) && (class == "syntax" || p["field"] != "");
+            p["class"] == class && p["file"] == file && place
+        })
+    };
+    let wanted: Vec<(&str, &str)> =
+        BROKEN.iter().map(|(class, file, _)| (*class, *file)).chain([("unknownField", "reviews.yaml")]).collect();
+    let begun = Instant::now();
+    let mut missing = wanted.clone();
+    while !missing.is_empty() && begun.elapsed() < Duration::from_secs(5) {
+        let status = tour.mesh.ask_pilot("/debug/status").await?;
+        let problems = status["problems"].as_array().cloned().unwrap_or_default();
+        missing = wanted.iter().copied().filter(|(class, file)| !told(&problems, class, file)).collect();
+        tokio::time::sleep(POLL).await;
+    }
+    let answer = tour.ask("shopper", "reviews", "/reviews/0", &[]).await?;
+    let kept = answer.status.is_success() && answer.headers.get(MARK).is_some_and(|value| value == mark.as_str());
+    Ok(vec![Finding::new(
+        "six mistakes of five classes named by file, line and field; reviews keeps its last good version",
+        format!("{} named, not named: {missing:?}; last good version in force: {kept}", wanted.len() - missing.len()),
+        missing.is_empty() && kept,
     )])
 }
