@@ -370,7 +370,11 @@ impl Mesh {
         Ok(port)
     }
 
-    fn gateway(&self) -> anyhow::Result<SocketAddr> {
+    /// Where the ingress gateway listens.
+    ///
+    /// # Errors
+    /// Never for this plan.
+    pub fn gateway(&self) -> anyhow::Result<SocketAddr> {
         Ok((self.plan.workload("gateway")?.v4, GATEWAY_PORT).into())
     }
 

@@ -42,6 +42,7 @@ type Step = for<'a> fn(&'a mut Tour<'_>) -> Pin<Box<dyn Future<Output = anyhow::
 
 /// Names and steps in the order of the walk.
 const STEPS: &[(&str, Step)] = &[
+    ("the page", |t| Box::pin(traffic::page(t))),
     ("split 99/1", |t| Box::pin(traffic::split(t))),
     ("edit to 50/50", |t| Box::pin(traffic::edit(t))),
     ("one user to v2", |t| Box::pin(traffic::header_match(t))),

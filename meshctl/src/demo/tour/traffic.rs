@@ -1,12 +1,37 @@
 //! Where requests go: weights, matches, delays, retries.
 
 use super::{Finding, MARK, POLL, Tour, failures};
+use crate::demo::client::{self, Ask};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 
 fn to(subset: &str, weight: u32) -> Value {
     json!({"destination": {"host": "reviews", "subset": subset}, "weight": weight})
+}
+
+/// The page through the gateway: four services find each other by name.
+pub(super) async fn page(tour: &Tour<'_>) -> anyhow::Result<Vec<Finding>> {
+    let (fabric, gateway) = (tour.mesh.plan.fabric(), tour.mesh.gateway()?);
+    let (mut with_stars, mut faults) = (0, Vec::new());
+    for _ in 0..100 {
+        let answer = client::ask(&fabric, gateway, &Ask::get("bookshop.example", "/productpage")).await?;
+        let text = answer.text();
+        let whole = answer.status.is_success() && text.contains("PublisherA") && text.contains("answered by reviews-v");
+        if !whole || text.contains("unavailable") {
+            faults.push(format!("status {}", answer.status.as_u16()));
+        }
+        with_stars += usize::from(text.contains('★'));
+    }
+    Ok(vec![Finding::new(
+        "100 views whole, 4 to 40 of them with stars (20 % of reviews are v2 or v3)",
+        format!(
+            "{} whole, {with_stars} with stars {}",
+            100 - faults.len(),
+            faults.first().cloned().unwrap_or_default()
+        ),
+        faults.is_empty() && (4..=40).contains(&with_stars),
+    )])
 }
 
 /// 99/1 between v1 and v2, counted at the workloads.
