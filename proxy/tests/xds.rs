@@ -362,3 +362,112 @@ async fn the_control_plane_is_reached_over_mutual_tls_once_the_certificate_is_th
     proxy.abort();
     server.abort();
 }
+
+/// The binary with this bootstrap; killed with this.
+struct Proxy(std::process::Child);
+
+impl Proxy {
+    fn start(directory: &std::path::Path, bootstrap: &serde_json::Value) -> Self {
+        let file = directory.join("bootstrap.json");
+        std::fs::write(&file, bootstrap.to_string()).unwrap();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_proxy"));
+        Self(command.args(["-c", file.to_str().unwrap(), "--concurrency", "2", "-l", "error"]).spawn().unwrap())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// An application that answers every connection with one response.
+async fn application() -> SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = [0; 4096];
+            assert_ne!(stream.read(&mut request).await.unwrap(), 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlate").await.unwrap();
+        }
+    });
+    address
+}
+
+async fn get(port: u16) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let connect = async {
+        loop {
+            match tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
+                Ok(stream) => return stream,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let mut stream = within(connect).await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    within(stream.read_to_string(&mut answer)).await.unwrap();
+    answer
+}
+
+/// A listener whose one route goes to the cluster `late`, which is asked for when a request needs it.
+fn on_demand_bootstrap(server: SocketAddr, port: u16) -> serde_json::Value {
+    let address = |address: SocketAddr| serde_json::json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
+    let hcm = serde_json::json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "in",
+        "route_config": {"name": "r", "virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [
+            {"match": {"prefix": "/"}, "route": {"cluster": "late"}}]}]},
+        "http_filters": [
+            {"name": "envoy.filters.http.on_demand", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.on_demand.v3.OnDemand",
+                "odcds": {"source": {"ads": {}}, "timeout": "10s"}}},
+            {"name": "envoy.filters.http.router", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"}}]});
+    serde_json::json!({
+        "node": {"id": "sidecar~10.0.0.1~a.default~default.svc.cluster.local", "cluster": "a.default"},
+        "dynamic_resources": {
+            "cds_config": {"ads": {}},
+            "ads_config": {"api_type": "DELTA_GRPC", "grpc_services": [
+                {"envoy_grpc": {"cluster_name": "xds-grpc"}, "initial_metadata": [{"key": "x-token", "value": "t"}]}]}},
+        "static_resources": {
+            "listeners": [{"name": "l", "address": address(([127, 0, 0, 1], port).into()),
+                "filter_chains": [{"filters": [{"name": "http", "typed_config": hcm}]}]}],
+            "clusters": [{"name": "xds-grpc", "type": "STATIC", "load_assignment": {"cluster_name": "xds-grpc",
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(server)}}]}]}}]}
+    })
+}
+
+#[tokio::test]
+async fn a_request_waits_for_the_cluster_that_it_asks_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let (server, mut peers, task) = serve("127.0.0.1:0".parse().unwrap()).await;
+    let application = application().await;
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let _proxy = Proxy::start(directory.path(), &on_demand_bootstrap(server, port));
+    let mut peer = within(peers.recv()).await.unwrap();
+    assert_eq!(peer.request().await.type_url, Kind::Cluster.type_url());
+    peer.respond(Kind::Cluster, "1", Vec::new()).await;
+    let answers = tokio::spawn(async move { tokio::join!(get(port), get(port)) });
+    let asked = loop {
+        let request = peer.request().await;
+        if request.type_url == Kind::Cluster.type_url() && request.response_nonce.is_empty() {
+            break request.resource_names_subscribe;
+        }
+    };
+    assert_eq!(asked, ["*", "late"]);
+    let late = serde_json::json!({"name": "late", "type": "STATIC", "load_assignment": {"cluster_name": "late",
+        "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {"socket_address":
+            {"address": "127.0.0.1", "port_value": application.port()}}}}]}]}});
+    let late = wrapped(Kind::Cluster, "envoy.config.cluster.v3.Cluster", &late, "1");
+    peer.respond(Kind::Cluster, "2", vec![late]).await;
+    let (one, two) = within(answers).await.unwrap();
+    for answer in [one, two] {
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("late"), "{answer}");
+    }
+    task.abort();
+}

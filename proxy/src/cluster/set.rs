@@ -15,6 +15,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// How a cluster's endpoints are found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -408,9 +409,22 @@ impl std::fmt::Debug for Dialer {
 #[derive(Debug, Default)]
 pub struct ClusterSet {
     clusters: RefCell<HashMap<Arc<str>, Rc<Cluster>>>,
+    /// Wakes requests that wait for a cluster.
+    arrived: Notify,
 }
 
 impl ClusterSet {
+    /// Waits until a cluster of this name is there. Cancel-safe.
+    pub async fn arrival(&self, name: &str) -> Rc<Cluster> {
+        loop {
+            let arrived = self.arrived.notified();
+            if let Some(cluster) = self.get(name) {
+                return cluster;
+            }
+            arrived.await;
+        }
+    }
+
     /// The cluster of this name.
     pub fn get(&self, name: &str) -> Option<Rc<Cluster>> {
         self.clusters.borrow().get(name).cloned()
@@ -419,6 +433,7 @@ impl ClusterSet {
     /// Adds or replaces a cluster. Streams that use the old one keep it (7.2).
     pub fn insert(&self, cluster: Rc<Cluster>) {
         self.clusters.borrow_mut().insert(Arc::clone(&cluster.config.name), cluster);
+        self.arrived.notify_waiters();
     }
 
     /// Removes a cluster.

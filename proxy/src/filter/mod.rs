@@ -11,6 +11,7 @@ pub mod fault;
 pub mod grpc_stats;
 pub mod header_mutation;
 pub mod local_ratelimit;
+pub mod on_demand;
 pub mod peer_metadata;
 pub mod rbac;
 pub mod registry;
@@ -86,6 +87,8 @@ pub enum Filter {
     HeaderMutation(header_mutation::HeaderMutation),
     /// `envoy.filters.http.local_ratelimit`
     LocalRateLimit(local_ratelimit::LocalRateLimit),
+    /// `envoy.filters.http.on_demand`
+    OnDemand(on_demand::OnDemand),
     /// `istio.metadata_exchange`
     PeerMetadata(peer_metadata::PeerMetadata),
     /// `envoy.filters.http.rbac`
@@ -117,6 +120,7 @@ impl Filter {
             Self::GrpcStats => "envoy.filters.http.grpc_stats",
             Self::HeaderMutation(_) => "envoy.filters.http.header_mutation",
             Self::LocalRateLimit(_) => local_ratelimit::NAME,
+            Self::OnDemand(_) => "envoy.filters.http.on_demand",
             Self::PeerMetadata(_) => "istio.metadata_exchange",
             Self::Rbac(_) => rbac::NAME,
             Self::Stats(_) => "istio.stats",
@@ -134,6 +138,7 @@ impl Filter {
             Self::GrpcStats => grpc_stats::on_request(rq, cx),
             Self::HeaderMutation(filter) => filter.on_request(rq, cx),
             Self::LocalRateLimit(filter) => return filter.on_request(rq, cx),
+            Self::OnDemand(filter) => return filter.on_request(rq, cx),
             Self::PeerMetadata(filter) => filter.on_request(st, rq, cx),
             Self::Rbac(filter) => return filter.on_request(rq, cx),
             Self::Stats(_) => {}

@@ -1,7 +1,8 @@
 //! Type URL → filter: the one table. Adding a filter is its file and a line here.
 
 use super::{
-    Filter, alpn, buffer, cors, ext_authz, fault, header_mutation, local_ratelimit, peer_metadata, rbac, stats,
+    Filter, alpn, buffer, cors, ext_authz, fault, header_mutation, local_ratelimit, on_demand, peer_metadata, rbac,
+    stats,
 };
 use crate::refusal::{Refusal, Within};
 use crate::route::{FilterDisabled, Override};
@@ -36,6 +37,7 @@ const TABLE: &[(&str, Parse)] = &[
     ("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", |a| {
         local_ratelimit::parse(a).map(Filter::LocalRateLimit)
     }),
+    ("envoy.extensions.filters.http.on_demand.v3.OnDemand", |a| on_demand::parse(a).map(Filter::OnDemand)),
     ("envoy.extensions.filters.http.rbac.v3.RBAC", |a| rbac::parse(a).map(Filter::Rbac)),
     ("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", |a| alpn::parse(a).map(Filter::Alpn)),
     ("io.istio.http.peer_metadata.Config", |a| peer_metadata::parse(a).map(Filter::PeerMetadata)),

@@ -13,6 +13,7 @@ use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
 use crate::telemetry::access_log::LogBuffers;
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
+use crate::xds::FeedHandle;
 use std::any::Any;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -37,6 +38,8 @@ pub struct Facts {
     pub logs: Rc<LogBuffers>,
     /// The clock of what workers share.
     pub clock: Arc<ProcessClock>,
+    /// Asks for configuration on demand; none where there is no feed.
+    pub feed: Option<FeedHandle>,
 }
 
 impl Facts {
@@ -51,6 +54,7 @@ impl Facts {
             stats: Rc::new(EnvoyStats::new(registrar)),
             logs: Rc::new(LogBuffers::detached()),
             clock: ProcessClock::start(),
+            feed: None,
         }
     }
 }

@@ -88,6 +88,7 @@ impl Server {
         let stats_config = bootstrap.written.stats_config.as_ref().map(StatsConfig::parse).transpose();
         let registry =
             Registry::with(stats_config.map_err(|refusal| anyhow!("stats_config.{refusal}"))?.unwrap_or_default());
+        let feed = Feed::new(bootstrap.clone(), options)?;
         let log_writer = LogWriter::start()?;
         let clock = ProcessClock::start();
         let node = Arc::new(NodeFacts::of(&bootstrap.node, identity::own_id(enrolment.as_ref()).as_deref()));
@@ -97,9 +98,9 @@ impl Server {
             node: Arc::clone(&node),
             registrar: registry.registrar(MAX_SCOPES),
             logs: log_writer.buffers(),
+            feed: feed.handle(),
         })?;
         let publisher = Publisher::new(workers, bootstrap.environment.clone(), bootstrap.runtime.clone());
-        let feed = Feed::new(bootstrap.clone(), options)?;
         let (published, published_to) = watch::channel(Arc::default());
         let (stage, stage_to) = watch::channel(Stage::PreInitializing);
         let (command_to, commands) = mpsc::channel(COMMANDS);

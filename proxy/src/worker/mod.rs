@@ -20,6 +20,7 @@ use crate::telemetry::Registrar;
 use crate::telemetry::access_log::LogBuffers;
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::IstioMetrics;
+use crate::xds::FeedHandle;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -56,6 +57,8 @@ pub struct Parts {
     pub registrar: Registrar,
     /// Its lines of access logs.
     pub logs: LogBuffers,
+    /// Asks for configuration on demand.
+    pub feed: FeedHandle,
 }
 
 /// Runs a worker on this thread until its inbox closes.
@@ -76,6 +79,7 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
         stats: Rc::new(EnvoyStats::new(registrar)),
         logs: Rc::new(parts.logs),
         clock: Arc::clone(&parts.clock),
+        feed: Some(parts.feed),
     });
     let serve = Rc::new(Serve {
         facts,

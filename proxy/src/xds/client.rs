@@ -176,8 +176,9 @@ impl Client {
 
     /// A request needs a resource that was not asked for (on-demand scope): it is asked for beside the others.
     pub fn handle_demand(&mut self, kind: Kind, name: Arc<str>) {
-        self.demanded.insert((kind, name));
-        self.retarget();
+        if self.demanded.insert((kind, name)) {
+            self.retarget();
+        }
     }
 
     /// A stream is up.
