@@ -373,12 +373,16 @@ def instructions(scenario, istio, work):
     """User instructions per request of ours, as callgrind counts them: two runs, so that the start cancels out."""
     if not shutil.which("valgrind"):
         return None
-    bootstrap(str(work / "c.json"), FRONT, BACK, ADMIN_A, scenario.endswith("2"), istio, str(work / "access.log"))
+    text, binary = work / "c.json", work / "c.pb"
+    bootstrap(str(text), FRONT, BACK, ADMIN_A, scenario.endswith("2"), istio, str(work / "access.log"))
+    # under valgrind a program cannot start itself, so the file is converted beforehand
+    encode = [BUILT / "proxy", "json", "encode", "envoy.config.bootstrap.v3.Bootstrap"]
+    binary.write_bytes(subprocess.run(encode, input=text.read_bytes(), capture_output=True, check=True).stdout)
     counted = []
     for requests in (1000, 3000):
         out = work / f"callgrind.{requests}"
         tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
-        proxy = Proxy([*tool, *command("ours", str(work / "c.json"), 0), "--drain-time-s", "0"], work / "callgrind.log")
+        proxy = Proxy([*tool, *command("ours", str(binary), 0), "--drain-time-s", "0"], work / "callgrind.log")
         wait_port(FRONT, 60)
         load([proxy], scenario, 1, requests=requests)
         urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{ADMIN_A}/quitquitquit", method="POST"), timeout=20)
