@@ -47,7 +47,7 @@ impl IstioCertificateService for CertificateService {
         let peer = request.extensions().get::<super::Peer>().cloned().flatten();
         let caller = self.identify(peer.as_ref(), &request, now)?;
         let asked = request.into_inner();
-        if !self.limits.admit(&caller, now) {
+        if !self.limits.admit(&caller, now).await {
             tracing::warn!(%caller, "too many certificate requests");
             return Err(Status::resource_exhausted(format!(
                 "too many certificate requests of {caller}: try again later"

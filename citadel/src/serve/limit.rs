@@ -29,11 +29,9 @@ impl IdentityLimits {
         Self { per_second: f64::from(per_second), buckets: Mutex::new(HashMap::new()) }
     }
 
-    /// Takes one token of the caller; false when it has none left.
-    pub fn admit(&self, caller: &SpiffeId, now: SystemTime) -> bool {
-        let Ok(mut buckets) = self.buckets.try_lock() else {
-            return true; // two requests at the very same moment: the bucket of this one is charged next time
-        };
+    /// Takes one token of the caller; false when it has none left. The lock is held for a few instructions.
+    pub async fn admit(&self, caller: &SpiffeId, now: SystemTime) -> bool {
+        let mut buckets = self.buckets.lock().await;
         let full = self.per_second * BURST;
         if buckets.len() >= MAX_IDENTITIES {
             buckets.retain(|_, bucket| self.filled(*bucket, now) < full);
@@ -59,14 +57,22 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    #[test]
-    fn one_identity_cannot_use_up_the_share_of_another() {
+    async fn admitted(limits: &IdentityLimits, caller: &SpiffeId, now: SystemTime) -> usize {
+        let mut count = 0;
+        for _ in 0..100 {
+            count += usize::from(limits.admit(caller, now).await);
+        }
+        count
+    }
+
+    #[tokio::test]
+    async fn one_identity_cannot_use_up_the_share_of_another() {
         let limits = IdentityLimits::new(2);
         let (greedy, quiet) = (SpiffeId::parse("spiffe://a/b").unwrap(), SpiffeId::parse("spiffe://a/c").unwrap());
         let now = SystemTime::now();
-        assert_eq!((0..100).filter(|_| limits.admit(&greedy, now)).count(), 20);
-        assert!(limits.admit(&quiet, now));
+        assert_eq!(admitted(&limits, &greedy, now).await, 20);
+        assert!(limits.admit(&quiet, now).await);
         let later = now + Duration::from_secs(1);
-        assert_eq!((0..100).filter(|_| limits.admit(&greedy, later)).count(), 2);
+        assert_eq!(admitted(&limits, &greedy, later).await, 2);
     }
 }
