@@ -1,10 +1,11 @@
-//! Gateway as meant (spec 1.5, the plain HTTP part).
+//! Gateway as meant (spec 1.5).
 
 use super::check::Check;
 use super::host;
 use crate::registry::entry::selects;
 use crate::source::{Key, Object, Problem};
 use proto::istio::gateway as written;
+use proto::istio::gateway::ServerTlsMode;
 use std::collections::BTreeMap;
 
 /// A Gateway.
@@ -31,8 +32,40 @@ pub struct Server {
     pub name: String,
     /// Answer 301 to https.
     pub https_redirect: bool,
-    /// HTTP/2 without TLS is spoken too.
+    /// What is spoken, in capitals.
     pub protocol: String,
+    /// Name of the port.
+    pub port_name: String,
+    /// What is done about TLS, where it is spoken.
+    pub tls: Option<Tls>,
+}
+
+/// What a server does with the TLS of its clients.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Tls {
+    /// Nothing but to look at the name (GW-10).
+    Passthrough,
+    /// Ends it (GW-6 to GW-9).
+    Terminate(Termination),
+}
+
+/// With which certificate TLS ends, and whom it asks for one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Termination {
+    /// SIMPLE, MUTUAL, OPTIONAL_MUTUAL or ISTIO_MUTUAL.
+    pub mode: ServerTlsMode,
+    /// File of the certificate.
+    pub certificate: String,
+    /// File of its key.
+    pub private_key: String,
+    /// File of the authorities of clients.
+    pub authorities: String,
+    /// Names that a client's certificate must have one of.
+    pub names: Vec<String>,
+    /// Least and greatest version: 0 for any, then TLS 1.0 to 1.3.
+    pub versions: (i32, i32),
+    /// Ciphers; empty for the proxy's own.
+    pub ciphers: Vec<String>,
 }
 
 impl Gateway {
@@ -48,6 +81,28 @@ impl Gateway {
 }
 
 impl Server {
+    /// Whether requests are spoken, and not just bytes.
+    pub fn is_http(&self) -> bool {
+        match self.protocol.as_str() {
+            "HTTPS" => matches!(self.tls, Some(Tls::Terminate(_))),
+            protocol => HTTP.contains(&protocol),
+        }
+    }
+
+    /// Names by which TLS finds this server; none where it takes any.
+    pub fn names(&self) -> Vec<String> {
+        if self.hosts.iter().any(|(_, host)| host == "*") {
+            return Vec::new();
+        }
+        let mut out: Vec<String> = Vec::new();
+        for (_, host) in &self.hosts {
+            if !out.contains(host) {
+                out.push(host.clone());
+            }
+        }
+        out
+    }
+
     /// The hosts that a rule of `namespace` for `rule_host` gets here: the narrower of the two (GW-3, VSM-8).
     pub fn bound_hosts(&self, namespace: &str, rule_host: &str) -> Vec<String> {
         let mut out: Vec<String> = Vec::new();
@@ -77,22 +132,23 @@ pub fn parse(object: &Object, spec: &written::Gateway) -> Result<Gateway, Vec<Pr
     let mut servers = Vec::new();
     for (i, server) in spec.servers.iter().enumerate() {
         let at = format!("spec.servers[{i}]");
-        let later = |field: &str| format!("{}: {at}.{field}", proto::istio::NOT_SUPPORTED_YET);
         let Some(port) = &server.port else {
             check.semantic(format!("{at}.port"), "a port is needed");
             continue;
         };
         check.port(port.number, format!("{at}.port.number"));
         check.require(!server.hosts.is_empty(), format!("{at}.hosts"), "at least one host is needed");
-        match port.protocol.to_ascii_uppercase().as_str() {
-            "HTTP" | "HTTP2" | "GRPC" | "GRPC-WEB" => {}
-            "HTTPS" | "TLS" | "TCP" | "MONGO" => {
-                check.semantic(format!("{at}.port.protocol"), later("port.protocol"));
+        let protocol = port.protocol.to_ascii_uppercase();
+        let mut tls = None;
+        match (protocol.as_str(), &server.tls) {
+            ("HTTPS" | "TLS", Some(written)) => tls = parse_tls(written, &at, &mut check),
+            ("HTTPS" | "TLS", None) => check.semantic(format!("{at}.tls"), "HTTPS and TLS need settings for TLS"),
+            ("TCP" | "MONGO", None) => {}
+            (http, settings) if HTTP.contains(&http) || settings.is_some() => {
+                let mode = settings.as_ref().is_some_and(|tls| tls.mode.is_some());
+                check.require(!mode, format!("{at}.tls"), "only HTTPS and TLS have settings for TLS");
             }
-            other => check.semantic(format!("{at}.port.protocol"), format!("unknown protocol {other:?}")),
-        }
-        if server.tls.as_ref().is_some_and(|tls| tls.mode.is_some()) {
-            check.semantic(format!("{at}.tls.mode"), later("tls.mode"));
+            (other, _) => check.semantic(format!("{at}.port.protocol"), format!("unknown protocol {other:?}")),
         }
         for (j, host) in server.hosts.iter().enumerate() {
             let name = host.rsplit_once('/').map_or(host.as_str(), |(_, name)| name);
@@ -104,10 +160,59 @@ pub fn parse(object: &Object, spec: &written::Gateway) -> Result<Gateway, Vec<Pr
             hosts: server.hosts.iter().map(|host| split_host(host, &object.key.namespace)).collect(),
             name: server.name.clone(),
             https_redirect: server.tls.as_ref().is_some_and(|tls| tls.https_redirect),
-            protocol: port.protocol.clone(),
+            protocol,
+            port_name: port.name.clone(),
+            tls,
         });
     }
     check.finish(Gateway { key: object.key.clone(), selector: spec.selector.clone(), servers })
+}
+
+/// The protocols of requests without TLS.
+const HTTP: [&str; 4] = ["HTTP", "HTTP2", "GRPC", "GRPC-WEB"];
+const VERSIONS: [&str; 5] = ["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"];
+
+fn parse_tls(written: &written::ServerTlsSettings, at: &str, check: &mut Check<'_>) -> Option<Tls> {
+    let mode = written.mode.unwrap_or(ServerTlsMode::Passthrough);
+    match mode {
+        ServerTlsMode::Passthrough => return Some(Tls::Passthrough),
+        ServerTlsMode::AutoPassthrough => {
+            check.semantic(format!("{at}.tls.mode"), format!("{}: {at}.tls.mode", proto::istio::NOT_SUPPORTED_YET));
+            return None;
+        }
+        ServerTlsMode::IstioMutual => {
+            let files = [&written.server_certificate, &written.private_key, &written.ca_certificates];
+            let own = files.iter().any(|file| !file.is_empty());
+            check.require(!own, format!("{at}.tls"), "ISTIO_MUTUAL takes the certificates of the mesh");
+        }
+        ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => {
+            let field = |name: &str| format!("{at}.tls.{name}");
+            let text = "a file is needed";
+            check.require(!written.server_certificate.is_empty(), field("serverCertificate"), text);
+            check.require(!written.private_key.is_empty(), field("privateKey"), text);
+            let authorities = mode == ServerTlsMode::Simple || !written.ca_certificates.is_empty();
+            check.require(authorities, field("caCertificates"), text);
+        }
+    }
+    let mut version = |text: &String, field: &str| {
+        let text = if text.is_empty() { VERSIONS[0] } else { text };
+        let at = format!("{at}.tls.{field}");
+        let number = VERSIONS.iter().position(|known| *known == text);
+        check.require(number.is_some(), at, format!("one of {}", VERSIONS.join(", ")));
+        number.and_then(|number| i32::try_from(number).ok()).unwrap_or(0)
+    };
+    Some(Tls::Terminate(Termination {
+        mode,
+        certificate: written.server_certificate.clone(),
+        private_key: written.private_key.clone(),
+        authorities: written.ca_certificates.clone(),
+        names: written.subject_alt_names.clone(),
+        versions: (
+            version(&written.min_protocol_version, "minProtocolVersion"),
+            version(&written.max_protocol_version, "maxProtocolVersion"),
+        ),
+        ciphers: written.cipher_suites.clone(),
+    }))
 }
 
 fn split_host(host: &str, namespace: &str) -> (String, String) {

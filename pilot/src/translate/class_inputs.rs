@@ -338,24 +338,67 @@ impl ClassInputs<'_> {
         }
         let (mut listeners, mut routes) = (Vec::new(), Vec::new());
         for ((address, port), servers) in ports {
+            let server = |(gateway, index): &BoundServer| gateway.servers.get(*index).cloned();
+            let (plain, others): (Vec<BoundServer>, Vec<BoundServer>) = servers
+                .into_iter()
+                .partition(|bound| server(bound).is_some_and(|server| server.is_http() && server.tls.is_none()));
             let bind = if address == "0.0.0.0" { String::new() } else { format!(".{address}") };
             let name = format!("http.{port}{bind}");
-            let named =
-                servers.iter().filter_map(|(gateway, index)| gateway.servers.get(*index)).map(|server| &server.name);
-            let stat_prefix = named.filter(|name| !name.is_empty()).min().cloned();
-            routes.push(self.gateway_route(name.clone(), port, servers));
-            listeners.push(self.cache.get(Input::GatewayListener(GatewayListenerInput {
+            let prefixes = plain.iter().chain(&others).filter_map(server).map(|server| server.name);
+            let stat_prefix = prefixes.filter(|name| !name.is_empty()).min();
+            let route = (!plain.is_empty()).then(|| name.clone());
+            if !plain.is_empty() {
+                routes.push(self.gateway_route(name, port, plain));
+            }
+            for (gateway, index) in &others {
+                if let Some(server) = gateway.servers.get(*index).filter(|server| server.is_http()) {
+                    let name = super::listener::gateway::route_name(gateway, server);
+                    routes.push(self.gateway_route(name, server.port, vec![(gateway.clone(), *index)]));
+                }
+            }
+            let mut rules = self.gateway_rules(&others);
+            rules.retain(|rule| !rule.tcp.is_empty() || !rule.tls.is_empty());
+            let services = self.destinations(&rules);
+            let input = GatewayListenerInput {
                 address,
                 port,
-                route: name,
+                route,
                 stat_prefix,
+                servers: others,
+                destination_rules: services.iter().filter_map(|service| self.rule(service)).collect(),
+                client: self.client(&rules),
+                rules,
+                services,
                 authz: self.authz(),
                 flavor: self.class.flavor,
                 identity: self.class.identity.clone(),
                 mesh: self.mesh.config.clone(),
-            })));
+            };
+            // Without a chain there is no listener: Envoy has none that serves nothing.
+            if input.route.is_some() || !super::listener::gateway::listener(&input).filter_chains.is_empty() {
+                listeners.push(self.cache.get(Input::GatewayListener(input)));
+            }
         }
         (listeners, routes)
+    }
+
+    /// The rules bound to the gateways of these servers.
+    fn gateway_rules(&self, servers: &[BoundServer]) -> Vec<Shared<VirtualService>> {
+        let mut rules: Vec<Shared<VirtualService>> = Vec::new();
+        for (gateway, _) in servers {
+            for rule in scope::visible_rules(self.mesh, &self.class.namespace, &gateway.full_name()) {
+                if !rules.contains(&rule) {
+                    rules.push(rule);
+                }
+            }
+        }
+        rules
+    }
+
+    /// The services that the rules lead to.
+    fn destinations(&self, rules: &[Shared<VirtualService>]) -> Vec<Shared<Service>> {
+        let hosts = rules.iter().flat_map(|rule| rule.destinations()).map(|destination| &destination.host);
+        hosts.filter_map(|host| self.scope.service(host)).cloned().collect()
     }
 
     /// The port of the pod behind a port of the gateway's Service (GW-2).
@@ -365,17 +408,10 @@ impl ClassInputs<'_> {
     }
 
     fn gateway_route(&mut self, name: String, port: u16, servers: Vec<BoundServer>) -> Arc<Encoded> {
-        let mut rules: Vec<Shared<VirtualService>> = Vec::new();
-        for (gateway, _) in &servers {
-            for rule in scope::visible_rules(self.mesh, &self.class.namespace, &gateway.full_name()) {
-                if !rules.contains(&rule) {
-                    rules.push(rule);
-                }
-            }
-        }
+        let rules = self.gateway_rules(&servers);
         let hosts: Vec<String> =
             rules.iter().flat_map(|rule| rule.destinations()).map(|destination| destination.host.clone()).collect();
-        let services = hosts.iter().filter_map(|host| self.scope.service(host)).cloned().collect();
+        let services = self.destinations(&rules);
         let hashing = self.hashing(hosts.iter().map(String::as_str));
         self.cache.get(Input::GatewayRoute(GatewayRouteInput {
             name,

@@ -185,10 +185,20 @@ pub struct GatewayListenerInput {
     pub address: String,
     /// Port to listen on.
     pub port: u16,
-    /// Name of its routes.
-    pub route: String,
+    /// Name of the routes of requests without TLS, where it takes such.
+    pub route: Option<String>,
     /// Prefix of its statistics, where a server gives one.
     pub stat_prefix: Option<String>,
+    /// Servers for TLS and TCP: Gateways with the index of their server.
+    pub servers: Vec<(Shared<Gateway>, usize)>,
+    /// TLS and TCP rules bound to them.
+    pub rules: Vec<Shared<VirtualService>>,
+    /// Services that destinations of the rules name.
+    pub services: Vec<Shared<Service>>,
+    /// DestinationRules of these services.
+    pub destination_rules: Vec<Shared<DestinationRule>>,
+    /// Who asks.
+    pub client: Client,
     /// Who may do what.
     pub authz: Vec<Shared<AuthorizationPolicy>>,
     /// Which filters the proxy has.

@@ -43,7 +43,7 @@ fn virtual_host(name: String, domains: Vec<String>, routes: Vec<Route>) -> Virtu
 pub fn outbound(input: &OutboundRouteInput) -> RouteConfiguration {
     let rules = applicable(input);
     let gateways = [MESH.to_owned()];
-    let side = Side { client: &input.client, gateways: &gateways, port: input.port };
+    let side = Side { client: &input.client, gateways: &gateways, port: input.port, tls: false };
     let none = |_: &str| None;
     let context = Context { port: input.port, only_port: &none, hashing: &input.hashing, mesh: &input.mesh };
     let known: HashSet<&str> = input.services.iter().map(|service| &*service.key.host).collect();
@@ -206,6 +206,8 @@ struct Side<'a> {
     /// Names of the gateways (or `mesh`) that the proxy serves.
     gateways: &'a [String],
     port: u16,
+    /// Clients speak TLS.
+    tls: bool,
 }
 
 impl Side<'_> {
@@ -266,7 +268,7 @@ impl Side<'_> {
         (out.response_headers_to_add, out.response_headers_to_remove) =
             route_action::header_operations(headers.and_then(|headers| headers.response.as_ref()));
         if let Some(redirect) = &http.redirect {
-            out.action = Some(route_action::redirect(redirect, self.port));
+            out.action = Some(route_action::redirect(redirect, self.port, self.tls));
         } else if let Some(direct) = &http.direct_response {
             out.action = Some(route_action::direct_response(direct));
         } else {
@@ -316,7 +318,8 @@ pub fn gateway(input: &GatewayRouteInput) -> RouteConfiguration {
     for (gateway, index) in &input.servers {
         let Some(server) = gateway.servers.get(*index) else { continue };
         let bound = [gateway.full_name()];
-        let side = Side { client: &input.client, gateways: &bound, port: server.port };
+        let tls = server.tls.is_some();
+        let side = Side { client: &input.client, gateways: &bound, port: server.port, tls };
         let context = Context { port: server.port, only_port: &only_port, hashing: &input.hashing, mesh: &input.mesh };
         for rule in input.rules.iter().filter(|rule| rule.is_bound_to(&bound[0]) && !rule.http.is_empty()) {
             for host in rule.hosts.iter().flat_map(|host| server.bound_hosts(&rule.key.namespace, host)) {
@@ -326,14 +329,14 @@ pub fn gateway(input: &GatewayRouteInput) -> RouteConfiguration {
                     merged.push(virtual_host(name, vec![host.clone()], Vec::new()));
                     merged.len() - 1
                 });
-                if server.https_redirect {
+                if server.https_redirect && !tls {
                     merged[slot].require_tls = TlsRequirementType::All.into();
                 } else {
                     merged[slot].routes.extend(side.routes(rule, &context));
                 }
             }
         }
-        for (_, host) in server.hosts.iter().filter(|_| server.https_redirect) {
+        for (_, host) in server.hosts.iter().filter(|_| server.https_redirect && !tls) {
             if !merged.iter().any(|known| known.domains.contains(host)) {
                 let mut redirected = virtual_host(format!("{host}:{}", server.port), vec![host.clone()], Vec::new());
                 redirected.require_tls = TlsRequirementType::All.into();
@@ -346,7 +349,13 @@ pub fn gateway(input: &GatewayRouteInput) -> RouteConfiguration {
     }
     merged.sort_by(|a, b| a.name.cmp(&b.name));
     if merged.is_empty() {
-        merged.push(virtual_host(format!("blackhole:{}", input.port), vec!["*".to_owned()], Vec::new()));
+        let first = input.servers.first().and_then(|(gateway, index)| gateway.servers.get(*index));
+        let port = first.map_or(input.port, |server| server.port);
+        merged.push(VirtualHost {
+            name: format!("blackhole:{port}"),
+            domains: vec!["*".to_owned()],
+            ..VirtualHost::default()
+        });
     }
     configuration(&input.name, merged)
 }

@@ -262,8 +262,8 @@ fn mirrors(rule: &HttpRoute, context: &Context<'_>) -> Vec<RequestMirrorPolicy> 
         .collect()
 }
 
-/// A redirect (VS-19).
-pub fn redirect(written: &HttpRedirect, port: u16) -> route::Action {
+/// A redirect (VS-19); `tls` tells how the client has asked.
+pub fn redirect(written: &HttpRedirect, port: u16, tls: bool) -> route::Action {
     let code = match written.redirect_code.unwrap_or(0) {
         302 => RedirectResponseCode::Found,
         303 => RedirectResponseCode::SeeOther,
@@ -274,7 +274,12 @@ pub fn redirect(written: &HttpRedirect, port: u16) -> route::Action {
     let own = written
         .port
         .or_else(|| (written.derive_port == Some(RedirectPortSelection::FromRequestPort)).then_some(u32::from(port)));
-    let implied = |port: &u32| matches!((written.scheme.as_str(), port), ("http" | "", 80) | ("https", 443));
+    let scheme = match written.scheme.as_str() {
+        "" if tls => "https",
+        "" => "http",
+        own => own,
+    };
+    let implied = |port: &u32| matches!((scheme, port), ("http", 80) | ("https", 443));
     let path = match &written.prefix_rewrite {
         Some(prefix) => Some(PathRewriteSpecifier::PrefixRewrite(prefix.clone())),
         None => Some(written.uri.clone()).filter(|uri| !uri.is_empty()).map(PathRewriteSpecifier::PathRedirect),

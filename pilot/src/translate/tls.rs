@@ -3,6 +3,7 @@
 use super::message::{boolean, duration};
 use super::names;
 use crate::model::MeshConfig;
+use crate::model::gateway::Termination;
 use proto::any;
 use proto::envoy::core::api_config_source::ApiType;
 use proto::envoy::core::config_source::ConfigSourceSpecifier;
@@ -17,6 +18,7 @@ use proto::envoy::tls::{
     UpstreamTlsContext,
 };
 use proto::istio::destination_rule::{ClientTlsMode, ClientTlsSettings};
+use proto::istio::gateway::ServerTlsMode;
 use proto::wire;
 use std::time::Duration;
 
@@ -159,6 +161,37 @@ pub fn rule_client(settings: &ClientTlsSettings, target: &Target<'_>, names: &[S
         sni: settings.sni.clone(),
         ..UpstreamTlsContext::default()
     }))
+}
+
+/// TLS of a gateway's server (GW-6 to GW-9).
+pub fn gateway_server(tls: &Termination, http: bool) -> TransportSocket {
+    let of_mesh = tls.mode == ServerTlsMode::IstioMutual;
+    let (certificate, root) = if of_mesh {
+        (wire::SECRET_DEFAULT.to_owned(), wire::SECRET_ROOT.to_owned())
+    } else {
+        (format!("file-cert:{}~{}", tls.certificate, tls.private_key), format!("file-root:{}", tls.authorities))
+    };
+    let alpn: &[&str] = if of_mesh && !http { &["istio-peer-exchange", "h2", "http/1.1"] } else { &["h2", "http/1.1"] };
+    let (least, most) = tls.versions;
+    let asks = tls.mode != ServerTlsMode::Simple;
+    socket(&DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: (least != 0 || most != 0 || !tls.ciphers.is_empty()).then(|| TlsParameters {
+                tls_minimum_protocol_version: least,
+                tls_maximum_protocol_version: most,
+                cipher_suites: tls.ciphers.clone(),
+                ..TlsParameters::default()
+            }),
+            tls_certificate_sds_secret_configs: vec![sds(&certificate)],
+            alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
+            validation_context_type: asks
+                .then(|| validation(tls.names.iter().map(|name| exact(name)).collect(), &root))
+                .flatten(),
+            ..CommonTlsContext::default()
+        }),
+        require_client_certificate: boolean(asks && tls.mode != ServerTlsMode::OptionalMutual),
+        ..DownstreamTlsContext::default()
+    })
 }
 
 /// Mesh mTLS of a server (MT-2, MT-6).

@@ -1,8 +1,8 @@
-//! Spec 1.5: Gateway, the plain HTTP part.
+//! Spec 1.5: Gateway.
 
 use crate::told::{World, manager, object, object_in, problems, refused, texts};
 use pilot::translate::cache::ResourceType;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const SHOP: &str = "selector: {istio: ingressgateway}\nservers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [shop.com, '*.shop.com']}]";
 const TO: &str = "route: [{destination: {host: reviews}}]";
@@ -39,10 +39,10 @@ fn rules_are_bound_to_hosts_of_the_servers() {
     assert_eq!(hosts("shop.com", "shop.com"), "shop.com:80");
     assert_eq!(hosts("'*.shop.com'", "a.shop.com"), "a.shop.com:80", "the narrower of the two");
     assert_eq!(hosts("a.shop.com", "*.shop.com"), "a.shop.com:80");
-    assert_eq!(hosts("shop.com", "other.com"), "blackhole:8080", "not bound");
+    assert_eq!(hosts("shop.com", "other.com"), "blackhole:80", "not bound");
     assert_eq!(hosts("default/shop.com", "shop.com"), "shop.com:80");
     assert_eq!(hosts("./shop.com", "shop.com"), "shop.com:80");
-    assert_eq!(hosts("other/shop.com", "shop.com"), "blackhole:8080", "rules of that namespace alone");
+    assert_eq!(hosts("other/shop.com", "shop.com"), "blackhole:80", "rules of that namespace alone");
 }
 
 // spec: GW-5
@@ -110,7 +110,7 @@ fn rules_for_one_host_are_merged_and_catch_alls_go_last() {
 // spec: VSM-9, NM-9
 #[test]
 fn a_port_without_rules_is_a_black_hole() {
-    let host = world(SHOP, "").gateway().host("http.8080", "blackhole:8080");
+    let host = world(SHOP, "").gateway().host("http.8080", "blackhole:80");
     assert_eq!(texts(&host["domains"]), ["*"]);
     assert!(host["routes"].is_null(), "404 NR");
 }
@@ -134,15 +134,106 @@ fn matches_are_decided_for_the_gateway_and_a_lone_port_need_not_be_named() {
 
 #[test]
 fn what_comes_later_is_refused_by_field() {
-    let server = |more: &str| {
+    let server = |protocol: &str, tls: &str| {
         format!(
-            "selector: {{}}\nservers: [{{port: {{number: 443, name: a, protocol: {more}, hosts: [a.com]}}]",
-            more = format_args!("{more}}}")
+            "selector: {{}}\nservers: [{{port: {{number: 443, name: a, protocol: {protocol}}}, hosts: [a.com]{tls}}}]"
         )
     };
-    assert_eq!(refused("Gateway", &server("HTTPS")), "spec.servers[0].port.protocol");
-    let tls =
-        "selector: {}\nservers: [{port: {number: 80, name: a, protocol: HTTP}, hosts: [a.com], tls: {mode: SIMPLE}}]";
-    let found = problems(&object_in("default", "Gateway", "x", tls));
-    assert_eq!(found[0].message, "not supported yet: spec.servers[0].tls.mode");
+    let found = |spec: &str| problems(&object_in("default", "Gateway", "x", spec))[0].message.clone();
+    let later = |field: &str| format!("not supported yet: spec.servers[0].tls.{field}");
+    assert_eq!(found(&server("TLS", ", tls: {mode: AUTO_PASSTHROUGH}")), later("mode"));
+    assert_eq!(found(&server("HTTPS", ", tls: {mode: SIMPLE, credentialName: c}")), later("credentialName"));
+    assert_eq!(refused("Gateway", &server("HTTPS", "")), "spec.servers[0].tls");
+    assert_eq!(refused("Gateway", &server("HTTP", ", tls: {mode: SIMPLE}")), "spec.servers[0].tls");
+    assert_eq!(refused("Gateway", &server("UDP", "")), "spec.servers[0].port.protocol");
+}
+
+fn secure(server: &str, rules: &str) -> Value {
+    let gateway = format!("selector: {{istio: ingressgateway}}\nservers: [{server}]");
+    world(&gateway, rules).gateway().listener("0.0.0.0_443")
+}
+
+fn terminating(tls: &str) -> String {
+    format!("{{port: {{number: 443, name: https, protocol: HTTPS}}, hosts: [shop.com, '*.shop.com'], tls: {{{tls}}}}}")
+}
+
+const FILES: &str = "serverCertificate: /c.pem, privateKey: /k.pem";
+
+// spec: GW-6, GW-21
+#[test]
+fn https_ends_with_a_certificate_of_files() {
+    let server = terminating(&format!("mode: SIMPLE, {FILES}, minProtocolVersion: TLSV1_2, cipherSuites: [A]"));
+    let gateway = format!("selector: {{istio: ingressgateway}}\nservers: [{server}]");
+    let told = world(&gateway, &rule("v", "shop.com", &format!("{{{TO}}}"))).gateway();
+    let listener = told.listener("0.0.0.0_443");
+    assert_eq!(listener["listener_filters"][0]["name"], "envoy.filters.listener.tls_inspector");
+    let chain = &listener["filter_chains"][0];
+    let names = json!(["shop.com", "*.shop.com"]);
+    assert_eq!(chain["filter_chain_match"]["server_names"], names, "other names are closed");
+    let context = &chain["transport_socket"]["typed_config"];
+    assert_eq!(context["require_client_certificate"], false);
+    let common = &context["common_tls_context"];
+    assert_eq!(common["tls_certificate_sds_secret_configs"][0]["name"], "file-cert:/c.pem~/k.pem");
+    assert_eq!(common["alpn_protocols"], json!(["h2", "http/1.1"]));
+    assert_eq!(common["tls_params"], json!({"tls_minimum_protocol_version": "TLSv1_2", "cipher_suites": ["A"]}));
+    let route = "https.443.https.g.default";
+    assert_eq!(manager(chain)["rds"]["route_config_name"], route);
+    assert_eq!(told.host(route, "shop.com:443")["domains"], json!(["shop.com"]));
+    let any = secure(&server.replace("'*.shop.com'", "'*'"), "");
+    assert_eq!(any["filter_chains"][0]["filter_chain_match"], Value::Null, "`*` takes every name, and none");
+    let field = |tls: &str| refused("Gateway", &format!("servers: [{}]", terminating(tls)));
+    assert_eq!(field("mode: SIMPLE, privateKey: /k"), "spec.servers[0].tls.serverCertificate");
+    assert_eq!(field(&format!("mode: MUTUAL, {FILES}")), "spec.servers[0].tls.caCertificates");
+    assert_eq!(
+        field(&format!("mode: SIMPLE, {FILES}, minProtocolVersion: x")),
+        "spec.servers[0].tls.minProtocolVersion"
+    );
+}
+
+// spec: GW-7, GW-8, GW-9
+#[test]
+fn clients_are_asked_for_certificates() {
+    let context =
+        |tls: &str| secure(&terminating(tls), "")["filter_chains"][0]["transport_socket"]["typed_config"].clone();
+    let root = |context: &Value| {
+        context["common_tls_context"]["combined_validation_context"]["validation_context_sds_secret_config"]["name"]
+            .clone()
+    };
+    let mutual = context(&format!("mode: MUTUAL, {FILES}, caCertificates: /ca.pem, subjectAltNames: [a]"));
+    assert_eq!((&mutual["require_client_certificate"], root(&mutual)), (&json!(true), json!("file-root:/ca.pem")));
+    let own = &mutual["common_tls_context"]["combined_validation_context"]["default_validation_context"];
+    assert_eq!(own["match_subject_alt_names"], json!([{"exact": "a"}]));
+    let optional = context(&format!("mode: OPTIONAL_MUTUAL, {FILES}, caCertificates: /ca.pem"));
+    assert_eq!((&optional["require_client_certificate"], root(&optional)), (&json!(false), json!("file-root:/ca.pem")));
+    let mesh = context("mode: ISTIO_MUTUAL");
+    assert_eq!((&mesh["require_client_certificate"], root(&mesh)), (&json!(true), json!("ROOTCA")));
+    assert_eq!(mesh["common_tls_context"]["tls_certificate_sds_secret_configs"][0]["name"], "default");
+}
+
+// spec: GW-10, VS-38
+#[test]
+fn tls_that_passes_is_routed_by_name_and_tcp_by_port() {
+    let server = "{port: {number: 443, name: tls, protocol: TLS}, hosts: [a.com, b.com], tls: {mode: PASSTHROUGH}}";
+    let rules = object(
+        "VirtualService",
+        "v",
+        "hosts: [a.com, b.com]\ngateways: [g]\ntls:\n- {match: [{port: 443, sniHosts: [a.com]}], route: [{destination: {host: reviews}}]}\n- {match: [{sniHosts: [b.com]}], route: [{destination: {host: ratings, port: {number: 1}}}]}\ntcp: [{route: [{destination: {host: mysql}}]}]",
+    );
+    let listener = secure(server, &rules);
+    let chain = |at: usize| {
+        let chain = &listener["filter_chains"][at];
+        let cluster = chain["filters"].as_array().unwrap().last().unwrap()["typed_config"]["cluster"].clone();
+        (chain["filter_chain_match"]["server_names"].clone(), cluster, chain["transport_socket"].clone())
+    };
+    let host = "default.svc.cluster.local";
+    let only_port = format!("outbound|9080||reviews.{host}");
+    assert_eq!(chain(0), (json!(["a.com"]), json!(only_port), Value::Null));
+    assert_eq!(chain(1), (json!(["b.com"]), json!(format!("outbound|1||ratings.{host}")), Value::Null));
+    let tcp = secure("{port: {number: 443, name: tcp, protocol: TCP}, hosts: ['*']}", &rules);
+    assert_eq!(tcp["filter_chains"][0]["filter_chain_match"], Value::Null);
+    let ended = secure(&server.replace("PASSTHROUGH", &format!("SIMPLE, {FILES}")), &rules);
+    let socket = &ended["filter_chains"][0]["transport_socket"]["name"];
+    assert_eq!(socket, "envoy.transport_sockets.tls", "TCP goes on behind TLS");
+    let nothing = world(&format!("selector: {{istio: ingressgateway}}\nservers: [{server}]"), "").gateway();
+    assert!(!nothing.has_listener("0.0.0.0_443"), "no rule says where to");
 }

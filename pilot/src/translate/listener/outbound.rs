@@ -98,6 +98,8 @@ pub fn tcp(input: &OutboundTcpInput) -> Listener {
     let routing = Routing {
         address: &input.address,
         port: input.port,
+        gateway: MESH,
+        services: &[],
         rules: &input.rules,
         destination_rules: &input.destination_rules,
         client: &input.client,
@@ -138,14 +140,25 @@ fn condition(server_names: Vec<String>, networks: &[String]) -> Option<FilterCha
 }
 
 /// How connections of one listener find their cluster.
-struct Routing<'a> {
-    address: &'a str,
-    port: u16,
-    rules: &'a [Shared<VirtualService>],
-    destination_rules: &'a [Shared<DestinationRule>],
-    client: &'a Client,
-    flavor: Flavor,
-    mesh: &'a MeshConfig,
+pub struct Routing<'a> {
+    /// Address of the listener.
+    pub address: &'a str,
+    /// Port as rules see it.
+    pub port: u16,
+    /// `mesh`, or the gateway.
+    pub gateway: &'a str,
+    /// TLS and TCP rules.
+    pub rules: &'a [Shared<VirtualService>],
+    /// DestinationRules of what they lead to.
+    pub destination_rules: &'a [Shared<DestinationRule>],
+    /// Services whose only port is meant where a destination names none.
+    pub services: &'a [Shared<Service>],
+    /// Who asks.
+    pub client: &'a Client,
+    /// Which filters the proxy has.
+    pub flavor: Flavor,
+    /// The mesh's settings.
+    pub mesh: &'a MeshConfig,
 }
 
 impl<'a> Routing<'a> {
@@ -153,6 +166,8 @@ impl<'a> Routing<'a> {
         Self {
             address: &input.address,
             port: input.port,
+            gateway: MESH,
+            services: &[],
             rules: &input.rules,
             destination_rules: &[],
             client: &input.client,
@@ -215,7 +230,7 @@ impl<'a> Routing<'a> {
     }
 
     /// Whether the conditions that are decided here hold (VS-14).
-    fn admits(
+    pub fn admits(
         &self,
         port: Option<u32>,
         gateways: &[String],
@@ -223,7 +238,7 @@ impl<'a> Routing<'a> {
         labels: &BTreeMap<String, String>,
     ) -> bool {
         port.is_none_or(|port| port == u32::from(self.port))
-            && (gateways.is_empty() || gateways.iter().any(|gateway| gateway == MESH))
+            && (gateways.is_empty() || gateways.iter().any(|gateway| gateway == self.gateway))
             && (namespace.is_empty() || namespace == self.client.namespace)
             && selects(labels, &self.client.labels)
     }
@@ -282,11 +297,18 @@ impl<'a> Routing<'a> {
     }
 
     fn cluster(&self, destination: &Destination) -> String {
-        let port = destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok()).unwrap_or(self.port);
+        let own = destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
+        let only = || match self.services.iter().find(|service| *service.key.host == destination.host)?.ports.as_slice()
+        {
+            [only] => Some(only.number),
+            _ => None,
+        };
+        let port = own.or_else(only).unwrap_or(self.port);
         names::outbound(port, &destination.subset, &destination.host)
     }
 
-    fn destinations(&self, rule: &VirtualService, routes: &[RouteDestination]) -> TcpProxy {
+    /// The proxy to the destinations of a route.
+    pub fn destinations(&self, rule: &VirtualService, routes: &[RouteDestination]) -> TcpProxy {
         let weighted = routes.len() > 1;
         let live: Vec<_> = routes.iter().filter(|to| !weighted || to.weight.unwrap_or(0) > 0).collect();
         if let [only] = live.as_slice() {
