@@ -176,3 +176,23 @@ async fn an_unknown_name_is_refused_by_name() {
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("kubernetes://gateway"));
 }
+
+// spec: CA-23
+#[tokio::test(start_paused = true)]
+async fn an_attempt_takes_ten_seconds_at_most() {
+    let citadel = Citadel::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let token = directory.path().join("token");
+    std::fs::write(&token, "x").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let client =
+        CertificateClient::new(&address, "istiod.istio-system.svc", &citadel.path("root-cert.pem"), &token).unwrap();
+    let (sender, _held) = watch::channel(None);
+    tokio::spawn(keep_fresh(client, id(REVIEWS), 0, sender));
+    let _first = silent.accept().await.unwrap();
+    let begun = tokio::time::Instant::now();
+    let _second = silent.accept().await.unwrap();
+    let pause = begun.elapsed();
+    assert!((10_000..10_200).contains(&pause.as_millis()), "{pause:?}");
+}

@@ -256,6 +256,11 @@ mod tests {
             Origin::FileCert { cert: "/etc/certs/cert.pem".into(), key: "/etc/certs/key.pem".into() }
         );
         assert_eq!(Origin::parse("file-root:/etc/root.pem").unwrap(), Origin::FileRoot("/etc/root.pem".into()));
+        match Origin::parse("file-root:system") {
+            Ok(Origin::FileRoot(path)) => assert!(path.exists() && path != Path::new("system")),
+            Ok(other) => panic!("{other:?}"),
+            Err(status) => assert!(status.message().contains("no root bundle"), "{status}"),
+        }
         for (name, code) in [
             ("file-cert:/only-one", tonic::Code::InvalidArgument),
             ("kubernetes://gateway", tonic::Code::InvalidArgument),

@@ -426,6 +426,22 @@ mod tests {
         assert_eq!(kept.roots, fresh.roots);
     }
 
+    // spec: CA-23
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_takes_ten_seconds_at_most() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut config = setup(directory.path(), REVIEWS).await;
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        config.ca_address = silent.local_addr().unwrap().to_string();
+        let (sender, _held) = watch::channel(None);
+        tokio::spawn(keep_fresh(config, sender));
+        let _first = silent.accept().await.unwrap();
+        let begun = tokio::time::Instant::now();
+        let _second = silent.accept().await.unwrap();
+        let pause = begun.elapsed();
+        assert!((10_000..10_200).contains(&pause.as_millis()), "{pause:?}");
+    }
+
     #[tokio::test]
     async fn what_was_kept_for_another_identity_is_not_used() {
         let directory = tempfile::tempdir().unwrap();

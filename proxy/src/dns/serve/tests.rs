@@ -128,6 +128,18 @@ async fn unknown_names_go_to_the_next_server_when_one_is_silent() {
     assert_eq!(ask(pod.address, &other_class).await.metadata.response_code, ResponseCode::NXDomain);
 }
 
+// spec: DN-1
+#[tokio::test(start_paused = true)]
+async fn each_server_has_five_seconds() {
+    let silent = [UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap()];
+    let servers = silent.iter().map(|socket| socket.local_addr().unwrap()).collect();
+    let forwarder = Forwarder::new(servers, "127.0.0.1:53".parse().unwrap());
+    let begun = tokio::time::Instant::now();
+    let asked = question("elsewhere.example.", RecordType::A).to_vec().unwrap();
+    assert_eq!(forwarder.udp(&asked).await, None);
+    assert_eq!(begun.elapsed().as_secs(), 10, "two servers");
+}
+
 // spec: DN-1, DN-2
 #[tokio::test]
 async fn without_a_table_or_a_server_the_answer_is_servfail() {

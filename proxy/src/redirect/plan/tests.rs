@@ -69,6 +69,10 @@ fn listed_inbound_ports_are_redirected_and_no_others() {
         ]
     );
     assert!(chain(&v4(&["-b", ""]), "PREROUTING").is_empty());
+    let ports = v4(&["-p", "1", "-z", "2", "-e", "3"]);
+    assert_eq!(chain(&ports, "ISTIO_REDIRECT"), ["-p tcp -j REDIRECT --to-ports 1"]);
+    assert_eq!(chain(&ports, "ISTIO_IN_REDIRECT"), ["-p tcp -j REDIRECT --to-ports 2"]);
+    assert_eq!(chain(&ports, "ISTIO_INBOUND")[0], "-p tcp --dport 3 -j RETURN");
 }
 
 // spec: IP-7, IP-11
