@@ -3,12 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod support;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use support::{Proxy, free_port};
 
 const HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\n";
@@ -313,23 +315,11 @@ fn request_end(buf: &[u8]) -> Option<usize> {
     (buf.len() >= end).then_some(end)
 }
 
-struct Proxy(Child);
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
 fn proxy(directory: &std::path::Path, upstream: u16) -> (Proxy, u16) {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let api = "type.googleapis.com/envoy.extensions.filters";
     let yaml = format!(
-        "admin: {{address: {{pipe: {{path: {}}}}}}}
-static_resources:
-  listeners:
-  - name: l
+        "  - name: l
     address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
     filter_chains:
     - filters:
@@ -346,22 +336,9 @@ static_resources:
     load_assignment:
       cluster_name: up
       endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}}}]}}]
-",
-        directory.join("admin.sock").display()
+"
     );
-    let file = directory.join("bootstrap.yaml");
-    std::fs::write(&file, yaml).unwrap();
-    let child = Command::new(env!("CARGO_BIN_EXE_proxy"))
-        .args(["-c", file.to_str().unwrap(), "--concurrency", "1", "-l", "error"])
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(Instant::now() < deadline, "the proxy does not listen");
-        std::thread::yield_now();
-    }
-    (Proxy(child), port)
+    (Proxy::start(directory, &yaml), port)
 }
 
 /// What comes back, up to so many sound answers, and whether the proxy closed.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use proxy::cluster::Protocol;
 use proxy::codec::h2::{Config, Connection, Role};
 use proxy::filter::Filter;
-use proxy::filter::ext_authz::{BodyLimit, ExtAuthz};
+use proxy::filter::ext_authz::{BodyLimit, ExtAuthz, Service};
 use proxy::message::{Frame, ResponseHead};
 use proxy::net::Io;
 use std::task::{Context, Poll, Waker};
@@ -15,14 +15,16 @@ const BUFFERED: usize = 1000;
 
 fn filter() -> Filter {
     Filter::ExtAuthz(ExtAuthz {
-        cluster: "authz".into(),
-        path_prefix: "/check".into(),
+        service: Service::Http {
+            cluster: "authz".into(),
+            path_prefix: "/check".into(),
+            upstream_headers: Box::default(),
+        },
         timeout: Duration::from_secs(2),
         allow_on_error: false,
         status_on_error: 403,
-        body: Some(BodyLimit { max_bytes: BUFFERED, allow_partial: true }),
-        request_headers: Box::default(),
-        upstream_headers: Box::default(),
+        body: Some(BodyLimit { max_bytes: BUFFERED, allow_partial: true, as_bytes: false }),
+        request_headers: None,
     })
 }
 

@@ -1,0 +1,184 @@
+//! The gRPC service `envoy.service.auth.v3.Authorization`.
+
+use super::{ExtAuthz, MAX_ANSWER_BYTES};
+use crate::codec::h1::is_token;
+use crate::env::Instant;
+use crate::filter::{StreamCx, plain};
+use crate::message::{Body, Frame, Headers, Known, Request, RequestHead, Response, Source, Version};
+use crate::outcome::{Outcome, Reason};
+use crate::upstream::call;
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
+use proto::envoy::auth::attribute_context::{HttpRequest, Peer, Request as Described};
+use proto::envoy::auth::{AttributeContext, CheckRequest, CheckResponse, check_response::HttpResponse};
+use proto::envoy::core::header_value_option::HeaderAppendAction;
+use proto::envoy::core::{Address, HeaderValueOption, SocketAddress, address, socket_address};
+use proto::envoy::wkt::Timestamp;
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::{Duration, UNIX_EPOCH};
+
+const PATH: &[u8] = b"/envoy.service.auth.v3.Authorization/Check";
+/// `PERMISSION_DENIED`'s HTTP status, where a service denies without one.
+const DENIED: u16 = 403;
+
+/// What the service is told of a request.
+pub(super) fn question(
+    filter: &ExtAuthz,
+    rq: &Request,
+    body: &Bytes,
+    context: Option<&HashMap<String, String>>,
+    cx: &StreamCx,
+) -> CheckRequest {
+    let head = &rq.head;
+    let mut headers: HashMap<String, String> = HashMap::new();
+    let pseudo: [(&[u8], &[u8]); 4] = [
+        (b":method", head.method()),
+        (b":path", head.path()),
+        (b":authority", head.authority()),
+        (b":scheme", head.scheme()),
+    ];
+    let fields = head.headers.iter().map(|(name, value)| (name.bytes, value));
+    for (name, value) in pseudo.into_iter().chain(fields) {
+        let name = name.to_ascii_lowercase();
+        let fixed = name.starts_with(b":") || name == b"authorization";
+        if fixed || filter.request_headers.as_ref().is_none_or(|allowed| allowed.iter().any(|a| **a == *name)) {
+            let told = headers.entry(text(&name)).or_default();
+            if !told.is_empty() {
+                told.push(',');
+            }
+            told.push_str(&text(value));
+        }
+    }
+    let as_bytes = filter.body.is_some_and(|limit| limit.as_bytes);
+    let http = HttpRequest {
+        method: text(head.method()),
+        headers,
+        path: text(head.path()),
+        host: text(head.authority()),
+        scheme: text(head.scheme()),
+        size: rq.body.length().and_then(|n| i64::try_from(n).ok()).unwrap_or(-1),
+        protocol: head.version.as_str().to_owned(),
+        body: if as_bytes { String::new() } else { text(body) },
+        raw_body: if as_bytes { body.to_vec() } else { Vec::new() },
+        ..HttpRequest::default()
+    };
+    let since = cx.facts.env.wall(cx.start).duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    let time = Some(Timestamp { seconds, nanos: since.subsec_nanos().cast_signed() });
+    let peer = |address, id: Option<&str>| {
+        Some(Peer { address: Some(socket(address)), principal: id.unwrap_or_default().to_owned(), ..Peer::default() })
+    };
+    CheckRequest {
+        attributes: Some(AttributeContext {
+            source: peer(cx.peer.remote, cx.peer.peer_id()),
+            destination: peer(cx.peer.local, cx.peer.local_id()),
+            request: Some(Described { time, http: Some(http) }),
+            context_extensions: context.cloned().unwrap_or_default(),
+            ..AttributeContext::default()
+        }),
+    }
+}
+
+/// Asks the service.
+///
+/// # Errors
+/// Why there is no answer: it cannot be reached, it answers with another status than OK, or with something unreadable.
+pub(super) async fn ask(
+    (cluster, authority): (&str, &str),
+    question: CheckRequest,
+    (timeout, deadline): (Duration, Instant),
+    cx: &StreamCx,
+) -> Result<CheckResponse, Outcome> {
+    let authority = if authority.is_empty() { cluster } else { authority };
+    let cluster = cx.cluster(cluster).ok_or(Reason::UnknownCluster)?;
+    let mut head = RequestHead::new(Version::H2, b"POST", b"http", authority.as_bytes(), PATH);
+    head.headers.append_known(Known::ContentType, b"application/grpc");
+    head.headers.append_known(Known::Te, b"trailers");
+    head.headers.append_known(Known::GrpcTimeout, format!("{}m", timeout.as_millis()).as_bytes());
+    let length = question.encoded_len();
+    let mut message = BytesMut::with_capacity(5 + length);
+    message.put_u8(0);
+    message.put_u32(u32::try_from(length).map_err(|_| Reason::PayloadTooLarge)?);
+    message.put_slice(&question.encode_to_vec());
+    let mut answer = call(&cluster, Request { head, body: Body::full(message.freeze()) }, deadline).await?;
+    let failed = || Outcome::from(Reason::UpstreamProtocol);
+    let (mut read, mut status) = (BytesMut::new(), answer.head.headers.get(Known::GrpcStatus).map(<[u8]>::to_vec));
+    while let Some(frame) = answer.body.frame().await {
+        match frame? {
+            Frame::Data(data) if read.len() + data.len() <= MAX_ANSWER_BYTES => read.extend_from_slice(&data),
+            Frame::Data(_) => return Err(failed()),
+            Frame::Trailers(trailers) => status = trailers.get(Known::GrpcStatus).map(<[u8]>::to_vec),
+        }
+    }
+    if answer.head.status != 200 || status.as_deref() != Some(b"0") || read.first() != Some(&0) {
+        return Err(failed());
+    }
+    CheckResponse::decode(read.get(5..).unwrap_or_default()).map_err(|_| failed())
+}
+
+/// Does to the request what the service says; `Some` is what the client gets where it denies.
+///
+/// # Errors
+/// The service names a header that cannot be written.
+pub(super) fn obey(answer: CheckResponse, head: &mut RequestHead) -> Result<Option<Response>, Outcome> {
+    let allowed = answer.status.as_ref().is_some_and(|status| status.code == 0);
+    match answer.http_response {
+        Some(HttpResponse::OkResponse(ok)) if allowed => {
+            for name in ok.headers_to_remove.iter().filter(|name| !name.starts_with(':') && *name != "host") {
+                head.headers.remove_name(name.to_ascii_lowercase().as_bytes());
+            }
+            for option in &ok.headers {
+                change(&mut head.headers, option)?;
+            }
+            Ok(None)
+        }
+        None if allowed => Ok(None),
+        Some(HttpResponse::DeniedResponse(denied)) => {
+            let status = denied.status.and_then(|status| u16::try_from(status.code).ok()).filter(|code| *code >= 100);
+            let mut response = plain(status.unwrap_or(DENIED), denied.body, head);
+            for option in &denied.headers {
+                change(&mut response.head.headers, option)?;
+            }
+            Ok(Some(response))
+        }
+        _ => Ok(Some(plain(DENIED, String::new(), head))),
+    }
+}
+
+/// One header of an answer: it replaces what is there, unless it says that it is to be added. A pseudo-header is not
+/// the service's to change.
+fn change(headers: &mut Headers, option: &HeaderValueOption) -> Result<(), Outcome> {
+    let Some(header) = option.header.as_ref().filter(|header| !header.key.starts_with(':')) else { return Ok(()) };
+    let name = header.key.to_ascii_lowercase();
+    let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+    let writable = !name.is_empty() && name.bytes().all(is_token) && !value.iter().any(|b| b"\r\n\0".contains(b));
+    if !writable {
+        return Err(Reason::UpstreamProtocol.into());
+    }
+    #[expect(deprecated, reason = "services still send it")]
+    let append = option.append.as_ref().map(|append| append.value);
+    let action = HeaderAppendAction::try_from(option.append_action).unwrap_or_default();
+    let there = headers.get_name(name.as_bytes()).is_some();
+    match (append, action) {
+        (Some(true), _) => headers.append(name.as_bytes(), value),
+        (None, HeaderAppendAction::AddIfAbsent) if there => {}
+        (None, HeaderAppendAction::OverwriteIfExists) if !there => {}
+        _ => headers.set_name(name.as_bytes(), value),
+    }
+    Ok(())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn socket(at: SocketAddr) -> Address {
+    Address {
+        address: Some(address::Address::SocketAddress(SocketAddress {
+            address: at.ip().to_string(),
+            port_specifier: Some(socket_address::PortSpecifier::PortValue(at.port().into())),
+            ..SocketAddress::default()
+        })),
+    }
+}
