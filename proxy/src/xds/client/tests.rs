@@ -360,3 +360,22 @@ fn state_of_the_world_removes_what_was_restored_and_is_not_listed_any_more() {
     bench.wait(Duration::from_secs(2));
     assert_eq!(bench.settle(&[]), ["CDS-gone"]);
 }
+
+// spec: XM-1, XD-10
+#[test]
+fn routes_and_listeners_wait_while_new_clusters_warm() {
+    let mut bench = Bench::new();
+    bench.send(Kind::Cluster, &[static_cluster("a")], &[]);
+    bench.settle(&[]);
+    bench.requests();
+    bench.send(Kind::Listener, &[listener("l", "80")], &[]);
+    bench.requests();
+    bench.send(Kind::Route, &[named("80")], &[]);
+    assert_eq!(bench.settle(&[]), ["RDS+80 LDS+l"]);
+    bench.send(Kind::Cluster, &[eds_cluster("new")], &[]);
+    bench.send(Kind::Route, &[named("80")], &[]);
+    bench.send(Kind::Listener, &[listener("m", "80")], &[]);
+    assert_eq!(bench.settle(&[]), [""; 0], "a route must not reach the workers before the cluster that it names");
+    bench.send(Kind::Endpoint, &[named("new")], &[]);
+    assert_eq!(bench.settle(&[]), ["EDS+new CDS+new RDS+80 LDS+m"]);
+}
