@@ -386,7 +386,10 @@ def instructions(scenario, istio, work):
         wait_port(FRONT, 60)
         load([proxy], scenario, 1, requests=requests)
         urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{ADMIN_A}/quitquitquit", method="POST"), timeout=20)
-        proxy.process.wait(60)
+        try:
+            proxy.process.wait(90)
+        finally:
+            proxy.stop()
         counted.append(int(re.search(r"^(?:summary|totals): (\d+)", out.read_text(), re.M)[1]))
     return (counted[1] - counted[0]) / 2000
 

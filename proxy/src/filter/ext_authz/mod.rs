@@ -1,8 +1,8 @@
 //! `envoy.filters.http.ext_authz`: asks a service whether a request may pass (HP-13, LR-17, AZ-20).
 //!
-//! - [`config`]: the filter and what routes have for it
-//! - [`grpc`]: `envoy.service.auth.v3.Authorization/Check`
-//! - [`gather`]: the part of the body that the service sees
+//! - `config.rs`: the filter and what routes have for it
+//! - `grpc.rs`: `envoy.service.auth.v3.Authorization/Check`
+//! - `gather.rs`: the part of the body that the service sees
 
 mod config;
 mod gather;
@@ -134,6 +134,7 @@ impl ExtAuthz {
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a question and who is asked")]
     async fn ask_http(
         &self,
         (cluster, path_prefix): (&str, &str),
