@@ -237,3 +237,18 @@ fn tls_that_passes_is_routed_by_name_and_tcp_by_port() {
     let nothing = world(&format!("selector: {{istio: ingressgateway}}\nservers: [{server}]"), "").gateway();
     assert!(!nothing.has_listener("0.0.0.0_443"), "no rule says where to");
 }
+
+// spec: GW-21
+#[test]
+fn a_name_that_two_servers_claim_is_the_first_ones() {
+    let server = |name: &str, hosts: &str| {
+        format!(
+            "{{port: {{number: 443, name: {name}, protocol: HTTPS}}, hosts: [{hosts}], tls: {{mode: SIMPLE, {FILES}}}}}"
+        )
+    };
+    let both =
+        format!("{}, {}, {}", server("one", "a.com, b.com"), server("two", "b.com, c.com"), server("three", "a.com"));
+    let chains = secure(&both, "")["filter_chains"].as_array().unwrap().clone();
+    let names: Vec<&Value> = chains.iter().map(|chain| &chain["filter_chain_match"]["server_names"]).collect();
+    assert_eq!(names, [&json!(["a.com", "b.com"]), &json!(["c.com"])], "Envoy refuses a listener with a name twice");
+}

@@ -37,6 +37,23 @@ fn addresses_are_where_tcp_listens() {
     assert_eq!(shared["filter_chains"][0]["filter_chain_match"]["prefix_ranges"], prefix);
     assert_eq!(shared["default_filter_chain"]["name"], "PassthroughFilterChain", "other networks are not of it");
     assert!(network.has_listener("203.0.113.7_5432"), "a network of one address is that address");
+    let other = |name: &str, networks: &str| {
+        object(
+            "ServiceEntry",
+            name,
+            &format!(
+                "hosts: [{name}.com]\naddresses: [{networks}]\nresolution: STATIC\nports: [{{number: 1, name: tcp, protocol: TCP}}]\nendpoints: [{{address: 198.51.100.1}}]"
+            ),
+        )
+    };
+    let shared = World::new(&(other("one", "192.0.2.0/24") + &other("two", "192.0.2.0/24, 198.51.100.0/24")))
+        .client()
+        .listener("0.0.0.0_1");
+    let second = json!([{"address_prefix": "198.51.100.0", "prefix_len": 24}]);
+    assert_eq!(
+        shared["filter_chains"][1]["filter_chain_match"]["prefix_ranges"], second,
+        "a network is the first one's"
+    );
     assert_eq!(
         refused("ServiceEntry", "hosts: [a.com]\naddresses: [x]\nports: [{number: 1, name: a, protocol: TCP}]"),
         "spec.addresses[0]"

@@ -5,6 +5,7 @@ use super::super::node::Flavor;
 use super::super::telemetry::{self, Direction};
 use crate::model::MeshConfig;
 use proto::any;
+use proto::envoy::core::CidrRange;
 use proto::envoy::listener::listener_filter_chain_match_predicate::{MatchSet, Rule};
 use proto::envoy::listener::{
     Filter, FilterChain, FilterChainMatch, ListenerFilter, ListenerFilterChainMatchPredicate,
@@ -14,6 +15,7 @@ use proto::envoy::listener_filters::{http_inspector, original_dst, tls_inspector
 use proto::envoy::tcp_proxy::TcpProxy;
 use proto::envoy::types::Int32Range;
 use proto::envoy::wkt::Any;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// The first bytes of HTTP without TLS, as the inspector names them (PR-8).
@@ -64,6 +66,45 @@ pub fn chain_match(transport: &str, alpn: &[&str], port: u16) -> FilterChainMatc
         application_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
         ..FilterChainMatch::default()
     }
+}
+
+/// Chains of which no two match alike: Envoy refuses a listener where two do. What two claim is the first one's.
+pub fn distinct(chains: impl IntoIterator<Item = FilterChain>) -> Vec<FilterChain> {
+    let mut taken: HashSet<(String, String)> = HashSet::new();
+    let mut out = Vec::new();
+    for mut chain in chains {
+        let mut rule = chain.filter_chain_match.clone().unwrap_or_default();
+        let network = |range: &CidrRange| format!("{}/{:?}", range.address_prefix, range.prefix_len);
+        let networks = |rule: &FilterChainMatch| match rule.prefix_ranges.as_slice() {
+            [] => vec![String::new()],
+            ranges => ranges.iter().map(network).collect(),
+        };
+        if rule.server_names.is_empty() {
+            let all = rule.prefix_ranges.len();
+            rule.prefix_ranges.retain(|range| !taken.contains(&(String::new(), network(range))));
+            let nothing = if all == 0 { taken.contains(&Default::default()) } else { rule.prefix_ranges.is_empty() };
+            if nothing {
+                continue;
+            }
+            taken.extend(networks(&rule).into_iter().map(|network| (String::new(), network)));
+        } else {
+            let networks = networks(&rule);
+            let pairs =
+                |name: &String| networks.iter().map(|network| (name.clone(), network.clone())).collect::<Vec<_>>();
+            rule.server_names.retain(|name| {
+                let pairs = pairs(name);
+                let free = !pairs.iter().any(|pair| taken.contains(pair));
+                taken.extend(pairs);
+                free
+            });
+            if rule.server_names.is_empty() {
+                continue;
+            }
+        }
+        chain.filter_chain_match = chain.filter_chain_match.is_some().then_some(rule);
+        out.push(chain);
+    }
+    out
 }
 
 /// A chain for traffic that leaves.

@@ -16,16 +16,11 @@ use proto::envoy::tcp_proxy::TcpProxy;
 
 /// A listener of a gateway; without a chain where no rule says where its connections go.
 pub fn listener(input: &GatewayListenerInput) -> Listener {
-    let mut chains: Vec<FilterChain> = Vec::new();
-    chains.extend(input.route.as_ref().map(|route| chain::outbound(vec![requests(input, route.clone())])));
-    for (gateway, index) in &input.servers {
-        for chain in gateway.servers.get(*index).map(|server| of_server(gateway, server, input)).unwrap_or_default() {
-            // The first by age keeps a name that two servers claim.
-            if !chains.iter().any(|known| known.filter_chain_match == chain.filter_chain_match) {
-                chains.push(chain);
-            }
-        }
-    }
+    let plain = input.route.as_ref().map(|route| chain::outbound(vec![requests(input, route.clone())]));
+    let servers = input.servers.iter().filter_map(|(gateway, index)| Some((gateway, gateway.servers.get(*index)?)));
+    // The first by age keeps a name that two servers claim.
+    let chains =
+        chain::distinct(plain.into_iter().chain(servers.flat_map(|(gateway, s)| of_server(gateway, s, input))));
     let looks = |chain: &FilterChain| chain.filter_chain_match.is_some() || chain.transport_socket.is_some();
     Listener {
         name: names::listener(&input.address, input.port),
@@ -136,16 +131,11 @@ impl Connections<'_> {
         admitted.next().map(|(rule, route)| self.filters(self.routing.destinations(rule, &route.route)))
     }
 
-    /// TLS that passes through: the name decides (GW-10). A name belongs to the first rule that has it.
+    /// TLS that passes through: the name decides (GW-10).
     fn by_name(&self) -> Vec<FilterChain> {
         let mut out = Vec::new();
-        let mut taken: Vec<&String> = Vec::new();
         for (rule, route) in self.rules().flat_map(|rule| rule.tls.iter().map(move |route| (rule, route))) {
             for block in route.matches.iter().filter(|block| self.admits(block.port, &block.gateways)) {
-                if block.sni_hosts.iter().any(|name| taken.contains(&name)) {
-                    continue;
-                }
-                taken.extend(&block.sni_hosts);
                 let filters = self.filters(self.routing.destinations(rule, &route.route));
                 out.push(with_names(filters, block.sni_hosts.clone(), None));
             }

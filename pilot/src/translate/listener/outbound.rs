@@ -106,15 +106,8 @@ pub fn tcp(input: &OutboundTcpInput) -> Listener {
         flavor: input.flavor,
         mesh: &input.mesh,
     };
-    let mut chains: Vec<FilterChain> = Vec::new();
-    for service in &input.services {
-        for chain in routing.chains(service) {
-            // The first by age keeps a match that two services claim (PR-7).
-            if !chains.iter().any(|known| known.filter_chain_match == chain.filter_chain_match) {
-                chains.push(chain);
-            }
-        }
-    }
+    // The first by age keeps a match that two services claim (PR-7).
+    let mut chains = chain::distinct(input.services.iter().flat_map(|service| routing.chains(service)));
     let by_name = |chain: &FilterChain| chain.filter_chain_match.as_ref().is_some_and(|m| !m.server_names.is_empty());
     let mut out = listener(&input.address, input.port, input.bind, Duration::ZERO);
     if chains.iter().any(by_name) {
