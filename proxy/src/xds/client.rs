@@ -4,11 +4,10 @@
 //! acknowledgement of clusters waits until they are warm (spec XM-2), and what was refused is named in the NACK while
 //! the rest of the response is in use (design decision I).
 
+use super::batch::{Batch, Cause, Part, Sender, Staged, assemble};
 use super::store::Origins;
 use super::warming::{Gate, Lingering, is_leaf};
-use super::{
-    Flavour, Kind, Need, Origin, Receipt, Received, Rejection, Request, Resource, Session, Store, Update, needs,
-};
+use super::{Flavour, Kind, Need, Origin, Received, Rejection, Request, Resource, Session, Store, Update, needs};
 use proto::envoy::core::Node;
 use proto::envoy::discovery::{DeltaDiscoveryResponse, DiscoveryResponse};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -46,52 +45,6 @@ impl Default for ClientOptions {
             own_secret_services: BTreeSet::new(),
         }
     }
-}
-
-/// Why a batch is here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cause {
-    /// Static resources: a rejection ends the start.
-    Bootstrap,
-    /// Last good state from disk.
-    Restored,
-    /// A change from a server or a file.
-    Change,
-}
-
-/// Changes to apply together, in this order.
-#[derive(Debug)]
-pub struct Batch {
-    /// Why.
-    pub cause: Cause,
-    /// The changes; a kind may appear twice (clusters are taken away last).
-    pub updates: Vec<Update>,
-    parts: Vec<Part>,
-    needs: BTreeMap<(Kind, Arc<str>), Vec<Need>>,
-}
-
-/// What one response contributed to a batch.
-#[derive(Debug)]
-pub(super) struct Part {
-    origin: Origin,
-    receipt: Option<Receipt>,
-    kind: Kind,
-    names: Vec<Arc<str>>,
-    refused: Vec<Rejection>,
-}
-
-/// Who sent a change, and which response is to be acknowledged.
-#[derive(Debug)]
-struct Sender {
-    origin: Origin,
-    receipt: Option<Receipt>,
-}
-
-/// A change that has not been handed out yet.
-#[derive(Debug)]
-pub(super) struct Staged {
-    part: Part,
-    update: Update,
 }
 
 /// All sources together.
@@ -533,14 +486,6 @@ impl Client {
     }
 }
 
-impl Staged {
-    fn new(sender: Sender, update: Update, refused: Vec<Rejection>) -> Self {
-        let Sender { origin, receipt } = sender;
-        let names = update.added.iter().map(|resource| resource.name.clone()).collect();
-        Self { part: Part { origin, receipt, kind: update.kind, names, refused }, update }
-    }
-}
-
 /// Whether a need is met: by what is in use, by what comes in the same batch, or by the word that there is no such thing.
 fn is_there<'a>(
     store: &'a Store,
@@ -555,54 +500,9 @@ fn is_there<'a>(
     }
 }
 
-/// Joins the changes of each kind, later ones over earlier ones; clusters that go are set aside.
-fn assemble(cause: Cause, staged: Vec<Staged>, lingering: &mut Lingering, due: Instant) -> Batch {
-    let mut updates: Vec<Update> = Vec::new();
-    let mut parts = Vec::new();
-    for Staged { part, update } in staged {
-        parts.push(part);
-        match updates.iter_mut().find(|joined| joined.kind == update.kind) {
-            Some(joined) => join(joined, update),
-            None => updates.push(update),
-        }
-    }
-    updates.sort_by_key(|update| order(update.kind));
-    if let Some(clusters) = updates.iter_mut().find(|update| update.kind == Kind::Cluster) {
-        clusters.added.iter().for_each(|resource| lingering.keep(&resource.name));
-        lingering.add(std::mem::take(&mut clusters.removed), due);
-    }
-    updates.retain(|update| !update.added.is_empty() || !update.removed.is_empty());
-    Batch { cause, updates, parts, needs: BTreeMap::new() }
-}
-
 /// Whether resources of a kind refer to others.
 fn refers(kind: Kind) -> bool {
     matches!(kind, Kind::Cluster | Kind::Listener)
-}
-
-/// What others refer to comes first.
-fn order(kind: Kind) -> usize {
-    match kind {
-        Kind::Secret => 0,
-        Kind::Endpoint => 1,
-        Kind::Cluster => 2,
-        Kind::ExtensionConfig => 3,
-        Kind::VirtualHost => 4,
-        Kind::Route => 5,
-        Kind::Listener => 6,
-        Kind::NameTable => 7,
-        Kind::ProxyConfig => 8,
-    }
-}
-
-fn join(joined: &mut Update, later: Update) {
-    let added: HashSet<Arc<str>> = later.added.iter().map(|new| new.name.clone()).collect();
-    let removed: HashSet<&Arc<str>> = later.removed.iter().collect();
-    joined.added.retain(|old| !removed.contains(&old.name) && !added.contains(&old.name));
-    joined.removed.retain(|old| !added.contains(old));
-    drop(removed);
-    joined.added.extend(later.added);
-    joined.removed.extend(later.removed);
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! a resource means for traffic; the stations' `config.rs` say that, and `publish/` brings back what they refuse.
 //!
 //! In the order in which a resource passes through: [`stream`](mod@stream), `files` and `fixed` bring it; `session` speaks
-//! the protocol with one server; `needs` reads what it refers to; `warming` holds it until that is there; `client`
-//! ties them together without I/O; `feed` drives the client; `store` keeps what was accepted, `cache` on
-//! disk; `dump` and `certificates` show it.
+//! the protocol with one server, `secure` the TLS under it; `needs` reads what it refers to; `warming` holds it until that
+//! is there; `batch` joins what may be used; `client` ties them together without I/O; `feed` drives the client; `store`
+//! keeps what was accepted, `cache` on disk; `dump` and `certificates` show it.
 
+mod batch;
 mod cache;
 mod certificates;
 mod client;
@@ -24,8 +25,9 @@ mod stream;
 mod subscription;
 mod warming;
 
+pub use batch::{Batch, Cause};
 pub use certificates::{CertificateView, SecretView, certificates};
-pub use client::{Batch, Cause, Client, ClientOptions};
+pub use client::{Client, ClientOptions};
 pub use dump::{DumpSelection, config_dump, encode as encode_dump};
 pub use feed::{Feed, FeedError, FeedHandle, FeedOptions};
 pub use kind::Kind;

@@ -1,7 +1,7 @@
 //! Make before break, sans-IO: clusters wait for their endpoints and secrets, listeners for their routes and secrets,
 //! but never for ever (spec XD-10, XM-1, XM-2).
 
-use super::client::Staged;
+use super::batch::Staged;
 use super::{Kind, Need};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
