@@ -147,7 +147,8 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     let serving = poll_fn(|cx| {
         let gone = link.poll_read(cx).is_ready();
         while let Some((id, head, empty)) = link.with(Connection::next_request) {
-            streams.push(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer));
+            // boxed: the set moves what it holds several times
+            streams.push(Box::pin(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer)));
         }
         while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
         if settings.draining() && !std::mem::replace(&mut told, true) {

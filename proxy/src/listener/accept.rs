@@ -127,7 +127,7 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
     let mut peer = PeerFacts::plain(id, remote, local);
     let mut prefix = BytesMut::new();
     let mut found = Found::default();
-    if !inspected(&listener.config, &mut stream, &mut prefix, &mut found).await {
+    if !inspected(&listener.config, local.port(), &mut stream, &mut prefix, &mut found).await {
         return;
     }
     if let Some((source, destination)) = found.proxied {
@@ -162,8 +162,14 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
 }
 
 /// Runs the inspectors within their time; false where the connection is to be closed.
-async fn inspected(config: &ListenerConfig, stream: &mut TcpStream, prefix: &mut BytesMut, found: &mut Found) -> bool {
-    let inspecting = inspect(stream, config.inspectors, prefix, found);
+async fn inspected(
+    config: &ListenerConfig,
+    port: u16,
+    stream: &mut TcpStream,
+    prefix: &mut BytesMut,
+    found: &mut Found,
+) -> bool {
+    let inspecting = inspect(stream, config.inspectors_at(port), prefix, found);
     let done = match config.inspect_timeout {
         None => inspecting.await,
         Some(limit) => match tokio::time::timeout(limit, inspecting).await {

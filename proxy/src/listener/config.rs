@@ -1,5 +1,6 @@
 //! `Listener` → how connections are accepted, inspected and matched.
 
+use super::PortRule;
 use super::chain_match::{ChainMatch, SourceType};
 use crate::http::config::{self as http, HcmConfig};
 use crate::message::matcher::cidr;
@@ -14,7 +15,9 @@ use proto::any;
 use proto::duration::from_proto;
 use proto::envoy::core::{self, address, socket_address::PortSpecifier};
 use proto::envoy::hcm::HttpConnectionManager;
-use proto::envoy::listener::{FilterChain, FilterChainMatch, Listener, filter, listener_filter};
+use proto::envoy::listener::{
+    FilterChain, FilterChainMatch, Listener, ListenerFilter, ListenerFilterChainMatchPredicate, filter, listener_filter,
+};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +78,10 @@ pub struct ListenerConfig {
     pub inbound: bool,
     /// Inspectors.
     pub inspectors: Inspectors,
+    /// Ports at which the TLS inspector does not run.
+    pub no_tls: Option<PortRule>,
+    /// Ports at which the HTTP inspector does not run.
+    pub no_http: Option<PortRule>,
     /// Bound of inspection; `None` waits for ever.
     pub inspect_timeout: Option<Duration>,
     /// What happens then: go on with what is known, or close.
@@ -120,12 +127,23 @@ pub fn parse(written: &Listener, cx: RouteContext<'_>) -> Result<ListenerConfig,
         use_original_dst: written.use_original_dst.as_ref().is_some_and(|b| b.value),
         inbound: written.traffic_direction == i32::from(core::TrafficDirection::Inbound),
         inspectors: inspectors(written)?,
+        no_tls: disabled(written, TLS_INSPECTOR)?,
+        no_http: disabled(written, HTTP_INSPECTOR)?,
         inspect_timeout: Some(timeout).filter(|t| !t.is_zero()),
         continue_on_timeout: written.continue_on_listener_filters_timeout,
         chains,
         default_chain,
         access_log: http::access_logs(&written.access_log, cx)?,
     })
+}
+
+impl ListenerConfig {
+    /// The inspectors that run for a connection to `port`.
+    pub fn inspectors_at(&self, port: u16) -> Inspectors {
+        let off = |rule: &Option<PortRule>| rule.as_ref().is_some_and(|rule| rule.holds(port));
+        let Inspectors { tls, http, .. } = self.inspectors;
+        Inspectors { tls: tls && !off(&self.no_tls), http: http && !off(&self.no_http), ..self.inspectors }
+    }
 }
 
 fn socket_address(written: Option<&core::Address>) -> Result<SocketAddr, Refusal> {
@@ -151,8 +169,8 @@ fn inspectors(written: &Listener) -> Result<Inspectors, Refusal> {
         };
         match any::type_name(&typed.type_url) {
             "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => inspectors.original_dst = true,
-            "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => inspectors.tls = true,
-            "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => inspectors.http = true,
+            TLS_INSPECTOR => inspectors.tls = true,
+            HTTP_INSPECTOR => inspectors.http = true,
             "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol" => {
                 let config: proto::envoy::listener_filters::proxy_protocol::v3::ProxyProtocol =
                     any::decode(typed).map_err(|e| Refusal::new(field, e.to_string()))?;
@@ -166,6 +184,35 @@ fn inspectors(written: &Listener) -> Result<Inspectors, Refusal> {
         }
     }
     Ok(inspectors)
+}
+
+/// The ports at which an inspector does not run (`filter_disabled`).
+fn disabled(written: &Listener, type_name: &str) -> Result<Option<PortRule>, Refusal> {
+    let is = |filter: &&ListenerFilter| match &filter.config_type {
+        Some(listener_filter::ConfigType::TypedConfig(typed)) => any::type_name(&typed.type_url) == type_name,
+        _ => false,
+    };
+    let predicate = written.listener_filters.iter().find(is).and_then(|filter| filter.filter_disabled.as_ref());
+    predicate.map(port_rule).transpose().within("listener_filters.filter_disabled")
+}
+
+fn port_rule(written: &ListenerFilterChainMatchPredicate) -> Result<PortRule, Refusal> {
+    use proto::envoy::listener::listener_filter_chain_match_predicate::Rule;
+    let all = |rules: &[ListenerFilterChainMatchPredicate]| rules.iter().map(port_rule).collect::<Result<Vec<_>, _>>();
+    Ok(match &written.rule {
+        Some(Rule::OrMatch(set)) => PortRule::Or(all(&set.rules)?),
+        Some(Rule::AndMatch(set)) => PortRule::And(all(&set.rules)?),
+        Some(Rule::NotMatch(rule)) => PortRule::Not(Box::new(port_rule(rule)?)),
+        Some(Rule::AnyMatch(always)) => PortRule::Any(*always),
+        Some(Rule::DestinationPortRange(range)) => {
+            let bad = || Refusal::new("destination_port_range", "from 0 to 65536");
+            PortRule::Range(
+                u16::try_from(range.start).map_err(|_| bad())?,
+                u32::try_from(range.end).map_err(|_| bad())?,
+            )
+        }
+        None => return Err(Refusal::new("rule", "is needed")),
+    })
 }
 
 fn parse_chain(written: &FilterChain, cx: RouteContext<'_>) -> Result<ChainConfig, Refusal> {
@@ -201,6 +248,8 @@ fn parse_chain(written: &FilterChain, cx: RouteContext<'_>) -> Result<ChainConfi
     })
 }
 
+const TLS_INSPECTOR: &str = "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector";
+const HTTP_INSPECTOR: &str = "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector";
 const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const TCP: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
 /// Bound of a TLS handshake where nothing is configured (safe default; Istio's gateways: 15 s).

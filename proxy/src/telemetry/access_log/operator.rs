@@ -33,8 +33,20 @@ pub(super) enum Operator {
 /// A header, and another one for when that is missing.
 #[derive(Debug, Clone)]
 pub(super) struct HeaderChoice {
-    main: Box<str>,
-    other: Option<Box<str>>,
+    main: HeaderName,
+    other: Option<HeaderName>,
+}
+
+/// What a name stands for, found out once.
+#[derive(Debug, Clone)]
+enum HeaderName {
+    Method,
+    Path,
+    Authority,
+    Scheme,
+    Protocol,
+    Known(Known),
+    Other(Box<[u8]>),
 }
 
 /// A point in the life of a stream (`%COMMON_DURATION%`).
@@ -240,7 +252,7 @@ impl Operator {
             Self::RequestWithoutQuery(choice) => Value::Text(without_query(choice.of_request(facts.request?)?)),
             Self::Response(choice) => {
                 let response = facts.response?;
-                if &*choice.main == ":status" {
+                if matches!(&choice.main, HeaderName::Other(name) if **name == *b":status") {
                     return Some(Value::Number(u64::from(response.status)));
                 }
                 Value::Text(choice.of_headers(&response.headers)?)
@@ -422,32 +434,51 @@ impl HeaderChoice {
             Some((main, other)) => (main, Some(other)),
             None => (text, None),
         };
-        let lower = |name: &str| -> Box<str> { name.trim().to_ascii_lowercase().into() };
-        Self { main: lower(main), other: other.map(lower) }
+        Self { main: HeaderName::parse(main), other: other.map(HeaderName::parse) }
     }
 
     fn of_request<'a>(&self, head: &'a RequestHead) -> Option<Cow<'a, [u8]>> {
-        let pick = |name: &str| -> Option<Cow<'a, [u8]>> {
-            let text = match name {
-                ":method" => head.method(),
-                ":path" => head.path(),
-                ":authority" | "host" => head.authority(),
-                ":scheme" => head.scheme(),
-                ":protocol" => head.protocol(),
-                _ => return first(&head.headers, name),
-            };
-            (!text.is_empty()).then_some(Cow::Borrowed(text))
-        };
-        pick(&self.main).or_else(|| pick(self.other.as_deref()?))
+        self.main.of_request(head).or_else(|| self.other.as_ref()?.of_request(head)).map(Cow::Borrowed)
     }
 
     fn of_headers<'a>(&self, headers: &'a Headers) -> Option<Cow<'a, [u8]>> {
-        first(headers, &self.main).or_else(|| first(headers, self.other.as_deref()?))
+        self.main.of_headers(headers).or_else(|| self.other.as_ref()?.of_headers(headers)).map(Cow::Borrowed)
     }
 }
 
-fn first<'a>(headers: &'a Headers, name: &str) -> Option<Cow<'a, [u8]>> {
-    headers.get_name(name.as_bytes()).map(Cow::Borrowed)
+impl HeaderName {
+    fn parse(name: &str) -> Self {
+        let name = name.trim().to_ascii_lowercase();
+        match (name.as_str(), Known::of(name.as_bytes())) {
+            (":method", _) => Self::Method,
+            (":path", _) => Self::Path,
+            (":authority" | "host", _) => Self::Authority,
+            (":scheme", _) => Self::Scheme,
+            (":protocol", _) => Self::Protocol,
+            (_, Known::Other) => Self::Other(name.into_bytes().into()),
+            (_, known) => Self::Known(known),
+        }
+    }
+
+    fn of_request<'a>(&self, head: &'a RequestHead) -> Option<&'a [u8]> {
+        let text = match self {
+            Self::Method => head.method(),
+            Self::Path => head.path(),
+            Self::Authority => head.authority(),
+            Self::Scheme => head.scheme(),
+            Self::Protocol => head.protocol(),
+            Self::Known(_) | Self::Other(_) => return self.of_headers(&head.headers),
+        };
+        (!text.is_empty()).then_some(text)
+    }
+
+    fn of_headers<'a>(&self, headers: &'a Headers) -> Option<&'a [u8]> {
+        match self {
+            Self::Known(known) => headers.get(*known),
+            Self::Other(name) => headers.get_name(name),
+            _ => None,
+        }
+    }
 }
 
 fn without_query(path: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
