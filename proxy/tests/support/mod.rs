@@ -4,7 +4,7 @@
 #![allow(dead_code, unreachable_pub, clippy::allow_attributes, reason = "each test uses a part of it")]
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -19,15 +19,19 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy with these listeners (and, behind them, clusters) in YAML, ready; its files lie in `directory`.
     pub fn start(directory: &Path, listeners: &str) -> Self {
+        Self::launch(directory, &format!("static_resources:\n  listeners:\n{listeners}"), &[], &[])
+    }
+
+    /// A proxy with this bootstrap (the admin interface is added), further arguments and variables, ready.
+    pub fn launch(directory: &Path, bootstrap: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let admin = directory.join("admin.sock");
         let file = directory.join("bootstrap.yaml");
-        let yaml = format!(
-            "admin: {{address: {{pipe: {{path: {}}}}}}}\nstatic_resources:\n  listeners:\n{listeners}",
-            admin.display()
-        );
+        let yaml = format!("admin: {{address: {{pipe: {{path: {}}}}}}}\n{bootstrap}", admin.display());
         std::fs::write(&file, yaml).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_proxy"))
             .args(["-c", file.to_str().unwrap(), "--concurrency", "1", "-l", "error"])
+            .args(arguments)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::inherit())
             .spawn()
@@ -55,6 +59,26 @@ impl Proxy {
         }
     }
 
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Whether the process has ended, and well.
+    pub fn ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some_and(|status| status.success())
+    }
+
+    /// Waits for the end of the process, which must be a good one.
+    pub fn until_ended(mut self) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !self.ended() {
+            assert!(Instant::now() < deadline, "the process goes on");
+            std::thread::yield_now();
+        }
+    }
+
     /// Ends the process by its admin interface and waits for it.
     pub fn quit(mut self) {
         assert!(self.admin("POST", "/quitquitquit").unwrap().ends_with("OK\n"));
@@ -73,4 +97,77 @@ impl Drop for Proxy {
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A client's connection that gives up after 20 s of silence.
+pub fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream
+}
+
+/// Serves each connection on a thread of its own; gives back the port.
+pub fn upstream(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (stream, serve) = (stream.unwrap(), serve.clone());
+            std::thread::spawn(move || serve(stream));
+        }
+    });
+    port
+}
+
+/// Reads one HTTP/1 head, or what there is of it when the peer closes.
+pub fn read_head(stream: &mut TcpStream) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n > 0) {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// A static cluster in YAML, as an item of `clusters`.
+pub fn cluster(name: &str, ports: &[u16]) -> String {
+    let endpoint = |port: &u16| {
+        format!("{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}")
+    };
+    let endpoints: Vec<String> = ports.iter().map(endpoint).collect();
+    format!(
+        "  - {{name: {name}, type: STATIC, load_assignment: {{cluster_name: {name}, endpoints: [{{lb_endpoints: [{}]}}]}}}}\n",
+        endpoints.join(", ")
+    )
+}
+
+/// A file access log in YAML, as the value of `access_log`.
+pub fn file_log(path: &Path, format: &str) -> String {
+    format!(
+        "[{{name: f, typed_config: {{'@type': type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, \
+         path: {}, log_format: {{text_format_source: {{inline_string: \"{format}\\n\"}}}}}}}}]",
+        path.display()
+    )
+}
+
+/// A filter that ends a chain in HTTP; `more`: further fields of the connection manager, each with a comma behind it.
+pub fn http(routes: &str, more: &str) -> String {
+    format!(
+        "{{name: http, typed_config: {{'@type': {NETWORK}.http_connection_manager.v3.HttpConnectionManager, stat_prefix: l, {more} \
+         route_config: {{name: r, virtual_hosts: [{{name: v, domains: ['*'], routes: [{routes}]}}]}}, http_filters: [{{name: router, \
+         typed_config: {{'@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}}}]}}}}"
+    )
+}
+
+/// A filter that ends a chain in TCP; `fields`: those of the TCP proxy.
+pub fn tcp(fields: &str) -> String {
+    format!("{{name: tcp, typed_config: {{'@type': {NETWORK}.tcp_proxy.v3.TcpProxy, stat_prefix: l, {fields}}}}}")
+}
+
+const NETWORK: &str = "type.googleapis.com/envoy.extensions.filters.network";
+
+/// A listener in YAML with these chains; `more`: further fields, each with a comma behind it.
+pub fn listener(name: &str, port: u16, more: &str, chains: &str) -> String {
+    format!(
+        "{{name: {name}, address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}, {more} filter_chains: [{chains}]}}"
+    )
 }
