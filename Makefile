@@ -6,8 +6,10 @@ SHELL := /bin/bash
 # What the mesh needs of the machine: namespaces, redirection, a C compiler (aws-lc), Python (real Envoys come from PyPI).
 PACKAGES := build-essential cmake iproute2 iptables util-linux python3 python3-venv
 # Namespaces and redirection need root; the build does not.
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
-RUNNER := $(if $(SUDO),--config 'target."cfg(all())".runner=["sudo","-E"]')
+ifneq ($(shell id -u),0)
+SUDO := sudo -E
+RUNNER := --config 'target."cfg(all())".runner=["sudo","-E"]'
+endif
 # The four simulations: 10,000 seeds each.
 SIM_SEEDS ?= 10000
 CHECK := fmt lint test sim sizes
