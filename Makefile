@@ -62,7 +62,7 @@ test: build ## every test: units, rows of the specification, real Envoys, the de
 	@cargo test --workspace $(RUNNER)
 
 sim: ## the seeded simulations; SIM_SEEDS says how many seeds
-	@SIM_SEEDS=$(SIM_SEEDS) cargo test -p proxy --test sim
+	@SIM_SEEDS=$(SIM_SEEDS) cargo test --profile sim -p proxy --test sim
 
 golden: build ## pilot against recorded istiod answers: the table of resources
 	@cargo test -p pilot --test golden -- --nocapture

@@ -31,11 +31,11 @@ fn values<'a>(answer: &'a str, header: &str) -> Vec<&'a str> {
 
 // spec: HD-9
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the time that the upstream takes is the thing measured")]
 fn the_response_tells_how_long_the_upstream_took() {
     const TOOK_MS: u64 = 40;
     let up = upstream(|mut stream: TcpStream| {
         read_head(&mut stream);
-        // it is the thing measured
         std::thread::sleep(Duration::from_millis(TOOK_MS));
         stream
             .write_all(b"HTTP/1.1 200 OK\r\nx-envoy-upstream-service-time: 999999\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
