@@ -149,14 +149,15 @@ pub struct Reply {
     version: Version,
     head_only: bool,
     keep_alive: bool,
+    settings: Rc<Settings>,
     started: bool,
     complete: bool,
 }
 
 impl Reply {
-    fn new(conn: &Shared, head: &RequestHead, keep_alive: bool) -> Self {
-        let (conn, head_only) = (Rc::clone(conn), head.method() == b"HEAD");
-        Self { conn, version: head.version, head_only, keep_alive, started: false, complete: false }
+    fn new(conn: &Shared, head: &RequestHead, keep_alive: bool, settings: &Rc<Settings>) -> Self {
+        let (conn, head_only, settings) = (Rc::clone(conn), head.method() == b"HEAD", Rc::clone(settings));
+        Self { conn, version: head.version, head_only, keep_alive, settings, started: false, complete: false }
     }
 
     pub(super) fn started(&self) -> bool {
@@ -184,6 +185,8 @@ impl Reply {
     }
 
     pub(super) async fn send(&mut self, head: &ResponseHead, mut body: Body, sent: &mut Sent) -> Result<(), Outcome> {
+        // Asked here, not when the request came: a drain may have begun since (HP-6).
+        self.keep_alive &= !self.settings.draining();
         let opened = self.open_tunnel(head.status);
         let announce = self.announce(head, &body, opened);
         {
@@ -361,7 +364,6 @@ async fn one_request(
     peer: &Rc<PeerFacts>,
 ) -> bool {
     let start = Instant::now();
-    let keep_alive = meta.keep_alive && !settings.draining();
     let tunnel = head.wants_tunnel() && (head.method() == b"CONNECT" || settings.allows_upgrade(head.protocol()));
     if !tunnel && !head.protocol().is_empty() {
         head.set_protocol(b"");
@@ -377,7 +379,7 @@ async fn one_request(
         }
         request_body(conn, &mut shared, tunnel)
     };
-    let mut reply = Downstream::H1(Reply::new(conn, &head, keep_alive));
+    let mut reply = Downstream::H1(Reply::new(conn, &head, meta.keep_alive, settings));
     serve_stream(settings, chain, peer, Request { head, body }, &mut reply, start).await;
     matches!(reply, Downstream::H1(reply) if reply.complete && reply.keep_alive)
 }
@@ -429,7 +431,7 @@ async fn next_head(conn: &Shared, settings: &Settings) -> Result<Option<(Request
 /// Answers what is no request, and closes.
 async fn refuse(conn: &Shared, outcome: &Outcome, settings: &Rc<Settings>, peer: &Rc<PeerFacts>) {
     let head = RequestHead::new(Version::H11, b"", b"", b"", b"");
-    let mut reply = Downstream::H1(Reply::new(conn, &head, false));
+    let mut reply = Downstream::H1(Reply::new(conn, &head, false, settings));
     super::stream::refuse(settings, peer, &head, outcome, &mut reply).await;
 }
 

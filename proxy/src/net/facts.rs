@@ -84,3 +84,31 @@ pub struct CertFacts {
     /// The certificate itself, DER.
     pub der: Box<[u8]>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: MT-9
+    #[test]
+    fn an_identity_is_the_first_uri_of_a_certificate_and_plaintext_has_none() {
+        let cert = |uris: &[&str]| {
+            Some(CertFacts {
+                uri_sans: uris.iter().map(|uri| (*uri).into()).collect(),
+                dns_sans: vec!["a.test".into()],
+                subject: "CN=a".into(),
+                ..CertFacts::default()
+            })
+        };
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let mut facts = PeerFacts::plain(1, address, address);
+        assert_eq!((facts.peer_id(), facts.local_id()), (None, None));
+        let (ours, theirs) =
+            (cert(&["spiffe://td/ns/b/sa/b"]), cert(&["spiffe://td/ns/a/sa/a", "spiffe://td/ns/x/sa/x"]));
+        facts.tls = Some(TlsFacts { peer: theirs, local: ours, ..TlsFacts::default() });
+        assert_eq!(facts.peer_id(), Some("spiffe://td/ns/a/sa/a"));
+        assert_eq!(facts.local_id(), Some("spiffe://td/ns/b/sa/b"));
+        facts.tls = Some(TlsFacts { peer: cert(&[]), ..TlsFacts::default() });
+        assert_eq!(facts.peer_id(), None, "a DNS name or a subject is no identity");
+    }
+}

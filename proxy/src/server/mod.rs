@@ -215,9 +215,10 @@ impl Server {
     }
 
     async fn stop(self) {
-        let Self { mut feed, publisher, threads, log_writer, .. } = self;
+        let Self { mut feed, publisher, threads, log_writer, drain, .. } = self;
         feed.save().await;
-        drop((feed, publisher));
+        // A worker ends when nobody can send to it any more: a drain holds inboxes too.
+        drop((feed, publisher, drain));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a worker ended in a panic");

@@ -1,0 +1,322 @@
+//! Listeners and the process come and go: what happens to connections then.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
+use support::{Proxy, cluster, connect, free_port, http, listener, read_head, tcp, upstream};
+
+/// Puts this version of the listeners in place, at once.
+fn publish(directory: &Path, version: u32, listeners: &[String]) {
+    let mut text = format!("version_info: '{version}'\nresources:\n");
+    for listener in listeners {
+        let fields = listener.strip_prefix('{').unwrap();
+        text += &format!("- {{'@type': type.googleapis.com/envoy.config.listener.v3.Listener, {fields}\n");
+    }
+    let new = directory.join("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(new, directory.join("lds.yaml")).unwrap();
+}
+
+/// A proxy that follows the file of [`publish`].
+fn follow(directory: &Path, clusters: &str) -> Proxy {
+    let path = directory.join("lds.yaml");
+    let clusters =
+        if clusters.is_empty() { String::new() } else { format!("static_resources:\n  clusters:\n{clusters}") };
+    let yaml = format!(
+        "node: {{id: one, cluster: c}}\ndynamic_resources: {{lds_config: {{path_config_source: {{path: {}}}}}}}\n{clusters}",
+        path.display()
+    );
+    Proxy::launch(directory, &yaml, &[], &[])
+}
+
+fn says(body: &str, more: &str) -> String {
+    let route = format!("{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: {body}}}}}}}");
+    format!("{{filters: [{}]}}", http(&route, more))
+}
+
+/// One answer over a connection that is kept, unless the proxy says otherwise: its head and its body.
+fn get(stream: &mut TcpStream) -> (String, String) {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    answer(stream)
+}
+
+fn answer(stream: &mut TcpStream) -> (String, String) {
+    let head = read_head(stream);
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    (head, String::from_utf8(body).unwrap())
+}
+
+/// What a new connection is told; none where there is none.
+fn fresh(port: u16) -> Option<String> {
+    TcpStream::connect(("127.0.0.1", port)).is_ok().then(|| get(&mut connect(port)).1)
+}
+
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.read(&mut [0]).unwrap() == 0
+}
+
+/// Sends a byte and gets it back.
+fn echoes(stream: &mut TcpStream) -> bool {
+    let mut byte = [0];
+    stream.write_all(b"x").is_ok() && stream.read_exact(&mut byte).is_ok() && &byte == b"x"
+}
+
+fn echo() -> u16 {
+    upstream(|mut stream: TcpStream| {
+        let mut byte = [0];
+        while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+    })
+}
+
+// spec: LC-1
+#[test]
+fn connections_outlive_an_update_and_a_removal_of_their_listener() {
+    let (directory, web, raw) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+    let bytes =
+        |more: &str| listener("t", raw, "", &format!("{{filters: [{}]}}", tcp(&format!("cluster: echo{more}"))));
+    publish(directory.path(), 1, &[listener("l", web, "", &says("old", "")), bytes("")]);
+    let proxy = follow(directory.path(), &cluster("echo", &[echo()]));
+    let (mut kept, mut tunnel) = (connect(web), connect(raw));
+    assert!(echoes(&mut tunnel));
+    let (head, body) = get(&mut kept);
+    assert!(body == "old" && !head.contains("connection: close"), "{head}");
+
+    publish(directory.path(), 2, &[listener("l", web, "", &says("new", "")), bytes(", idle_timeout: 60s")]);
+    proxy.until(|_| fresh(web).as_deref() == Some("new"));
+    let (head, body) = get(&mut kept);
+    assert!(body == "old" && head.contains("connection: close\r\n"), "served once more, then asked to leave: {head}");
+    assert!(is_closed(&mut kept));
+    assert!(echoes(&mut tunnel), "an update does not cut connections");
+
+    publish(directory.path(), 3, &[listener("l", web, "", &says("new", ""))]);
+    proxy.until(|_| TcpStream::connect(("127.0.0.1", raw)).is_err());
+    assert!(echoes(&mut tunnel), "a removal does not cut connections");
+    assert_eq!(fresh(web).as_deref(), Some("new"), "others are left alone");
+}
+
+// spec: XT-15
+#[test]
+fn an_unknown_extension_costs_only_its_listener_and_nothing_where_it_is_optional() {
+    let directory = tempfile::tempdir().unwrap();
+    let (good, bad, optional) = (free_port(), free_port(), free_port());
+    let odd = "{filter_chain_match: {destination_port: 1}, filters: [{name: odd.one, typed_config: \
+               {'@type': type.googleapis.com/xds.type.v3.TypedStruct, type_url: type.googleapis.com/odd.One}}]}";
+    let spoilt = || listener("spoilt", bad, "", &format!("{}, {odd}", says("spoilt", "")));
+    let unknown = |field: &str| {
+        format!(
+            "{{name: odd.http, {field}: true, typed_config: {{'@type': type.googleapis.com/xds.type.v3.TypedStruct, type_url: type.googleapis.com/odd.Http}}}}, "
+        )
+    };
+    let lenient =
+        |field: &str| says("lenient", "").replace("http_filters: [", &format!("http_filters: [{}", unknown(field)));
+    let listeners = |middle: String, field: &str| {
+        [listener("good", good, "", &says("good", "")), middle, listener("lenient", optional, "", &lenient(field))]
+    };
+    publish(directory.path(), 1, &listeners(spoilt(), "is_optional"));
+    let proxy = follow(directory.path(), "");
+    proxy.until(|_| fresh(good).as_deref() == Some("good") && fresh(optional).as_deref() == Some("lenient"));
+    assert_eq!(fresh(bad), None, "not a part of it");
+    let refused = |proxy: &Proxy| {
+        let dump = proxy.admin("GET", "/config_dump").unwrap_or_default();
+        dump.lines().any(|line| line.contains("\"details\": \"spoilt: ") && line.contains("odd.one"))
+    };
+    proxy.until(refused);
+
+    publish(directory.path(), 2, &listeners(listener("spoilt", bad, "", &says("mended", "")), "disabled"));
+    proxy.until(|_| fresh(bad).as_deref() == Some("mended"));
+    assert_eq!(fresh(optional).as_deref(), Some("lenient"));
+    proxy.until(|proxy| !refused(proxy));
+    publish(directory.path(), 3, &listeners(spoilt(), "is_optional"));
+    proxy.until(refused);
+    assert_eq!(fresh(bad).as_deref(), Some("mended"), "the last good one stays");
+}
+
+/// HTTP/2 frames as they come: type, flags, stream, payload.
+fn frame(stream: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).ok()?;
+    let number = |bytes: &[u8]| bytes.iter().fold(0_u32, |sum, byte| sum << 8 | u32::from(*byte));
+    let mut payload = vec![0; number(&head[..3]) as usize];
+    stream.read_exact(&mut payload).ok()?;
+    Some((head[3], head[4], number(&head[5..]), payload))
+}
+
+const HEADERS: u8 = 1;
+const GO_AWAY: u8 = 7;
+
+/// `GET /` for `a`, whole, on this stream.
+fn send_get(stream: &mut TcpStream, id: u8) {
+    stream.write_all(&[0, 0, 6, 1, 5, 0, 0, 0, id, 0x82, 0x86, 0x84, 0x41, 1, b'a']).unwrap();
+}
+
+// spec: LC-3, HP-6
+#[test]
+fn draining_asks_connections_to_leave_in_their_own_protocol() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let proxy = Proxy::start(directory.path(), &format!("  - {}\n", listener("l", port, "", &says("hi", ""))));
+    let (mut one, mut two) = (connect(port), connect(port));
+    assert!(!get(&mut one).0.contains("connection: close"));
+    two.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    send_get(&mut two, 1);
+    while frame(&mut two).unwrap().2 != 1 {}
+
+    assert!(proxy.admin("POST", "/drain_listeners?graceful&skip_exit").unwrap().ends_with("OK\n"));
+    // a worker hears of it a moment later
+    proxy.until(|_| get(&mut connect(port)).0.contains("connection: close\r\n"));
+    let (head, body) = get(&mut one);
+    assert!(body == "hi" && head.contains("connection: close\r\n"), "{head}");
+    assert!(is_closed(&mut one));
+    send_get(&mut two, 3);
+    let frames: Vec<_> = std::iter::from_fn(|| frame(&mut two)).collect();
+    assert!(frames.iter().any(|(kind, _, id, _)| (*kind, *id) == (HEADERS, 3)), "it is still answered: {frames:?}");
+    let leave = frames.iter().rfind(|(kind, ..)| *kind == GO_AWAY).map(|(.., payload)| payload.as_slice());
+    assert_eq!(leave, Some(&[0, 0, 0, 3, 0, 0, 0, 0][..]), "GOAWAY, all up to stream 3 done, no error: {frames:?}");
+}
+
+/// A proxy before an upstream that answers when the barrier lets it.
+fn slow(directory: &Path, port: u16, drain_time_s: &str) -> (Proxy, Arc<Barrier>) {
+    let barrier = Arc::new(Barrier::new(2));
+    let gate = Arc::clone(&barrier);
+    let up = upstream(move |mut stream: TcpStream| {
+        read_head(&mut stream);
+        gate.wait();
+        gate.wait();
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\ndone"));
+    });
+    let chain = format!("{{filters: [{}]}}", http("{match: {prefix: /}, route: {cluster: up}}", ""));
+    let yaml = format!(
+        "static_resources:\n  listeners:\n  - {}\n  clusters:\n{}",
+        listener("l", port, "", &chain),
+        cluster("up", &[up])
+    );
+    (Proxy::launch(directory, &yaml, &["--drain-time-s", drain_time_s], &[]), barrier)
+}
+
+// spec: HL-5
+#[test]
+fn a_termination_lets_requests_end_and_then_ends_the_process() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let (mut proxy, gate) = slow(directory.path(), port, "600");
+    let mut client = connect(port);
+    client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    gate.wait();
+    proxy.terminate();
+    proxy.until(|proxy| {
+        proxy.admin("GET", "/ready").is_some_and(|answer| answer.contains(" 503 ") && answer.ends_with("DRAINING\n"))
+    });
+    assert!(!proxy.ended(), "a request is open");
+    gate.wait();
+    let (head, body) = answer(&mut client);
+    assert!(body == "done" && head.contains("connection: close\r\n"), "{head}");
+    assert!(is_closed(&mut client));
+    proxy.until_ended();
+}
+
+// spec: HL-5
+#[test]
+fn a_termination_has_a_limit_and_a_second_one_does_not_wait() {
+    for (limit_s, again) in [("1", false), ("600", true)] {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let (proxy, gate) = slow(directory.path(), port, limit_s);
+        let mut client = connect(port);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+        gate.wait();
+        let began = Instant::now();
+        proxy.terminate();
+        if again {
+            proxy.until(|proxy| proxy.admin("GET", "/ready").is_some_and(|answer| answer.ends_with("DRAINING\n")));
+            proxy.terminate();
+        }
+        proxy.until_ended();
+        assert!(again || began.elapsed() >= Duration::from_secs(1), "{:?}", began.elapsed());
+        gate.wait();
+    }
+}
+
+// spec: PT-4
+#[test]
+fn the_admin_interface_is_where_the_bootstrap_puts_it_and_nowhere_else() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let address = directory.path().join("address");
+    let more = format!("admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}");
+    let file = directory.path().join("b.yaml");
+    std::fs::write(&file, more).unwrap();
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_proxy"))
+        .args(["-c", file.to_str().unwrap(), "--concurrency", "1", "-l", "error"])
+        .args(["--admin-address-path", address.to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut stream = loop {
+        match TcpStream::connect(("127.0.0.1", port)) {
+            Ok(stream) => break stream,
+            Err(_) => assert!(Instant::now() < deadline, "no admin interface"),
+        }
+        std::thread::yield_now();
+    };
+    assert!(TcpStream::connect(("127.0.0.2", port)).is_err(), "on another address of this machine");
+    stream.write_all(b"POST /quitquitquit HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
+    assert!(read_head(&mut stream).starts_with("HTTP/1.1 200 "));
+    assert_eq!(std::fs::read_to_string(address).unwrap().trim(), format!("127.0.0.1:{port}"));
+    assert!(child.wait().unwrap().success());
+}
+
+fn asked(port: u16, method: &str, path: &str) -> (String, String) {
+    let mut stream = connect(port);
+    stream.write_all(format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
+}
+
+// spec: PT-5, PT-6, PT-7
+#[test]
+fn the_ports_of_the_agent_are_open_and_each_has_its_own_paths() {
+    let app = upstream(|mut stream: TcpStream| {
+        let head = read_head(&mut stream);
+        let body = if head.starts_with("GET /m ") { "app_metric 1\n" } else { "" };
+        let status = if head.starts_with("GET /up ") || !body.is_empty() { "200 OK" } else { "404 Not Found" };
+        let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let (directory, web) = (tempfile::tempdir().unwrap(), free_port());
+    let [status, ready, metrics] = [(); 3].map(|()| free_port());
+    let ports = [status, ready, metrics].map(|port| port.to_string());
+    let probes = format!("{{\"/app-health/c/readyz\": {{\"httpGet\": {{\"path\": \"/up\", \"port\": {app}}}}}}}");
+    let scrape = format!("{{\"scrape\": \"true\", \"path\": \"/m\", \"port\": \"{app}\"}}");
+    let yaml = format!(
+        "static_resources:\n  listeners:\n  - {}\n",
+        listener("l", web, "traffic_direction: INBOUND,", &says("hi", ""))
+    );
+    let proxy = Proxy::launch(
+        directory.path(),
+        &yaml,
+        &["--status-port", &ports[0], "--ready-port", &ports[1], "--metrics-port", &ports[2]],
+        &[("ISTIO_KUBE_APP_PROBERS", &probes), ("ISTIO_PROMETHEUS_ANNOTATIONS", &scrape)],
+    );
+    let code = |port: u16, method: &str, path: &str| asked(port, method, path).0;
+    assert_eq!([status, ready, metrics].map(|port| code(port, "GET", "/healthz/ready")), ["200", "200", "404"]);
+    let shown = [status, ready, metrics].map(|port| asked(port, "GET", "/stats/prometheus"));
+    assert_eq!(shown.each_ref().map(|(code, _)| code.as_str()), ["200", "404", "200"]);
+    let has = |text: &str| shown.each_ref().map(|(_, body)| body.contains(text));
+    assert_eq!(has("envoy_server_state"), [true, false, true]);
+    assert_eq!(has("\napp_metric 1\n"), [true, false, false], "merged on the status port alone");
+    assert_eq!([status, ready, metrics].map(|port| code(port, "GET", "/app-health/c/readyz")), ["200", "404", "404"]);
+    for path in ["/drain", "/quitquitquit"] {
+        assert_eq!([status, ready, metrics].map(|port| code(port, "GET", path)), ["405", "404", "404"]);
+    }
+    assert!(!get(&mut connect(web)).0.contains("connection: close"));
+    assert_eq!(code(status, "POST", "/drain"), "200");
+    proxy.until(|_| get(&mut connect(web)).0.contains("connection: close\r\n"));
+    assert_eq!(code(status, "POST", "/quitquitquit"), "200");
+    proxy.until_ended();
+}
