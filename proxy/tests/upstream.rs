@@ -92,3 +92,53 @@ fn retries_that_are_used_up_leave_the_upstreams_answer_and_a_flag() {
     let lines = "/fails 503 URX via_upstream 3\n/once 503 - via_upstream 1\n/mends 200 - via_upstream 2\n";
     assert_eq!(std::fs::read_to_string(log).unwrap(), lines);
 }
+
+// spec: XT-9
+#[test]
+fn a_retry_goes_to_another_host_or_priority_where_the_route_says_so() {
+    let answering = |status: &'static str| {
+        upstream(move |mut stream: TcpStream| {
+            read_head(&mut stream);
+            let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+            stream.write_all(answer.as_bytes()).unwrap();
+        })
+    };
+    let (bad, good) = (answering("503 Service Unavailable"), answering("200 OK"));
+    let retry = |more: &str| {
+        format!("retry_policy: {{retry_on: 5xx, num_retries: 1, retry_back_off: {{base_interval: 0.001s}}, {more}}}")
+    };
+    let hosts = "host_selection_retry_max_attempts: 50, retry_host_predicate: [{name: h, typed_config: \
+                 {'@type': type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}]";
+    let priorities = "retry_priority: {name: p, typed_config: {update_frequency: 1, \
+                      '@type': type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig}}";
+    let route = |path: &str, cluster: &str, more: &str| {
+        format!("{{match: {{prefix: {path}}}, route: {{cluster: {cluster}, {}}}}}", retry(more))
+    };
+    let routes = [
+        route("/hosts", "random", hosts),
+        route("/any-host", "random", ""),
+        route("/priorities", "ranked", priorities),
+        route("/same-priority", "ranked", ""),
+    ];
+    let random = cluster("random", &[bad, good]).replace("type: STATIC", "type: STATIC, lb_policy: RANDOM");
+    let endpoint = |port: u16| {
+        format!(
+            "lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]"
+        )
+    };
+    let ranked = format!(
+        "  - {{name: ranked, type: STATIC, load_assignment: {{cluster_name: ranked, endpoints: [{{{}}}, {{priority: 1, {}}}]}}}}\n",
+        endpoint(bad),
+        endpoint(good)
+    );
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let chain = format!("{{filters: [{}]}}", http(&routes.join(", "), ""));
+    let yaml = format!("  - {}\n  clusters:\n{random}{ranked}", listener("l", port, "", &chain));
+    let _proxy = Proxy::start(directory.path(), &yaml);
+    let fine = |path: &str| (0..40).filter(|_| ask(port, path).starts_with("HTTP/1.1 200 ")).count();
+    assert_eq!(fine("/hosts"), 40);
+    // a quarter fails twice; none of 40: a chance of 1 in 100,000
+    assert!(fine("/any-host") < 40);
+    assert_eq!(fine("/priorities"), 40);
+    assert_eq!(fine("/same-priority"), 0);
+}

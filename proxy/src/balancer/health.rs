@@ -1,7 +1,9 @@
 //! Which endpoints may be used now, and how load spreads over priorities (LB-7, LB-8).
 
+use super::Wish;
 use crate::endpoint::{Endpoint, Health, HostSet};
 use crate::env::Env;
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -45,8 +47,31 @@ impl Eligible {
         Self { priorities }
     }
 
-    /// Index of the priority that takes the next request.
-    pub(super) fn priority(&self, env: &Env) -> Option<usize> {
+    /// Priorities that a retry leaves; all are open again once each was tried, as in Envoy (XT-9).
+    pub(super) fn left(&self, wish: &Wish<'_>) -> SmallVec<[usize; 4]> {
+        let mut left = SmallVec::new();
+        let Some(every) = wish.leave_priorities_every.and_then(|n| usize::try_from(n).ok()) else { return left };
+        let counted = wish.tried.len() - wish.tried.len() % every.max(1);
+        let usable = self.priorities.iter().filter(|p| !p.hosts.is_empty()).count();
+        for endpoint in wish.tried.iter().take(counted) {
+            let holds = |p: &Usable| p.hosts.iter().any(|host| host.address == endpoint.address);
+            let Some(index) = self.priorities.iter().position(holds) else { continue };
+            if !left.contains(&index) {
+                left.push(index);
+            }
+            if left.len() >= usable {
+                left.clear();
+            }
+        }
+        left
+    }
+
+    /// Index of the priority that takes the next request, which is none of `left`.
+    pub(super) fn priority(&self, env: &Env, left: &[usize]) -> Option<usize> {
+        if !left.is_empty() {
+            let open = |(index, p): &(usize, &Usable)| !left.contains(index) && !p.hosts.is_empty();
+            return self.priorities.iter().enumerate().find(open).map(|(index, _)| index);
+        }
         let mut usable = self.priorities.iter().enumerate().filter(|(_, p)| p.load > 0 && !p.hosts.is_empty());
         let (first, priority) = usable.next()?;
         if priority.load >= 100 {

@@ -35,6 +35,8 @@ pub struct Wish<'a> {
     pub tried: &'a [Arc<Endpoint>],
     /// Picks that are made to avoid them.
     pub avoid_attempts: u32,
+    /// After every so many tries their priorities are left (`previous_priorities`); none: never.
+    pub leave_priorities_every: Option<u32>,
 }
 
 /// Balancer of one cluster on one worker.
@@ -64,18 +66,19 @@ impl Balancer {
 
     /// The next endpoint; `None` where no endpoint may be used (LR-1).
     pub fn pick(&mut self, env: &Env, wish: Wish<'_>) -> Option<Arc<Endpoint>> {
-        let mut choice = self.choose(env)?;
+        let left = self.eligible.left(&wish);
+        let mut choice = self.choose(env, &left)?;
         for _ in 0..wish.avoid_attempts {
             if !wish.tried.iter().any(|tried| tried.address == choice.address) {
                 break;
             }
-            choice = self.choose(env)?;
+            choice = self.choose(env, &left)?;
         }
         Some(choice)
     }
 
-    fn choose(&mut self, env: &Env) -> Option<Arc<Endpoint>> {
-        let index = self.eligible.priority(env)?;
+    fn choose(&mut self, env: &Env, left: &[usize]) -> Option<Arc<Endpoint>> {
+        let index = self.eligible.priority(env, left)?;
         let hosts = &self.eligible.priorities.get(index)?.hosts;
         let n = hosts.len() as u64;
         let at = |i: u64| usize::try_from(i).ok().and_then(|i| hosts.get(i));

@@ -115,7 +115,26 @@ fn a_retry_avoids_endpoints_that_were_tried() {
     let set = hosts(&[&[Arc::clone(&a), b]]);
     let mut balancer = Balancer::new(Policy::RoundRobin, 0, &set, &env);
     for _ in 0..50 {
-        let wish = Wish { tried: &[Arc::clone(&a)], avoid_attempts: 5 };
+        let wish = Wish { tried: &[Arc::clone(&a)], avoid_attempts: 5, ..Wish::default() };
         assert_eq!(balancer.pick(&env, wish).expect("one").address.to_string(), "127.0.0.1:2");
+    }
+}
+
+// spec: XT-9
+#[test]
+fn a_retry_leaves_priorities_as_often_as_it_is_told() {
+    let env = Env::seeded(1);
+    let all = [healthy(1), healthy(2), healthy(3)];
+    let set = hosts(&[&[Arc::clone(&all[0])], &[Arc::clone(&all[1])], &[Arc::clone(&all[2])]]);
+    let mut balancer = Balancer::new(Policy::RoundRobin, 0, &set, &env);
+    for (every, expected) in [(None, [1, 1, 1, 1, 1]), (Some(1), [1, 2, 3, 1, 2]), (Some(2), [1, 1, 2, 2, 3])] {
+        let mut tried: Vec<Arc<Endpoint>> = Vec::new();
+        for _ in 0..5 {
+            let wish = Wish { tried: &tried, avoid_attempts: 0, leave_priorities_every: every };
+            let picked = balancer.pick(&env, wish).expect("one");
+            tried.push(picked);
+        }
+        let addresses = expected.map(|port| format!("127.0.0.1:{port}"));
+        assert_eq!(tried.iter().map(|e| e.address.to_string()).collect::<Vec<_>>(), addresses, "{every:?}");
     }
 }

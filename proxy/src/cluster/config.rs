@@ -8,7 +8,8 @@ use crate::tls::{self, ClientContext};
 use proto::any;
 use proto::duration::from_proto;
 use proto::envoy::cluster::{
-    CircuitBreakers, Cluster, cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType, cluster::LbPolicy,
+    CircuitBreakers, Cluster, cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType, cluster::DnsLookupFamily,
+    cluster::LbPolicy,
 };
 use proto::envoy::core::{self, TransportSocket};
 use proto::envoy::endpoint::ClusterLoadAssignment;
@@ -31,6 +32,8 @@ pub enum Members {
         assignment: ClusterLoadAssignment,
         /// STRICT_DNS uses all answers, LOGICAL_DNS the first.
         all_answers: bool,
+        /// Which addresses of a name are used.
+        family: DnsLookupFamily,
         /// Time between two look-ups.
         refresh: Duration,
     },
@@ -105,7 +108,9 @@ fn members(written: &Cluster) -> Result<(Members, Discovery), Refusal> {
     let assignment = || written.load_assignment.clone().unwrap_or_default();
     #[expect(deprecated, reason = "Istio sends this field")]
     let refresh = written.dns_refresh_rate.as_ref().map_or(Duration::from_secs(5), from_proto);
-    let dns = |all_answers| Members::Dns { assignment: assignment(), all_answers, refresh };
+    let family = DnsLookupFamily::try_from(written.dns_lookup_family)
+        .map_err(|_| Refusal::new("dns_lookup_family", "one of AUTO, V4_ONLY, V6_ONLY, V4_PREFERRED, ALL"))?;
+    let dns = |all_answers| Members::Dns { assignment: assignment(), all_answers, family, refresh };
     Ok(match kind {
         DiscoveryType::Static => (Members::Static(assignment()), Discovery::Given),
         DiscoveryType::StrictDns => (dns(true), Discovery::Given),

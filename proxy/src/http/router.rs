@@ -113,6 +113,7 @@ impl<'a> Tries<'a> {
             dialled: Some(cx.peer.local),
             high_priority: route.high_priority,
             avoid_attempts,
+            leave_priorities_every: route.retry.as_ref().and_then(|policy| policy.priority_update_frequency),
             alpn: cx.alpn.borrow().as_ref().and_then(|alpn| alpn.offer(version)),
             ..Ask::default()
         };

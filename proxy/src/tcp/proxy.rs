@@ -129,7 +129,8 @@ async fn connect(
         if attempt > 0 {
             tokio::time::sleep(BETWEEN_ATTEMPTS).await;
         }
-        let endpoint = cluster.pick(Wish { tried: &tried, avoid_attempts: 5 }, Some(peer.local))?;
+        let wish = Wish { tried: &tried, avoid_attempts: 5, ..Wish::default() };
+        let endpoint = cluster.pick(wish, Some(peer.local))?;
         report.tries(&endpoint);
         tried.push(endpoint.clone());
         match cluster.open_tcp(&Pick::new(endpoint)).await {

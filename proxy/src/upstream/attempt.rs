@@ -16,6 +16,8 @@ pub struct Ask {
     pub tried: Vec<Arc<Endpoint>>,
     /// Picks that are made to avoid them.
     pub avoid_attempts: u32,
+    /// After every so many tries their priorities are left.
+    pub leave_priorities_every: Option<u32>,
     /// Original destination of the client.
     pub dialled: Option<SocketAddr>,
     /// ALPN to offer instead of the cluster's.
@@ -36,7 +38,11 @@ pub async fn attempt(
     body: Body,
     ask: &mut Ask,
 ) -> Result<Upstream, Failure> {
-    let wish = Wish { tried: &ask.tried, avoid_attempts: ask.avoid_attempts };
+    let wish = Wish {
+        tried: &ask.tried,
+        avoid_attempts: ask.avoid_attempts,
+        leave_priorities_every: ask.leave_priorities_every,
+    };
     let endpoint = match cluster.pick(wish, ask.dialled) {
         Ok(endpoint) => endpoint,
         Err(outcome) => return Err(Failure::before_sending(outcome)),
