@@ -221,6 +221,7 @@ async fn refusals_are_shown_with_proxy_type_and_resource() {
         dump["CDS"].as_array().unwrap().iter().map(|r| r["resource"]["name"].as_str().unwrap()).collect();
     assert!(names.contains(&REVIEWS) && dump.get("LDS").is_none());
     assert_eq!(page(http, "/ready").await.0, 200);
+    assert_eq!(page(http, "/version").await, (200, concat!(env!("CARGO_PKG_VERSION"), "\n").to_owned()));
     for path in ["registryz", "endpointz", "configz", "instancesz", "connections", "mesh", "list"] {
         assert_eq!(page(http, &format!("/debug/{path}")).await.0, 200, "{path}");
     }

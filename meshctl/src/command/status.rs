@@ -3,6 +3,7 @@
 use crate::output::{self, Format, Table};
 use crate::{admin, demo};
 use anyhow::Context;
+use bytes::Bytes;
 use proto::type_url;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -45,20 +46,44 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
 }
 
 async fn fetch(args: &StatusArgs) -> anyhow::Result<Vec<Value>> {
-    const PATH: &str = "/debug/syncz";
-    let bytes = match (&args.file, &args.pilot) {
-        (Some(file), _) => std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?.into(),
-        (None, Some(address)) => {
+    match &args.file {
+        Some(file) => read(&std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?),
+        None => proxies(args.pilot.as_deref(), &args.demo).await,
+    }
+}
+
+/// What pilot says of each connected proxy.
+///
+/// # Errors
+/// Where pilot does not answer, or with something else.
+pub(super) async fn proxies(pilot: Option<&str>, demo: &str) -> anyhow::Result<Vec<Value>> {
+    read(&ask(pilot, demo, "/debug/syncz").await?)
+}
+
+/// A page of pilot: of the one at this address, or of the demo's.
+///
+/// # Errors
+/// Where pilot does not answer.
+pub(super) async fn ask(pilot: Option<&str>, demo: &str, path: &str) -> anyhow::Result<Bytes> {
+    match pilot {
+        Some(address) => {
             let stream = tokio::net::TcpStream::connect(address).await;
-            admin::get(stream.with_context(|| format!("no pilot answers at {address}"))?, PATH).await?
+            admin::get(stream.with_context(|| format!("no pilot answers at {address}"))?, path).await
         }
-        (None, None) => admin::get(demo::pilot_stream(&args.demo).await?, PATH).await?,
-    };
-    let answer: Value = serde_json::from_slice(&bytes).context("what pilot gives for /debug/syncz is no JSON")?;
-    match answer {
+        None => admin::get(demo::pilot_stream(demo).await?, path).await,
+    }
+}
+
+fn read(bytes: &[u8]) -> anyhow::Result<Vec<Value>> {
+    match serde_json::from_slice(bytes).context("what pilot gives for /debug/syncz is no JSON")? {
         Value::Array(clients) => Ok(clients),
         _ => anyhow::bail!("what pilot gives for /debug/syncz is no list of client configurations"),
     }
+}
+
+/// The version of a proxy, as pilot tells it.
+pub(super) fn version_of(proxy: &Value) -> String {
+    Client::read(proxy).version
 }
 
 /// What one line is about.

@@ -26,10 +26,11 @@ const QUESTIONS: [(&str, &str); 10] = [
     ("mesh", "the mesh's own settings"),
 ];
 
-/// The routes below `/debug` and `/ready`.
+/// The routes below `/debug`, and `/ready` and `/version`.
 pub fn router(hub: HubHandle) -> Router {
     Router::new()
         .route("/ready", get(ready))
+        .route("/version", get(async || concat!(env!("CARGO_PKG_VERSION"), "\n")))
         .route("/debug", get(list))
         .route("/debug/list", get(list))
         .route("/debug/syncz", get(syncz))

@@ -91,7 +91,6 @@ fn of_family(mut answers: Vec<SocketAddr>, family: DnsLookupFamily) -> Vec<Socke
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::cluster::config::parse as parse_cluster;
