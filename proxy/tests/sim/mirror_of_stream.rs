@@ -16,6 +16,7 @@ fn the_request_never_waits_for_its_copy() {
         route.mirrors = [Mirror { cluster: "copy".into(), numerator: 1, denominator: 1, host_suffix: false }].into();
         let mut client = world.serve(Vec::new(), route, 1 << 20);
         let total = world.below(300 << 10);
+        let whole = pattern(0, total);
         let id = client.open(b"application/grpc", None).await;
         // The copy's server: attentive, slow, or dead.
         let attention = [1, 4, usize::MAX][world.below(3)];
@@ -41,15 +42,15 @@ fn the_request_never_waits_for_its_copy() {
             if let Some(server) = &mut server {
                 server.turn();
                 if server.complete && !server.closed {
-                    assert_eq!(server.body, pattern(0, total));
+                    assert_eq!(server.body, whole);
                     server.answer(200, "ok");
                 }
             }
             if let Some(copy) = copy.as_mut().filter(|_| attention != usize::MAX && world.below(attention) == 0) {
                 copy.turn();
-                assert!(pattern(0, total).starts_with(&copy.body), "the copy differs");
+                assert!(whole.starts_with(&copy.body), "the copy differs");
                 if copy.complete {
-                    assert_eq!(copy.body, pattern(0, total), "a copy that looks whole is whole");
+                    assert_eq!(copy.body, whole, "a copy that looks whole is whole");
                 }
             }
             status = status.or_else(|| client.head(id));
@@ -67,7 +68,7 @@ fn the_request_never_waits_for_its_copy() {
             let Some(copy) = copy.as_mut().filter(|copy| !copy.closed) else { break };
             copy.turn();
             if copy.complete {
-                assert_eq!(copy.body, pattern(0, total));
+                assert_eq!(copy.body, whole);
                 copy.answer(500, "");
                 break;
             }
