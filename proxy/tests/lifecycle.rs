@@ -157,28 +157,72 @@ fn send_get(stream: &mut TcpStream, id: u8) {
     stream.write_all(&[0, 0, 6, 1, 5, 0, 0, 0, id, 0x82, 0x86, 0x84, 0x41, 1, b'a']).unwrap();
 }
 
+/// The last stream that each GOAWAY names, and its code.
+fn leaves(frames: &[(u8, u8, u32, Vec<u8>)]) -> Vec<&[u8]> {
+    frames.iter().filter(|(kind, ..)| *kind == GO_AWAY).map(|(.., payload)| payload.as_slice()).collect()
+}
+
+const WARNING: &[u8] = &[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
+/// Begins HTTP/2 with a request on stream 1.
+fn h2(port: u16) -> TcpStream {
+    let mut stream = connect(port);
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    send_get(&mut stream, 1);
+    stream
+}
+
 // spec: LC-3, HP-6
 #[test]
 fn draining_asks_connections_to_leave_in_their_own_protocol() {
     let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
-    let proxy = Proxy::start(directory.path(), &format!("  - {}\n", listener("l", port, "", &says("hi", ""))));
-    let (mut one, mut two) = (connect(port), connect(port));
+    let chain = says("hi", "drain_timeout: 2s,");
+    let proxy = Proxy::start(directory.path(), &format!("  - {}\n", listener("l", port, "", &chain)));
+    let (mut one, mut two) = (connect(port), h2(port));
     assert!(!get(&mut one).0.contains("connection: close"));
-    two.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
-    send_get(&mut two, 1);
     while frame(&mut two).unwrap().2 != 1 {}
 
     assert!(proxy.admin("POST", "/drain_listeners?graceful&skip_exit").unwrap().ends_with("OK\n"));
-    // a worker hears of it a moment later
-    proxy.until(|_| get(&mut connect(port)).0.contains("connection: close\r\n"));
+    // an idle connection hears of it: all streams are welcome still
+    let mut warned = Vec::new();
+    while leaves(&warned).is_empty() {
+        warned.push(frame(&mut two).unwrap());
+    }
+    assert_eq!(leaves(&warned), [WARNING]);
     let (head, body) = get(&mut one);
     assert!(body == "hi" && head.contains("connection: close\r\n"), "{head}");
     assert!(is_closed(&mut one));
     send_get(&mut two, 3);
     let frames: Vec<_> = std::iter::from_fn(|| frame(&mut two)).collect();
     assert!(frames.iter().any(|(kind, _, id, _)| (*kind, *id) == (HEADERS, 3)), "it is still answered: {frames:?}");
-    let leave = frames.iter().rfind(|(kind, ..)| *kind == GO_AWAY).map(|(.., payload)| payload.as_slice());
-    assert_eq!(leave, Some(&[0, 0, 0, 3, 0, 0, 0, 0][..]), "GOAWAY, all up to stream 3 done, no error: {frames:?}");
+    assert_eq!(leaves(&frames), [&[0, 0, 0, 3, 0, 0, 0, 0]], "all up to stream 3 is done, no error: {frames:?}");
+}
+
+// spec: HP-6
+#[test]
+fn a_connection_ends_after_so_many_requests_or_so_much_time() {
+    let (directory, few, short) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+    let limited = |limit: &str| says("hi", &format!("drain_timeout: 0.1s, common_http_protocol_options: {{{limit}}},"));
+    let listeners = [
+        listener("few", few, "", &limited("max_requests_per_connection: 2")),
+        listener("short", short, "", &limited("max_connection_duration: 0.2s")),
+    ];
+    let _proxy = Proxy::start(directory.path(), &format!("  - {}\n  - {}\n", listeners[0], listeners[1]));
+    let mut one = connect(few);
+    assert!(!get(&mut one).0.contains("connection: close"), "the first of two");
+    assert!(get(&mut one).0.contains("connection: close\r\n"), "the last of two");
+    assert!(is_closed(&mut one));
+    let mut two = h2(few);
+    send_get(&mut two, 3);
+    let frames: Vec<_> = std::iter::from_fn(|| frame(&mut two)).collect();
+    assert_eq!(leaves(&frames), [WARNING, &[0, 0, 0, 3, 0, 0, 0, 0]]);
+
+    let (began, mut one, mut two) = (Instant::now(), connect(short), h2(short));
+    assert_eq!(get(&mut one).1, "hi");
+    let frames: Vec<_> = std::iter::from_fn(|| frame(&mut two)).collect();
+    assert!(began.elapsed() >= Duration::from_millis(300), "its time and that of the warning: {:?}", began.elapsed());
+    assert_eq!(leaves(&frames), [WARNING, &[0, 0, 0, 1, 0, 0, 0, 0]]);
+    assert!(get(&mut one).0.contains("connection: close\r\n"), "its time is over");
 }
 
 /// A proxy before an upstream that answers when the barrier lets it.

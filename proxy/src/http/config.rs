@@ -117,6 +117,8 @@ pub struct HcmConfig {
     pub max_connection_duration: Option<Duration>,
     /// Requests per connection; 0: no limit.
     pub max_requests_per_connection: u32,
+    /// Time between the warning that an HTTP/2 connection ends and its end.
+    pub drain_timeout: Duration,
     /// Concurrent streams of an HTTP/2 connection.
     pub max_concurrent_streams: u32,
     /// HTTP/2 stream window.
@@ -210,6 +212,7 @@ pub fn parse(written: &HttpConnectionManager, cx: RouteContext<'_>) -> Result<Hc
         max_stream_duration: common.max_stream_duration.as_ref().and_then(timer),
         max_connection_duration: common.max_connection_duration.as_ref().and_then(timer),
         max_requests_per_connection: number(common.max_requests_per_connection.as_ref(), 0),
+        drain_timeout: written.drain_timeout.as_ref().map_or(Duration::from_secs(5), from_proto),
         max_concurrent_streams: number(h2.max_concurrent_streams.as_ref(), 1024),
         stream_window: number(h2.initial_stream_window_size.as_ref(), STREAM_WINDOW),
         connection_window: number(h2.initial_connection_window_size.as_ref(), CONNECTION_WINDOW),

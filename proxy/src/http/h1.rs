@@ -36,6 +36,8 @@ pub struct Conn {
     owes_continue: bool,
     gone: bool,
     received_bytes: u64,
+    started: Instant,
+    requests: u32,
 }
 
 /// A connection that its parts share; no borrow outlives a poll.
@@ -186,7 +188,8 @@ impl Reply {
 
     pub(super) async fn send(&mut self, head: &ResponseHead, mut body: Body, sent: &mut Sent) -> Result<(), Outcome> {
         // Asked here, not when the request came: a drain may have begun since (HP-6).
-        self.keep_alive &= !self.settings.draining();
+        let (requests, started) = (self.conn.borrow().requests, self.conn.borrow().started);
+        self.keep_alive &= !self.settings.ends(requests, started);
         let opened = self.open_tunnel(head.status);
         let announce = self.announce(head, &body, opened);
         {
@@ -307,6 +310,8 @@ pub async fn serve_h1((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
         owes_continue: false,
         gone: false,
         received_bytes: 0,
+        started: Instant::now(),
+        requests: 0,
     };
     let conn = Rc::new(RefCell::new(conn));
     loop {
@@ -374,6 +379,7 @@ async fn one_request(
         shared.tunnel = if tunnel { Tunnel::Asked } else { Tunnel::No };
         shared.owes_continue = meta.expects_continue && !settings.config.proxy_100_continue;
         shared.body = meta.body;
+        shared.requests += 1;
         if meta.expects_continue && !settings.config.proxy_100_continue {
             head.headers.remove(Known::Expect);
         }

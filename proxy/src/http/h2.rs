@@ -13,9 +13,11 @@ use crate::pool::Link;
 use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use tokio::time::Sleep;
 
 /// The request's body.
 struct RequestBody {
@@ -143,17 +145,19 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     let link = Link::new(io, Connection::new(Role::Server, config));
     link.with(|connection| connection.receive(&first));
     let mut streams = FuturesUnordered::new();
-    let mut told = false;
+    let mut leave = Leave::new(&settings);
+    let mut drained = pin!(settings.drained());
+    let mut draining = false;
     let serving = poll_fn(|cx| {
         let gone = link.poll_read(cx).is_ready();
         while let Some((id, head, empty)) = link.with(Connection::next_request) {
+            leave.requests += 1;
             // boxed: the set moves what it holds several times
             streams.push(Box::pin(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer)));
         }
         while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
-        if settings.draining() && !std::mem::replace(&mut told, true) {
-            link.with(|connection| connection.go_away(true));
-        }
+        draining = draining || drained.as_mut().poll(cx).is_ready();
+        leave.poll(cx, &settings, &link);
         let over = gone || link.look(Connection::is_closed);
         if over && (streams.is_empty() || gone) { Poll::Ready(()) } else { Poll::Pending }
     });
@@ -161,6 +165,49 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     // A peer that is gone takes its streams with it: dropping them ends their work and returns their permits.
     drop(streams);
     link.shutdown().await;
+}
+
+/// How a connection takes its leave: a GOAWAY that refuses nothing yet, and after a while the one that does (RFC 9113
+/// section 6.8), so that requests on their way are served.
+struct Leave {
+    started: Instant,
+    requests: u32,
+    stage: Stage,
+    /// The end of the connection's life, then that of the warning.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Stays,
+    Warned,
+    Left,
+}
+
+impl Leave {
+    fn new(settings: &Settings) -> Self {
+        let started = Instant::now();
+        let life = settings.config.max_connection_duration;
+        let timer = life.map(|life| Box::pin(tokio::time::sleep_until(started + life)));
+        Self { started, requests: 0, stage: Stage::Stays, timer }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>, settings: &Settings, link: &Rc<Link>) {
+        if self.stage == Stage::Stays && (settings.ends(self.requests, self.started) || self.is_time(cx)) {
+            link.with(|connection| connection.go_away(false));
+            self.timer = Some(Box::pin(tokio::time::sleep(settings.config.drain_timeout)));
+            self.stage = Stage::Warned;
+        }
+        if self.stage == Stage::Warned && self.is_time(cx) {
+            link.with(|connection| connection.go_away(true));
+            self.timer = None;
+            self.stage = Stage::Left;
+        }
+    }
+
+    fn is_time(&mut self, cx: &mut Context<'_>) -> bool {
+        self.timer.as_mut().is_some_and(|timer| timer.as_mut().poll(cx).is_ready())
+    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "a request and what it is served by")]

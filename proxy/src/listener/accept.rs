@@ -232,7 +232,7 @@ impl Listener {
     /// Connections end as their requests end.
     pub fn drain(&self) {
         for settings in self.chains.iter().filter_map(|chain| chain.http.as_ref()) {
-            settings.draining.set(true);
+            settings.drain();
         }
     }
 }
