@@ -306,3 +306,47 @@ async fn the_name_table_holds_the_services() {
         (&["10.96.0.1".to_owned()][..], "Kubernetes", "reviews")
     );
 }
+
+/// The next HTTP/2 frame: type, flags, payload.
+async fn frame(stream: &mut tokio::net::TcpStream) -> (u8, u8, Vec<u8>) {
+    use tokio::io::AsyncReadExt as _;
+    let reading = async {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).await.unwrap();
+        let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+        stream.read_exact(&mut payload).await.unwrap();
+        (head[3], head[4], payload)
+    };
+    tokio::time::timeout(support::PATIENCE, reading).await.expect("a frame")
+}
+
+// spec: XI-3
+#[tokio::test]
+async fn connections_are_watched_and_bounded() {
+    use tokio::io::AsyncWriteExt as _;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    let directory = tempfile::tempdir().unwrap();
+    let running = pilot(directory.path(), &["--keepalive-interval", "200ms", "--keepalive-timeout", "300ms"]).await;
+    let mut stream = tokio::net::TcpStream::connect(running.grpc.unwrap()).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let settings = loop {
+        let (kind, flags, payload) = frame(&mut stream).await;
+        if (kind, flags) == (SETTINGS, 0) {
+            break payload;
+        }
+    };
+    let streams = settings.chunks(6).find(|one| one.starts_with(&[0, 3])).expect("a limit of streams");
+    assert_eq!(u32::from_be_bytes(streams[2..].try_into().unwrap()), 100_000);
+    while frame(&mut stream).await.0 != PING {}
+    // the ping stays unanswered: the connection is given up
+    let mut rest = Vec::new();
+    let ended = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut rest);
+    drop(tokio::time::timeout(support::PATIENCE, ended).await.expect("it is closed"));
+
+    let mut client =
+        Client::connect(channel(running.grpc.unwrap()).await, node("sidecar~10.0.0.9~big.default~x", &[])).await;
+    client.subscribe(type_url::CLUSTER, &["x".repeat(5 << 20).as_str()]);
+    let refused = client.receive().await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::OutOfRange, "more than 4 MiB: {refused}");
+}
