@@ -54,8 +54,14 @@ pub fn parse(typed: &Any, cx: RouteContext<'_>) -> Result<TcpConfig, Refusal> {
         }
         None => return Err(Refusal::new("cluster_specifier", "cluster or weighted_clusters is needed")),
     };
-    if written.tunneling_config.is_some() {
-        return Err(Refusal::unsupported("tunneling_config"));
+    let asked = [
+        ("tunneling_config", written.tunneling_config.is_some()),
+        ("metadata_match", written.metadata_match.is_some()),
+        ("hash_policy", !written.hash_policy.is_empty()),
+        ("access_log_options", written.access_log_options.is_some()),
+    ];
+    if let Some((field, _)) = asked.iter().find(|(_, written)| *written) {
+        return Err(Refusal::unsupported(*field));
     }
     let idle = written.idle_timeout.as_ref().map_or(Duration::from_secs(3600), from_proto);
     Ok(TcpConfig {
