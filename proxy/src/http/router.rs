@@ -117,7 +117,11 @@ impl<'a> Tries<'a> {
             alpn: cx.alpn.borrow().as_ref().and_then(|alpn| alpn.offer(version)),
             ..Ask::default()
         };
-        let plan = Plan::new(route.retry.as_ref(), idempotent, deadline);
+        // `retriable_request_headers`: only requests that have one of them are tried again.
+        let policy = route.retry.as_ref().filter(|policy| {
+            policy.request_headers.is_empty() || policy.request_headers.iter().any(|m| m.matches_request(&rq.head))
+        });
+        let plan = Plan::new(policy, idempotent, deadline);
         Self { cx, route, cluster, plan, ask, replay: None, retry_permit: None }
     }
 
@@ -137,7 +141,9 @@ impl<'a> Tries<'a> {
                     match action {
                         Action::Retry { after, fresh, by_policy } if self.can_rewind(by_policy) => {
                             drop(upstream);
-                            Action::Retry { after, fresh, by_policy }
+                            let told = self.route.retry.as_ref().and_then(|policy| policy.rate_limited.as_ref());
+                            let asked = told.and_then(|told| told.wait(&head, self.cx.facts.env.wall(self.cx.now())));
+                            Action::Retry { after: asked.unwrap_or(after), fresh, by_policy }
                         }
                         _ => return Ok(self.response(head, upstream, sent_at)),
                     }

@@ -243,10 +243,15 @@ pub struct Route {
 impl Route {
     /// A route to one cluster with nothing else configured.
     pub fn to_cluster(cluster: &str) -> Self {
+        Self::new(Action::Cluster(cluster.into()))
+    }
+
+    /// A route that does `action`, with nothing else configured.
+    pub fn new(action: Action) -> Self {
         Self {
             name: "".into(),
             virtual_host: "".into(),
-            action: Action::Cluster(cluster.into()),
+            action,
             timeouts: Timeouts::default(),
             retry: None,
             mirrors: Box::default(),

@@ -140,8 +140,10 @@ impl<'a> Plan<'a> {
         let by_code = head.is_some_and(|head| {
             policy.on.has(RetryOn::RETRIABLE_STATUS_CODES) && policy.status_codes.contains(&head.status)
         });
+        let by_header = policy.on.has(RetryOn::RETRIABLE_HEADERS)
+            && head.is_some_and(|head| policy.retriable_headers.iter().any(|m| m.matches_headers(&head.headers)));
         let overloaded = head.is_some_and(|head| head.headers.contains(Known::XEnvoyOverloaded));
-        !overloaded && (policy.on.has(on) || by_code)
+        !overloaded && (policy.on.has(on) || by_code || by_header)
     }
 
     fn again(&mut self, now: Instant, random: f64) -> Option<Action> {
@@ -188,6 +190,7 @@ fn conditions_of(head: &ResponseHead) -> RetryOn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::matcher::HeaderMatcher;
 
     fn policy(on: &str, num_retries: u32) -> RetryPolicy {
         RetryPolicy { on: RetryOn::parse(on).0, num_retries, ..RetryPolicy::default() }
@@ -224,6 +227,16 @@ mod tests {
         let retry = |status| Plan::new(Some(&codes), true, None).handle(Event::Head(&head(status, None)), now, 0.0);
         assert!(matches!(retry(418), Action::Retry { .. }));
         assert_eq!(retry(503), Action::Forward);
+        let again = proto::envoy::route::HeaderMatcher { name: "x-again".into(), ..Default::default() };
+        let named = RetryPolicy {
+            retriable_headers: [HeaderMatcher::parse(&again).unwrap()].into(),
+            ..policy("retriable-headers", 1)
+        };
+        let mut asks = head(200, None);
+        let retry = |head: &ResponseHead| Plan::new(Some(&named), true, None).handle(Event::Head(head), now, 0.0);
+        assert_eq!(retry(&asks), Action::Forward);
+        asks.headers.append(b"x-again", b"1");
+        assert!(matches!(retry(&asks), Action::Retry { .. }));
         assert!(retries_failure("connect-failure", Reason::ConnectFailure, true));
         assert!(!retries_failure("connect-failure", Reason::UpstreamClosed, false));
         assert!(retries_failure("refused-stream", Reason::UpstreamRefused, true));

@@ -5,7 +5,7 @@ use crate::message::matcher::{HeaderMatcher, StringMatcher, whole_regex};
 use crate::refusal::{Refusal, Within};
 use crate::route::matcher::{PathMatcher, QueryMatcher, RouteMatcher};
 use crate::route::template::Template;
-use crate::route::{Action, Redirect, Route, Timeouts};
+use crate::route::{Action, Redirect, Route};
 use proto::envoy::core::TypedExtensionConfig;
 use proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
 use proto::envoy::route::query_parameter_matcher::QueryParameterMatchSpecifier;
@@ -61,34 +61,7 @@ pub(super) fn parse(
 /// The route that sends a client to the same place over TLS.
 pub(super) fn to_https() -> Route {
     let redirect = Redirect { status: 301, scheme: Some("https".into()), ..Redirect::default() };
-    Route { action: Action::Redirect(Box::new(redirect)), ..empty() }
-}
-
-fn empty() -> Route {
-    Route {
-        name: Box::default(),
-        virtual_host: Box::default(),
-        action: Action::NonForwarding,
-        timeouts: Timeouts::default(),
-        retry: None,
-        mirrors: Box::default(),
-        path_rewrite: None,
-        host_rewrite: None,
-        append_x_forwarded_host: false,
-        request_headers: Box::default(),
-        response_headers: Box::default(),
-        attempt_count_in_request: false,
-        attempt_count_in_response: false,
-        upgrades: Box::default(),
-        filters: Box::default(),
-        replay_limit_bytes: None,
-        most_specific_wins: false,
-        hash_policy: Box::default(),
-        cluster_not_found_status: 503,
-        high_priority: false,
-        decorator: None,
-        origin: None,
-    }
+    Route::new(Action::Redirect(Box::new(redirect)))
 }
 
 fn blank(written: &Written, host: &VirtualHost, outer: &Inherited, cx: RouteContext<'_>) -> Result<Route, Refusal> {
@@ -112,7 +85,7 @@ fn blank(written: &Written, host: &VirtualHost, outer: &Inherited, cx: RouteCont
         replay_limit_bytes: replay_limit(written, host),
         decorator: written.decorator.as_ref().map(|decorator| decorator.operation.as_str().into()),
         origin: origin(written.metadata.as_ref()),
-        ..empty()
+        ..Route::new(Action::NonForwarding)
     })
 }
 
