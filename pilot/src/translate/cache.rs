@@ -154,16 +154,16 @@ pub fn translate(input: &Input) -> Encoded {
     match input {
         Input::Cluster(input) => encode_cluster(&cluster::outbound(input)),
         Input::InboundCluster(input) => encode_cluster(&cluster::inbound(input)),
-        Input::FixedCluster(which, flavor, mesh) => encode_cluster(&cluster::fixed(*which, *flavor, mesh)),
+        Input::FixedCluster(which, flavor, families, mesh) => {
+            encode_cluster(&cluster::fixed(*which, *flavor, *families, mesh))
+        }
         Input::Endpoints(input) => {
             let assignment = endpoint::assignment(input);
             encode(&assignment.cluster_name, ResourceType::Endpoints, &assignment)
         }
         Input::OutboundHttp(input) => encode_listener(&listener::outbound::http(input)),
         Input::OutboundTcp(input) => encode_listener(&listener::outbound::tcp(input)),
-        Input::VirtualOutbound(mode, flavor, identity, mesh) => {
-            encode_listener(&listener::outbound::catch_all(*mode, *flavor, identity, mesh))
-        }
+        Input::VirtualOutbound(mode, owner) => encode_listener(&listener::outbound::catch_all(*mode, owner)),
         Input::VirtualInbound(input) => encode_listener(&listener::inbound::listener(input)),
         Input::GatewayListener(input) => encode_listener(&listener::gateway::listener(input)),
         Input::OutboundRoute(input) => {

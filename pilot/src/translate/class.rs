@@ -1,5 +1,6 @@
 //! Nodes that are told the same: work is done per class and not per node (design decision E).
 
+use super::family::Families;
 use super::node::{Flavor, Node, Role};
 use super::telemetry::Identity;
 use crate::model::Mesh;
@@ -21,6 +22,8 @@ pub struct Class {
     pub locality: Locality,
     /// Which filters it has.
     pub flavor: Flavor,
+    /// Which kinds of addresses it has.
+    pub families: Families,
     /// Who it is in its reports.
     pub identity: Identity,
     /// What it serves.
@@ -68,6 +71,7 @@ impl Class {
             labels: node.labels,
             locality: node.locality,
             flavor: node.flavor,
+            families: Families::of(&node.addresses),
             instances,
             address: node.addresses.first().filter(|_| headless || ingress).cloned(),
         }

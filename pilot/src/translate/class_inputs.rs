@@ -4,7 +4,8 @@ use super::cache::{Cache, Encoded};
 use super::class::Class;
 use super::inputs::{
     Client, ClusterInput, EndpointsInput, FixedCluster, GatewayListenerInput, GatewayRouteInput, InboundClusterInput,
-    InboundInput, Input, NameTableInput, OutboundHttpInput, OutboundRouteInput, OutboundTcpInput,
+    InboundInput, Input, NameTableInput, OutboundHttpInput, OutboundInput, OutboundRouteInput, OutboundTcpInput, Owner,
+    Part,
 };
 use super::node::Role;
 use super::outbound_plan::OutboundPlan;
@@ -59,15 +60,13 @@ impl ClassInputs<'_> {
             let in_dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
             for (port, subset) in self.parts(&service, rule.as_deref()) {
                 out.push(self.cache.get(Input::Cluster(ClusterInput {
-                    port,
-                    subset,
-                    rule: rule.clone(),
+                    part: Part { service: service.clone(), port, subset, rule: rule.clone() },
                     identities: self.set(&service).map(|set| set.identities.clone()).unwrap_or_default(),
                     endpoints: self.set(&service).filter(|_| in_dns).cloned(),
                     role: self.class.role,
                     flavor: self.class.flavor,
+                    families: self.class.families,
                     mesh: self.mesh.config.clone(),
-                    service: service.clone(),
                 })));
             }
         }
@@ -76,7 +75,8 @@ impl ClassInputs<'_> {
             Role::Router => &[FixedCluster::BlackHole],
         };
         for which in fixed {
-            out.push(self.cache.get(Input::FixedCluster(*which, self.class.flavor, self.mesh.config.clone())));
+            let Class { flavor, families, .. } = *self.class;
+            out.push(self.cache.get(Input::FixedCluster(*which, flavor, families, self.mesh.config.clone())));
         }
         if self.class.role == Role::Sidecar {
             out.extend(self.inbound_clusters());
@@ -95,6 +95,7 @@ impl ClassInputs<'_> {
                 service_port: instance.service_port,
                 rule,
                 endpoint: None,
+                families: self.class.families,
                 mesh: self.mesh.config.clone(),
             });
             if !input.services.contains(&instance.service) {
@@ -110,6 +111,7 @@ impl ClassInputs<'_> {
                     service_port: ingress.port,
                     rule: None,
                     endpoint: None,
+                    families: self.class.families,
                     mesh: self.mesh.config.clone(),
                 });
                 input.endpoint.clone_from(&ingress.endpoint);
@@ -142,10 +144,7 @@ impl ClassInputs<'_> {
                 }
                 let local = policy.locality(&self.mesh.config).is_some();
                 out.push(self.cache.get(Input::Endpoints(EndpointsInput {
-                    service: service.clone(),
-                    port,
-                    subset,
-                    rule: rule.clone(),
+                    part: Part { service: service.clone(), port, subset, rule: rule.clone() },
                     endpoints: endpoints.clone(),
                     authn: authn.clone(),
                     client: local.then(|| (self.class.locality.clone(), self.class.labels.clone())),
@@ -193,23 +192,27 @@ impl ClassInputs<'_> {
             let plan = OutboundPlan::of(egress, self.class, self.mesh);
             for (address, port, services) in &plan.http {
                 routes.push(self.route(&port.to_string(), *port, services, (egress, false)));
-                listeners.push(self.http_listener(address, *port, None, egress));
+                let outbound = self.outbound((address, *port), Vec::new(), egress);
+                listeners.push(self.cache.get(Input::OutboundHttp(OutboundHttpInput { outbound, sniffed: None })));
             }
             for (address, port, service) in &plan.sniffed {
                 let name = format!("{}:{port}", service.key.host);
                 routes.push(self.route(&name, *port, std::slice::from_ref(service), (egress, true)));
-                listeners.push(self.http_listener(address, *port, Some(service.clone()), egress));
+                let rules = self.connection_rules(egress, std::slice::from_ref(service));
+                let outbound = self.outbound((address, *port), rules, egress);
+                let sniffed = Some(service.clone());
+                listeners.push(self.cache.get(Input::OutboundHttp(OutboundHttpInput { outbound, sniffed })));
             }
             for (address, port, services) in &plan.tcp {
-                listeners.push(self.tcp_listener(address, *port, services, egress));
+                let rules = self.connection_rules(egress, services);
+                listeners.push(self.cache.get(Input::OutboundTcp(OutboundTcpInput {
+                    outbound: self.outbound((address, *port), rules, egress),
+                    services: services.clone(),
+                    destination_rules: services.iter().filter_map(|service| self.rule(service)).collect(),
+                })));
             }
         }
-        let fixed = Input::VirtualOutbound(
-            self.scope.outbound_mode,
-            self.class.flavor,
-            self.class.identity.clone(),
-            self.mesh.config.clone(),
-        );
+        let fixed = Input::VirtualOutbound(self.scope.outbound_mode, self.owner());
         listeners.push(self.cache.get(fixed));
         listeners.push(self.inbound_listener());
         (listeners, routes)
@@ -257,51 +260,30 @@ impl ClassInputs<'_> {
         egress.virtual_services.iter().filter(touches).cloned().collect()
     }
 
-    fn http_listener(
-        &mut self,
-        address: &str,
-        port: u16,
-        sniffed: Option<Shared<Service>>,
-        egress: &Egress,
-    ) -> Arc<Encoded> {
-        let rules = sniffed.as_ref().map(|service| self.connection_rules(egress, std::slice::from_ref(service)));
-        let rules = rules.unwrap_or_default();
-        self.cache.get(Input::OutboundHttp(OutboundHttpInput {
-            address: address.to_owned(),
-            port,
-            sniffed,
-            client: self.client(&rules),
-            rules,
-            bind: egress.capture == CaptureMode::None || !egress.bind.is_empty(),
-            outbound_mode: self.scope.outbound_mode,
+    fn owner(&self) -> Owner {
+        Owner {
             flavor: self.class.flavor,
+            families: self.class.families,
             identity: self.class.identity.clone(),
             mesh: self.mesh.config.clone(),
-        }))
+        }
     }
 
-    fn tcp_listener(
-        &mut self,
-        address: &str,
-        port: u16,
-        services: &[Shared<Service>],
+    fn outbound(
+        &self,
+        (address, port): (&str, u16),
+        rules: Vec<Shared<VirtualService>>,
         egress: &Egress,
-    ) -> Arc<Encoded> {
-        let rules = self.connection_rules(egress, services);
-        let destination_rules = services.iter().filter_map(|service| self.rule(service)).collect();
-        self.cache.get(Input::OutboundTcp(OutboundTcpInput {
+    ) -> OutboundInput {
+        OutboundInput {
             address: address.to_owned(),
             port,
-            services: services.to_vec(),
             client: self.client(&rules),
             rules,
-            destination_rules,
             bind: egress.capture == CaptureMode::None || !egress.bind.is_empty(),
             outbound_mode: self.scope.outbound_mode,
-            flavor: self.class.flavor,
-            identity: self.class.identity.clone(),
-            mesh: self.mesh.config.clone(),
-        }))
+            owner: self.owner(),
+        }
     }
 
     fn authz(&self) -> Vec<Shared<crate::model::authz::AuthorizationPolicy>> {
@@ -318,21 +300,20 @@ impl ClassInputs<'_> {
             authn: self.mesh.authn.effective(&self.class.namespace, &self.class.labels),
             authz: self.authz(),
             sidecar: self.scope.sidecar.as_ref().filter(|sidecar| !sidecar.ingress.is_empty()).cloned(),
-            address: self.class.address.clone().unwrap_or_default(),
+            address: self.class.address.clone(),
             namespace: self.class.namespace.clone(),
-            flavor: self.class.flavor,
-            identity: self.class.identity.clone(),
-            mesh: self.mesh.config.clone(),
+            owner: self.owner(),
         };
         self.cache.get(Input::VirtualInbound(input))
     }
 
     /// Listeners and routes of a gateway: one per port that its Gateways ask for (GW-2, GW-17).
     pub fn gateway(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
+        let wildcard = self.class.families.wildcard();
         let mut ports: BTreeMap<(String, u16), Vec<BoundServer>> = BTreeMap::new();
         for gateway in self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.labels)) {
             for (index, server) in gateway.servers.iter().enumerate() {
-                let address = server.bind.clone().unwrap_or_else(|| "0.0.0.0".to_owned());
+                let address = server.bind.clone().unwrap_or_else(|| wildcard.to_owned());
                 ports.entry((address, self.target_port(server.port))).or_default().push((gateway.clone(), index));
             }
         }
@@ -342,7 +323,7 @@ impl ClassInputs<'_> {
             let (plain, others): (Vec<BoundServer>, Vec<BoundServer>) = servers
                 .into_iter()
                 .partition(|bound| server(bound).is_some_and(|server| server.is_http() && server.tls.is_none()));
-            let bind = if address == "0.0.0.0" { String::new() } else { format!(".{address}") };
+            let bind = if address == wildcard { String::new() } else { format!(".{address}") };
             let name = format!("http.{port}{bind}");
             let prefixes = plain.iter().chain(&others).filter_map(server).map(|server| server.name);
             let stat_prefix = prefixes.filter(|name| !name.is_empty()).min();
@@ -360,6 +341,7 @@ impl ClassInputs<'_> {
             rules.retain(|rule| !rule.tcp.is_empty() || !rule.tls.is_empty());
             let services = self.destinations(&rules);
             let input = GatewayListenerInput {
+                wildcard: address == wildcard,
                 address,
                 port,
                 route,
@@ -370,9 +352,7 @@ impl ClassInputs<'_> {
                 rules,
                 services,
                 authz: self.authz(),
-                flavor: self.class.flavor,
-                identity: self.class.identity.clone(),
-                mesh: self.mesh.config.clone(),
+                owner: self.owner(),
             };
             // Without a chain there is no listener: Envoy has none that serves nothing.
             if input.route.is_some() || !super::listener::gateway::listener(&input).filter_chains.is_empty() {

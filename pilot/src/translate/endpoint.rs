@@ -1,10 +1,8 @@
 //! Endpoints of a cluster (XI-7, PI-92, MD-5).
 
-use super::inputs::{ClusterInput, EndpointsInput};
+use super::inputs::{EndpointsInput, Part};
 use super::locality;
 use super::message::{address, ordered, structure, text, uint};
-use super::names;
-use super::policy;
 use crate::model::authn::Mode;
 use crate::registry::{Endpoint, EndpointSet, Health, Locality};
 use proto::envoy::core::{HealthStatus, Metadata};
@@ -15,16 +13,13 @@ use std::collections::BTreeMap;
 
 /// The endpoints of a cluster, grouped by locality, with priorities or shares where locality matters.
 pub fn assignment(input: &EndpointsInput) -> ClusterLoadAssignment {
-    let subset = input.subset.and_then(|index| input.rule.as_ref()?.subsets.get(index));
-    let subset_name = subset.map_or("", |subset| subset.name.as_str());
-    let policy = policy::effective(input.rule.as_deref(), input.subset, input.port);
+    let policy = input.part.policy();
     let mesh_tls = policy.tls.as_ref().is_none_or(|tls| tls.mode == ClientTlsMode::IstioMutual);
     let mut groups: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
     for endpoint in &input.endpoints.endpoints {
-        let in_subset = subset.is_none_or(|subset| crate::registry::entry::selects(&subset.labels, &endpoint.labels));
         // A name belongs into a DNS cluster, never into EDS.
         let is_ip = endpoint.address.parse::<std::net::IpAddr>().is_ok();
-        if endpoint.service_port == input.port && in_subset && is_ip && endpoint.health != Health::NotReady {
+        if input.part.has(endpoint) && is_ip && endpoint.health != Health::NotReady {
             groups.entry(&endpoint.locality).or_default().push(endpoint);
         }
     }
@@ -34,11 +29,7 @@ pub fn assignment(input: &EndpointsInput) -> ClusterLoadAssignment {
         (Some(setting), Some((own, labels))) => locality::apply(&setting, own, labels, &groups, &tls),
         _ => groups.iter().map(|(locality, endpoints)| group(locality, endpoints, &tls)).collect(),
     };
-    ClusterLoadAssignment {
-        cluster_name: names::outbound(input.port, subset_name, &input.service.key.host),
-        endpoints,
-        ..ClusterLoadAssignment::default()
-    }
+    ClusterLoadAssignment { cluster_name: input.part.cluster_name(), endpoints, ..ClusterLoadAssignment::default() }
 }
 
 /// Label of the workload and its effective mode (PA-6).
@@ -83,15 +74,12 @@ fn lb_endpoint(endpoint: &Endpoint, mesh_tls: bool) -> LbEndpoint {
 }
 
 /// The endpoints that a DNS cluster holds.
-pub fn of_dns(input: &ClusterInput, set: &EndpointSet, name: &str) -> ClusterLoadAssignment {
-    let subset = input.subset.and_then(|index| input.rule.as_ref()?.subsets.get(index));
+pub fn of_dns(part: &Part, set: &EndpointSet, name: &str) -> ClusterLoadAssignment {
     let mut groups: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
-    for endpoint in set.endpoints.iter().filter(|endpoint| endpoint.service_port == input.port) {
-        if subset.is_none_or(|subset| crate::registry::entry::selects(&subset.labels, &endpoint.labels)) {
-            groups.entry(&endpoint.locality).or_default().push(endpoint);
-        }
+    for endpoint in set.endpoints.iter().filter(|endpoint| part.has(endpoint)) {
+        groups.entry(&endpoint.locality).or_default().push(endpoint);
     }
-    let tls = |endpoint: &Endpoint| endpoint.mesh_tls && !input.service.external;
+    let tls = |endpoint: &Endpoint| endpoint.mesh_tls && !part.service.external;
     ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: groups.iter().map(|(locality, endpoints)| group(locality, endpoints, &tls)).collect(),

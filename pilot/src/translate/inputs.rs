@@ -1,6 +1,9 @@
 //! The input structs of the translators: everything that a resource depends on, and so its cache key.
 
+use super::family::Families;
+use super::names;
 use super::node::{Flavor, Role};
+use super::policy::{self, Policy};
 use super::telemetry::Identity;
 use crate::model::authn::{Effective, Policies};
 use crate::model::authz::AuthorizationPolicy;
@@ -10,7 +13,9 @@ use crate::model::mesh::Instance;
 use crate::model::sidecar::Sidecar;
 use crate::model::virtual_service::VirtualService;
 use crate::model::{MeshConfig, Shared};
-use crate::registry::{EndpointSet, Locality, Protocol, Service};
+use crate::registry::entry::selects;
+use crate::registry::{Endpoint, EndpointSet, Locality, Protocol, Service};
+use proto::istio::destination_rule::Subset;
 use proto::istio::sidecar::OutboundMode;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,11 +26,11 @@ use std::sync::Arc;
 pub enum Input {
     Cluster(ClusterInput),
     InboundCluster(InboundClusterInput),
-    FixedCluster(FixedCluster, Flavor, Shared<MeshConfig>),
+    FixedCluster(FixedCluster, Flavor, Families, Shared<MeshConfig>),
     Endpoints(EndpointsInput),
     OutboundHttp(OutboundHttpInput),
     OutboundTcp(OutboundTcpInput),
-    VirtualOutbound(OutboundMode, Flavor, Identity, Shared<MeshConfig>),
+    VirtualOutbound(OutboundMode, Owner),
     VirtualInbound(InboundInput),
     GatewayListener(GatewayListenerInput),
     OutboundRoute(OutboundRouteInput),
@@ -33,17 +38,57 @@ pub enum Input {
     NameTable(NameTableInput),
 }
 
-/// A cluster of a service.
+/// A port of a service and maybe a subset of it, under the rule that the client follows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ClusterInput {
+pub struct Part {
     /// The service.
     pub service: Shared<Service>,
     /// Number of its port.
     pub port: u16,
     /// Index of the subset in the rule.
     pub subset: Option<usize>,
-    /// The rule that the client follows.
+    /// The rule.
     pub rule: Option<Shared<DestinationRule>>,
+}
+
+impl Part {
+    /// The subset.
+    pub fn subset(&self) -> Option<&Subset> {
+        self.subset.and_then(|index| self.rule.as_ref()?.subsets.get(index))
+    }
+
+    /// Name of the subset; empty for the whole.
+    pub fn subset_name(&self) -> &str {
+        self.subset().map_or("", |subset| subset.name.as_str())
+    }
+
+    /// Name of the cluster (NM-1).
+    pub fn cluster_name(&self) -> String {
+        names::outbound(self.port, self.subset_name(), &self.service.key.host)
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Policy {
+        policy::effective(self.rule.as_deref(), self.subset, self.port)
+    }
+
+    /// What the port speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.service.port(self.port).map_or(Protocol::Tcp, |port| port.protocol)
+    }
+
+    /// Whether an endpoint belongs to it.
+    pub fn has(&self, endpoint: &Endpoint) -> bool {
+        let in_subset = self.subset().is_none_or(|subset| selects(&subset.labels, &endpoint.labels));
+        endpoint.service_port == self.port && in_subset
+    }
+}
+
+/// A cluster of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClusterInput {
+    /// What it leads to.
+    pub part: Part,
     /// Identities behind the service.
     pub identities: Vec<String>,
     /// Endpoints, where the cluster itself holds them (DNS).
@@ -52,6 +97,8 @@ pub struct ClusterInput {
     pub role: Role,
     /// Which filters it has.
     pub flavor: Flavor,
+    /// Which addresses it can reach.
+    pub families: Families,
     /// The mesh's settings.
     pub mesh: Shared<MeshConfig>,
 }
@@ -69,6 +116,8 @@ pub struct InboundClusterInput {
     pub rule: Option<Shared<DestinationRule>>,
     /// Where requests go instead of to the original destination.
     pub endpoint: Option<(String, u16)>,
+    /// Which addresses the workload has.
+    pub families: Families,
     /// The mesh's settings.
     pub mesh: Shared<MeshConfig>,
 }
@@ -85,14 +134,8 @@ pub enum FixedCluster {
 /// The endpoints of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EndpointsInput {
-    /// The service.
-    pub service: Shared<Service>,
-    /// Number of its port.
-    pub port: u16,
-    /// Index of the subset in the rule.
-    pub subset: Option<usize>,
-    /// The rule that the client follows.
-    pub rule: Option<Shared<DestinationRule>>,
+    /// What they are endpoints of.
+    pub part: Part,
     /// The endpoints of the service.
     pub endpoints: Shared<EndpointSet>,
     /// PeerAuthentications, where any turns mTLS off.
@@ -103,56 +146,56 @@ pub struct EndpointsInput {
     pub mesh: Shared<MeshConfig>,
 }
 
-/// What a listener for HTTP is made for.
+/// The proxy that a listener is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OutboundHttpInput {
-    /// Address to listen on.
-    pub address: String,
-    /// Port to listen on.
-    pub port: u16,
-    /// A service whose protocol is found out: its cluster takes what is no HTTP. None: a port that many share.
-    pub sniffed: Option<Shared<Service>>,
-    /// TCP and TLS rules for that service.
-    pub rules: Vec<Shared<VirtualService>>,
-    /// Who asks, for rules with source conditions.
-    pub client: Client,
-    /// Bind to the port rather than take captured traffic.
-    pub bind: bool,
-    /// What becomes of what is no HTTP.
-    pub outbound_mode: OutboundMode,
-    /// Which filters the proxy has.
+pub struct Owner {
+    /// Which filters it has.
     pub flavor: Flavor,
-    /// Who the proxy is, for telemetry.
+    /// Which addresses it has.
+    pub families: Families,
+    /// Who it is, for telemetry.
     pub identity: Identity,
     /// The mesh's settings.
     pub mesh: Shared<MeshConfig>,
 }
 
-/// A listener for TCP and TLS that passes through.
+/// What every listener for what a workload sends depends on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct OutboundTcpInput {
+pub struct OutboundInput {
     /// Address to listen on.
     pub address: String,
     /// Port to listen on.
     pub port: u16,
-    /// Services of that address and port, oldest first.
-    pub services: Vec<Shared<Service>>,
-    /// Rules that may apply.
+    /// TCP and TLS rules that may apply.
     pub rules: Vec<Shared<VirtualService>>,
-    /// DestinationRules of the services, for hash policies.
-    pub destination_rules: Vec<Shared<DestinationRule>>,
-    /// Who asks.
+    /// Who asks, for rules with source conditions.
     pub client: Client,
     /// Bind to the port rather than take captured traffic.
     pub bind: bool,
-    /// What becomes of what matches no SNI.
+    /// What becomes of what no service is known for.
     pub outbound_mode: OutboundMode,
-    /// Which filters the proxy has.
-    pub flavor: Flavor,
-    /// Who the proxy is, for telemetry.
-    pub identity: Identity,
-    /// The mesh's settings.
-    pub mesh: Shared<MeshConfig>,
+    /// Whose listener it is.
+    pub owner: Owner,
+}
+
+/// A listener for HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OutboundHttpInput {
+    /// Where, for whom and by which rules.
+    pub outbound: OutboundInput,
+    /// A service whose protocol is found out: its cluster takes what is no HTTP. None: a port that many share.
+    pub sniffed: Option<Shared<Service>>,
+}
+
+/// A listener for TCP and TLS that passes through.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct OutboundTcpInput {
+    /// Where, for whom and by which rules.
+    pub outbound: OutboundInput,
+    /// Services of that address and port, oldest first.
+    pub services: Vec<Shared<Service>>,
+    /// DestinationRules of the services, for hash policies.
+    pub destination_rules: Vec<Shared<DestinationRule>>,
 }
 
 /// The listener of everything that arrives.
@@ -167,15 +210,11 @@ pub struct InboundInput {
     /// The Sidecar, if it has ingress listeners.
     pub sidecar: Option<Shared<Sidecar>>,
     /// The workload's address, where the names need it.
-    pub address: String,
+    pub address: Option<String>,
     /// Name of the workload's namespace.
     pub namespace: String,
-    /// Which filters the proxy has.
-    pub flavor: Flavor,
-    /// Who the proxy is, for telemetry.
-    pub identity: Identity,
-    /// The mesh's settings.
-    pub mesh: Shared<MeshConfig>,
+    /// Whose listener it is.
+    pub owner: Owner,
 }
 
 /// A listener of a gateway.
@@ -183,6 +222,8 @@ pub struct InboundInput {
 pub struct GatewayListenerInput {
     /// Address to listen on.
     pub address: String,
+    /// Whether that is every address.
+    pub wildcard: bool,
     /// Port to listen on.
     pub port: u16,
     /// Name of the routes of requests without TLS, where it takes such.
@@ -201,12 +242,8 @@ pub struct GatewayListenerInput {
     pub client: Client,
     /// Who may do what.
     pub authz: Vec<Shared<AuthorizationPolicy>>,
-    /// Which filters the proxy has.
-    pub flavor: Flavor,
-    /// Who the proxy is, for telemetry.
-    pub identity: Identity,
-    /// The mesh's settings.
-    pub mesh: Shared<MeshConfig>,
+    /// Whose listener it is.
+    pub owner: Owner,
 }
 
 /// Who asks, as far as rules look at it; labels only where a rule has source labels.

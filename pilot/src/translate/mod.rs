@@ -11,6 +11,7 @@ pub mod class_inputs;
 pub mod cluster;
 pub mod defaults;
 pub mod endpoint;
+pub mod family;
 pub mod fault;
 pub mod inputs;
 pub mod listener;

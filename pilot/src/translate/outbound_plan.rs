@@ -29,7 +29,7 @@ impl OutboundPlan {
         let mut has_http: HashSet<u16> = HashSet::new();
         let mut tcp: BTreeMap<(String, u16), Vec<Shared<Service>>> = BTreeMap::new();
         let mut sniffed: HashMap<(String, u16), Shared<Service>> = HashMap::new();
-        let bind = if egress.bind.is_empty() { "0.0.0.0" } else { &egress.bind };
+        let bind = if egress.bind.is_empty() { class.families.wildcard() } else { &egress.bind };
         for service in &egress.services {
             let ports = service.ports.iter().filter(|port| egress.port.is_none_or(|(number, _)| port.number == number));
             for port in ports {

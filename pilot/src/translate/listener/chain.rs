@@ -1,6 +1,7 @@
 //! Filter chains and listener filters: the pieces that all listeners are made of (FC-2, FC-3).
 
-use super::super::message::{duration, uint};
+use super::super::family::Families;
+use super::super::message::{address, duration, uint};
 use super::super::node::Flavor;
 use super::super::telemetry::{self, Direction};
 use crate::model::MeshConfig;
@@ -8,7 +9,7 @@ use proto::any;
 use proto::envoy::core::CidrRange;
 use proto::envoy::listener::listener_filter_chain_match_predicate::{MatchSet, Rule};
 use proto::envoy::listener::{
-    Filter, FilterChain, FilterChainMatch, ListenerFilter, ListenerFilterChainMatchPredicate,
+    AdditionalAddress, Filter, FilterChain, FilterChainMatch, ListenerFilter, ListenerFilterChainMatchPredicate,
 };
 use proto::envoy::listener::{filter, listener_filter};
 use proto::envoy::listener_filters::{http_inspector, original_dst, tls_inspector};
@@ -105,6 +106,12 @@ pub fn distinct(chains: impl IntoIterator<Item = FilterChain>) -> Vec<FilterChai
         out.push(chain);
     }
     out
+}
+
+/// The same port on every address of the other family, where the proxy has two.
+pub fn other_wildcard(families: Families, port: u16) -> Vec<AdditionalAddress> {
+    let one = |host| AdditionalAddress { address: address(host, port), ..AdditionalAddress::default() };
+    families.other_wildcard().map(one).into_iter().collect()
 }
 
 /// A chain for traffic that leaves.

@@ -25,6 +25,11 @@ pub fn listener(input: &GatewayListenerInput) -> Listener {
     Listener {
         name: names::listener(&input.address, input.port),
         address: address(&input.address, input.port),
+        additional_addresses: if input.wildcard {
+            chain::other_wildcard(input.owner.families, input.port)
+        } else {
+            Vec::new()
+        },
         traffic_direction: TrafficDirection::Outbound.into(),
         max_connections_to_accept_per_socket_event: uint(1),
         listener_filters: chains.iter().any(looks).then(|| chain::tls_inspector(&[])).into_iter().collect(),
@@ -46,9 +51,7 @@ fn requests(input: &GatewayListenerInput, route: String) -> Filter {
         routes: Ok(route),
         authz: &input.authz,
         grpc_web: false,
-        flavor: input.flavor,
-        identity: &input.identity,
-        mesh: &input.mesh,
+        owner: &input.owner,
     };
     manager.build()
 }
@@ -67,8 +70,7 @@ fn of_server(gateway: &Gateway, server: &Server, input: &GatewayListenerInput) -
             destination_rules: &input.destination_rules,
             services: &input.services,
             client: &input.client,
-            flavor: input.flavor,
-            mesh: &input.mesh,
+            owner: &input.owner,
         },
     };
     match &server.tls {
@@ -103,10 +105,10 @@ struct Connections<'a> {
 
 impl Connections<'_> {
     fn filters(&self, proxy: TcpProxy) -> Vec<Filter> {
-        let mesh = &self.input.mesh;
+        let mesh = &self.input.owner.mesh;
         let rbac = authz::filters(&self.input.authz, authz::Protocol::Tcp, mesh).into_iter();
         let mut out: Vec<Filter> = rbac.map(|config| chain::filter("envoy.filters.network.rbac", config)).collect();
-        out.extend(chain::stats(mesh, self.input.flavor, Direction::Gateway));
+        out.extend(chain::stats(mesh, self.input.owner.flavor, Direction::Gateway));
         out.push(chain::tcp_proxy(proxy, mesh));
         out
     }

@@ -66,10 +66,10 @@ impl Served {
 /// The ports that the workload serves, by what its Sidecar says, else by its services.
 fn served(input: &InboundInput) -> Vec<Served> {
     let mut out: Vec<Served> = Vec::new();
-    let host = |address: &str| if address.is_empty() { "0.0.0.0".to_owned() } else { address.to_owned() };
+    let wildcard = input.owner.families.wildcard();
     if let Some(sidecar) = &input.sidecar {
         for ingress in &sidecar.ingress {
-            let name = names::listener(&host(&input.address), ingress.port);
+            let name = names::listener(input.address.as_deref().unwrap_or(wildcard), ingress.port);
             out.push(Served {
                 port: ingress.port,
                 protocol: ingress.protocol,
@@ -91,7 +91,7 @@ fn served(input: &InboundInput) -> Vec<Served> {
             continue;
         }
         let protocol = instance.service.port(instance.service_port).map_or(Protocol::Tcp, |port| port.protocol);
-        let name = names::listener("0.0.0.0", instance.port);
+        let name = names::listener(wildcard, instance.port);
         out.push(Served {
             port: instance.port,
             protocol,
@@ -111,7 +111,7 @@ fn served(input: &InboundInput) -> Vec<Served> {
 
 /// The listener `virtualInbound`.
 pub fn listener(input: &InboundInput) -> Listener {
-    let own = input.mesh.proxy_inbound_listen_port;
+    let own = input.owner.mesh.proxy_inbound_listen_port;
     let ports = served(input);
     let named: Vec<u16> =
         input.authn.ports.keys().copied().filter(|port| ports.iter().all(|s| s.port != *port)).collect();
@@ -136,14 +136,15 @@ pub fn listener(input: &InboundInput) -> Listener {
     }
     Listener {
         name: "virtualInbound".to_owned(),
-        address: address("0.0.0.0", own),
+        address: address(input.owner.families.wildcard(), own),
+        additional_addresses: chain::other_wildcard(input.owner.families, own),
         traffic_direction: TrafficDirection::Inbound.into(),
         max_connections_to_accept_per_socket_event: uint(1),
         continue_on_listener_filters_timeout: true,
-        listener_filters_timeout: duration(defaults::detection_timeout(&input.mesh)),
+        listener_filters_timeout: duration(defaults::detection_timeout(&input.owner.mesh)),
         filter_chains: chains,
         listener_filters,
-        access_log: telemetry::listener_access_log(&input.mesh),
+        access_log: telemetry::listener_access_log(&input.owner.mesh),
         ..Listener::default()
     }
 }
@@ -168,7 +169,7 @@ fn black_hole(port: u16, input: &InboundInput) -> FilterChain {
     FilterChain {
         name: "virtualInbound-blackhole".to_owned(),
         filter_chain_match: Some(chain::chain_match("", &[], port)),
-        filters: chain::metadata_exchange(input.flavor).into_iter().chain([chain::black_hole()]).collect(),
+        filters: chain::metadata_exchange(input.owner.flavor).into_iter().chain([chain::black_hole()]).collect(),
         ..FilterChain::default()
     }
 }
@@ -214,7 +215,7 @@ fn chains_of(served: &Served, input: &InboundInput) -> Vec<FilterChain> {
                 out.push(build.tcp("raw_buffer", &[], false));
             }
             // Without TLS inspection everything is raw, TLS of the application too.
-            Mode::Disable => out.push(build.tcp("", &[], false)),
+            Mode::Disable => out.push(build.tcp("raw_buffer", &[], false)),
         }
     }
     out
@@ -229,8 +230,8 @@ impl Build<'_> {
     fn chain(&self, condition: FilterChainMatch, filters: Vec<Filter>, alpn: Option<&[&str]>) -> FilterChain {
         FilterChain {
             filter_chain_match: Some(condition),
-            filters: chain::metadata_exchange(self.input.flavor).into_iter().chain(filters).collect(),
-            transport_socket: alpn.map(|alpn| tls::mesh_server(alpn, &self.input.mesh)),
+            filters: chain::metadata_exchange(self.input.owner.flavor).into_iter().chain(filters).collect(),
+            transport_socket: alpn.map(|alpn| tls::mesh_server(alpn, &self.input.owner.mesh)),
             metadata: self.served.metadata.clone(),
             ..FilterChain::default()
         }
@@ -243,9 +244,7 @@ impl Build<'_> {
             routes: Err(self.routes()),
             authz: &self.input.authz,
             grpc_web: self.served.protocol == Protocol::GrpcWeb,
-            flavor: self.input.flavor,
-            identity: &self.input.identity,
-            mesh: &self.input.mesh,
+            owner: &self.input.owner,
         };
         let condition = chain::chain_match(transport, offered, self.served.port);
         let mut out = self.chain(condition, vec![manager.build()], mesh_tls.then_some(&SERVER_HTTP));
@@ -254,10 +253,10 @@ impl Build<'_> {
     }
 
     fn tcp(&self, transport: &str, offered: &[&str], mesh_tls: bool) -> FilterChain {
-        let mesh = &self.input.mesh;
+        let mesh = &self.input.owner.mesh;
         let rbac = authz::filters(&self.input.authz, authz::Protocol::Tcp, mesh).into_iter();
         let mut filters: Vec<Filter> = rbac.map(|config| chain::filter("envoy.filters.network.rbac", config)).collect();
-        filters.extend(chain::stats(mesh, self.input.flavor, Direction::Inbound));
+        filters.extend(chain::stats(mesh, self.input.owner.flavor, Direction::Inbound));
         filters.push(chain::tcp_proxy(chain::to_cluster(&self.served.cluster), mesh));
         let condition = chain::chain_match(transport, offered, self.served.port);
         let mut out = self.chain(condition, filters, mesh_tls.then_some(&SERVER_TCP));

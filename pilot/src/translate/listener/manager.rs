@@ -1,12 +1,13 @@
 //! The HTTP connection manager and its filters (FC-1, FC-4).
 
 use super::super::authz;
+use super::super::inputs::Owner;
 use super::super::message::{ads, boolean, duration};
 use super::super::node::Flavor;
-use super::super::telemetry::{self, Direction, Identity};
+use super::super::telemetry::{self, Direction};
 use super::chain;
+use crate::model::Shared;
 use crate::model::authz::AuthorizationPolicy;
-use crate::model::{MeshConfig, Shared};
 use proto::any;
 use proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use proto::envoy::hcm::http_connection_manager::{
@@ -33,15 +34,12 @@ pub struct Manager<'a> {
     pub authz: &'a [Shared<AuthorizationPolicy>],
     /// Requests may be gRPC-Web.
     pub grpc_web: bool,
-    /// Which filters the proxy has.
-    pub flavor: Flavor,
-    /// Who the proxy is.
-    pub identity: &'a Identity,
-    /// The mesh's settings.
-    pub mesh: &'a MeshConfig,
+    /// Whose it is.
+    pub owner: &'a Owner,
 }
 
-fn http_filter(name: &str, config: Any) -> HttpFilter {
+/// An HTTP filter.
+pub fn http_filter(name: &str, config: Any) -> HttpFilter {
     HttpFilter {
         name: name.to_owned(),
         config_type: Some(http_filter::ConfigType::TypedConfig(config)),
@@ -62,12 +60,12 @@ fn alpn() -> AlpnFilterConfig {
 impl Manager<'_> {
     /// The filters in the order that users rely on (FC-1).
     fn filters(&self) -> Vec<HttpFilter> {
-        let istio = self.flavor == Flavor::Istio;
+        let istio = self.owner.flavor == Flavor::Istio;
         let mut out = Vec::new();
         if istio {
             out.push(http_filter("istio.metadata_exchange", telemetry::http_metadata_exchange(self.direction)));
         }
-        for config in authz::filters(self.authz, authz::Protocol::Http, self.mesh) {
+        for config in authz::filters(self.authz, authz::Protocol::Http, &self.owner.mesh) {
             out.push(http_filter("envoy.filters.http.rbac", config));
         }
         if self.grpc_web {
@@ -88,7 +86,7 @@ impl Manager<'_> {
         }
         out.push(http_filter("envoy.filters.http.fault", any::pack(&filters::fault::v3::HttpFault::default())));
         out.push(http_filter("envoy.filters.http.cors", any::pack(&filters::cors::v3::Cors {})));
-        if let Some(config) = telemetry::stats(self.mesh, self.flavor, self.direction) {
+        if let Some(config) = telemetry::stats(&self.owner.mesh, self.owner.flavor, self.direction) {
             out.push(http_filter("istio.stats", config));
         }
         out.push(http_filter("envoy.filters.http.router", any::pack(&filters::router::v3::Router::default())));
@@ -112,8 +110,8 @@ impl Manager<'_> {
             }),
             ..HttpConnectionManager::default()
         };
-        normalize(&mut manager, self.mesh.path_normalization);
-        telemetry::instrument(&mut manager, self.mesh, self.identity);
+        normalize(&mut manager, self.owner.mesh.path_normalization);
+        telemetry::instrument(&mut manager, &self.owner.mesh, &self.owner.identity);
         if self.direction != Direction::Outbound {
             manager.server_name = "istio-envoy".to_owned();
             let gateway = self.direction == Direction::Gateway;

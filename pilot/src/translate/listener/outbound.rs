@@ -1,17 +1,16 @@
 //! Listeners for what a workload sends (PR-6 to PR-8, OD-1 to OD-3, VS-38 to VS-40).
 
 use super::super::defaults;
-use super::super::inputs::{Client, OutboundHttpInput, OutboundTcpInput};
+use super::super::inputs::{Client, OutboundHttpInput, OutboundInput, OutboundTcpInput, Owner};
 use super::super::message::{address, boolean, cidr, config_metadata, duration};
 use super::super::names;
-use super::super::node::Flavor;
 use super::super::policy;
-use super::super::telemetry::{self, Direction, Identity};
+use super::super::telemetry::{self, Direction};
 use super::chain::{self, PLAIN_HTTP};
 use super::manager::Manager;
 use crate::model::destination_rule::DestinationRule;
 use crate::model::virtual_service::{MESH, VirtualService};
-use crate::model::{MeshConfig, Shared, host};
+use crate::model::{Shared, host};
 use crate::registry::entry::selects;
 use crate::registry::{Protocol, Service};
 use proto::envoy::core::TrafficDirection;
@@ -26,12 +25,18 @@ use proto::istio::virtual_service::{Destination, RouteDestination};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-fn listener(host: &str, port: u16, bind: bool, detection: Duration) -> Listener {
+fn listener(input: &OutboundInput, detection: Duration) -> Listener {
+    let families = input.owner.families;
     Listener {
-        name: names::listener(host, port),
-        address: address(host, port),
+        name: names::listener(&input.address, input.port),
+        address: address(&input.address, input.port),
+        additional_addresses: if input.address == families.wildcard() {
+            chain::other_wildcard(families, input.port)
+        } else {
+            Vec::new()
+        },
         traffic_direction: TrafficDirection::Outbound.into(),
-        bind_to_port: if bind { None } else { boolean(false) },
+        bind_to_port: if input.bind { None } else { boolean(false) },
         continue_on_listener_filters_timeout: true,
         listener_filters_timeout: duration(detection),
         ..Listener::default()
@@ -46,9 +51,9 @@ fn unknown(mode: OutboundMode) -> &'static str {
     }
 }
 
-fn passthrough_chain(mode: OutboundMode, flavor: Flavor, mesh: &MeshConfig) -> FilterChain {
-    let stats = chain::stats(mesh, flavor, Direction::Outbound);
-    let proxy = chain::tcp_proxy(chain::to_cluster(unknown(mode)), mesh);
+fn passthrough_chain(mode: OutboundMode, owner: &Owner) -> FilterChain {
+    let stats = chain::stats(&owner.mesh, owner.flavor, Direction::Outbound);
+    let proxy = chain::tcp_proxy(chain::to_cluster(unknown(mode)), &owner.mesh);
     FilterChain {
         name: "PassthroughFilterChain".to_owned(),
         filter_chain_match: Some(FilterChainMatch::default()),
@@ -59,35 +64,33 @@ fn passthrough_chain(mode: OutboundMode, flavor: Flavor, mesh: &MeshConfig) -> F
 
 /// A listener for HTTP: of a port that many services share, or of one service whose protocol is found out.
 pub fn http(input: &OutboundHttpInput) -> Listener {
+    let outbound = &input.outbound;
     let routes = match &input.sniffed {
-        Some(service) => format!("{}:{}", service.key.host, input.port),
-        None => input.port.to_string(),
+        Some(service) => format!("{}:{}", service.key.host, outbound.port),
+        None => outbound.port.to_string(),
     };
     let grpc_web = input
         .sniffed
         .as_ref()
-        .and_then(|service| service.port(input.port))
+        .and_then(|service| service.port(outbound.port))
         .is_some_and(|port| port.protocol == Protocol::GrpcWeb);
     let manager = Manager {
         direction: Direction::Outbound,
-        stat_prefix: format!("outbound_{}_{}", input.address, input.port),
+        stat_prefix: format!("outbound_{}_{}", outbound.address, outbound.port),
         routes: Ok(routes),
         authz: &[],
         grpc_web,
-        flavor: input.flavor,
-        identity: &input.identity,
-        mesh: &input.mesh,
+        owner: &outbound.owner,
     };
     let mut http = chain::outbound(vec![manager.build()]);
     http.filter_chain_match = Some(chain::chain_match("raw_buffer", &PLAIN_HTTP, 0));
-    let mut out = listener(&input.address, input.port, input.bind, defaults::detection_timeout(&input.mesh));
+    let mut out = listener(outbound, defaults::detection_timeout(&outbound.owner.mesh));
     let mut others = match &input.sniffed {
         None => Vec::new(),
-        Some(service) => Routing::of_sniffed(input).tcp_chains(service),
+        Some(service) => Routing::of(outbound, &[]).tcp_chains(service),
     };
     let rest = others.iter().position(|chain| chain.filter_chain_match.is_none()).map(|rest| others.remove(rest));
-    out.default_filter_chain =
-        Some(rest.unwrap_or_else(|| passthrough_chain(input.outbound_mode, input.flavor, &input.mesh)));
+    out.default_filter_chain = Some(rest.unwrap_or_else(|| passthrough_chain(outbound.outbound_mode, &outbound.owner)));
     out.filter_chains = others.into_iter().chain([http]).collect();
     out.listener_filters = vec![chain::http_inspector(&[])];
     out
@@ -95,31 +98,22 @@ pub fn http(input: &OutboundHttpInput) -> Listener {
 
 /// A listener for TCP, and for TLS that passes through.
 pub fn tcp(input: &OutboundTcpInput) -> Listener {
-    let routing = Routing {
-        address: &input.address,
-        port: input.port,
-        gateway: MESH,
-        services: &[],
-        rules: &input.rules,
-        destination_rules: &input.destination_rules,
-        client: &input.client,
-        flavor: input.flavor,
-        mesh: &input.mesh,
-    };
+    let outbound = &input.outbound;
+    let routing = Routing::of(outbound, &input.destination_rules);
     // The first by age keeps a match that two services claim (PR-7).
     let mut chains = chain::distinct(input.services.iter().flat_map(|service| routing.chains(service)));
     let by_name = |chain: &FilterChain| chain.filter_chain_match.as_ref().is_some_and(|m| !m.server_names.is_empty());
-    let mut out = listener(&input.address, input.port, input.bind, Duration::ZERO);
+    let mut out = listener(outbound, Duration::ZERO);
     if chains.iter().any(by_name) {
         out.listener_filters = vec![chain::tls_inspector(&[])];
-        out.listener_filters_timeout = duration(defaults::detection_timeout(&input.mesh));
+        out.listener_filters_timeout = duration(defaults::detection_timeout(&outbound.owner.mesh));
     }
     // What matches everything is asked last; alone it needs not be the default.
     let rest = chains.iter().position(|chain| chain.filter_chain_match.is_none());
     out.default_filter_chain = match rest {
         Some(_) if chains.len() == 1 => None,
         Some(rest) => Some(chains.remove(rest)),
-        None => Some(passthrough_chain(input.outbound_mode, input.flavor, &input.mesh)),
+        None => Some(passthrough_chain(outbound.outbound_mode, &outbound.owner)),
     };
     out.filter_chains = chains;
     out
@@ -148,24 +142,21 @@ pub struct Routing<'a> {
     pub services: &'a [Shared<Service>],
     /// Who asks.
     pub client: &'a Client,
-    /// Which filters the proxy has.
-    pub flavor: Flavor,
-    /// The mesh's settings.
-    pub mesh: &'a MeshConfig,
+    /// Whose listener it is.
+    pub owner: &'a Owner,
 }
 
 impl<'a> Routing<'a> {
-    fn of_sniffed(input: &'a OutboundHttpInput) -> Self {
+    fn of(input: &'a OutboundInput, destination_rules: &'a [Shared<DestinationRule>]) -> Self {
         Self {
             address: &input.address,
             port: input.port,
             gateway: MESH,
             services: &[],
             rules: &input.rules,
-            destination_rules: &[],
+            destination_rules,
             client: &input.client,
-            flavor: input.flavor,
-            mesh: &input.mesh,
+            owner: &input.owner,
         }
     }
 
@@ -202,8 +193,8 @@ impl<'a> Routing<'a> {
     }
 
     fn chain(&self, proxy: TcpProxy) -> FilterChain {
-        let stats = chain::stats(self.mesh, self.flavor, Direction::Outbound);
-        chain::outbound(stats.into_iter().chain([chain::tcp_proxy(proxy, self.mesh)]).collect())
+        let stats = chain::stats(&self.owner.mesh, self.owner.flavor, Direction::Outbound);
+        chain::outbound(stats.into_iter().chain([chain::tcp_proxy(proxy, &self.owner.mesh)]).collect())
     }
 
     /// Idle timeout and hash of the destination's rule (DR-12, DR-24).
@@ -329,9 +320,10 @@ impl<'a> Routing<'a> {
 }
 
 /// The listener that takes captured traffic and hands it to the one of its destination (PT-1, OD-1, OD-3).
-pub fn catch_all(mode: OutboundMode, flavor: Flavor, _identity: &Identity, mesh: &MeshConfig) -> Listener {
+pub fn catch_all(mode: OutboundMode, owner: &Owner) -> Listener {
+    let mesh = &owner.mesh;
     let port = mesh.proxy_listen_port;
-    let with_stats = |proxy| chain::stats(mesh, flavor, Direction::Outbound).into_iter().chain([proxy]).collect();
+    let with_stats = |proxy| chain::stats(mesh, owner.flavor, Direction::Outbound).into_iter().chain([proxy]).collect();
     let black_hole = FilterChain {
         name: "virtualOutbound-blackhole".to_owned(),
         filter_chain_match: Some(chain::chain_match("", &[], port)),
@@ -345,7 +337,8 @@ pub fn catch_all(mode: OutboundMode, flavor: Flavor, _identity: &Identity, mesh:
     };
     Listener {
         name: "virtualOutbound".to_owned(),
-        address: address("0.0.0.0", port),
+        address: address(owner.families.wildcard(), port),
+        additional_addresses: chain::other_wildcard(owner.families, port),
         traffic_direction: TrafficDirection::Outbound.into(),
         use_original_dst: boolean(true),
         max_connections_to_accept_per_socket_event: super::super::message::uint(1),
