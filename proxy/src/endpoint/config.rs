@@ -107,6 +107,7 @@ fn endpoint(lb: &LbEndpoint, address: Address, locality: &Arc<Locality>, known: 
         }
     };
     Endpoint {
+        text: address.to_string().into(),
         address,
         hostname: None,
         weight: lb.load_balancing_weight.as_ref().map_or(1, |weight| weight.value.max(1)),

@@ -69,6 +69,8 @@ pub struct EndpointShared {
 pub struct Endpoint {
     /// Address to dial.
     pub address: Address,
+    /// The address as logs show it.
+    pub text: Box<str>,
     /// Host name, where discovery gave one (`auto_host_rewrite`, logical DNS).
     pub hostname: Option<Box<str>>,
     /// Load-balancing weight, at least 1.
@@ -89,6 +91,7 @@ impl Endpoint {
     /// An endpoint with weight 1 and no metadata.
     pub fn at(address: Address) -> Self {
         Self {
+            text: address.to_string().into(),
             address,
             hostname: None,
             weight: 1,

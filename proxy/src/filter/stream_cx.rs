@@ -10,7 +10,7 @@ use crate::net::PeerFacts;
 use crate::node::NodeFacts;
 use crate::outcome::{Flags, Outcome};
 use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
-use crate::telemetry::access_log::LogBuffers;
+use crate::telemetry::access_log::{LogBuffers, LogSinks, LoggedStats};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
 use crate::xds::FeedHandle;
@@ -34,8 +34,8 @@ pub struct Facts {
     pub metrics: Rc<IstioMetrics>,
     /// Envoy's statistics.
     pub stats: Rc<EnvoyStats>,
-    /// Lines of access logs on their way to the writer.
-    pub logs: Rc<LogBuffers>,
+    /// Where the entries of access logs go.
+    pub logs: Rc<LogSinks>,
     /// The clock of what workers share.
     pub clock: Arc<ProcessClock>,
     /// Asks for configuration on demand; none where there is no feed.
@@ -51,8 +51,8 @@ impl Facts {
             clusters: Rc::default(),
             node: Arc::default(),
             metrics: Rc::new(IstioMetrics::new(Rc::clone(&registrar))),
-            stats: Rc::new(EnvoyStats::new(registrar)),
-            logs: Rc::new(LogBuffers::detached()),
+            stats: Rc::new(EnvoyStats::new(Rc::clone(&registrar))),
+            logs: Rc::new(LogSinks { lines: LogBuffers::detached(), stats: LoggedStats::new(registrar) }),
             clock: ProcessClock::start(),
             feed: None,
         }

@@ -32,7 +32,7 @@ pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>) {
         return;
     }
     let info = cx.info.borrow();
-    let host = info.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
+    let host = info.endpoint.as_ref().map(|endpoint| &*endpoint.text);
     let route = cx.route(end.request);
     // A filter may have answered before the router chose the cluster; the route names it all the same.
     let routed = match route.as_ref().map(|route| &route.action) {
@@ -48,7 +48,7 @@ pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>) {
         }),
         route_name: route.as_ref().map(|route| &*route.name),
         entry: Entry::DownstreamEnd,
-        ..facts(cx, end.request, &info, host.as_deref())
+        ..facts(cx, end.request, &info, host)
     };
     facts.upstream.cluster = facts.upstream.cluster.or(routed);
     for log in logs {

@@ -180,7 +180,7 @@ mod tests {
     use crate::endpoint::{Address, HostSet};
     use crate::env::Env;
     use crate::net::Io;
-    use crate::telemetry::access_log::{AccessLog, LogContext, LogWriter};
+    use crate::telemetry::access_log::{AccessLog, LogContext, LogSinks, LogWriter, LoggedStats};
     use crate::telemetry::istio::IstioMetrics;
     use crate::telemetry::{Registry, Selection};
     use prost::Message;
@@ -245,7 +245,8 @@ mod tests {
         let mut registry = Registry::new();
         let mut facts = Facts::alone(Env::seeded(1));
         facts.metrics = Rc::new(IstioMetrics::new(Rc::new(registry.registrar(100))));
-        facts.logs = Rc::new(writer.buffers());
+        let stats = LoggedStats::new(Rc::new(registry.registrar(100)));
+        facts.logs = Rc::new(LogSinks { lines: writer.buffers(), stats });
         let back = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::at(Address::Ip(back.local_addr().unwrap()));
         let hosts = Arc::new(HostSet::flat(vec![endpoint]));
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!((got, application.await.unwrap()), (b"pongpong".to_vec(), b"ping".to_vec()));
         let got = local.run_until(through(&facts, config("missing", access_log(&path)))).await;
         assert_eq!(got, b"");
-        facts.logs.flush();
+        facts.logs.lines.flush();
         drop(writer);
         let log = std::fs::read_to_string(path).unwrap();
         assert_eq!(log, "TcpConnectionEnd - 4 8 app -\nTcpConnectionEnd NC 0 0 - -\n");

@@ -45,7 +45,7 @@ pub const BUCKETS: [f64; 19] = [
 const HISTOGRAM_CELLS: usize = BUCKETS.len() + 2;
 
 /// One metric of a family.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metric {
     /// Its name within the family.
     pub name: &'static str,
@@ -129,7 +129,7 @@ impl<M: InFamily> Cells<M> {
     /// Counts `n` more.
     #[inline]
     pub fn add(&self, metric: M, n: u64) {
-        self.bump(M::OFFSETS.get(metric.index()).copied().unwrap_or(usize::MAX), n);
+        bump(&self.cells, M::OFFSETS.get(metric.index()).copied().unwrap_or(usize::MAX), n);
     }
 
     /// Counts one more.
@@ -154,10 +154,7 @@ impl<M: InFamily> Cells<M> {
 
     /// Records a value in a histogram.
     pub fn record(&self, metric: M, value: u64) {
-        let at = M::OFFSETS.get(metric.index()).copied().unwrap_or(usize::MAX);
-        let bucket = BUCKETS.iter().position(|bound| value as f64 <= *bound).unwrap_or(BUCKETS.len());
-        self.bump(at.saturating_add(bucket), 1);
-        self.bump(at.saturating_add(HISTOGRAM_CELLS - 1), value);
+        record(&self.cells, M::OFFSETS.get(metric.index()).copied().unwrap_or(usize::MAX), value);
     }
 
     /// The value of a counter or gauge as this worker sees it.
@@ -171,13 +168,21 @@ impl<M: InFamily> Cells<M> {
         self.increment(metric);
         Held { cells: self.clone(), metric }
     }
+}
 
-    #[inline]
-    fn bump(&self, at: usize, n: u64) {
-        if let Some(cell) = self.cells.get(at) {
-            cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-        }
+/// Adds to a cell.
+#[inline]
+pub(super) fn bump(cells: &[AtomicU64], at: usize, n: u64) {
+    if let Some(cell) = cells.get(at) {
+        cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
     }
+}
+
+/// Records a value in the histogram whose first cell is `at`.
+pub(super) fn record(cells: &[AtomicU64], at: usize, value: u64) {
+    let bucket = BUCKETS.iter().position(|bound| value as f64 <= *bound).unwrap_or(BUCKETS.len());
+    bump(cells, at.saturating_add(bucket), 1);
+    bump(cells, at.saturating_add(HISTOGRAM_CELLS - 1), value);
 }
 
 /// One in a gauge.

@@ -7,6 +7,7 @@ mod config;
 mod counters;
 pub mod envoy;
 pub mod istio;
+mod made_up;
 pub mod names;
 mod scrape;
 mod series;

@@ -227,8 +227,12 @@ fn prometheus_name(family: &Family, metric: &Metric) -> (String, Option<&'static
     if family.prefix.is_empty() {
         return (name, class);
     }
-    let clean: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-    (format!("envoy_{}_{clean}", family.prefix), class)
+    (clean(&format!("envoy_{}_{name}", family.prefix)), class)
+}
+
+/// A name with what Prometheus does not take replaced.
+fn clean(name: &str) -> String {
+    name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect()
 }
 
 /// Labels with their values escaped, without braces.
@@ -239,7 +243,7 @@ fn labels_text(config: &StatsConfig, labels: &Labels, class: Option<&str>) -> St
         if !out.is_empty() {
             out.push(',');
         }
-        out.push_str(config.label(name));
+        out.push_str(&clean(config.label(name)));
         out.push_str("=\"");
         for character in value.chars() {
             match character {

@@ -40,20 +40,25 @@ impl Registrar {
 
     /// Cells for a scope, or `None` once this worker has registered as many as it may.
     pub fn try_cells<M: InFamily>(&self, labels: Labels) -> Option<Cells<M>> {
+        self.try_cells_of(M::FAMILY, labels).map(Cells::new)
+    }
+
+    /// The same for a family that is known at run time only.
+    pub(super) fn try_cells_of(&self, family: &'static Family, labels: Labels) -> Option<Arc<[AtomicU64]>> {
         self.left.set(self.left.get().checked_sub(1)?);
-        Some(self.make(labels))
+        Some(self.cells_of(family, labels))
     }
 
     /// Cells for a scope of the configuration, which is bounded by itself: a cluster, a listener.
     pub fn cells<M: InFamily>(&self, labels: Labels) -> Cells<M> {
-        self.make(labels)
+        Cells::new(self.cells_of(M::FAMILY, labels))
     }
 
     /// Cells for a scope with the one label of its family.
     pub fn named<M: InFamily>(&self, name: &str) -> Cells<M> {
         // a colon ends a part of a dotted name, so Envoy has none in its names
         let labels = M::FAMILY.label.map(|label| (label, Box::from(name.replace(':', "_"))));
-        self.make(labels.into_iter().collect())
+        self.cells(labels.into_iter().collect())
     }
 
     /// A registered scope is gone: there is room for another one.
@@ -61,16 +66,17 @@ impl Registrar {
         self.left.set(self.left.get() + 1);
     }
 
-    fn make<M: InFamily>(&self, labels: Labels) -> Cells<M> {
-        let cells = zeroed(M::FAMILY.cells());
-        if !is_kept(&self.config, M::FAMILY, &labels) {
-            return Cells::new(cells);
+    /// Cells for a scope of a family, registered where any metric of it is kept.
+    pub(super) fn cells_of(&self, family: &'static Family, labels: Labels) -> Arc<[AtomicU64]> {
+        let cells = zeroed(family.cells());
+        if !is_kept(&self.config, family, &labels) {
+            return cells;
         }
-        let scope = Scope { family: M::FAMILY, labels, cells: cells.clone() };
+        let scope = Scope { family, labels, cells: cells.clone() };
         if self.sender.send(scope).is_err() {
             tracing::debug!("nobody reads metrics any more");
         }
-        Cells::new(cells)
+        cells
     }
 }
 
@@ -81,14 +87,27 @@ fn is_kept(config: &StatsConfig, family: &Family, labels: &Labels) -> bool {
         || family.metrics.iter().any(|metric| config.keeps(&dotted_name(family, metric, labels)))
 }
 
-/// `cluster.NAME.upstream_rq_total`; Istio's metrics have their labels behind the name.
+/// `cluster.NAME.upstream_rq_total`; where the family has no label of its own, labels stand behind the name.
 pub(super) fn dotted_name(family: &Family, metric: &Metric, labels: &Labels) -> String {
-    if family.prefix.is_empty() {
-        let list: Vec<String> = labels.iter().map(|(name, value)| format!("{name}.{value}")).collect();
-        return if list.is_empty() { metric.name.to_owned() } else { format!("{}.{}", metric.name, list.join(".")) };
+    let mut name = String::from(family.prefix);
+    let mut push = |part: &str| {
+        if !name.is_empty() {
+            name.push('.');
+        }
+        name.push_str(part);
+    };
+    match (family.label, labels.first()) {
+        (Some(_), Some((_, value))) => {
+            push(value);
+            push(metric.name);
+        }
+        _ => {
+            push(metric.name);
+            for (label, value) in labels.iter() {
+                push(label);
+                push(value);
+            }
+        }
     }
-    match labels.first() {
-        Some((_, value)) => format!("{}.{value}.{}", family.prefix, metric.name),
-        None => format!("{}.{}", family.prefix, metric.name),
-    }
+    name
 }

@@ -17,7 +17,7 @@ use crate::listener::{Chain, Listener, ListenerConfig, Serve, accept_loop, confi
 use crate::node::NodeFacts;
 use crate::route::RouteTable;
 use crate::telemetry::Registrar;
-use crate::telemetry::access_log::LogBuffers;
+use crate::telemetry::access_log::{LogBuffers, LogSinks, LoggedStats};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::IstioMetrics;
 use crate::xds::FeedHandle;
@@ -76,8 +76,8 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
         clusters: Rc::new(ClusterSet::default()),
         node: parts.node,
         metrics: Rc::new(IstioMetrics::new(Rc::clone(&registrar))),
-        stats: Rc::new(EnvoyStats::new(registrar)),
-        logs: Rc::new(parts.logs),
+        stats: Rc::new(EnvoyStats::new(Rc::clone(&registrar))),
+        logs: Rc::new(LogSinks { lines: parts.logs, stats: LoggedStats::new(registrar) }),
         clock: Arc::clone(&parts.clock),
         feed: Some(parts.feed),
     });
@@ -106,11 +106,11 @@ impl Worker {
                 _ = sweep.tick() => {
                     let now_ms = self.clock.now_ms();
                     self.serve.facts.clusters.all().iter().for_each(|cluster| cluster.sweep(now_ms));
-                    self.serve.facts.logs.flush();
+                    self.serve.facts.logs.lines.flush();
                 }
             }
         }
-        self.serve.facts.logs.flush();
+        self.serve.facts.logs.lines.flush();
     }
 
     fn handle(&mut self, message: Message) {

@@ -2,9 +2,10 @@
 
 use super::expression::Expression;
 use super::facts::{Entry, LogFacts};
-use super::file::LogBuffers;
 use super::filter::{Comparison, LogFilter, Relation};
 use super::format::{ENVOY_TEXT, Format, JsonFormat};
+use super::sinks::LogSinks;
+use super::stats::StatsLog;
 use crate::bootstrap::Environment;
 use crate::message::matcher::HeaderMatcher;
 use crate::outcome::Flags;
@@ -16,6 +17,7 @@ use proto::envoy::accesslog::{
 use proto::envoy::core::{SubstitutionFormatString, substitution_format_string};
 use proto::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat};
 use proto::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
+use proto::envoy::extensions::access_loggers::stats::v3::Config as StatsConfig;
 use proto::envoy::extensions::access_loggers::stream::v3::{
     StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
 };
@@ -28,8 +30,15 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct AccessLog {
     filter: Option<LogFilter>,
-    line: Line,
-    path: Arc<str>,
+    sink: Sink,
+}
+
+#[derive(Debug, Clone)]
+enum Sink {
+    /// Lines of a file.
+    Lines(Arc<str>, Line),
+    /// Statistics.
+    Stats(StatsLog),
 }
 
 #[derive(Debug, Clone)]
@@ -59,33 +68,33 @@ impl AccessLog {
         let Some(access_log::ConfigType::TypedConfig(any)) = &written.config_type else {
             return Err(Refusal::new("typed_config", "is missing"));
         };
-        let (path, line) = sink(any, cx).within("typed_config")?;
-        Ok(Self { filter, line, path })
-    }
-
-    /// The file that lines go to.
-    pub fn path(&self) -> &str {
-        &self.path
+        let sink = sink(any, cx).within("typed_config")?;
+        Ok(Self { filter, sink })
     }
 
     /// Logs an entry, if the filter lets it through; `random` decides about shares.
-    pub fn log(&self, facts: &LogFacts<'_>, random: u64, buffers: &LogBuffers) {
-        if self.filter.as_ref().is_none_or(|filter| filter.passes(facts, random)) {
-            buffers.line(&self.path, |out| self.write(facts, out));
+    pub fn log(&self, facts: &LogFacts<'_>, random: u64, sinks: &LogSinks) {
+        if self.filter.as_ref().is_some_and(|filter| !filter.passes(facts, random)) {
+            return;
         }
-    }
-
-    /// Appends the line of an entry.
-    pub fn write(&self, facts: &LogFacts<'_>, out: &mut Vec<u8>) {
-        match &self.line {
-            Line::Text(format) => format.write(facts, out),
-            Line::Omitting(format) => format.write_omitting(facts, out),
-            Line::Json(format) => format.write(facts, out),
+        match &self.sink {
+            Sink::Lines(path, line) => sinks.lines.line(path, |out| line.write(facts, out)),
+            Sink::Stats(stats) => stats.count(facts, &sinks.stats),
         }
     }
 }
 
-fn sink(any: &Any, cx: LogContext<'_>) -> Result<(Arc<str>, Line), Refusal> {
+impl Line {
+    fn write(&self, facts: &LogFacts<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(format) => format.write(facts, out),
+            Self::Omitting(format) => format.write_omitting(facts, out),
+            Self::Json(format) => format.write(facts, out),
+        }
+    }
+}
+
+fn sink(any: &Any, cx: LogContext<'_>) -> Result<Sink, Refusal> {
     let name = proto::any::type_name(&any.type_url);
     let malformed = |error: proto::any::AnyError| Refusal::new("", error.to_string());
     match name {
@@ -94,19 +103,23 @@ fn sink(any: &Any, cx: LogContext<'_>) -> Result<(Arc<str>, Line), Refusal> {
             if file.path.is_empty() {
                 return Err(Refusal::new("path", "is empty"));
             }
-            Ok((file.path.as_str().into(), file_line(&file, cx)?))
+            Ok(Sink::Lines(file.path.as_str().into(), file_line(&file, cx)?))
         }
         "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog" => {
             let out: StdoutAccessLog = proto::any::unpack(any).map_err(malformed)?;
             let stdout_format =
                 out.access_log_format.map(|stdout_access_log::AccessLogFormat::LogFormat(format)| format);
-            Ok(("/dev/stdout".into(), log_format(stdout_format.as_ref(), cx).within("log_format")?))
+            Ok(Sink::Lines("/dev/stdout".into(), log_format(stdout_format.as_ref(), cx).within("log_format")?))
         }
         "envoy.extensions.access_loggers.stream.v3.StderrAccessLog" => {
             let out: StderrAccessLog = proto::any::unpack(any).map_err(malformed)?;
             let stderr_format =
                 out.access_log_format.map(|stderr_access_log::AccessLogFormat::LogFormat(format)| format);
-            Ok(("/dev/stderr".into(), log_format(stderr_format.as_ref(), cx).within("log_format")?))
+            Ok(Sink::Lines("/dev/stderr".into(), log_format(stderr_format.as_ref(), cx).within("log_format")?))
+        }
+        "envoy.extensions.access_loggers.stats.v3.Config" => {
+            let config: StatsConfig = proto::any::unpack(any).map_err(malformed)?;
+            Ok(Sink::Stats(StatsLog::parse(&config, cx)?))
         }
         _ => Err(Refusal::unsupported(format!("access log {name}"))),
     }

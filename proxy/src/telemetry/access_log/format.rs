@@ -86,6 +86,18 @@ impl Format {
         self.write_or(facts, b"", out);
     }
 
+    /// The value as a whole number, where it is one.
+    pub(super) fn number(&self, facts: &LogFacts<'_>) -> Option<u64> {
+        if let [Piece::Operator(operator, None)] = &*self.pieces
+            && let Value::Number(number) = operator.value(facts)
+        {
+            return Some(number);
+        }
+        let mut text = Vec::with_capacity(20);
+        self.write_omitting(facts, &mut text);
+        std::str::from_utf8(&text).ok()?.trim().parse().ok()
+    }
+
     fn write_or(&self, facts: &LogFacts<'_>, absent: &[u8], out: &mut Vec<u8>) {
         for piece in &self.pieces {
             match piece {

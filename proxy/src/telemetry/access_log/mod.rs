@@ -9,7 +9,11 @@ mod facts;
 mod file;
 mod filter;
 mod format;
+mod header_choice;
 mod operator;
+mod plain;
+mod sinks;
+mod stats;
 mod time;
 mod value;
 
@@ -17,4 +21,6 @@ pub use config::{AccessLog, LogContext};
 pub use facts::{Bytes, Entry, FilterState, LogFacts, Metadata, Times, Upstream};
 pub use file::{LogBuffers, LogWriter};
 pub use format::{ENVOY_TEXT, Format, FormatError, ISTIO_TEXT, JsonFormat};
+pub use sinks::LogSinks;
+pub use stats::LoggedStats;
 pub use time::TimeFormat;

@@ -1,6 +1,7 @@
 //! Points in time as text, after Envoy's format specifiers.
 
 use jiff::{Timestamp, Zoned, tz::TimeZone};
+use std::cell::Cell;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// How a point in time is written.
@@ -86,29 +87,40 @@ fn split_digits(text: &str) -> Option<(&str, &str)> {
     (end > 0).then(|| text.split_at(end))
 }
 
+/// `2026-11-25T13:00:00.`
+type Second = [u8; 20];
+
+thread_local! {
+    /// The second that was written last, and its text: most entries are of the same one.
+    static SECOND: Cell<(u64, Second)> = const { Cell::new((u64::MAX, [0; 20])) };
+}
+
 fn write_iso(time: SystemTime, out: &mut Vec<u8>) {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second_of_day) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let (mut second, mut text) = SECOND.get();
+    if second != since.as_secs() {
+        second = since.as_secs();
+        text = text_of(second);
+        SECOND.set((second, text));
+    }
+    let millis = since.subsec_millis();
+    out.extend_from_slice(&text);
+    out.extend_from_slice(&[digit(millis / 100), digit(millis / 10), digit(millis), b'Z']);
+}
+
+fn text_of(second: u64) -> Second {
+    let (days, second_of_day) = (second / 86_400, second % 86_400);
     let (year, month, day) = civil(days);
-    let digits = |value: u64, width: u32, out: &mut Vec<u8>| {
-        for place in (0..width).rev() {
-            out.push(b'0' + u8::try_from(value / 10u64.pow(place) % 10).unwrap_or(0));
-        }
-    };
-    digits(year, 4, out);
-    out.push(b'-');
-    digits(month, 2, out);
-    out.push(b'-');
-    digits(day, 2, out);
-    out.push(b'T');
-    digits(second_of_day / 3600, 2, out);
-    out.push(b':');
-    digits(second_of_day / 60 % 60, 2, out);
-    out.push(b':');
-    digits(second_of_day % 60, 2, out);
-    out.push(b'.');
-    digits(u64::from(since.subsec_millis()), 3, out);
-    out.push(b'Z');
+    let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
+    let two = |value: u64| [digit((value / 10) as u32), digit((value % 10) as u32)];
+    let ([y1, y2], [y3, y4]) = (two(year / 100 % 100), two(year % 100));
+    let [[m1, m2], [d1, d2], [h1, h2], [i1, i2], [s1, s2]] = [month, day, hour, minute, second].map(two);
+    [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, b':', i1, i2, b':', s1, s2, b'.']
+}
+
+/// The last decimal digit of a number.
+fn digit(value: u32) -> u8 {
+    b'0' + (value % 10) as u8
 }
 
 /// Year, month and day of a number of days since 1970, in the proleptic Gregorian calendar; years are counted from March,

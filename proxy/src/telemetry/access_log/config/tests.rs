@@ -1,8 +1,11 @@
 use super::super::format::ISTIO_TEXT;
+use super::super::{LogBuffers, LoggedStats};
 use super::*;
 use crate::message::{RequestHead, Version};
+use crate::telemetry::Registry;
 use prost::Message;
 use serde_json::json;
+use std::rc::Rc;
 use std::time::Duration;
 
 fn try_parse(json: &serde_json::Value) -> Result<AccessLog, Refusal> {
@@ -21,9 +24,15 @@ fn file(format: serde_json::Value) -> serde_json::Value {
 }
 
 fn line(log: &AccessLog, facts: &LogFacts<'_>) -> String {
+    let Sink::Lines(_, line) = &log.sink else { panic!("no lines") };
     let mut out = Vec::new();
-    log.write(facts, &mut out);
+    line.write(facts, &mut out);
     String::from_utf8(out).unwrap()
+}
+
+fn path(log: &AccessLog) -> &str {
+    let Sink::Lines(path, _) = &log.sink else { panic!("no lines") };
+    path
 }
 
 // spec: AL-1, AL-2, AL-6
@@ -31,7 +40,7 @@ fn line(log: &AccessLog, facts: &LogFacts<'_>) -> String {
 fn files_and_streams_in_text_and_json() {
     let facts = LogFacts { status: Some(204), ..LogFacts::default() };
     let text = try_parse(&file(json!({"log_format": {"text_format_source": {"inline_string": ISTIO_TEXT}}}))).unwrap();
-    assert_eq!(text.path(), "/dev/stdout");
+    assert_eq!(path(&text), "/dev/stdout");
     assert!(line(&text, &facts).starts_with("[-] \"- - -\" 204 - "));
     let default = try_parse(&file(json!({}))).unwrap();
     assert!(line(&default, &facts).starts_with("[-] \"- - -\" 204 - 0 0 "));
@@ -44,7 +53,7 @@ fn files_and_streams_in_text_and_json() {
         "@type": "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
         "log_format": {"text_format": "%RESPONSE_CODE%%REQ(x)%\n", "omit_empty_values": true}}}))
     .unwrap();
-    assert_eq!((out.path(), line(&out, &facts).as_str()), ("/dev/stderr", "204\n"));
+    assert_eq!((path(&out), line(&out, &facts).as_str()), ("/dev/stderr", "204\n"));
 }
 
 // spec: AL-3, AL-5
@@ -97,11 +106,12 @@ fn filters_decide_what_is_logged() {
         ),
         (cel, facts(400, Flags::NONE, 0), facts(200, Flags::NONE, 0)),
     ];
-    let buffers = LogBuffers::detached();
+    let stats = LoggedStats::new(Rc::new(Registry::new().registrar(1)));
+    let sinks = LogSinks { lines: LogBuffers::detached(), stats };
     let logged = |log: &AccessLog, facts: &LogFacts<'_>, random: u64| {
-        let before = buffers.waiting_lines();
-        log.log(facts, random, &buffers);
-        buffers.waiting_lines() > before
+        let before = sinks.lines.waiting_lines();
+        log.log(facts, random, &sinks);
+        sinks.lines.waiting_lines() > before
     };
     let with = |filter: &serde_json::Value| {
         let mut config = file(json!({}));
