@@ -10,6 +10,8 @@
 
 mod support;
 
+use pilot::delivery::Command;
+use pilot::delivery::hub::Peer;
 use prost::Message as _;
 use proto::envoy::discovery::DeltaDiscoveryRequest;
 use proto::type_url;
@@ -28,15 +30,16 @@ const SHARED: usize = 5;
 struct Size {
     services: usize,
     streams: usize,
+    rounds: usize,
     judge_time: bool,
 }
 
 fn size() -> Size {
     let full = std::env::vars().any(|(key, value)| key == "FERROMESH_LOAD" && value == "full");
     if full {
-        Size { services: 1000, streams: 1000, judge_time: !cfg!(debug_assertions) }
+        Size { services: 1000, streams: 1000, rounds: 11, judge_time: !cfg!(debug_assertions) }
     } else {
-        Size { services: 200, streams: 200, judge_time: false }
+        Size { services: 200, streams: 200, rounds: 1, judge_time: false }
     }
 }
 
@@ -44,13 +47,13 @@ fn namespace(service: usize) -> String {
     if service == SHARED { "shared".to_owned() } else { format!("team{}", service % CLASSES) }
 }
 
-fn slice(service: usize, changed: bool) -> String {
+fn slice(service: usize, changed: Option<usize>) -> String {
     let namespace = namespace(service);
     let mut text = format!(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s{service}, namespace: {namespace}, labels: {{kubernetes.io/service-name: s{service}}}}}\naddressType: IPv4\nports: [{{name: http, port: 80}}]\nendpoints:\n"
     );
     for endpoint in 0..ENDPOINTS {
-        let last = if changed && endpoint == 0 { 200 } else { endpoint };
+        let last = changed.filter(|_| endpoint == 0).unwrap_or(endpoint);
         writeln!(text, "- addresses: [10.{}.{}.{last}]", 100 + service / 250, service % 250).unwrap();
     }
     text
@@ -72,9 +75,9 @@ fn write(directory: &Path, services: usize) {
         writeln!(text, "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {{name: default, namespace: team{class}}}\nspec: {{egress: [{{hosts: ['./*', 'shared/*']}}]}}").unwrap();
     }
     std::fs::write(directory.join("services.yaml"), text).unwrap();
-    let slices: String = (0..services).filter(|s| *s != SHARED).map(|s| format!("---\n{}", slice(s, false))).collect();
+    let slices: String = (0..services).filter(|s| *s != SHARED).map(|s| format!("---\n{}", slice(s, None))).collect();
     std::fs::write(directory.join("slices.yaml"), slices).unwrap();
-    std::fs::write(directory.join("shared.yaml"), slice(SHARED, false)).unwrap();
+    std::fs::write(directory.join("shared.yaml"), slice(SHARED, None)).unwrap();
     std::fs::write(directory.join("rule.yaml"), rule(1)).unwrap();
 }
 
@@ -169,15 +172,30 @@ fn p99(times: &[Duration]) -> Duration {
     times[(times.len() * 99 / 100).min(times.len() - 1)]
 }
 
-/// Resident memory and CPU time of this process, which holds pilot and all clients.
-fn usage() -> (u64, Duration) {
+/// Waits until pilot has the acknowledgement of every client.
+async fn acknowledged(running: &pilot::server::Running) {
+    loop {
+        let peers = running.hub.ask(Command::Peers).await.unwrap();
+        let behind = |peer: &Peer| peer.progress.values().any(|progress| progress.acked != progress.sent);
+        if !peers.iter().any(behind) {
+            return;
+        }
+    }
+}
+
+/// Resident memory in KiB of this process, which holds pilot and all clients.
+fn rss() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    let rss_kib: u64 = rss.trim().trim_end_matches(" kB").trim().parse().unwrap();
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    (rss_kib, Duration::from_millis(ticks * 10))
+    rss.trim().trim_end_matches(" kB").trim().parse().unwrap()
+}
+
+/// CPU time of this process.
+fn cpu() -> Duration {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path().join("schedstat"));
+    let of = |path: std::path::PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let nanoseconds = threads.map(|path| of(path).split(' ').next().and_then(|first| first.parse::<u64>().ok()));
+    Duration::from_nanos(nanoseconds.map(Option::unwrap_or_default).sum())
 }
 
 // spec: PI-34, PI-35, PI-36, PI-37, PI-39, XD-7, XM-6
@@ -200,34 +218,41 @@ async fn a_change_costs_what_has_changed_times_classes_and_a_reconnect_costs_not
         clients.push(client);
         held.push(own);
     }
-    let (rss, _) = usage();
+    acknowledged(&running).await;
     println!(
         "{} services, {} streams settled in {:?}; RSS with all clients {} MiB",
         size.services,
         size.streams,
         began.elapsed(),
-        rss / 1024
+        rss() / 1024
     );
 
-    for (label, file, text, url, bar) in [
-        ("endpoint", "shared.yaml", slice(SHARED, true), type_url::ENDPOINT, Duration::from_millis(50)),
-        ("route", "rule.yaml", rule(2), type_url::ROUTE, Duration::from_millis(150)),
-    ] {
-        let made = metric(&running, "pilot_resources_made_total").await;
-        let (_, cpu) = usage();
-        let (back, times, bytes) = change(clients, &directory.path().join(file), &text, url).await;
-        clients = back;
-        let made = metric(&running, "pilot_resources_made_total").await - made;
-        let (_, cpu_after) = usage();
-        println!(
-            "{label}: made {made}, bytes {bytes}, p50 {:?}, p99 {:?}, last {:?}, CPU {:?}",
-            times[times.len() / 2],
-            p99(&times),
-            times[times.len() - 1],
-            cpu_after - cpu
-        );
-        assert!(made as usize <= CLASSES, "{label}: {made} resources for one change in {CLASSES} classes");
-        assert!(!size.judge_time || p99(&times) <= bar, "{label}: p99 {:?} over {bar:?}", p99(&times));
+    for (kind, bar) in [("endpoint", Duration::from_millis(50)), ("route", Duration::from_millis(150))] {
+        let mut rounds = Vec::new();
+        for round in 0..size.rounds {
+            let (file, text, url) = match kind {
+                "endpoint" => ("shared.yaml", slice(SHARED, Some(200 + round)), type_url::ENDPOINT),
+                _ => ("rule.yaml", rule(2 + round), type_url::ROUTE),
+            };
+            let made = metric(&running, "pilot_resources_made_total").await;
+            let began = (Instant::now(), cpu());
+            let (back, times, bytes) = change(clients, &directory.path().join(file), &text, url).await;
+            clients = back;
+            acknowledged(&running).await;
+            let (last, cpu) = (began.0.elapsed(), cpu() - began.1);
+            let made = metric(&running, "pilot_resources_made_total").await - made;
+            println!(
+                "{kind}: made {made}, bytes {bytes}, p50 {:?}, p99 {:?}, last acknowledgement {last:?}, CPU {cpu:?}",
+                times[times.len() / 2],
+                p99(&times)
+            );
+            assert!(made as usize <= CLASSES, "{kind}: {made} resources for one change in {CLASSES} classes");
+            rounds.push(p99(&times));
+        }
+        rounds.sort();
+        let p99 = rounds[rounds.len() / 2];
+        println!("{kind}: p99 {p99:?} in the median of {} rounds, RSS {} MiB", rounds.len(), rss() / 1024);
+        assert!(!size.judge_time || p99 <= bar, "{kind}: p99 {p99:?} over {bar:?}");
     }
 
     let sent = metric(&running, "pilot_xds_sent_bytes_total").await;

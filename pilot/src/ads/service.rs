@@ -1,20 +1,21 @@
-//! The gRPC service: one task per stream drives a session (XD-2, XD-4, PI-26, PI-31).
+//! The gRPC service: the body of each response drives a session (XD-2, XD-4, PI-26, PI-31).
 
 use super::authenticate::{Authenticator, Caller};
 use super::codec::FrameCodec;
 use super::frame::Frame;
 use super::session::{Protocol, Session};
 use crate::delivery::metrics::Metrics;
+use crate::delivery::progress::Reports;
 use crate::delivery::{Command, HubHandle};
 use crate::translate::Node;
 use crate::translate::cache::ResourceType;
 use proto::envoy::core::Node as WireNode;
 use proto::envoy::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
@@ -83,25 +84,45 @@ impl Ads {
         Self { hub, authenticator, metrics }
     }
 
-    fn open<R: Asked>(
-        &self,
-        request: Request<Streaming<R>>,
-    ) -> Result<Response<ReceiverStream<Result<Frame, Status>>>, Status> {
+    fn open<R: Asked>(&self, request: Request<Streaming<R>>) -> Result<Response<Responses>, Status> {
         let caller = self.authenticator.identify(request.metadata(), request.extensions())?;
         if !*self.hub.ready().borrow() {
             return Err(Status::unavailable("pilot has not taken in its objects yet: try again"));
         }
-        let (frames, receiver) = mpsc::channel(WAITING);
+        let (frames, ready) = mpsc::channel(WAITING);
         let stream = Stream { ads: self.clone(), frames };
         let requests = request.into_inner();
-        tokio::spawn(async move {
+        let session = Box::pin(async move {
             if let Err(status) = stream.run(requests, caller).await {
                 tracing::info!(code = ?status.code(), "stream refused: {}", status.message());
                 // Who is gone need not be told.
                 stream.frames.send(Err(status)).await.unwrap_or_default();
             }
         });
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(Responses { session: Some(session), ready }))
+    }
+}
+
+/// The body of a response. Who polls it drives the session: a change reaches the wire without a task in between, and a
+/// session ends with its stream, wherever it waits.
+struct Responses {
+    session: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    ready: mpsc::Receiver<Result<Frame, Status>>,
+}
+
+impl tokio_stream::Stream for Responses {
+    type Item = Result<Frame, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Poll::Ready(frame) = self.ready.poll_recv(context) {
+            return Poll::Ready(frame);
+        }
+        if let Some(session) = &mut self.session
+            && session.as_mut().poll(context).is_ready()
+        {
+            self.session = None;
+        }
+        self.ready.poll_recv(context)
     }
 }
 
@@ -133,15 +154,16 @@ impl Stream {
         let connection = self.ads.hub.ask(|answer| Command::Connect(Box::new(node), answer)).await;
         let connection = connection.ok_or_else(|| Status::unavailable("pilot is stopping"))?;
         let _membership = Membership { hub: self.ads.hub.clone(), id: connection.id };
+        let progress = connection.progress;
         tracing::info!(node = %name, protocol = ?R::PROTOCOL, "connected");
         let mut snapshots = connection.snapshots;
         let current = snapshots.borrow_and_update().clone();
         let mut session = Session::new(R::PROTOCOL, fastrand::u64(..), current);
-        self.answer(&mut session, connection.id, &first, &name).await?;
+        self.answer(&mut session, &progress, &first, &name).await?;
         loop {
             tokio::select! {
                 request = requests.message() => match request {
-                    Ok(Some(request)) => self.answer(&mut session, connection.id, &request, &name).await?,
+                    Ok(Some(request)) => self.answer(&mut session, &progress, &request, &name).await?,
                     Ok(None) => break,
                     Err(status) => {
                         tracing::debug!(node = %name, "stream broke: {status}");
@@ -154,7 +176,7 @@ impl Stream {
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
                     let frames = session.offer(&snapshot);
-                    self.send(&session, connection.id, frames).await;
+                    self.send(&session, &progress, frames).await;
                 }
             }
         }
@@ -162,7 +184,13 @@ impl Stream {
         Ok(())
     }
 
-    async fn answer<R: Asked>(&self, session: &mut Session, id: u64, request: &R, node: &str) -> Result<(), Status> {
+    async fn answer<R: Asked>(
+        &self,
+        session: &mut Session,
+        progress: &Reports,
+        request: &R,
+        node: &str,
+    ) -> Result<(), Status> {
         let Some(kind) = ResourceType::parse(request.type_url()) else {
             tracing::debug!(node, type_url = request.type_url(), "a type that is not served");
             return Ok(());
@@ -175,13 +203,13 @@ impl Stream {
             }
         }
         if frames.is_empty() {
-            self.report(session, id, kind).await;
+            report(session, progress, kind);
         }
-        self.send(session, id, frames).await;
+        self.send(session, progress, frames).await;
         Ok(())
     }
 
-    async fn send(&self, session: &Session, id: u64, frames: Vec<Frame>) {
+    async fn send(&self, session: &Session, progress: &Reports, frames: Vec<Frame>) {
         for frame in frames {
             let kind = frame.kind;
             let short = [proto::type_url::short_name(kind.type_url())];
@@ -190,14 +218,15 @@ impl Stream {
             if self.frames.send(Ok(frame)).await.is_err() {
                 return;
             }
-            self.report(session, id, kind).await;
+            report(session, progress, kind);
         }
     }
+}
 
-    async fn report(&self, session: &Session, id: u64, kind: ResourceType) {
-        if let Some(progress) = session.progress(kind) {
-            self.ads.hub.tell(Command::Report(id, kind, progress)).await;
-        }
+/// Says how far the client is; nobody is woken by it.
+fn report(session: &Session, reports: &Reports, kind: ResourceType) {
+    if let Some(progress) = session.progress(kind) {
+        reports.send_modify(|all| drop(all.insert(kind, progress)));
     }
 }
 
@@ -205,7 +234,7 @@ struct Method(Ads);
 
 impl<R: Asked> StreamingService<R> for Method {
     type Response = Frame;
-    type ResponseStream = ReceiverStream<Result<Frame, Status>>;
+    type ResponseStream = Responses;
     type Future = BoxFuture<Response<Self::ResponseStream>, Status>;
 
     fn call(&mut self, request: Request<Streaming<R>>) -> Self::Future {

@@ -3,7 +3,7 @@
 use super::debounce::{Debounce, Delays};
 use super::intake::Intake;
 use super::metrics::Metrics;
-use super::progress::Progress;
+use super::progress::{Progress, Reports};
 use super::publish::Classes;
 use crate::model::mesh::Change;
 use crate::model::{Mesh, MeshConfig};
@@ -24,8 +24,6 @@ pub enum Command {
     Connect(Box<Node>, oneshot::Sender<Connection>),
     /// A node is gone.
     Disconnect(u64),
-    /// How far a node is with a type.
-    Report(u64, ResourceType, Progress),
     /// What is connected, for people.
     Peers(oneshot::Sender<Vec<Peer>>),
     /// What is wrong.
@@ -40,6 +38,8 @@ pub struct Connection {
     pub id: u64,
     /// Its snapshots: the newest alone is kept.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Where it reports how far it is.
+    pub progress: Reports,
 }
 
 /// A connected node, for people.
@@ -84,7 +84,7 @@ struct Member {
     node: Arc<Node>,
     class: Class,
     since: std::time::SystemTime,
-    progress: BTreeMap<ResourceType, Progress>,
+    progress: watch::Receiver<BTreeMap<ResourceType, Progress>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
 }
 
@@ -257,11 +257,6 @@ impl Hub {
                 self.members.remove(&id);
                 self.metrics.connected.set(i64::try_from(self.members.len()).unwrap_or(i64::MAX));
             }
-            Command::Report(id, kind, progress) => {
-                if let Some(member) = self.members.get_mut(&id) {
-                    member.progress.insert(kind, progress);
-                }
-            }
             Command::Peers(answer) => reply(answer, self.members.values().map(peer).collect()),
             Command::Status(answer) => reply(answer, self.status()),
             Command::World(answer) => {
@@ -277,18 +272,14 @@ impl Hub {
         let snapshot = self.classes.snapshot(&class, &self.intake.mesh);
         self.metrics.resources_made.inc_by(self.classes.made() - made);
         let (snapshots, receiver) = watch::channel(snapshot);
+        let (progress, reported) = watch::channel(BTreeMap::new());
         let id = self.next_member;
         self.next_member += 1;
-        let member = Member {
-            node: Arc::new(node),
-            class,
-            since: std::time::SystemTime::now(),
-            progress: BTreeMap::new(),
-            snapshots,
-        };
+        let member =
+            Member { node: Arc::new(node), class, since: std::time::SystemTime::now(), progress: reported, snapshots };
         self.members.insert(id, member);
         self.metrics.connected.set(i64::try_from(self.members.len()).unwrap_or(i64::MAX));
-        reply(answer, Connection { id, snapshots: receiver });
+        reply(answer, Connection { id, snapshots: receiver, progress });
     }
 
     fn status(&self) -> Status {
@@ -307,7 +298,7 @@ fn peer(member: &Member) -> Peer {
     Peer {
         node: member.node.clone(),
         since: member.since,
-        progress: member.progress.clone(),
+        progress: member.progress.borrow().clone(),
         snapshot: member.snapshots.borrow().clone(),
     }
 }

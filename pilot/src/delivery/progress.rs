@@ -1,5 +1,8 @@
 //! How far a proxy is with what it is told.
 
+use crate::translate::cache::ResourceType;
+use std::collections::BTreeMap;
+
 /// What a client refused.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Nack {
@@ -23,3 +26,6 @@ pub struct Progress {
     /// How many resources the client holds.
     pub resources: usize,
 }
+
+/// Where a stream writes how far its client is, per type; whoever asks looks there.
+pub type Reports = tokio::sync::watch::Sender<BTreeMap<ResourceType, Progress>>;

@@ -9,14 +9,17 @@ use super::object::{Key, Object};
 use super::problem::{Class, Problem};
 use anyhow::Context as _;
 use notify::Watcher as _;
+use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-/// How long the directory must be quiet before it is read again.
+/// How long the directory must be quiet before it is read again, while a file is being written.
 const QUIET: Duration = Duration::from_millis(15);
+/// The same once files are whole: closed by who wrote them, moved here, or gone.
+const WHOLE: Duration = Duration::from_millis(1);
 /// The longest time that changes may wait for quiet.
 const LONGEST: Duration = Duration::from_millis(150);
 /// A full look at the directory, should the kernel have lost an event.
@@ -152,17 +155,35 @@ fn yaml_name(path: &Path) -> Option<Arc<str>> {
     (matches!(extension, "yaml" | "yml" | "json") && !hidden).then(|| name.into())
 }
 
+/// What the kernel says of the directory.
+#[derive(Debug, Default, Clone, Copy)]
+struct Touched {
+    /// The last event left a whole file, or none.
+    whole: bool,
+}
+
+impl Touched {
+    /// Takes an event in; none is one that was lost. Returns whether it means that something may have changed.
+    fn note(&mut self, kind: Option<EventKind>) -> bool {
+        let closed = EventKind::Access(AccessKind::Close(AccessMode::Write));
+        self.whole = match kind {
+            Some(kind) if kind == closed => true,
+            Some(EventKind::Access(_)) => return false,
+            Some(EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))) => true,
+            _ => false,
+        };
+        true
+    }
+}
+
 /// Reports a directory for ever: what is there, then `Synced`, then every change within a fraction of a second.
 ///
 /// # Errors
 /// When the directory cannot be read at the start or cannot be watched.
 pub async fn run(path: PathBuf, events: mpsc::Sender<Vec<Event>>) -> anyhow::Result<()> {
-    let (wake, mut woken) = mpsc::channel::<()>(1);
+    let (wake, mut woken) = watch::channel(Touched::default());
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        let reading = matches!(&event, Ok(event) if event.kind.is_access());
-        if !reading && wake.try_send(()).is_err() {
-            tracing::trace!("a look at the directory is already due");
-        }
+        wake.send_if_modified(|touched| touched.note(event.ok().map(|event| event.kind)));
     })
     .context("inotify")?;
     watcher.watch(&path, notify::RecursiveMode::NonRecursive).with_context(|| format!("watch {}", path.display()))?;
@@ -173,14 +194,15 @@ pub async fn run(path: PathBuf, events: mpsc::Sender<Vec<Event>>) -> anyhow::Res
         return Ok(());
     }
     loop {
-        if let Ok(None) = tokio::time::timeout(RESCAN, woken.recv()).await {
+        if let Ok(Err(_gone)) = tokio::time::timeout(RESCAN, woken.changed()).await {
             return Ok(());
         }
         let deadline = tokio::time::Instant::now() + LONGEST;
         while tokio::time::Instant::now() < deadline {
-            match tokio::time::timeout(QUIET, woken.recv()).await {
-                Ok(Some(())) => {}
-                Ok(None) => return Ok(()),
+            let quiet = if woken.borrow_and_update().whole { WHOLE } else { QUIET };
+            match tokio::time::timeout(quiet, woken.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_gone)) => return Ok(()),
                 Err(_quiet) => break,
             }
         }
@@ -241,6 +263,18 @@ mod tests {
         let mut directory = Directory::new(dir.path());
         assert_eq!(upserts(&directory.rescan().unwrap()), 1);
         assert_eq!(directory.problems[0].file.as_deref(), Some("b.yaml"));
+    }
+
+    #[test]
+    fn a_file_is_read_once_it_is_whole() {
+        let mut touched = Touched::default();
+        let mut note = |kind| (touched.note(Some(kind)), touched.whole);
+        let modified = EventKind::Modify(ModifyKind::Data(notify::event::DataChange::Any));
+        assert_eq!(note(modified), (true, false), "more may follow");
+        assert_eq!(note(EventKind::Access(AccessKind::Close(AccessMode::Write))), (true, true));
+        assert_eq!(note(EventKind::Access(AccessKind::Close(AccessMode::Read))), (false, true), "reading is nothing");
+        assert_eq!(note(EventKind::Create(notify::event::CreateKind::File)), (true, false));
+        assert_eq!(note(EventKind::Modify(ModifyKind::Name(notify::event::RenameMode::To))), (true, true));
     }
 
     #[tokio::test]
