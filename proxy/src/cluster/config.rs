@@ -257,3 +257,6 @@ fn istio_flag(written: &Cluster, name: &str) -> bool {
     let istio = written.metadata.as_ref().and_then(|metadata| metadata.filter_metadata.get("istio"));
     matches!(istio.and_then(|fields| fields.fields.get(name)?.kind.as_ref()), Some(Kind::BoolValue(true)))
 }
+
+#[cfg(test)]
+mod tests;

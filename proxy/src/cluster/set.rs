@@ -111,7 +111,7 @@ impl ClusterConfig {
     }
 
     /// The transport socket that an endpoint asks for.
-    fn transport(&self, endpoint: &Endpoint) -> Option<(usize, &TransportMatch)> {
+    pub(super) fn transport(&self, endpoint: &Endpoint) -> Option<(usize, &TransportMatch)> {
         self.transports
             .iter()
             .enumerate()

@@ -14,9 +14,10 @@ pub fn reply(outcome: &Outcome, request: &RequestHead) -> Response {
 }
 
 /// An answer with a status and a text, as HTTP or, for gRPC clients, as trailers-only (LR-31).
-pub fn plain(status: u16, body: String, request: &RequestHead) -> Response {
+pub fn plain(status: u16, body: impl Into<Bytes>, request: &RequestHead) -> Response {
+    let body = body.into();
     if is_grpc(request) {
-        return grpc_reply(grpc_status(status), &body);
+        return grpc_reply(grpc_status(status), &String::from_utf8_lossy(&body));
     }
     let mut head = ResponseHead::new(status);
     if !body.is_empty() {
@@ -24,7 +25,7 @@ pub fn plain(status: u16, body: String, request: &RequestHead) -> Response {
         head.headers.append_known(Known::ContentType, b"text/plain");
     }
     let head_only = request.method() == b"HEAD";
-    Response { head, body: if head_only { Body::Empty } else { Body::full(Bytes::from(body)) } }
+    Response { head, body: if head_only { Body::Empty } else { Body::full(body) } }
 }
 
 /// Whether the client speaks gRPC.
@@ -80,9 +81,18 @@ mod tests {
     // spec: LR-31
     #[test]
     fn grpc_clients_get_trailers_only() {
-        for (status, code) in [(503, "14"), (403, "7"), (404, "12"), (401, "16"), (400, "13"), (500, "2"), (429, "14")]
-        {
-            let response = plain(status, "RBAC: access denied%".into(), &request(Some(b"application/grpc+proto")));
+        for (status, code) in [
+            (503, "14"),
+            (403, "7"),
+            (404, "12"),
+            (401, "16"),
+            (400, "13"),
+            (500, "2"),
+            (429, "14"),
+            (502, "14"),
+            (504, "14"),
+        ] {
+            let response = plain(status, "RBAC: access denied%", &request(Some(b"application/grpc+proto")));
             assert_eq!(response.head.status, 200);
             assert_eq!(response.head.headers.get(Known::GrpcStatus), Some(code.as_bytes()));
             assert_eq!(response.head.headers.get(Known::GrpcMessage), Some(&b"RBAC: access denied%25"[..]));

@@ -359,3 +359,6 @@ fn strip_port(written: &HttpConnectionManager) -> (bool, bool) {
     let any = matches!(written.strip_port_mode, Some(hcm::StripPortMode::StripAnyHostPort(true)));
     (any, written.strip_matching_host_port)
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,7 @@ use crate::cluster::{Cluster, Upstream};
 use crate::codec::h1::decimal;
 use crate::endpoint::{Limit, Permit, Verdict};
 use crate::env::Instant;
-use crate::filter::StreamCx;
+use crate::filter::{StreamCx, plain};
 use crate::message::{Body, Known, Request, RequestHead, Response, ResponseHead};
 use crate::outcome::{Flags, Outcome, Reason, Side};
 use crate::route::{Action as RouteAction, HostAvoidance, Lookup, Mirror, Redirect, Route};
@@ -58,14 +58,9 @@ pub(super) async fn forward(cx: &StreamCx, rq: &mut Request, down: &mut Downstre
 
 fn direct(cx: &StreamCx, route: &Route, rq: &Request, status: u16, body: bytes::Bytes) -> Response {
     cx.info.borrow_mut().details = Some(Cow::Borrowed("direct_response"));
-    let mut head = ResponseHead::new(status);
-    if !body.is_empty() {
-        head.headers.append_known(Known::ContentLength, body.len().to_string().as_bytes());
-        head.headers.append_known(Known::ContentType, b"text/plain");
-    }
-    let body = if rq.head.method() == b"HEAD" { Body::Empty } else { Body::full(body) };
-    route.change_response(None, &mut head, &facts(cx, &rq.head, &cx.info.borrow(), None));
-    Response { head, body }
+    let mut response = plain(status, body, &rq.head);
+    route.change_response(None, &mut response.head, &facts(cx, &rq.head, &cx.info.borrow(), None));
+    response
 }
 
 fn redirected(cx: &StreamCx, route: &Route, rq: &Request, redirect: &Redirect) -> Response {

@@ -90,7 +90,11 @@ impl<'a> Report<'a> {
 
     /// The connection has ended.
     pub(super) fn ended(&self, moved: &Moved, outcome: Option<&Outcome>) {
-        let flags = outcome.map_or(Flags::NONE, |outcome| outcome.reason.face().flags);
+        let mut flags = outcome.map_or(Flags::NONE, |outcome| outcome.reason.face().flags);
+        if flags.intersects(Flags::UF) {
+            // All connects that were allowed have failed (LR-32).
+            flags.insert(Flags::URX);
+        }
         if self.series.borrow().is_none() {
             self.open(flags);
         }

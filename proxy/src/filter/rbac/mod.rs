@@ -41,3 +41,6 @@ impl Rbac {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
