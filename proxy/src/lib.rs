@@ -15,6 +15,7 @@
 //! - [`xds`], [`telemetry`], [`node`]: the control plane's stream, what is counted and logged, who this proxy is
 //! - [`message`], [`net`]: a request and its body; bytes from a socket
 //! - [`outcome`], [`refusal`], [`env`]: why a stream ended, why a resource was refused, clock and timers
+//! - [`drain`]: how connections leave what goes
 //! - [`bootstrap`], [`dns`], [`redirect`]: flags and bootstrap file, the pod's DNS, traffic redirection
 
 pub mod server;
@@ -50,6 +51,7 @@ pub mod net;
 
 pub mod bootstrap;
 pub mod dns;
+pub mod drain;
 pub mod env;
 pub mod outcome;
 pub mod redirect;

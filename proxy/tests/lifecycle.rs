@@ -24,7 +24,7 @@ fn publish(directory: &Path, version: u32, listeners: &[String]) {
 }
 
 /// A proxy that follows the file of [`publish`].
-fn follow(directory: &Path, clusters: &str) -> Proxy {
+fn follow(directory: &Path, clusters: &str, arguments: &[&str]) -> Proxy {
     let path = directory.join("lds.yaml");
     let clusters =
         if clusters.is_empty() { String::new() } else { format!("static_resources:\n  clusters:\n{clusters}") };
@@ -32,7 +32,7 @@ fn follow(directory: &Path, clusters: &str) -> Proxy {
         "node: {{id: one, cluster: c}}\ndynamic_resources: {{lds_config: {{path_config_source: {{path: {}}}}}}}\n{clusters}",
         path.display()
     );
-    Proxy::launch(directory, &yaml, &[], &[])
+    Proxy::launch(directory, &yaml, arguments, &[])
 }
 
 fn says(body: &str, more: &str) -> String {
@@ -83,17 +83,18 @@ fn connections_outlive_an_update_and_a_removal_of_their_listener() {
     let bytes =
         |more: &str| listener("t", raw, "", &format!("{{filters: [{}]}}", tcp(&format!("cluster: echo{more}"))));
     publish(directory.path(), 1, &[listener("l", web, "", &says("old", "")), bytes("")]);
-    let proxy = follow(directory.path(), &cluster("echo", &[echo()]));
-    let (mut kept, mut tunnel) = (connect(web), connect(raw));
+    let proxy = follow(directory.path(), &cluster("echo", &[echo()]), &["--drain-strategy", "immediate"]);
+    let (mut kept, mut tunnel, mut late) = (connect(web), connect(raw), connect(web));
     assert!(echoes(&mut tunnel));
     let (head, body) = get(&mut kept);
     assert!(body == "old" && !head.contains("connection: close"), "{head}");
 
     publish(directory.path(), 2, &[listener("l", web, "", &says("new", "")), bytes(", idle_timeout: 60s")]);
     proxy.until(|_| fresh(web).as_deref() == Some("new"));
-    let (head, body) = get(&mut kept);
-    assert!(body == "old" && head.contains("connection: close\r\n"), "served once more, then asked to leave: {head}");
-    assert!(is_closed(&mut kept));
+    assert!(is_closed(&mut kept), "it was idle");
+    let (head, body) = get(&mut late);
+    assert!(body == "old" && head.contains("connection: close\r\n"), "its first request is served: {head}");
+    assert!(is_closed(&mut late));
     assert!(echoes(&mut tunnel), "an update does not cut connections");
 
     publish(directory.path(), 3, &[listener("l", web, "", &says("new", ""))]);
@@ -121,7 +122,7 @@ fn an_unknown_extension_costs_only_its_listener_and_nothing_where_it_is_optional
         [listener("good", good, "", &says("good", "")), middle, listener("lenient", optional, "", &lenient(field))]
     };
     publish(directory.path(), 1, &listeners(spoilt(), "is_optional"));
-    let proxy = follow(directory.path(), "");
+    let proxy = follow(directory.path(), "", &[]);
     proxy.until(|_| fresh(good).as_deref() == Some("good") && fresh(optional).as_deref() == Some("lenient"));
     assert_eq!(fresh(bad), None, "not a part of it");
     let refused = |proxy: &Proxy| {
@@ -177,12 +178,14 @@ fn h2(port: u16) -> TcpStream {
 fn draining_asks_connections_to_leave_in_their_own_protocol() {
     let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
     let chain = says("hi", "drain_timeout: 2s,");
-    let proxy = Proxy::start(directory.path(), &format!("  - {}\n", listener("l", port, "", &chain)));
-    let (mut one, mut two) = (connect(port), h2(port));
-    assert!(!get(&mut one).0.contains("connection: close"));
+    let yaml = format!("static_resources:\n  listeners:\n  - {}\n", listener("l", port, "", &chain));
+    let proxy = Proxy::launch(directory.path(), &yaml, &["--drain-strategy", "immediate"], &[]);
+    let (mut idle, mut one, mut two) = (connect(port), connect(port), h2(port));
+    assert!(!get(&mut idle).0.contains("connection: close"));
     while frame(&mut two).unwrap().2 != 1 {}
 
     assert!(proxy.admin("POST", "/drain_listeners?graceful&skip_exit").unwrap().ends_with("OK\n"));
+    assert!(is_closed(&mut idle));
     // an idle connection hears of it: all streams are welcome still
     let mut warned = Vec::new();
     while leaves(&warned).is_empty() {
@@ -241,7 +244,8 @@ fn slow(directory: &Path, port: u16, drain_time_s: &str) -> (Proxy, Arc<Barrier>
         listener("l", port, "", &chain),
         cluster("up", &[up])
     );
-    (Proxy::launch(directory, &yaml, &["--drain-time-s", drain_time_s], &[]), barrier)
+    let arguments = ["--drain-time-s", drain_time_s, "--drain-strategy", "immediate"];
+    (Proxy::launch(directory, &yaml, &arguments, &[]), barrier)
 }
 
 // spec: HL-5
@@ -363,4 +367,226 @@ fn the_ports_of_the_agent_are_open_and_each_has_its_own_paths() {
     proxy.until(|_| get(&mut connect(web)).0.contains("connection: close\r\n"));
     assert_eq!(code(status, "POST", "/quitquitquit"), "200");
     proxy.until_ended();
+}
+
+// spec: LC-1
+#[test]
+fn an_update_of_one_chain_leaves_the_connections_of_others_alone() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let inner = |chains: &[(&str, &str)], more: &str| {
+        let chains: Vec<String> = chains
+            .iter()
+            .map(|(source, body)| {
+                let route = format!("{{match: {{prefix: /}}, direct_response: {{status: 200, body: {{inline_string: {body}}}}}}}");
+                format!("{{filter_chain_match: {{source_prefix_ranges: [{{address_prefix: {source}, prefix_len: 32}}]}}, filters: [{}]}}", http(&route, ""))
+            })
+            .collect();
+        listener("l", port, more, &chains.join(", "))
+    };
+    publish(directory.path(), 1, &[inner(&[("127.0.0.1", "one"), ("127.0.0.2", "two")], "")]);
+    let proxy = follow(directory.path(), "", &["--drain-strategy", "immediate"]);
+    let from = |host: u8| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&std::net::SocketAddr::from(([127, 0, 0, host], 0)).into()).unwrap();
+        socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    };
+    let (mut one, mut two) = (from(1), from(2));
+    assert_eq!((get(&mut one).1.as_str(), get(&mut two).1.as_str()), ("one", "two"));
+
+    publish(directory.path(), 2, &[inner(&[("127.0.0.2", "changed"), ("127.0.0.1", "one"), ("127.0.0.3", "new")], "")]);
+    assert!(is_closed(&mut two), "its chain has changed");
+    assert_eq!((get(&mut from(2)).1.as_str(), get(&mut from(3)).1.as_str()), ("changed", "new"));
+    let (head, body) = get(&mut one);
+    assert!(body == "one" && !head.contains("connection: close"), "its chain is as it was: {head}");
+
+    publish(directory.path(), 3, &[inner(&[("127.0.0.1", "one")], "continue_on_listener_filters_timeout: true,")]);
+    assert!(is_closed(&mut one), "the listener itself has changed");
+    drop(proxy);
+}
+
+// spec: LC-1
+#[test]
+fn the_drain_time_of_a_changed_listener_ends_what_stayed() {
+    let (directory, raw, web) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+    let bytes =
+        |more: &str| listener("t", raw, "", &format!("{{filters: [{}]}}", tcp(&format!("cluster: echo{more}"))));
+    let up = upstream(|mut stream: TcpStream| {
+        read_head(&mut stream);
+        std::thread::park();
+    });
+    let waits = |more: &str| {
+        let chain = format!("{{filters: [{}]}}", http("{match: {prefix: /}, route: {cluster: up, timeout: 0s}}", more));
+        listener("w", web, "", &chain)
+    };
+    publish(directory.path(), 1, &[bytes(""), waits("")]);
+    let clusters = cluster("echo", &[echo()]) + &cluster("up", &[up]);
+    let _proxy = follow(directory.path(), &clusters, &["--drain-time-s", "1", "--drain-strategy", "immediate"]);
+    let (mut tunnel, mut busy) = (connect(raw), connect(web));
+    assert!(echoes(&mut tunnel));
+    busy.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+
+    let began = Instant::now();
+    publish(directory.path(), 2, &[bytes(", idle_timeout: 60s"), waits("server_name: x,")]);
+    assert!(is_closed(&mut tunnel) && is_closed(&mut busy));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(1) && took < Duration::from_secs(10), "{took:?}");
+}
+
+// spec: LC-2
+#[test]
+fn clusters_that_are_as_they_were_keep_their_connections() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let accepted = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let counted = Arc::clone(&accepted);
+    let up = upstream(move |mut stream: TcpStream| {
+        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        while read_head(&mut stream).ends_with("\r\n\r\n") {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").unwrap();
+        }
+    });
+    let write = |version: u32, others: &[&str]| {
+        let mut text = format!("version_info: '{version}'\nresources:\n");
+        for name in std::iter::once(&"up").chain(others) {
+            let written = cluster(name, &[up]);
+            let fields = written.trim_start_matches("  - {");
+            text += &format!("- {{'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, {fields}");
+        }
+        let new = directory.path().join("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, directory.path().join("cds.yaml")).unwrap();
+    };
+    write(1, &[]);
+    let chain = format!("{{filters: [{}]}}", http("{match: {prefix: /}, route: {cluster: up}}", ""));
+    let yaml = format!(
+        "node: {{id: one, cluster: c}}\ndynamic_resources: {{cds_config: {{path_config_source: {{path: {}}}}}}}\nstatic_resources:\n  listeners:\n  - {}\n",
+        directory.path().join("cds.yaml").display(),
+        listener("l", port, "", &chain)
+    );
+    let proxy = Proxy::launch(directory.path(), &yaml, &[], &[]);
+    assert_eq!(get(&mut connect(port)).1, "hi");
+    for (version, others) in [(2, &["a"][..]), (3, &["a", "b"]), (4, &["b"])] {
+        write(version, others);
+        let known = |proxy: &Proxy, name: &str| {
+            proxy.admin("GET", "/clusters").unwrap_or_default().contains(&format!("\n{name}::observability_name"))
+        };
+        proxy.until(|proxy| ["a", "b"].iter().all(|name| known(proxy, name) == others.contains(name)));
+        assert_eq!(get(&mut connect(port)).1, "hi");
+    }
+    assert_eq!(accepted.load(std::sync::atomic::Ordering::Relaxed), 1, "one upstream connection through it all");
+}
+
+// spec: HL-5, LC-3
+#[test]
+fn a_termination_does_not_wait_for_idle_connections() {
+    for (strategy, most_s) in [("immediate", 4), ("gradual", 9)] {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let yaml = format!("static_resources:\n  listeners:\n  - {}\n", listener("l", port, "", &says("hi", "")));
+        let proxy = Proxy::launch(directory.path(), &yaml, &["--drain-strategy", strategy], &[]);
+        let (mut idle, silent) = (connect(port), connect(port));
+        assert_eq!(get(&mut idle).1, "hi");
+        let began = Instant::now();
+        proxy.terminate();
+        assert!(is_closed(&mut idle));
+        proxy.until_ended();
+        assert!(
+            began.elapsed() < Duration::from_secs(most_s),
+            "{strategy}: {:?} of a drain time of 600 s",
+            began.elapsed()
+        );
+        drop(silent);
+    }
+}
+
+// spec: HL-5
+#[test]
+fn the_end_of_a_sidecar_is_timed_by_istios_variables() {
+    let (directory, inbound, outbound) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+    let yaml = format!(
+        "node: {{id: sidecar~1.2.3.4~a.b~b.svc.cluster.local}}\nstatic_resources:\n  listeners:\n  - {}\n  - {}\n",
+        listener("in", inbound, "traffic_direction: INBOUND,", &says("in", "")),
+        listener("out", outbound, "traffic_direction: OUTBOUND,", &says("out", ""))
+    );
+    let arguments = ["--drain-strategy", "immediate"];
+    let proxy = Proxy::launch(directory.path(), &yaml, &arguments, &[("TERMINATION_DRAIN_DURATION_SECONDS", "3")]);
+    let (mut asks, mut calls) = (connect(inbound), connect(outbound));
+    assert_eq!((get(&mut asks).1.as_str(), get(&mut calls).1.as_str()), ("in", "out"));
+    let began = Instant::now();
+    proxy.terminate();
+    assert!(is_closed(&mut asks));
+    let (head, body) = get(&mut calls);
+    assert!(body == "out" && !head.contains("connection: close"), "the application may need it to its end: {head}");
+    proxy.until_ended();
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(3) && took < Duration::from_secs(9), "{took:?}");
+
+    let directory = tempfile::tempdir().unwrap();
+    let variables = [("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", "500ms")];
+    let mut proxy = Proxy::launch(directory.path(), &yaml, &arguments, &variables);
+    let mut calls = connect(outbound);
+    assert_eq!(get(&mut calls).1, "out");
+    let began = Instant::now();
+    proxy.terminate();
+    proxy.until(|_| began.elapsed() > Duration::from_secs(2));
+    assert!(!proxy.ended() && get(&mut calls).1 == "out", "a connection is open");
+    drop(calls);
+    proxy.until_ended();
+}
+
+// spec: AD-9
+#[test]
+fn draining_listeners_stop_accepting_as_they_are_told() {
+    let (directory, inbound, other) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+    let yaml = format!(
+        "static_resources:\n  listeners:\n  - {}\n  - {}\n",
+        listener("in", inbound, "traffic_direction: INBOUND,", &says("in", "")),
+        listener("other", other, "", &says("other", ""))
+    );
+    let arguments = ["--drain-strategy", "immediate", "--drain-time-s", "1"];
+    let proxy = Proxy::launch(directory.path(), &yaml, &arguments, &[]);
+    let refuses = |port: u16| TcpStream::connect(("127.0.0.1", port)).is_err();
+    let mut kept = connect(inbound);
+    assert_eq!(get(&mut kept).1, "in");
+    proxy.admin("POST", "/drain_listeners?inboundonly").unwrap();
+    proxy.until(|_| refuses(inbound));
+    let (head, body) = get(&mut kept);
+    assert!(body == "in" && !head.contains("connection: close"), "open connections are left alone: {head}");
+    assert_eq!(fresh(other).as_deref(), Some("other"));
+
+    let began = Instant::now();
+    proxy.admin("POST", "/drain_listeners?graceful").unwrap();
+    assert_eq!(fresh(other).as_deref(), Some("other"), "for the drain time they accept");
+    proxy.until(|_| refuses(other));
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
+
+// spec: AD-9
+#[test]
+fn failed_health_checks_send_connections_away_until_they_pass_again() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let proxy = Proxy::start(directory.path(), &format!("  - {}\n", listener("l", port, "", &says("hi", ""))));
+    let closes = || get(&mut connect(port)).0.contains("connection: close\r\n");
+    let is_ready = |proxy: &Proxy| proxy.admin("GET", "/ready").unwrap().contains(" 200 ");
+    assert!(!closes() && is_ready(&proxy));
+    proxy.admin("POST", "/healthcheck/fail").unwrap();
+    proxy.until(|proxy| closes() && !is_ready(proxy));
+    proxy.admin("POST", "/healthcheck/ok").unwrap();
+    proxy.until(|proxy| !closes() && is_ready(proxy));
+}
+
+// spec: AD-5
+#[test]
+fn listeners_are_shown_with_the_ports_that_they_are_bound_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let yaml = format!("static_resources:\n  listeners:\n  - {}\n", listener("l", 0, "", &says("hi", "")));
+    let proxy = Proxy::launch(directory.path(), &yaml, &["--concurrency", "2"], &[]);
+    let text = proxy.admin("GET", "/listeners").unwrap();
+    let port = text.lines().find_map(|line| line.strip_prefix("l::127.0.0.1:")).unwrap().parse().unwrap();
+    for _ in 0..20 {
+        assert_eq!(fresh(port).as_deref(), Some("hi"), "all workers listen there");
+    }
+    let json = proxy.admin("GET", "/listeners?format=json").unwrap();
+    assert!(json.contains(&format!("\"port_value\": {port}")), "{json}");
 }

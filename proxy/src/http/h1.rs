@@ -4,6 +4,7 @@ use super::downstream::{Downstream, Sent};
 use super::stream::{Settings, serve_stream};
 use crate::codec::bridge::strip_connection_headers;
 use crate::codec::h1::{Announce, BodyReader, Decoded, Framing, Outgoing, RequestMeta, scan_request, write_response};
+use crate::drain::{Stage, Stay};
 use crate::env::Instant;
 use crate::filter::Filter;
 use crate::message::{Body, Frame, Known, Request, RequestHead, ResponseHead, Source, Version};
@@ -38,6 +39,7 @@ pub struct Conn {
     received_bytes: u64,
     started: Instant,
     requests: u32,
+    stay: Stay,
 }
 
 /// A connection that its parts share; no borrow outlives a poll.
@@ -54,6 +56,7 @@ enum Tunnel {
 impl Conn {
     /// Ready once the client is gone. Pipelined bytes are read ahead up to a limit.
     pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.gone |= self.stay.stage() == Stage::Over;
         if self.gone {
             return Poll::Ready(());
         }
@@ -188,8 +191,10 @@ impl Reply {
 
     pub(super) async fn send(&mut self, head: &ResponseHead, mut body: Body, sent: &mut Sent) -> Result<(), Outcome> {
         // Asked here, not when the request came: a drain may have begun since (HP-6).
-        let (requests, started) = (self.conn.borrow().requests, self.conn.borrow().started);
-        self.keep_alive &= !self.settings.ends(requests, started);
+        {
+            let conn = self.conn.borrow();
+            self.keep_alive &= conn.stay.stage() == Stage::Stays && !self.settings.ends(conn.requests, conn.started);
+        }
         let opened = self.open_tunnel(head.status);
         let announce = self.announce(head, &body, opened);
         {
@@ -312,6 +317,7 @@ pub async fn serve_h1((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
         received_bytes: 0,
         started: Instant::now(),
         requests: 0,
+        stay: settings.drain.join(&settings.facts.env),
     };
     let conn = Rc::new(RefCell::new(conn));
     loop {
@@ -380,6 +386,7 @@ async fn one_request(
         shared.owes_continue = meta.expects_continue && !settings.config.proxy_100_continue;
         shared.body = meta.body;
         shared.requests += 1;
+        shared.stay.served();
         if meta.expects_continue && !settings.config.proxy_100_continue {
             head.headers.remove(Known::Expect);
         }
@@ -403,12 +410,14 @@ fn request_body(conn: &Shared, shared: &mut Conn, tunnel: bool) -> Body {
     }
 }
 
-/// The next request's head; `None` where the client closed between requests or stayed idle for too long.
+/// The next request's head; `None` where the client closed between requests, stayed idle for too long or is to leave.
 async fn next_head(conn: &Shared, settings: &Settings) -> Result<Option<(RequestHead, RequestMeta)>, Outcome> {
     let mut waiting_since = None;
     let head = poll_fn(|cx| {
         let mut conn = conn.borrow_mut();
         let conn = &mut *conn;
+        // Asked in any case: the task is to be woken while it works on a request, too.
+        let leaves = conn.stay.poll(cx, Stage::Released).is_ready();
         loop {
             while conn.buf.starts_with(b"\r\n") {
                 conn.buf.advance(2);
@@ -420,7 +429,14 @@ async fn next_head(conn: &Shared, settings: &Settings) -> Result<Option<(Request
                 }
                 return Poll::Ready(Ok(Some((head, meta))));
             }
-            match ready!(conn.io.poll_read(cx, &mut conn.buf)) {
+            let read = conn.io.poll_read(cx, &mut conn.buf);
+            if read.is_pending() && leaves {
+                // A head that has begun to arrive is waited for.
+                if conn.buf.is_empty() || conn.stay.stage() == Stage::Over {
+                    return Poll::Ready(Ok(None));
+                }
+            }
+            match ready!(read) {
                 Ok(n) if n > 0 => {
                     waiting_since.get_or_insert_with(Instant::now);
                 }

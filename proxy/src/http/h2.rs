@@ -4,6 +4,7 @@ use super::downstream::{Downstream, Sent};
 use super::stream::{Settings, serve_stream};
 use crate::codec::bridge::strip_connection_headers;
 use crate::codec::h2::{Code, Config, Connection, Role};
+use crate::drain::{self, Stay};
 use crate::env::Instant;
 use crate::filter::Filter;
 use crate::message::{Body, Frame, Request, RequestHead, ResponseHead, Source};
@@ -13,7 +14,7 @@ use crate::pool::Link;
 use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -146,17 +147,18 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     link.with(|connection| connection.receive(&first));
     let mut streams = FuturesUnordered::new();
     let mut leave = Leave::new(&settings);
-    let mut drained = pin!(settings.drained());
-    let mut draining = false;
     let serving = poll_fn(|cx| {
-        let gone = link.poll_read(cx).is_ready();
+        let cut = leave.stay.poll(cx, drain::Stage::Over).is_ready();
+        if cut {
+            link.with(Connection::close);
+        }
+        let gone = link.poll_read(cx).is_ready() || cut;
         while let Some((id, head, empty)) = link.with(Connection::next_request) {
             leave.requests += 1;
             // boxed: the set moves what it holds several times
             streams.push(Box::pin(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer)));
         }
         while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
-        draining = draining || drained.as_mut().poll(cx).is_ready();
         leave.poll(cx, &settings, &link);
         let over = gone || link.look(Connection::is_closed);
         if over && (streams.is_empty() || gone) { Poll::Ready(()) } else { Poll::Pending }
@@ -170,6 +172,7 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
 /// How a connection takes its leave: a GOAWAY that refuses nothing yet, and after a while the one that does (RFC 9113
 /// section 6.8), so that requests on their way are served.
 struct Leave {
+    stay: Stay,
     started: Instant,
     requests: u32,
     stage: Stage,
@@ -189,11 +192,13 @@ impl Leave {
         let started = Instant::now();
         let life = settings.config.max_connection_duration;
         let timer = life.map(|life| Box::pin(tokio::time::sleep_until(started + life)));
-        Self { started, requests: 0, stage: Stage::Stays, timer }
+        let stay = settings.drain.join(&settings.facts.env);
+        Self { stay, started, requests: 0, stage: Stage::Stays, timer }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, settings: &Settings, link: &Rc<Link>) {
-        if self.stage == Stage::Stays && (settings.ends(self.requests, self.started) || self.is_time(cx)) {
+        let asked = self.stay.stage() >= drain::Stage::Asked;
+        if self.stage == Stage::Stays && (asked || settings.ends(self.requests, self.started) || self.is_time(cx)) {
             link.with(|connection| connection.go_away(false));
             self.timer = Some(Box::pin(tokio::time::sleep(settings.config.drain_timeout)));
             self.stage = Stage::Warned;

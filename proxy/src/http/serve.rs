@@ -3,6 +3,7 @@
 use super::config::Codec;
 use super::{Settings, serve_h1, serve_h2};
 use crate::codec::h2::PREFACE;
+use crate::drain::Stage;
 use crate::filter::Filter;
 use crate::net::{Io, PeerFacts};
 use crate::telemetry::names::HttpMetric;
@@ -27,7 +28,9 @@ pub async fn serve_http(
         (Codec::H2, _) | (Codec::Auto, b"h2") => true,
         (Codec::H1, _) => false,
         (Codec::Auto, b"") if !h2_seen => {
-            let speaks = settings.await_head(async { Ok(Some(speaks_h2(&mut io, &mut first).await)) }).await;
+            let stay = settings.drain.join(&settings.facts.env);
+            let speaks = async { Ok(stay.until(Stage::Released, speaks_h2(&mut io, &mut first)).await) };
+            let speaks = settings.await_head(speaks).await;
             match speaks {
                 Ok(Some(h2)) => h2,
                 _ => return,

@@ -4,6 +4,7 @@ use super::config::HcmConfig;
 use super::downstream::{Downstream, Sent, Watch};
 use super::headers::finish_response;
 use super::{forwarded, log, normalize, request_id, router};
+use crate::drain::Drain;
 use crate::env::Instant;
 use crate::filter::{End, Facts, Filter, FilterState, StreamCx, Verdict, plain, reply, request_half, response_half};
 use crate::message::{Body, Frame, Known, Request, RequestHead, Response, ResponseHead, Source};
@@ -18,7 +19,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::sync::Notify;
 
 /// What a connection manager knows (`HttpConnectionManager`), on one worker.
 #[derive(Debug)]
@@ -31,48 +31,20 @@ pub struct Settings {
     pub routes: RefCell<Arc<RouteTable>>,
     /// The listener takes traffic of the workload's clients, not its own.
     pub inbound: bool,
-    /// The listener drains: connections end after the current request.
-    draining: Cell<bool>,
-    drain_begins: Notify,
+    /// Its connections, and whether they are to leave.
+    pub drain: Rc<Drain>,
 }
 
 impl Settings {
     /// Settings of one connection manager; `routes` is replaced as RDS brings others.
     pub fn new(config: Arc<HcmConfig>, facts: Rc<Facts>, routes: Arc<RouteTable>, inbound: bool) -> Self {
-        Self {
-            config,
-            facts,
-            routes: RefCell::new(routes),
-            inbound,
-            draining: Cell::new(false),
-            drain_begins: Notify::new(),
-        }
-    }
-
-    /// Whether connections are to end.
-    pub fn draining(&self) -> bool {
-        self.draining.get()
-    }
-
-    /// Has connections end, each in its time.
-    pub fn drain(&self) {
-        self.draining.set(true);
-        self.drain_begins.notify_waiters();
-    }
-
-    /// Ready once connections are to end. Cancel-safe.
-    pub(super) async fn drained(&self) {
-        let begins = self.drain_begins.notified();
-        if !self.draining() {
-            begins.await;
-        }
+        Self { config, facts, routes: RefCell::new(routes), inbound, drain: Rc::default() }
     }
 
     /// Whether a connection that has had so many requests since its first byte, at `since`, is to end (HP-6).
     pub(super) fn ends(&self, requests: u32, since: Instant) -> bool {
         let config = &self.config;
-        self.draining()
-            || (config.max_requests_per_connection > 0 && requests >= config.max_requests_per_connection)
+        (config.max_requests_per_connection > 0 && requests >= config.max_requests_per_connection)
             || config.max_connection_duration.is_some_and(|limit| since + limit <= self.facts.env.now())
     }
 

@@ -4,6 +4,7 @@ use super::chain_match::{Ends, find};
 use super::config::{ChainConfig, ListenerConfig, Terminal};
 use super::inspect::{Found, inspect};
 use super::original_dst;
+use crate::drain::{Drain, Stage};
 use crate::filter::Facts;
 use crate::filter::rbac::Subject;
 use crate::http::{Settings, serve};
@@ -33,6 +34,8 @@ pub struct Chain {
     pub inbound: bool,
     /// HTTP settings, where the chain ends in HTTP.
     pub http: Option<Rc<Settings>>,
+    /// Its connections, and whether they are to leave.
+    pub drain: Rc<Drain>,
 }
 
 /// A listener on this worker; replaced as a whole when its configuration changes. Connections pin theirs (D6).
@@ -44,6 +47,15 @@ pub struct Listener {
     pub chains: Vec<Rc<Chain>>,
     /// Its statistics on this worker.
     pub stats: Rc<Cells<ListenerMetric>>,
+    /// Connections that no chain has taken yet.
+    pub drain: Rc<Drain>,
+}
+
+impl Listener {
+    /// Its own drain and those of its chains.
+    pub fn drains(&self) -> impl Iterator<Item = Rc<Drain>> {
+        std::iter::once(&self.drain).chain(self.chains.iter().map(|chain| &chain.drain)).cloned()
+    }
 }
 
 /// What accept loops of one worker share.
@@ -127,9 +139,8 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
     let mut peer = PeerFacts::plain(id, remote, local);
     let mut prefix = BytesMut::new();
     let mut found = Found::default();
-    if !inspected(&listener.config, local.port(), &mut stream, &mut prefix, &mut found).await {
-        return;
-    }
+    let inspecting = inspected(&listener.config, local.port(), &mut stream, &mut prefix, &mut found);
+    let Some(true) = listener.drain.join(&serve.facts.env).until(Stage::Released, inspecting).await else { return };
     if let Some((source, destination)) = found.proxied {
         (peer.remote, peer.local) = (source, destination);
     }
@@ -206,7 +217,8 @@ async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, fo
         (Terminal::Tcp(config), _) => {
             let counts = chain.config.filters.iter().any(|filter| matches!(filter, NetworkFilter::Stats));
             let side = if chain.inbound { Reporter::Destination } else { Reporter::Source };
-            serve_tcp(io, config, &serve.facts, &peer, counts.then_some(side)).await;
+            let stay = chain.drain.join(&serve.facts.env);
+            serve_tcp((io, stay), config, &serve.facts, &peer, counts.then_some(side)).await;
         }
         (Terminal::Http(_), None) => {}
     }
@@ -225,14 +237,5 @@ fn log_unmatched(serve: &Serve, config: &ListenerConfig, peer: &PeerFacts) {
     };
     for log in &config.access_log {
         log.log(&facts, env.below(u64::MAX), &serve.facts.logs);
-    }
-}
-
-impl Listener {
-    /// Connections end as their requests end.
-    pub fn drain(&self) {
-        for settings in self.chains.iter().filter_map(|chain| chain.http.as_ref()) {
-            settings.drain();
-        }
     }
 }

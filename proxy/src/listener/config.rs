@@ -16,7 +16,8 @@ use proto::duration::from_proto;
 use proto::envoy::core::{self, address, socket_address::PortSpecifier};
 use proto::envoy::hcm::HttpConnectionManager;
 use proto::envoy::listener::{
-    FilterChain, FilterChainMatch, Listener, ListenerFilter, ListenerFilterChainMatchPredicate, filter, listener_filter,
+    FilterChain, FilterChainMatch, Listener, ListenerFilter, ListenerFilterChainMatchPredicate, filter,
+    listener::DrainType, listener_filter,
 };
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -76,6 +77,8 @@ pub struct ListenerConfig {
     pub use_original_dst: bool,
     /// Inbound or outbound, for drain and metrics.
     pub inbound: bool,
+    /// Drains only where it is changed or removed itself (`drain_type: MODIFY_ONLY`).
+    pub drains_by_change: bool,
     /// Inspectors.
     pub inspectors: Inspectors,
     /// Ports at which the TLS inspector does not run.
@@ -126,6 +129,7 @@ pub fn parse(written: &Listener, cx: RouteContext<'_>) -> Result<ListenerConfig,
         bind_to_port: bind && bind_v1,
         use_original_dst: written.use_original_dst.as_ref().is_some_and(|b| b.value),
         inbound: written.traffic_direction == i32::from(core::TrafficDirection::Inbound),
+        drains_by_change: written.drain_type == i32::from(DrainType::ModifyOnly),
         inspectors: inspectors(written)?,
         no_tls: disabled(written, TLS_INSPECTOR)?,
         no_http: disabled(written, HTTP_INSPECTOR)?,
@@ -138,6 +142,25 @@ pub fn parse(written: &Listener, cx: RouteContext<'_>) -> Result<ListenerConfig,
 }
 
 impl ListenerConfig {
+    /// Takes over what an update leaves as it was: where only chains differ, those with equal messages (LC-1). `written`
+    /// and `before` are the message and what it replaces, with its parsed form.
+    pub fn keep(&mut self, written: &Listener, (before, old): (&Listener, &Self)) {
+        let frame =
+            |listener: &Listener| Listener { filter_chains: vec![], default_filter_chain: None, ..listener.clone() };
+        if frame(written) != frame(before) {
+            return;
+        }
+        for (chain, message) in self.chains.iter_mut().zip(&written.filter_chains) {
+            let mut held = before.filter_chains.iter().zip(&old.chains);
+            if let Some((_, same)) = held.find(|(other, _)| *other == message) {
+                *chain = Arc::clone(same);
+            }
+        }
+        if written.default_filter_chain == before.default_filter_chain {
+            self.default_chain.clone_from(&old.default_chain);
+        }
+    }
+
     /// The inspectors that run for a connection to `port`.
     pub fn inspectors_at(&self, port: u16) -> Inspectors {
         let off = |rule: &Option<PortRule>| rule.as_ref().is_some_and(|rule| rule.holds(port));

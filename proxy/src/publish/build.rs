@@ -2,9 +2,11 @@
 
 use super::deliver::Workers;
 use super::resolve::{Resolved, follow};
+use super::sockets::listen;
 use crate::bootstrap::Environment;
 use crate::cluster::ClusterConfig;
 use crate::cluster::config::{self as cluster, Members};
+use crate::drain::Terms;
 use crate::endpoint::HostSet;
 use crate::endpoint::config::{self as endpoint, Known};
 use crate::filter::registry::parse_override;
@@ -13,21 +15,32 @@ use crate::listener::config as listener;
 use crate::refusal::Refusal;
 use crate::route::{RouteContext, RouteTable};
 use crate::tls::{ClientContext, Secrets, ServerContext, Spec};
-use crate::worker::Message;
+use crate::worker::{Message, Which};
 use crate::xds::{Batch, Kind, Rejection, Resource, Update};
+use bytes::Bytes;
 use proto::envoy::cluster::Cluster;
 use proto::envoy::endpoint::ClusterLoadAssignment;
 use proto::envoy::listener::Listener;
 use proto::envoy::route::RouteConfiguration;
 use proto::envoy::tls::Secret;
-use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+/// A listener as it is published.
+struct ListenerPart {
+    config: Arc<ListenerConfig>,
+    /// Its message.
+    body: Bytes,
+    /// Where it listens, with the port that the system chose for port 0.
+    bound: Arc<[SocketAddr]>,
+}
+
 struct ClusterPart {
+    /// Its message.
+    body: Bytes,
     config: Arc<ClusterConfig>,
     members: Members,
     hosts: Arc<HostSet>,
@@ -54,7 +67,7 @@ pub struct Publisher {
     workers: Workers,
     clusters: BTreeMap<Arc<str>, ClusterPart>,
     assignments: BTreeMap<Arc<str>, ClusterLoadAssignment>,
-    listeners: BTreeMap<Arc<str>, Arc<ListenerConfig>>,
+    listeners: BTreeMap<Arc<str>, ListenerPart>,
     secrets: Secrets,
     resolved: mpsc::Receiver<Resolved>,
     resolver: mpsc::Sender<Resolved>,
@@ -86,9 +99,9 @@ impl Publisher {
         RouteContext { environment: &self.environment, runtime: &self.runtime, parse_override: &parse_override }
     }
 
-    /// What is published, for the admin interface.
-    pub fn listeners(&self) -> impl Iterator<Item = &Arc<ListenerConfig>> {
-        self.listeners.values()
+    /// What is published and where it listens, for the admin interface.
+    pub fn listeners(&self) -> impl Iterator<Item = (&Arc<ListenerConfig>, &Arc<[SocketAddr]>)> {
+        self.listeners.values().map(|part| (&part.config, &part.bound))
     }
 
     /// What is published, for the admin interface.
@@ -101,9 +114,9 @@ impl Publisher {
         &self.secrets
     }
 
-    /// Has connections end as their requests end.
-    pub async fn drain(&self, inbound_only: bool) {
-        self.workers.tell(|_| Message::Drain { inbound_only }).await;
+    /// Has connections leave.
+    pub async fn drain(&self, which: Which, terms: Terms) {
+        self.workers.tell(|_| Message::Drain(which, terms)).await;
     }
 
     /// The workers' inboxes.
@@ -178,7 +191,11 @@ impl Publisher {
     }
 
     async fn add_cluster(&mut self, resource: &Resource) -> Result<(), Refusal> {
-        let written: Cluster = decode(resource)?;
+        let same = |part: &ClusterPart| part.body == resource.body;
+        if self.clusters.get(&resource.name).is_some_and(same) {
+            return Ok(()); // pools and their connections are kept (LC-2)
+        }
+        let written: Cluster = decode(&resource.body)?;
         let parsed = cluster::parse(&written)?;
         let name = Arc::clone(&parsed.config.name);
         let known = self.clusters.get(&name).map(ClusterPart::known).unwrap_or_default();
@@ -199,6 +216,7 @@ impl Publisher {
             context.config.store(self.secrets.client(spec)?);
         }
         let part = ClusterPart {
+            body: resource.body.clone(),
             config: Arc::new(parsed.config),
             resolving: follow(&name, &parsed.members, self.resolver.clone()),
             members: parsed.members,
@@ -212,7 +230,7 @@ impl Publisher {
     }
 
     async fn add_assignment(&mut self, resource: &Resource) -> Result<(), Refusal> {
-        let written: ClusterLoadAssignment = decode(resource)?;
+        let written: ClusterLoadAssignment = decode(&resource.body)?;
         endpoint::parse_addresses(&written, &Known::default())?;
         let service: Arc<str> = Arc::clone(&resource.name);
         let fed = |part: &ClusterPart| matches!(&part.members, Members::Eds(name) if *name == service);
@@ -226,7 +244,7 @@ impl Publisher {
     }
 
     async fn add_routes(&self, resource: &Resource) -> Result<(), Refusal> {
-        let written: RouteConfiguration = decode(resource)?;
+        let written: RouteConfiguration = decode(&resource.body)?;
         let table = Arc::new(RouteTable::parse(&written, self.route_context())?);
         let name = Arc::clone(&resource.name);
         self.workers.tell(|_| Message::Routes(Arc::clone(&name), Arc::clone(&table))).await;
@@ -234,24 +252,24 @@ impl Publisher {
     }
 
     async fn add_listener(&mut self, resource: &Resource) -> Result<(), Refusal> {
-        let written: Listener = decode(resource)?;
-        let config = Arc::new(listener::parse(&written, self.route_context())?);
+        let written: Listener = decode(&resource.body)?;
+        let mut config = listener::parse(&written, self.route_context())?;
+        let old = self.listeners.get(&config.name);
+        if let Some(old) = old {
+            config.keep(&written, (&decode(&old.body)?, &old.config));
+        }
+        let config = Arc::new(config);
         for (context, spec) in server_contexts(&config) {
             context.ready.store(self.secrets.server(spec)?);
         }
-        let moved = self
-            .listeners
-            .get(&config.name)
-            .is_none_or(|old| old.address != config.address || old.more_addresses != config.more_addresses);
-        let mut sockets: Vec<Vec<TcpListener>> = (0..self.workers.count()).map(|_| Vec::new()).collect();
-        if config.bind_to_port && moved {
-            for address in std::iter::once(&config.address).chain(&config.more_addresses) {
-                for mine in &mut sockets {
-                    mine.push(bind(*address)?);
-                }
-            }
-        }
-        self.listeners.insert(Arc::clone(&config.name), Arc::clone(&config));
+        let at = |part: &ListenerPart| (part.config.address, part.config.more_addresses.clone());
+        let stays = old.filter(|old| at(old) == (config.address, config.more_addresses.clone()));
+        let (bound, sockets) = match stays {
+            Some(old) => (Arc::clone(&old.bound), Vec::new()),
+            None => listen(&config, self.workers.count())?,
+        };
+        let part = ListenerPart { config: Arc::clone(&config), body: resource.body.clone(), bound };
+        self.listeners.insert(Arc::clone(&config.name), part);
         let mut sockets = sockets.into_iter();
         self.workers.tell(|_| Message::Listener(Arc::clone(&config), sockets.next().unwrap_or_default())).await;
         Ok(())
@@ -259,7 +277,7 @@ impl Publisher {
 
     /// Takes a secret and renews every context that uses it; open connections keep theirs (D6).
     fn add_secret(&mut self, resource: &Resource) -> Result<(), Refusal> {
-        let written: Secret = decode(resource)?;
+        let written: Secret = decode(&resource.body)?;
         self.secrets.insert(&written)?;
         for (context, spec) in self.clusters.values().flat_map(|part| &part.tls) {
             if let Some(config) = self.secrets.client(spec)? {
@@ -267,7 +285,7 @@ impl Publisher {
             }
         }
         for listener in self.listeners.values() {
-            for (context, spec) in server_contexts(listener) {
+            for (context, spec) in server_contexts(&listener.config) {
                 if let Some(ready) = self.secrets.server(spec)? {
                     context.ready.store(Some(ready));
                 }
@@ -290,26 +308,6 @@ fn clone_priorities(hosts: &HostSet) -> Vec<crate::endpoint::Priority> {
     hosts.priorities.iter().map(copy).collect()
 }
 
-fn decode<M: prost::Message + Default>(resource: &Resource) -> Result<M, Refusal> {
-    M::decode(resource.body.clone()).map_err(|error| Refusal::new("", format!("malformed message: {error}")))
-}
-
-/// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
-
-/// A socket of one worker: all workers listen on the same address, the kernel spreads connections (decision A).
-fn bind(address: SocketAddr) -> Result<TcpListener, Refusal> {
-    let socket = || -> std::io::Result<TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    socket().map_err(|error| Refusal::new("address", format!("cannot bind or listen on {address}: {error}")))
+fn decode<M: prost::Message + Default>(body: &Bytes) -> Result<M, Refusal> {
+    M::decode(body.clone()).map_err(|error| Refusal::new("", format!("malformed message: {error}")))
 }

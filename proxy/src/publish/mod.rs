@@ -5,6 +5,7 @@
 mod build;
 mod deliver;
 mod resolve;
+mod sockets;
 
 pub use build::Publisher;
 pub use deliver::Workers;

@@ -1,6 +1,10 @@
-//! The stages of a stopping process (D2): connections end as their requests end, then the process does.
+//! The end of a process (D2): connections leave as their requests end, then the process does.
 
+use crate::bootstrap::{Bootstrap, DrainStrategy, Environment};
+use crate::drain::Terms;
 use crate::publish::Workers;
+use crate::worker::Which;
+use anyhow::{Context, bail};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -8,6 +12,80 @@ use tokio::time::Instant;
 const LOOK: Duration = Duration::from_millis(100);
 /// Time for which connections are accepted on, while others learn that this endpoint is going.
 const STILL_ACCEPTING: Duration = Duration::from_secs(1);
+/// Time over which connections are asked to leave where nothing is set: Istio's `terminationDrainDuration`.
+const SPREAD: Duration = Duration::from_secs(5);
+/// Life of a draining process at least, with `EXIT_ON_ZERO_ACTIVE_CONNECTIONS`: Istio's `MINIMUM_DRAIN_DURATION`.
+const MINIMUM: Duration = Duration::from_secs(5);
+
+/// How a draining listener's connections leave: by `--drain-strategy`, within `time`.
+pub(super) fn terms(strategy: DrainStrategy, time: Duration, end: Option<Duration>) -> Terms {
+    let spread = match strategy {
+        DrainStrategy::Gradual => time,
+        DrainStrategy::Immediate => Duration::ZERO,
+    };
+    Terms { spread, end }
+}
+
+/// What a SIGTERM begins (HL-5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Termination {
+    /// A sidecar's outbound listeners serve the application to its end.
+    pub(super) which: Which,
+    /// How connections leave.
+    pub(super) terms: Terms,
+    earliest: Duration,
+    latest: Duration,
+}
+
+impl Termination {
+    /// Reads flags, and the variables by which Istio's users set it.
+    ///
+    /// # Errors
+    /// The variable that cannot be read.
+    pub(super) fn of(bootstrap: &Bootstrap) -> anyhow::Result<Self> {
+        let which = if bootstrap.node.id.starts_with("sidecar~") { Which::Inbound } else { Which::All };
+        let set = seconds(&bootstrap.environment, "TERMINATION_DRAIN_DURATION_SECONDS")?;
+        let (earliest, latest) = match set {
+            _ if is_true(&bootstrap.environment, "EXIT_ON_ZERO_ACTIVE_CONNECTIONS")? => {
+                let least = go_duration(&bootstrap.environment, "MINIMUM_DRAIN_DURATION")?.unwrap_or(MINIMUM);
+                (least, bootstrap.drain_time.max(least))
+            }
+            Some(set) => (set, set),
+            None => (STILL_ACCEPTING.min(bootstrap.drain_time), bootstrap.drain_time),
+        };
+        let spread = set.unwrap_or(SPREAD).min(latest);
+        Ok(Self { which, terms: terms(bootstrap.flags.drain_strategy, spread, None), earliest, latest })
+    }
+}
+
+fn seconds(environment: &Environment, name: &str) -> anyhow::Result<Option<Duration>> {
+    let set = environment.get(name).map(str::parse).transpose();
+    Ok(set.with_context(|| format!("{name}: whole seconds are needed"))?.map(Duration::from_secs))
+}
+
+fn is_true(environment: &Environment, name: &str) -> anyhow::Result<bool> {
+    match environment.get(name) {
+        None | Some("" | "false" | "0") => Ok(false),
+        Some("true" | "1") => Ok(true),
+        Some(other) => bail!("{name}: {other:?} is neither true nor false"),
+    }
+}
+
+/// A duration as Go writes it, of one unit: `5s`, `1m`, `500ms`.
+fn go_duration(environment: &Environment, name: &str) -> anyhow::Result<Option<Duration>> {
+    let Some(text) = environment.get(name) else { return Ok(None) };
+    let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
+    let factor = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => bail!("{name}: {text:?} is no duration such as 5s, 1m or 500ms"),
+    };
+    let number: f64 = number.parse().with_context(|| format!("{name}: {text:?} is no duration such as 5s"))?;
+    let parsed = Duration::try_from_secs_f64(number * factor);
+    Ok(Some(parsed.with_context(|| format!("{name}: {text:?} is no time to wait"))?))
+}
 
 /// A drain in progress.
 #[derive(Debug)]
@@ -18,10 +96,10 @@ pub(super) struct Drain {
 }
 
 impl Drain {
-    /// A drain that takes `limit` at most.
-    pub(super) fn start(limit: Duration, workers: Workers) -> Self {
+    /// A drain that ends the process.
+    pub(super) fn start(termination: Termination, workers: Workers) -> Self {
         let now = Instant::now();
-        Self { earliest: now + STILL_ACCEPTING.min(limit), latest: now + limit, workers }
+        Self { earliest: now + termination.earliest, latest: now + termination.latest, workers }
     }
 
     /// Ready when the last connection has ended, or the time is over; never without a drain. Cancel-safe.
@@ -34,5 +112,51 @@ impl Drain {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        flags: crate::bootstrap::Flags,
+    }
+
+    fn termination(id: &str, arguments: &[&str], variables: Environment) -> anyhow::Result<Termination> {
+        let flags = Cli::parse_from(["proxy"].iter().chain(arguments)).flags;
+        let mut written = proto::envoy::bootstrap::Bootstrap::default();
+        written.node.get_or_insert_default().id = id.to_owned();
+        Termination::of(&Bootstrap::check(written, flags, variables).unwrap())
+    }
+
+    // spec: HL-5, LC-3
+    #[test]
+    fn a_termination_is_as_istio_sets_it() {
+        let s = Duration::from_secs;
+        let of = |arguments: &[&str], variables: Environment| {
+            let found = termination("sidecar~1.2.3.4~a.b~b", arguments, variables).unwrap();
+            assert_eq!(found.which, Which::Inbound);
+            (found.terms.spread, found.earliest, found.latest)
+        };
+        let none = || Environment::default();
+        let immediate = ["--drain-strategy", "immediate", "--drain-time-s", "45"];
+        assert_eq!(of(&[], none()), (s(5), s(1), s(600)));
+        assert_eq!(of(&immediate, none()), (s(0), s(1), s(45)));
+        let set = Environment::from([("TERMINATION_DRAIN_DURATION_SECONDS", "20")]);
+        assert_eq!(of(&[], set.clone()), (s(20), s(20), s(20)));
+        assert_eq!(of(&immediate, set), (s(0), s(20), s(20)));
+        let exits =
+            |least| Environment::from([("EXIT_ON_ZERO_ACTIVE_CONNECTIONS", "true"), ("MINIMUM_DRAIN_DURATION", least)]);
+        assert_eq!(of(&immediate, exits("2s")), (s(0), s(2), s(45)));
+        assert_eq!(of(&immediate, exits("1m")), (s(0), s(60), s(60)));
+        for bad in ["2", "x", "s", "-1s"] {
+            let error = termination("a", &[], exits(bad)).unwrap_err().to_string();
+            assert!(error.starts_with("MINIMUM_DRAIN_DURATION: "), "{error}");
+        }
+        assert_eq!(termination("router~1.2.3.4~a.b~b", &[], none()).unwrap().which, Which::All);
     }
 }

@@ -11,22 +11,23 @@ mod names;
 pub mod probe;
 
 use crate::bootstrap::{Bootstrap, Converter, Environment, Flags, Mode, extensions};
+use crate::drain::Terms;
 use crate::env::ProcessClock;
 use crate::filter::registry;
 use crate::node::NodeFacts;
 use crate::publish::{Publisher, Workers};
 use crate::telemetry::access_log::LogWriter;
 use crate::telemetry::{MAX_SCOPES, Registry, StatsConfig};
-use crate::worker::{self, Parts};
+use crate::worker::{self, Message, Parts, Which};
 use crate::xds::{Batch, Cause, Feed, FeedOptions, Kind};
 use admin::{Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, StatsReader, own_stats};
 use anyhow::{Context, anyhow, bail};
-use drain::Drain;
+use drain::{Drain, Termination, terms};
 use logging::Logging;
 use probe::{Application, Probes};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -70,7 +71,10 @@ struct Server {
     stage: watch::Sender<Stage>,
     commands: mpsc::Receiver<Command>,
     signals: (Signal, Signal),
+    termination: Termination,
     drain: Option<Drain>,
+    /// When these listeners stop accepting.
+    stopping: Option<(Instant, Which)>,
 }
 
 impl Server {
@@ -78,6 +82,8 @@ impl Server {
         let validate = bootstrap.flags.mode == Mode::Validate;
         let enrolment = identity::config(&bootstrap)?;
         let names = names::Settings::of(&bootstrap)?;
+        let termination = Termination::of(&bootstrap)?;
+        let change = terms(bootstrap.flags.drain_strategy, bootstrap.drain_time, Some(bootstrap.drain_time));
         let options = FeedOptions {
             node: bootstrap.node.clone(),
             converter: converter.clone(),
@@ -99,6 +105,7 @@ impl Server {
             registrar: registry.registrar(MAX_SCOPES),
             logs: log_writer.buffers(),
             feed: feed.handle(),
+            terms: change,
         })?;
         let publisher = Publisher::new(workers, bootstrap.environment.clone(), bootstrap.runtime.clone());
         let (published, published_to) = watch::channel(Arc::default());
@@ -131,7 +138,20 @@ impl Server {
             }
         }
         let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self { bootstrap, feed, publisher, threads, log_writer, published, stage, commands, signals, drain: None })
+        Ok(Self {
+            bootstrap,
+            feed,
+            publisher,
+            threads,
+            log_writer,
+            published,
+            stage,
+            commands,
+            signals,
+            termination,
+            drain: None,
+            stopping: None,
+        })
     }
 
     /// Applies configuration and obeys commands until the process is to end.
@@ -150,12 +170,16 @@ impl Server {
                     }
                 }
                 () = Drain::over(self.drain.as_ref()) => return Ok(()),
+                which = due(self.stopping) => {
+                    self.stopping = None;
+                    self.publisher.workers().tell(|_| Message::StopAccepting(which)).await;
+                }
                 _ = self.signals.0.recv() => {
                     // A second signal does not wait (F21).
                     if self.drain.is_some() {
                         return Ok(());
                     }
-                    self.start_drain(false).await;
+                    self.terminate().await;
                 }
                 _ = self.signals.1.recv() => return Ok(()),
             }
@@ -177,7 +201,7 @@ impl Server {
         self.feed.settle(batch, rejections);
         self.published.send_replace(Arc::new(Published {
             clusters: self.publisher.clusters().map(|(c, h)| (Arc::clone(c), Arc::clone(h))).collect(),
-            listeners: self.publisher.listeners().cloned().collect(),
+            listeners: self.publisher.listeners().map(|(l, bound)| (Arc::clone(l), Arc::clone(bound))).collect(),
         }));
         if self.drain.is_none() {
             let ready = self.feed.is_ready();
@@ -187,31 +211,44 @@ impl Server {
     }
 
     /// Obeys the admin interface; true where the process is to end.
-    async fn obey(&self, command: Command) -> bool {
+    async fn obey(&mut self, command: Command) -> bool {
         match command {
             Command::Quit => return true,
-            Command::Drain { inbound_only, skip_exit, .. } => {
-                self.publisher.drain(inbound_only).await;
-                if !skip_exit {
-                    self.stage.send_replace(Stage::Draining);
-                }
+            Command::Drain { inbound_only, graceful, skip_exit } => {
+                let which = if inbound_only { Which::Inbound } else { Which::All };
+                self.drain_listeners(which, graceful, skip_exit).await;
             }
             Command::FailHealthChecks => {
                 self.stage.send_replace(Stage::Draining);
+                self.publisher.drain(Which::All, Terms { spread: Duration::ZERO, end: None }).await;
             }
             Command::PassHealthChecks => {
                 self.stage.send_replace(Stage::Live);
+                self.publisher.workers().tell(|_| Message::CallOffDrain).await;
             }
             Command::ReopenLogs => self.log_writer.reopen(),
         }
         false
     }
 
-    async fn start_drain(&mut self, inbound_only: bool) {
+    /// As in Envoy: without `graceful` listeners close at once and connections stay; with it connections are asked to
+    /// leave, and listeners close at the end of the drain time unless `skip_exit` keeps them (AD-9).
+    async fn drain_listeners(&mut self, which: Which, graceful: bool, skip_exit: bool) {
+        let time = self.bootstrap.drain_time;
+        if graceful {
+            self.publisher.drain(which, terms(self.bootstrap.flags.drain_strategy, time, None)).await;
+        }
+        if !skip_exit {
+            self.stage.send_replace(Stage::Draining);
+            self.stopping = Some((if graceful { Instant::now() + time } else { Instant::now() }, which));
+        }
+    }
+
+    async fn terminate(&mut self) {
         tracing::info!("draining");
         self.stage.send_replace(Stage::Draining);
-        self.publisher.drain(inbound_only).await;
-        self.drain = Some(Drain::start(self.bootstrap.drain_time, self.publisher.workers()));
+        self.publisher.drain(self.termination.which, self.termination.terms).await;
+        self.drain = Some(Drain::start(self.termination, self.publisher.workers()));
     }
 
     async fn stop(self) {
@@ -226,6 +263,13 @@ impl Server {
         }
         drop(log_writer);
     }
+}
+
+/// Which listeners stop accepting, once it is time.
+async fn due(stopping: Option<(Instant, Which)>) -> Which {
+    let Some((at, which)) = stopping else { return std::future::pending().await };
+    tokio::time::sleep_until(at.into()).await;
+    which
 }
 
 /// Opens the admin interface and the agent's ports.

@@ -6,6 +6,7 @@ use super::report::{PERIOD, Report};
 use super::splice;
 use crate::balancer::Wish;
 use crate::cluster::Pick;
+use crate::drain::{Stage, Stay};
 use crate::env::Instant;
 use crate::filter::Facts;
 use crate::net::{Io, PeerFacts};
@@ -15,9 +16,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Serves one connection until it ends. `reporter`: the side that `istio.stats` reports, where it is in the chain.
+/// Serves one connection until it ends, or until `stay` is over. `reporter`: the side that `istio.stats` reports, where
+/// it is in the chain.
 pub async fn serve_tcp(
-    io: Io,
+    (io, stay): (Io, Stay),
     config: &TcpConfig,
     facts: &Rc<Facts>,
     peer: &Rc<PeerFacts>,
@@ -26,10 +28,10 @@ pub async fn serve_tcp(
     let moved = Moved::default();
     let report = Report::new(config, facts, peer, reporter);
     let ended = {
-        let mut proxied = pin!(proxy(io, config, facts, peer, (&moved, &report)));
+        let mut proxied = pin!(stay.until(Stage::Over, proxy(io, config, facts, peer, (&moved, &report))));
         loop {
             match tokio::time::timeout(PERIOD, proxied.as_mut()).await {
-                Ok(ended) => break ended,
+                Ok(ended) => break ended.unwrap_or(Ok(())),
                 Err(_) => report.moved(&moved),
             }
         }

@@ -224,7 +224,8 @@ mod tests {
         let facts = Rc::clone(facts);
         let served = tokio::task::spawn_local(async move {
             let io = Io::Tcp(stream, bytes::BytesMut::new());
-            serve_tcp(io, &config, &facts, &peer, Some(Reporter::Destination)).await;
+            let stay = Rc::new(crate::drain::Drain::default()).join(&facts.env);
+            serve_tcp((io, stay), &config, &facts, &peer, Some(Reporter::Destination)).await;
         });
         let mut got = Vec::new();
         let exchange = async {

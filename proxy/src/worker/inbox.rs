@@ -1,12 +1,34 @@
 //! What the main thread tells a worker.
 
 use crate::cluster::ClusterConfig;
+use crate::drain::Terms;
 use crate::endpoint::HostSet;
 use crate::listener::ListenerConfig;
 use crate::route::RouteTable;
 use std::net::TcpListener;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+
+/// Which listeners are meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those for traffic to the workload.
+    Inbound,
+}
+
+impl Which {
+    /// The narrower of the two that a listener belongs to.
+    pub fn of(listener: &ListenerConfig) -> Self {
+        if listener.inbound { Self::Inbound } else { Self::All }
+    }
+
+    /// Whether a listener is meant.
+    pub fn takes(self, listener: &ListenerConfig) -> bool {
+        !listener.drains_by_change && (self == Self::All || listener.inbound)
+    }
+}
 
 /// A changed part, or a question.
 #[derive(Debug)]
@@ -25,11 +47,12 @@ pub enum Message {
     Listener(Arc<ListenerConfig>, Vec<TcpListener>),
     /// A listener is gone.
     RemoveListener(Arc<str>),
-    /// Connections are to end as their requests end.
-    Drain {
-        /// Only those of inbound listeners.
-        inbound_only: bool,
-    },
+    /// The connections of these listeners are to leave.
+    Drain(Which, Terms),
+    /// A drain of all listeners is called off.
+    CallOffDrain,
+    /// These listeners accept no more.
+    StopAccepting(Which),
     /// How is it going?
     Report(ReportTo),
 }

@@ -4,16 +4,20 @@
 
 mod inbox;
 
-pub use inbox::{Message, ReportTo, WorkerReport};
+pub use inbox::{Message, ReportTo, Which, WorkerReport};
 
 use crate::cluster::{Cluster, ClusterSet};
+use crate::drain::{Drain, Terms};
 use crate::env::{Env, ProcessClock};
 use crate::filter::Facts;
 use crate::http::{
     Settings,
     config::{HcmConfig, Routes},
 };
-use crate::listener::{Chain, Listener, ListenerConfig, Serve, accept_loop, config::Terminal};
+use crate::listener::{
+    Chain, Listener, ListenerConfig, Serve, accept_loop,
+    config::{ChainConfig, Terminal},
+};
 use crate::node::NodeFacts;
 use crate::route::RouteTable;
 use crate::telemetry::Registrar;
@@ -42,6 +46,11 @@ struct Worker {
     /// Who uses a table of RDS, to be told of a new one.
     users: HashMap<Arc<str>, Vec<Weak<Settings>>>,
     clock: Arc<ProcessClock>,
+    terms: Terms,
+    /// What was replaced or removed, for as long as connections are left.
+    leaving: Vec<(Which, Weak<Drain>)>,
+    /// A drain of listeners, which those that come later take part in.
+    draining: Option<(Which, Terms)>,
 }
 
 /// What the process gives a worker on its way.
@@ -59,6 +68,8 @@ pub struct Parts {
     pub logs: LogBuffers,
     /// Asks for configuration on demand.
     pub feed: FeedHandle,
+    /// How connections leave what is replaced or removed.
+    pub terms: Terms,
 }
 
 /// Runs a worker on this thread until its inbox closes.
@@ -87,8 +98,16 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
         connections: Cell::new(0),
         next_id: Cell::new((parts.index as u64) << 48),
     });
-    let worker =
-        Worker { serve, accepting: HashMap::new(), tables: HashMap::new(), users: HashMap::new(), clock: parts.clock };
+    let worker = Worker {
+        serve,
+        accepting: HashMap::new(),
+        tables: HashMap::new(),
+        users: HashMap::new(),
+        clock: parts.clock,
+        terms: parts.terms,
+        leaving: Vec::new(),
+        draining: None,
+    };
     local.block_on(&runtime, worker.work(inbox));
     Ok(())
 }
@@ -135,7 +154,15 @@ impl Worker {
             }
             Message::Listener(config, sockets) => self.set_listener(config, sockets),
             Message::RemoveListener(name) => self.remove_listener(&name),
-            Message::Drain { inbound_only } => self.drain(inbound_only),
+            Message::Drain(which, terms) => {
+                self.draining = Some((which, terms));
+                self.drains(which).for_each(|drain| drain.begin(terms));
+            }
+            Message::CallOffDrain => {
+                self.draining = None;
+                self.drains(Which::All).for_each(|drain| drain.call_off());
+            }
+            Message::StopAccepting(which) => self.stop_accepting_on(which),
             Message::Report(to) => to.answer(self.report()),
         }
     }
@@ -156,22 +183,25 @@ impl Worker {
         });
     }
 
+    /// Takes a listener over. Chains that are as they were keep their connections; the others' leave (LC-1): as in
+    /// Envoy, a connection must not go on for ever under the policy that it began with.
     fn set_listener(&mut self, config: Arc<ListenerConfig>, sockets: Vec<std::net::TcpListener>) {
+        let name = Arc::clone(&config.name);
+        let old = self.serve.listeners.borrow_mut().remove(&name);
+        let mut before = old.as_ref().map(|old| old.chains.clone()).unwrap_or_default();
         let mut chains = Vec::new();
         for chain in config.chains.iter().chain(&config.default_chain) {
-            let http = match &chain.terminal {
-                Terminal::Tcp(_) => None,
-                Terminal::Http(hcm) => Some(self.settings(hcm, config.inbound)),
-            };
-            chains.push(Rc::new(Chain { config: Arc::clone(chain), inbound: config.inbound, http }));
+            let same = before.iter().position(|other| Arc::ptr_eq(&other.config, chain));
+            chains.push(match same {
+                Some(at) => before.swap_remove(at),
+                None => self.chain(chain, &config),
+            });
         }
-        let name = Arc::clone(&config.name);
         let stats = self.serve.facts.stats.listener(&config.address.to_string());
-        let replaced =
-            self.serve.listeners.borrow_mut().insert(Arc::clone(&name), Rc::new(Listener { config, chains, stats }));
-        // As in Envoy: a kept connection must not go on under the policy that it began with.
-        if let Some(replaced) = replaced {
-            replaced.drain();
+        let listener = Rc::new(Listener { config, chains, stats, drain: Rc::default() });
+        self.serve.listeners.borrow_mut().insert(Arc::clone(&name), listener);
+        if let Some(old) = old {
+            self.leave(&old, before);
         }
         if sockets.is_empty() {
             return;
@@ -187,6 +217,32 @@ impl Worker {
                 }
                 Err(error) => tracing::error!(listener = &*name, %error, "socket cannot be used"),
             }
+        }
+    }
+
+    fn chain(&mut self, config: &Arc<ChainConfig>, listener: &ListenerConfig) -> Rc<Chain> {
+        let inbound = listener.inbound;
+        let (http, drain) = match &config.terminal {
+            Terminal::Tcp(_) => (None, Rc::default()),
+            Terminal::Http(hcm) => {
+                let settings = self.settings(hcm, inbound);
+                let drain = Rc::clone(&settings.drain);
+                (Some(settings), drain)
+            }
+        };
+        if let Some((_, terms)) = self.draining.filter(|(which, _)| which.takes(listener)) {
+            drain.begin(terms);
+        }
+        Rc::new(Chain { config: Arc::clone(config), inbound, http, drain })
+    }
+
+    /// Has the connections of these chains of a listener leave, and those that have no chain yet where it keeps none.
+    fn leave(&mut self, listener: &Listener, gone: Vec<Rc<Chain>>) {
+        self.leaving.retain(|(_, drain)| drain.strong_count() > 0);
+        let undecided = (gone.len() == listener.chains.len()).then(|| Rc::clone(&listener.drain));
+        for drain in gone.iter().map(|chain| Rc::clone(&chain.drain)).chain(undecided) {
+            drain.begin(self.terms);
+            self.leaving.push((Which::of(&listener.config), Rc::downgrade(&drain)));
         }
     }
 
@@ -211,17 +267,28 @@ impl Worker {
 
     fn remove_listener(&mut self, name: &str) {
         self.stop_accepting(name);
-        if let Some(listener) = self.serve.listeners.borrow_mut().remove(name) {
-            listener.drain();
+        let removed = self.serve.listeners.borrow_mut().remove(name);
+        if let Some(listener) = removed {
+            self.leave(&listener, listener.chains.clone());
         }
     }
 
-    fn drain(&self, inbound_only: bool) {
-        for listener in self.serve.listeners.borrow().values() {
-            if !inbound_only || listener.config.inbound {
-                listener.drain();
-            }
-        }
+    /// What these listeners' connections, also those that are leaving already, are asked through.
+    fn drains(&self, which: Which) -> impl Iterator<Item = Rc<Drain>> {
+        let listeners = self.serve.listeners.borrow();
+        let asked = listeners.values().filter(|listener| which.takes(&listener.config));
+        let mut drains: Vec<Rc<Drain>> = asked.flat_map(|listener| listener.drains()).collect();
+        let leaving = self.leaving.iter().filter(|(of, _)| which == Which::All || *of == Which::Inbound);
+        drains.extend(leaving.filter_map(|(_, drain)| drain.upgrade()));
+        drains.into_iter()
+    }
+
+    fn stop_accepting_on(&mut self, which: Which) {
+        let listeners = self.serve.listeners.borrow();
+        let names: Vec<Arc<str>> =
+            listeners.values().filter(|l| which.takes(&l.config)).map(|l| Arc::clone(&l.config.name)).collect();
+        drop(listeners);
+        names.iter().for_each(|name| self.stop_accepting(name));
     }
 
     fn report(&self) -> WorkerReport {

@@ -29,7 +29,8 @@ impl Proxy {
         let yaml = format!("admin: {{address: {{pipe: {{path: {}}}}}}}\n{bootstrap}", admin.display());
         std::fs::write(&file, yaml).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_proxy"))
-            .args(["-c", file.to_str().unwrap(), "--concurrency", "1", "-l", "error"])
+            .args(["-c", file.to_str().unwrap(), "-l", "error"])
+            .args(if arguments.contains(&"--concurrency") { &[][..] } else { &["--concurrency", "1"] })
             .args(arguments)
             .envs(variables.iter().copied())
             .stdout(Stdio::null())

@@ -1,12 +1,15 @@
 //! `/clusters`, `/listeners` and `/certs`.
 
 use super::AdminParts;
+use crate::cluster::ClusterConfig;
 use crate::endpoint::{Address, Endpoint, Health, HostSet, Limit};
+use crate::listener::ListenerConfig;
 use crate::server::answer::{Answer, json, text};
 use crate::xds::{CertificateView, Kind, Origin, certificates};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -87,7 +90,7 @@ fn health_flags(endpoint: &Endpoint, ejected: bool) -> String {
 
 fn clusters_json(parts: &AdminParts) -> Answer {
     let published = parts.published.borrow().clone();
-    let status = |(config, members): &(std::sync::Arc<crate::cluster::ClusterConfig>, std::sync::Arc<HostSet>)| {
+    let status = |(config, members): &(Arc<ClusterConfig>, Arc<HostSet>)| {
         let thresholds: Vec<Value> = config
             .limits
             .iter()
@@ -148,9 +151,10 @@ fn socket_json(address: SocketAddr) -> Value {
 pub(super) fn listeners(parts: &AdminParts, ask: &[(String, String)]) -> Answer {
     let published = parts.published.borrow();
     if wants_json(ask) {
-        let status = |listener: &std::sync::Arc<crate::listener::ListenerConfig>| {
-            let more: Vec<Value> = listener.more_addresses.iter().map(|address| socket_json(*address)).collect();
-            let mut status = json!({"name": *listener.name, "local_address": socket_json(listener.address)});
+        let status = |(listener, bound): &(Arc<ListenerConfig>, Arc<[SocketAddr]>)| {
+            let mut addresses = bound.iter().map(|address| socket_json(*address));
+            let mut status = json!({"name": *listener.name, "local_address": addresses.next()});
+            let more: Vec<Value> = addresses.collect();
             if !more.is_empty() {
                 status["additional_local_addresses"] = more.into();
             }
@@ -158,10 +162,9 @@ pub(super) fn listeners(parts: &AdminParts, ask: &[(String, String)]) -> Answer 
         };
         return json(&json!({"listener_statuses": published.listeners.iter().map(status).collect::<Vec<_>>()}));
     }
-    let lines = published.listeners.iter().flat_map(|listener| {
-        let addresses = std::iter::once(&listener.address).chain(&listener.more_addresses);
-        addresses.map(|address| format!("{}::{address}\n", listener.name))
-    });
+    let line = |(listener, address): (&Arc<ListenerConfig>, &SocketAddr)| format!("{}::{address}\n", listener.name);
+    let all = published.listeners.iter().flat_map(|(listener, bound)| bound.iter().map(move |at| (listener, at)));
+    let lines = all.map(line);
     text(200, lines.collect::<String>())
 }
 

@@ -24,6 +24,7 @@ use crate::xds::Store;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
@@ -32,8 +33,8 @@ use tokio::sync::{mpsc, watch};
 pub struct Published {
     /// Clusters and their endpoints.
     pub clusters: Vec<(Arc<ClusterConfig>, Arc<HostSet>)>,
-    /// Listeners.
-    pub listeners: Vec<Arc<ListenerConfig>>,
+    /// Listeners and the addresses that they are bound to.
+    pub listeners: Vec<(Arc<ListenerConfig>, Arc<[SocketAddr]>)>,
 }
 
 /// What the admin interface asks of the process.

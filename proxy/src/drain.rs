@@ -1,0 +1,274 @@
+//! How connections leave what drains: a filter chain that was replaced or removed, a listener, a process (D2, LC-1, LC-3).
+//!
+//! Knows connections as something that can be woken. Must never know a protocol: each one asks in which stage it is and
+//! leaves in its own way.
+
+use crate::env::{Env, Instant};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+
+/// Time for the first request of a connection to arrive. Its client cannot know yet whether it was taken, so closing
+/// earlier would be an error to it and not the end of an idle connection.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Shortest time between two looks at the connections.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// How a drain goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Terms {
+    /// Time over which connections are asked to leave, each at a random moment of it; zero: all at once.
+    pub spread: Duration,
+    /// Time after which those that stayed are cut; none: never.
+    pub end: Option<Duration>,
+}
+
+/// How far a connection is on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// Nobody asks it to leave.
+    Stays,
+    /// It leaves after what it is doing, and tells its client so.
+    Asked,
+    /// The same, and it ends at once where it does nothing.
+    Released,
+    /// It ends now.
+    Over,
+}
+
+/// The connections of one filter chain or listener on this worker, and whether they are to leave.
+#[derive(Debug, Default)]
+pub struct Drain {
+    begun: Cell<Option<(Instant, Terms)>>,
+    stays: RefCell<HashMap<u64, Rc<State>>>,
+    next_key: Cell<u64>,
+    task: RefCell<Option<AbortHandle>>,
+}
+
+/// What a connection and its drain share.
+#[derive(Debug)]
+struct State {
+    joined: Instant,
+    /// The moment at which it is asked to leave, as a part of the spread.
+    moment: f64,
+    /// It has had a request.
+    served: Cell<bool>,
+    stage: Cell<Stage>,
+    task: RefCell<Option<Waker>>,
+}
+
+impl Drain {
+    /// Begins a drain, in place of one that may be under way; what was asked to leave goes on leaving.
+    pub fn begin(self: &Rc<Self>, terms: Terms) {
+        self.begun.set(Some((Instant::now(), terms)));
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+        self.watch();
+    }
+
+    /// Calls a drain off; what was asked to leave goes on leaving.
+    pub fn call_off(&self) {
+        self.begun.set(None);
+        if let Some(task) = self.task.take() {
+            task.abort();
+        }
+    }
+
+    /// A connection comes; it belongs here until the [`Stay`] is dropped.
+    pub fn join(self: &Rc<Self>, env: &Env) -> Stay {
+        let key = self.next_key.replace(self.next_key.get() + 1);
+        let state = Rc::new(State {
+            joined: env.now(),
+            moment: env.below(1 << 32) as f64 / f64::from(u32::MAX),
+            served: Cell::new(false),
+            stage: Cell::new(Stage::Stays),
+            task: RefCell::default(),
+        });
+        self.stays.borrow_mut().insert(key, Rc::clone(&state));
+        if self.begun.get().is_some() {
+            self.watch();
+        }
+        Stay { drain: Rc::clone(self), key, state }
+    }
+
+    /// Moves everybody to the stage of this moment, and has a task do so at the next one.
+    fn watch(self: &Rc<Self>) {
+        let Some(mut wait) = self.advance() else { return };
+        if self.task.borrow().as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let drain: Weak<Self> = Rc::downgrade(self);
+        let watching = tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep(wait).await;
+                let Some(next) = drain.upgrade().and_then(|drain| drain.advance()) else { return };
+                wait = next;
+            }
+        });
+        *self.task.borrow_mut() = Some(watching.abort_handle());
+    }
+
+    /// Raises stages; the time until the next rise, `None` where there will be none.
+    fn advance(&self) -> Option<Duration> {
+        let (since, terms) = self.begun.get()?;
+        let now = Instant::now();
+        let mut next: Option<Instant> = None;
+        for state in self.stays.borrow().values() {
+            for (stage, at) in state.rises(since, terms).into_iter().filter_map(|(stage, at)| Some((stage, at?))) {
+                if at <= now {
+                    state.raise(stage);
+                } else {
+                    next = Some(next.map_or(at, |other| other.min(at)));
+                }
+            }
+        }
+        let least = (terms.spread / 100).clamp(LOOK, Duration::from_secs(1));
+        next.map(|at| at.saturating_duration_since(now).max(least))
+    }
+}
+
+impl State {
+    /// When it reaches which stage.
+    fn rises(&self, since: Instant, terms: Terms) -> [(Stage, Option<Instant>); 3] {
+        let asked = since + terms.spread.mul_f64(self.moment);
+        let released = if self.served.get() { asked } else { asked.max(self.joined + FIRST_REQUEST) };
+        let over = terms.end.map(|end| since + end);
+        [(Stage::Asked, Some(asked)), (Stage::Released, Some(released)), (Stage::Over, over)]
+    }
+
+    fn raise(&self, stage: Stage) {
+        if self.stage.get() < stage {
+            self.stage.set(stage);
+            if let Some(task) = &*self.task.borrow() {
+                task.wake_by_ref();
+            }
+        }
+    }
+}
+
+/// One connection's place in a [`Drain`].
+#[derive(Debug)]
+pub struct Stay {
+    drain: Rc<Drain>,
+    key: u64,
+    state: Rc<State>,
+}
+
+impl Stay {
+    /// The stage now.
+    pub fn stage(&self) -> Stage {
+        self.state.stage.get()
+    }
+
+    /// The connection has had a request.
+    pub fn served(&self) {
+        self.state.served.set(true);
+    }
+
+    /// Ready from `stage` on. The task is woken at each later stage too, also if it does not ask again.
+    pub fn poll(&self, cx: &mut Context<'_>, stage: Stage) -> Poll<()> {
+        if self.stage() >= stage {
+            return Poll::Ready(());
+        }
+        let mut task = self.state.task.borrow_mut();
+        if !task.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Runs `work` until `stage` comes; `None` where it came first. Cancel-safe as `work` is.
+    pub async fn until<T>(&self, stage: Stage, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = std::pin::pin!(work);
+        std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.poll(cx, stage).map(|()| None),
+        })
+        .await
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.drain.stays.borrow_mut().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::task::LocalSet;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Runs a test with its own clock.
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        LocalSet::new().block_on(&runtime, test);
+    }
+
+    fn count(stays: &[Stay], stage: Stage) -> usize {
+        stays.iter().filter(|stay| stay.stage() == stage).count()
+    }
+
+    // spec: LC-3
+    #[test]
+    fn a_gradual_drain_asks_as_many_as_its_time_has_passed() {
+        run(async {
+            let (drain, env) = (Rc::new(Drain::default()), Env::seeded(7));
+            let stays: Vec<Stay> = (0..1000).map(|_| drain.join(&env)).collect();
+            stays.iter().for_each(Stay::served);
+            assert_eq!(count(&stays, Stage::Stays), 1000);
+            drain.begin(Terms { spread: SECOND * 100, end: Some(SECOND * 100) });
+            for percent in [10, 50, 90] {
+                let due = Instant::now() + SECOND * percent;
+                tokio::time::sleep_until(due).await;
+                let passed = drain.begun.get().map(|(since, _)| since.elapsed().as_secs_f64()).unwrap();
+                let left = count(&stays, Stage::Released) as f64 / 1000.0;
+                assert!((left - passed / 100.0).abs() < 0.06, "{left} after {passed} s of 100");
+                drain.begin(Terms { spread: SECOND * 100, end: Some(SECOND * 100) });
+            }
+            tokio::time::sleep(SECOND * 101).await;
+            assert_eq!(count(&stays, Stage::Over), 1000, "its time is up for those that stayed");
+        });
+    }
+
+    // spec: LC-3
+    #[test]
+    fn an_immediate_drain_asks_all_but_waits_for_first_requests() {
+        run(async {
+            let (drain, env) = (Rc::new(Drain::default()), Env::seeded(7));
+            let (old, young) = (drain.join(&env), drain.join(&env));
+            old.served();
+            drain.begin(Terms { spread: Duration::ZERO, end: None });
+            assert_eq!((old.stage(), young.stage()), (Stage::Released, Stage::Asked));
+            tokio::time::sleep(SECOND / 2).await;
+            let late = drain.join(&env);
+            assert_eq!((late.stage(), young.stage()), (Stage::Asked, Stage::Asked), "it comes to a drain under way");
+            assert_eq!(young.until(Stage::Released, std::future::pending::<()>()).await, None);
+            assert_eq!(late.stage(), Stage::Asked);
+            late.until(Stage::Released, std::future::pending::<()>()).await;
+            tokio::time::sleep(SECOND * 3600).await;
+            assert_eq!(late.stage(), Stage::Released, "without an end nobody is cut");
+            drop((old, young, late));
+            assert!(drain.stays.borrow().is_empty());
+        });
+    }
+
+    // spec: AD-9
+    #[test]
+    fn a_drain_that_is_called_off_asks_nobody_who_comes_later() {
+        run(async {
+            let (drain, env) = (Rc::new(Drain::default()), Env::seeded(7));
+            let early = drain.join(&env);
+            drain.begin(Terms { spread: Duration::ZERO, end: Some(SECOND) });
+            drain.call_off();
+            tokio::time::sleep(SECOND * 2).await;
+            assert_eq!((early.stage(), drain.join(&env).stage()), (Stage::Asked, Stage::Stays));
+        });
+    }
+}
