@@ -11,8 +11,9 @@ use proxy::env::ProcessClock;
 use proxy::server::admin::{
     Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, StatsReader, own_stats,
 };
+use proxy::server::application::Application;
 use proxy::server::logging::Logging;
-use proxy::server::probe::{Application, Probes};
+use proxy::server::probe::Probes;
 use proxy::telemetry::names::ClusterMetric;
 use proxy::telemetry::{Cells, Registry};
 use proxy::xds::{Cause, Feed, FeedOptions, Kind, Rejection, Resource};
@@ -103,6 +104,13 @@ async fn store(bootstrap: &Bootstrap) -> watch::Receiver<proxy::xds::Store> {
         let refused = Rejection { kind, name: "bad".into(), field: "lb_policy".into(), why: "is wrong".into() };
         feed.settle(batch, if name == "bad" { vec![refused] } else { Vec::new() });
     }
+    let info =
+        proto::missing::NameInfo { ips: vec!["10.96.0.1".into()], namespace: "default".into(), ..Default::default() };
+    let table = proto::missing::NameTable { table: [("b.default.svc.cluster.local".to_owned(), info)].into() };
+    let body = table.encode_to_vec().into();
+    handle.provide(Kind::NameTable, Arc::new(Resource { name: "".into(), version: "v7".into(), body })).await;
+    let batch = feed.next().await;
+    feed.settle(batch, Vec::new());
     store
 }
 
@@ -376,7 +384,7 @@ async fn application(answer: &'static str) -> u16 {
     port
 }
 
-// spec: HL-1, HL-2, HL-6
+// spec: HL-1, HL-2, HL-6, PT-5
 #[tokio::test]
 async fn the_ports_of_the_agent_answer_probes_and_merge_metrics() {
     let mut bench = tcp_bench().await;
@@ -386,7 +394,6 @@ async fn the_ports_of_the_agent_answer_probes_and_merge_metrics() {
         "/app-health/app/livez": {"httpGet": {"path": "/healthz", "port": port}},
         "/app-health/app/startupz": {"tcpSocket": {"port": port}},
         "/app-health/closed/livez": {"tcpSocket": {"port": 1}},
-        "/app-health/grpc/livez": {"grpc": {"port": port}},
     });
     let annotations = json!({"scrape": "true", "path": "/metrics", "port": port.to_string()});
     let environment = Environment::from([
@@ -407,7 +414,10 @@ async fn the_ports_of_the_agent_answer_probes_and_merge_metrics() {
     assert_eq!(ask(status, "GET", "/app-health/app/livez").await.0, 418, "the application's own status");
     assert_eq!(ask(status, "GET", "/app-health/app/startupz").await.0, 200);
     assert_eq!(ask(status, "GET", "/app-health/closed/livez").await.0, 500);
-    assert!(ask(status, "GET", "/app-health/grpc/livez").await.1.contains("not supported yet"));
+    let (_, names) = ask(status, "GET", "/debug/ndsz").await;
+    let names: Value = serde_json::from_str(&names).unwrap();
+    assert_eq!(names["table"]["b.default.svc.cluster.local"]["ips"], json!(["10.96.0.1"]));
+    assert_eq!(ask(ready, "GET", "/debug/ndsz").await.0, 404);
     assert_eq!(ask(status, "GET", "/app-health/other/livez").await.0, 404);
     assert_eq!(ask(ready, "GET", "/healthz/ready").await.0, 200);
     bench.stage.send_replace(Stage::Initializing);

@@ -9,11 +9,11 @@ use std::sync::Arc;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
 
+/// Where a listener listens: its addresses as they are bound, and the sockets of each worker.
+pub(super) type Bound = (Arc<[SocketAddr]>, Vec<Vec<TcpListener>>);
+
 /// The addresses of a listener, and on each of them a socket for each worker; none where others pass it connections.
-pub(super) fn listen(
-    config: &ListenerConfig,
-    workers: usize,
-) -> Result<(Arc<[SocketAddr]>, Vec<Vec<TcpListener>>), Refusal> {
+pub(super) fn listen(config: &ListenerConfig, workers: usize) -> Result<Bound, Refusal> {
     let mut sockets: Vec<Vec<TcpListener>> = (0..workers).map(|_| Vec::new()).collect();
     let mut bound = Vec::new();
     for address in std::iter::once(&config.address).chain(&config.more_addresses) {

@@ -2,6 +2,8 @@
 
 use crate::bootstrap::AdminAddress;
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -9,7 +11,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -158,6 +160,32 @@ pub(super) fn streamed(status: u16, content_type: &'static str, body: UnsyncBoxB
     headers.insert(hyper::header::CACHE_CONTROL, hyper::header::HeaderValue::from_static("no-cache, max-age=0"));
     headers.insert("x-content-type-options", hyper::header::HeaderValue::from_static("nosniff"));
     answer
+}
+
+/// A text, with gzip where the request accepts it (PT-7).
+pub(super) fn compressed(content_type: &'static str, text: String, request: &Request<Incoming>) -> Answer {
+    if !accepts_gzip(request) {
+        return with_type(200, content_type, text);
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let encoded = encoder.write_all(text.as_bytes()).and_then(|()| encoder.finish());
+    let mut answer = with_type(200, content_type, encoded.expect("a Vec takes any bytes"));
+    let headers = answer.headers_mut();
+    headers.insert(hyper::header::CONTENT_ENCODING, hyper::header::HeaderValue::from_static("gzip"));
+    headers.insert(hyper::header::VARY, hyper::header::HeaderValue::from_static("Accept-Encoding"));
+    answer
+}
+
+/// Whether `accept-encoding` names gzip, with a weight above 0.
+fn accepts_gzip(request: &Request<Incoming>) -> bool {
+    let values = request.headers().get_all(hyper::header::ACCEPT_ENCODING).iter();
+    let mut codings = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    codings.any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_gzip = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip") || name == "*");
+        let weight = parts.find_map(|part| part.strip_prefix("q=")).map_or(Ok(1.0), str::parse::<f32>);
+        is_gzip && weight.is_ok_and(|weight| weight > 0.0)
+    })
 }
 
 /// The decoded parameters of a request's query, in order.

@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod answer;
+pub mod application;
 mod drain;
 mod identity;
 pub mod logging;
@@ -24,7 +25,8 @@ use admin::{Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, 
 use anyhow::{Context, anyhow, bail};
 use drain::{Drain, Termination, terms};
 use logging::Logging;
-use probe::{Application, Probes};
+use application::Application;
+use probe::Probes;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -91,9 +93,7 @@ impl Server {
             also: vec![Kind::NameTable],
             own_secret_services: identity::own_secret_services(enrolment.as_ref()),
         };
-        let stats_config = bootstrap.written.stats_config.as_ref().map(StatsConfig::parse).transpose();
-        let registry =
-            Registry::with(stats_config.map_err(|refusal| anyhow!("stats_config.{refusal}"))?.unwrap_or_default());
+        let registry = registry(&bootstrap)?;
         let feed = Feed::new(bootstrap.clone(), options)?;
         let log_writer = LogWriter::start()?;
         let clock = ProcessClock::start();
@@ -282,6 +282,11 @@ fn open_ports(bootstrap: &Bootstrap, parts: Arc<AdminParts>) -> anyhow::Result<(
     let probes = Probes::bind(&bootstrap.flags, application, parts)?;
     tokio::spawn(probes.serve());
     Ok(())
+}
+
+fn registry(bootstrap: &Bootstrap) -> anyhow::Result<Registry> {
+    let config = bootstrap.written.stats_config.as_ref().map(StatsConfig::parse).transpose();
+    Ok(Registry::with(config.map_err(|refusal| anyhow!("stats_config.{refusal}"))?.unwrap_or_default()))
 }
 
 /// Starts the worker threads.

@@ -1,107 +1,19 @@
 //! Ports of Istio's agent: readiness (15021), own metrics (15090), and merged metrics with rewritten probes (15020).
 //!
-//! Probes of the kubelet cannot speak mutual TLS, so injection rewrites them to this process, which asks the application
-//! over the loopback device, from an address that redirection leaves alone (spec HL-1, HL-2, HL-6).
+//! Knows which port has which paths (spec PT-5 to PT-7, HL-2, HL-6). Must never know how the application is asked.
 
 use super::admin::{AdminParts, Command, PROMETHEUS_TEXT, Stage};
-use super::answer::{Answer, Peer, Socket, text, with_type};
-use crate::bootstrap::{AdminAddress, Environment, Flags};
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use super::answer::{Answer, Peer, Socket, compressed, json, text};
+use super::application::Application;
+use crate::bootstrap::{AdminAddress, Flags};
+use crate::xds::Kind;
 use hyper::body::Incoming;
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
-use serde::Deserialize;
-use std::collections::BTreeMap;
+use prost::Message;
+use proto::missing::NameTable;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::net::{TcpSocket, TcpStream};
-
-/// Probes by the path that injection gave them.
-const PROBES_VARIABLE: &str = "ISTIO_KUBE_APP_PROBERS";
-/// Where the application's own metrics are.
-const METRICS_VARIABLE: &str = "ISTIO_PROMETHEUS_ANNOTATIONS";
-/// Bytes of application metrics that are taken over.
-const METRICS_MAX_BYTES: usize = 16 << 20;
-const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// One probe of the application, as Kubernetes writes it.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Probe {
-    http_get: Option<HttpGet>,
-    tcp_socket: Option<TcpTarget>,
-    grpc: Option<serde_json::Value>,
-    timeout_seconds: Option<u64>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct HttpGet {
-    path: Option<String>,
-    port: u16,
-    host: Option<String>,
-    scheme: Option<String>,
-    #[serde(default)]
-    http_headers: Vec<Header>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Header {
-    name: String,
-    value: String,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct TcpTarget {
-    port: u16,
-    host: Option<String>,
-}
-
-/// Where an application shows its metrics, as its pod's annotations say; all of it is text there.
-#[derive(Debug, Clone, Deserialize)]
-struct ScrapeTarget {
-    scrape: String,
-    #[serde(default)]
-    path: String,
-    #[serde(default)]
-    port: String,
-}
-
-/// What the application is asked, from the environment.
-#[derive(Debug, Clone, Default)]
-pub struct Application {
-    probes: BTreeMap<String, Probe>,
-    metrics: Option<(u16, String)>,
-}
-
-impl Application {
-    /// Reads the variables that injection sets.
-    ///
-    /// # Errors
-    /// The variable that cannot be read.
-    pub fn of(environment: &Environment) -> Result<Self, String> {
-        let probes = match environment.get(PROBES_VARIABLE) {
-            Some(json) => serde_json::from_str(json).map_err(|error| format!("{PROBES_VARIABLE}: {error}"))?,
-            None => BTreeMap::new(),
-        };
-        let target: Option<ScrapeTarget> = match environment.get(METRICS_VARIABLE) {
-            Some(json) => Some(serde_json::from_str(json).map_err(|error| format!("{METRICS_VARIABLE}: {error}"))?),
-            None => None,
-        };
-        let metrics = match target.filter(|target| target.scrape == "true") {
-            Some(target) => {
-                let port = if target.port.is_empty() { "80" } else { &target.port };
-                let port = port.parse().map_err(|_| format!("{METRICS_VARIABLE}: {port:?} is no port"))?;
-                Some((port, if target.path.is_empty() { "/metrics".to_owned() } else { target.path }))
-            }
-            None => None,
-        };
-        Ok(Self { probes, metrics })
-    }
-}
 
 /// The ports of the agent.
 #[derive(Debug)]
@@ -168,8 +80,10 @@ async fn respond(role: Role, parts: &AdminParts, application: &Application, requ
     let is_local = request.extensions().get::<Peer>().is_some_and(|peer| peer.is_local());
     match (role, path) {
         (Role::Status | Role::Ready, "/healthz/ready") => ready(parts),
-        (Role::Metrics, "/stats/prometheus") => own_metrics(parts).await,
-        (Role::Status, "/stats/prometheus" | "/metrics") => merged_metrics(parts, application).await,
+        (Role::Metrics, "/stats/prometheus") => metrics(parts, None, request).await,
+        (Role::Status, "/stats/prometheus" | "/metrics") => metrics(parts, Some(application), request).await,
+        (Role::Status, "/debug/ndsz") if !is_local => text(403, "only requests from this machine\n"),
+        (Role::Status, "/debug/ndsz") => name_table(parts),
         (Role::Status, "/quitquitquit" | "/drain") if !is_local => text(403, "only requests from this machine\n"),
         (Role::Status, "/quitquitquit" | "/drain") if request.method() != Method::POST => {
             text(405, format!("Method {} not allowed, POST required.\n", request.method()))
@@ -178,8 +92,8 @@ async fn respond(role: Role, parts: &AdminParts, application: &Application, requ
         (Role::Status, "/drain") => {
             send(parts, Command::Drain { inbound_only: true, graceful: true, skip_exit: true }).await
         }
-        (Role::Status, _) => match application.probes.get(path) {
-            Some(probe) => ask_application(probe).await,
+        (Role::Status, _) => match application.probe(path).await {
+            Some(answer) => answer,
             None => text(404, "not found\n"),
         },
         _ => text(404, "not found\n"),
@@ -198,104 +112,25 @@ async fn send(parts: &AdminParts, command: Command) -> Answer {
     }
 }
 
-async fn own_metrics(parts: &AdminParts) -> Answer {
-    match parts.prometheus().await {
-        Some(metrics) => with_type(200, PROMETHEUS_TEXT, metrics),
-        None => text(503, "the process is ending\n"),
-    }
-}
-
-/// Own metrics and the application's; an application that does not answer costs only its own.
-async fn merged_metrics(parts: &AdminParts, application: &Application) -> Answer {
+/// Own metrics and, where asked, the application's; one that does not answer costs only its own.
+async fn metrics(parts: &AdminParts, application: Option<&Application>, request: &Request<Incoming>) -> Answer {
     let Some(mut metrics) = parts.prometheus().await else { return text(503, "the process is ending\n") };
-    if let Some((port, path)) = &application.metrics {
-        match scrape(*port, path).await {
-            Ok(theirs) => metrics.push_str(&theirs),
-            Err(why) => tracing::warn!(port, path, why, "metrics of the application are left out"),
-        }
+    if let Some(application) = application {
+        application.add_metrics(&mut metrics).await;
     }
-    with_type(200, PROMETHEUS_TEXT, metrics)
+    compressed(PROMETHEUS_TEXT, metrics, request)
 }
 
-async fn scrape(port: u16, path: &str) -> Result<String, String> {
-    let get = HttpGet { path: Some(path.to_owned()), port, host: None, scheme: None, http_headers: Vec::new() };
-    let (status, body) = tokio::time::timeout(METRICS_TIMEOUT, get.send())
-        .await
-        .map_err(|_| format!("no answer within {METRICS_TIMEOUT:?}"))??;
-    if status != 200 {
-        return Err(format!("status {status}"));
-    }
-    let mut text = String::from_utf8(body).map_err(|_| "the answer is not UTF-8".to_owned())?;
-    if !text.ends_with('\n') {
-        text.push('\n');
-    }
-    Ok(text)
-}
-
-async fn ask_application(probe: &Probe) -> Answer {
-    let limit = Duration::from_secs(probe.timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or(1));
-    let asked = async {
-        match (&probe.http_get, &probe.tcp_socket, &probe.grpc) {
-            (Some(get), _, _) => get.send().await.map(|(status, _)| status),
-            (_, Some(target), _) => connect(target.host.as_deref(), target.port).await.map(|_| 200),
-            (_, _, Some(_)) => Err("not supported yet: grpc probes".to_owned()),
-            _ => Err("a probe needs httpGet or tcpSocket".to_owned()),
-        }
+/// The names that pilot serves, as Istio's agent shows them.
+fn name_table(parts: &AdminParts) -> Answer {
+    let store = parts.store.borrow();
+    let held = store.of(Kind::NameTable).next();
+    let table = held.and_then(|held| NameTable::decode(held.resource.body.as_ref()).ok()).unwrap_or_default();
+    let of = |info: &proto::missing::NameInfo| {
+        serde_json::json!({
+            "ips": info.ips, "registry": info.registry, "shortname": info.shortname, "namespace": info.namespace
+        })
     };
-    match tokio::time::timeout(limit, asked).await {
-        Ok(Ok(status)) => text(status, ""),
-        Ok(Err(why)) => text(500, format!("{why}\n")),
-        Err(_) => text(500, format!("no answer within {limit:?}\n")),
-    }
-}
-
-impl HttpGet {
-    async fn send(&self) -> Result<(u16, Vec<u8>), String> {
-        if self.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
-            return Err("not supported yet: https probes".to_owned());
-        }
-        let stream = connect(self.host.as_deref(), self.port).await?;
-        let (mut client, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        let path = self.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let mut request = Request::get(path).header("host", format!("localhost:{}", self.port));
-        for header in &self.http_headers {
-            if header.name.eq_ignore_ascii_case("host") {
-                request.headers_mut().map(|headers| headers.remove("host"));
-            }
-            request = request.header(&header.name, &header.value);
-        }
-        let request =
-            request.header("connection", "close").body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-        let exchange = async move {
-            let answer = client.send_request(request).await.map_err(|error| error.to_string())?;
-            let status = answer.status().as_u16();
-            let body = Limited::new(answer.into_body(), METRICS_MAX_BYTES).collect().await;
-            Ok((status, body.map_err(|error| error.to_string())?.to_bytes().to_vec()))
-        };
-        tokio::pin!(connection);
-        tokio::pin!(exchange);
-        tokio::select! {
-            done = &mut exchange => done,
-            _ = &mut connection => exchange.await,
-        }
-    }
-}
-
-/// Connects to the application on this machine, from the address that redirection leaves alone (PT-13).
-async fn connect(host: Option<&str>, port: u16) -> Result<TcpStream, String> {
-    let target: IpAddr = match host.filter(|host| !host.is_empty() && *host != "localhost") {
-        Some(host) => host.parse().map_err(|_| format!("not supported yet: host {host}"))?,
-        None => Ipv4Addr::LOCALHOST.into(),
-    };
-    let address = SocketAddr::new(target, port);
-    let connected = async {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if target.is_ipv4() {
-            socket.bind(SocketAddr::new(Ipv4Addr::new(127, 0, 0, 6).into(), 0))?;
-        }
-        socket.connect(address).await
-    };
-    connected.await.map_err(|error: io::Error| format!("{address}: {error}"))
+    let table: serde_json::Map<_, _> = table.table.iter().map(|(name, info)| (name.clone(), of(info))).collect();
+    json(&serde_json::json!({"table": table}))
 }

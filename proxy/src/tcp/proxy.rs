@@ -12,7 +12,6 @@ use crate::filter::Facts;
 use crate::net::{Io, PeerFacts};
 use crate::outcome::{Outcome, Reason};
 use crate::telemetry::istio::Reporter;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -28,7 +27,7 @@ pub async fn serve_tcp(
     let moved = Moved::default();
     let report = Report::new(config, facts, peer, reporter);
     let ended = {
-        let mut proxied = pin!(stay.until(Stage::Over, proxy(io, config, facts, peer, (&moved, &report))));
+        let mut proxied = Box::pin(stay.until(Stage::Over, proxy(io, config, facts, peer, (&moved, &report))));
         loop {
             match tokio::time::timeout(PERIOD, proxied.as_mut()).await {
                 Ok(ended) => break ended.unwrap_or(Ok(())),

@@ -11,4 +11,4 @@ mod secrets;
 pub use accept::{ServerContext, ServerReady, cert_facts};
 pub use config::Spec;
 pub use connect::ClientContext;
-pub use secrets::Secrets;
+pub use secrets::{Secrets, Unverified};

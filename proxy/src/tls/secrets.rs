@@ -186,7 +186,7 @@ impl ResolvesServerCert for Offered {
 
 /// Takes any server certificate: what Envoy does without a validation context (`insecureSkipVerify`).
 #[derive(Debug)]
-struct Unverified;
+pub struct Unverified;
 
 impl ServerCertVerifier for Unverified {
     fn verify_server_cert(
