@@ -6,7 +6,12 @@ use bytes::Bytes;
 
 /// The answer to a request that ended with `outcome`.
 pub fn reply(outcome: &Outcome, request: &RequestHead) -> Response {
-    let mut response = plain(outcome.reason.face().status, outcome.body(false), request);
+    let (status, body) = (outcome.reason.face().status, outcome.body(false));
+    let mut response = match outcome.reason {
+        // The client's own deadline has passed: DEADLINE_EXCEEDED, not what 504 is mapped to.
+        Reason::MaxDuration if is_grpc(request) => grpc_reply(4, &body),
+        _ => plain(status, body, request),
+    };
     if outcome.reason == Reason::Overflow {
         response.head.headers.append_known(Known::XEnvoyOverloaded, b"true");
     }

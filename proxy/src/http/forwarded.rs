@@ -45,6 +45,7 @@ pub(super) fn request(head: &mut RequestHead, config: &HcmConfig, cx: &StreamCx)
 
 fn edge(head: &mut RequestHead, config: &HcmConfig, cx: &StreamCx, scheme: &[u8]) {
     let peer = cx.peer.remote.ip();
+    let client = client(head, config).unwrap_or(peer);
     if !config.skip_xff_append {
         append_list(head, Known::XForwardedFor, peer.to_string().as_bytes());
     }
@@ -52,15 +53,19 @@ fn edge(head: &mut RequestHead, config: &HcmConfig, cx: &StreamCx, scheme: &[u8]
     if config.xff_trusted_hops == 0 || !head.headers.contains(Known::XForwardedProto) {
         head.headers.set(Known::XForwardedProto, scheme);
     }
-    let client = trusted_client(head, config.xff_trusted_hops).unwrap_or(peer);
     head.headers.set(Known::XEnvoyExternalAddress, client.to_string().as_bytes());
 }
 
-/// The n-th address from the right, the peer's own being number zero (HD-2).
-fn trusted_client(head: &RequestHead, hops: u32) -> Option<IpAddr> {
+/// The client that `x-forwarded-for` names, before this proxy adds to it (HD-2): without `use_remote_address` the
+/// address n + 1 from the right, n being the trusted hops; at the edge the n-th, and none where no hop is trusted.
+pub(super) fn client(head: &RequestHead, config: &HcmConfig) -> Option<IpAddr> {
+    if !head.headers.contains(Known::XForwardedFor) {
+        return None;
+    }
+    let from_right = config.xff_trusted_hops.checked_sub(u32::from(config.use_remote_address))?;
     let list = head.headers.joined(b"x-forwarded-for")?;
     let mut addresses = list.rsplit(|b| *b == b',').map(<[u8]>::trim_ascii);
-    std::str::from_utf8(addresses.nth(hops as usize)?).ok()?.parse().ok()
+    std::str::from_utf8(addresses.nth(from_right as usize)?).ok()?.parse().ok()
 }
 
 fn append_list(head: &mut RequestHead, known: Known, value: &[u8]) {
@@ -168,10 +173,30 @@ mod tests {
         assert_eq!(run(&edge, false, &sent, "x-envoy-external-address").as_deref(), Some("10.0.0.9"));
         let hop = HcmConfig { xff_trusted_hops: 1, ..edge };
         assert_eq!(run(&hop, false, &sent, "x-envoy-external-address").as_deref(), Some("2.2.2.2"));
+        let silent = HcmConfig { skip_xff_append: true, ..hop };
+        assert_eq!(run(&silent, false, &sent, "x-forwarded-for").as_deref(), Some("1.1.1.1, 2.2.2.2"));
+        assert_eq!(run(&silent, false, &sent, "x-envoy-external-address").as_deref(), Some("2.2.2.2"));
         let sidecar = config();
+        assert_eq!(run(&sidecar, false, &sent, "x-envoy-external-address"), None);
         assert_eq!(run(&sidecar, false, &sent, "x-forwarded-for").as_deref(), Some("1.1.1.1, 2.2.2.2"));
         assert_eq!(run(&sidecar, true, &[], "x-forwarded-proto").as_deref(), Some("https"));
         assert_eq!(run(&sidecar, true, &sent, "x-forwarded-proto").as_deref(), Some("ftp"));
+    }
+
+    // spec: HD-2
+    #[test]
+    fn hops_are_counted_from_the_right_and_at_the_edge_the_peer_is_one_of_them() {
+        let of = |list: &str, hops: u32, use_remote_address: bool| {
+            let mut head = RequestHead::new(Version::H11, b"GET", b"", b"a", b"/");
+            head.headers.append(b"x-forwarded-for", list.as_bytes());
+            let config = HcmConfig { xff_trusted_hops: hops, use_remote_address, ..config() };
+            client(&head, &config).map(|ip| ip.to_string())
+        };
+        let list = "1.1.1.1, 2.2.2.2,::3";
+        let found = |hops, edge| of(list, hops, edge).unwrap_or_default();
+        assert_eq!([0, 1, 2, 3].map(|hops| found(hops, false)), ["::3", "2.2.2.2", "1.1.1.1", ""]);
+        assert_eq!([0, 1, 2, 3, 4].map(|hops| found(hops, true)), ["", "::3", "2.2.2.2", "1.1.1.1", ""]);
+        assert_eq!(of("unknown", 0, false), None);
     }
 
     // spec: HD-4, MT-8
@@ -190,6 +215,25 @@ mod tests {
             assert_eq!(of(mode, false), None);
         }
         assert_eq!(of(ForwardClientCert::Sanitize, true), None);
+        let cert = CertFacts {
+            uri_sans: vec!["spiffe://td/a".into(), "spiffe://td/b".into()],
+            dns_sans: vec!["a.test".into(), "b.test".into()],
+            subject: "CN=\"x\"".into(),
+            sha256: "cd".into(),
+            der: [1, 2, 3].into(),
+            ..CertFacts::default()
+        };
+        let details = CertDetails { subject: true, cert: true, chain: false, dns: true, uri: true };
+        let whole = String::from_utf8(element(&cert, details, None)).expect("text");
+        let pem = "-----BEGIN%20CERTIFICATE-----%0AAQID%0A-----END%20CERTIFICATE-----%0A".replace('-', "%2D");
+        assert_eq!(
+            whole,
+            format!(
+                "Hash=cd;Cert=\"{pem}\";Subject=\"CN=\\\"x\\\"\";URI=spiffe://td/a;URI=spiffe://td/b;DNS=a.test;DNS=b.test"
+            )
+        );
+        let bare = element(&cert, CertDetails::default(), Some("spiffe://td/me"));
+        assert_eq!(bare, b"By=spiffe://td/me;Hash=cd");
         assert_eq!(of(ForwardClientCert::AlwaysForwardOnly, false).as_deref(), Some("URI=forged"));
     }
 

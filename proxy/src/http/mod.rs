@@ -9,6 +9,7 @@ mod forwarded;
 mod h1;
 mod h2;
 mod headers;
+mod limits;
 mod log;
 mod normalize;
 mod request_id;

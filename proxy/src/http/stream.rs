@@ -3,6 +3,7 @@
 use super::config::HcmConfig;
 use super::downstream::{Downstream, Sent, Watch};
 use super::headers::finish_response;
+use super::limits::Limits;
 use super::{forwarded, log, normalize, request_id, router};
 use crate::drain::Drain;
 use crate::env::Instant;
@@ -14,6 +15,7 @@ use crate::route::RouteTable;
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -88,7 +90,12 @@ pub async fn serve_stream(
     cx.inbound = settings.inbound;
     let states = chain.iter().map(|_| FilterState::None).collect();
     let mut work = Work { request, states, response: None, sent: Sent::default() };
-    if let Some(response) = arrive(settings, &cx, &mut work.request) {
+    let client = forwarded::client(&work.request.head, &settings.config);
+    let answered = arrive(settings, &cx, &mut work.request);
+    if let Some(client) = client {
+        cx.peer = Rc::new(PeerFacts { remote: SocketAddr::new(client, 0), ..PeerFacts::clone(peer) });
+    }
+    if let Some(response) = answered {
         let outcome = match answer(settings, &cx, &mut work, response, down).await {
             Ok(()) => Reason::Complete.into(),
             Err(gone) => gone,
@@ -97,9 +104,10 @@ pub async fn serve_stream(
         return outcome;
     }
     let watch = down.watch();
+    let limits = Limits::of(&settings.config, &cx, &work.request.head);
     let mut outcome = {
         let running = pin!(drive(settings, chain, &cx, &mut work, down));
-        limited(settings, &cx, watch, running).await
+        limited(limits, &cx, watch, running).await
     };
     if outcome.reason != Reason::Complete && outcome.reason != Reason::DownstreamGone && !down.started() {
         cx.note(outcome.clone());
@@ -116,7 +124,7 @@ pub async fn serve_stream(
 
 /// Runs the work under the stream's time limits and a watch on the client. A panic ends this stream alone.
 async fn limited(
-    settings: &Settings,
+    limits: Limits,
     cx: &StreamCx,
     mut watch: Watch,
     mut running: std::pin::Pin<&mut impl Future<Output = Outcome>>,
@@ -130,13 +138,13 @@ async fn limited(
         }
         watch.poll_gone(task).map(|()| Reason::DownstreamGone.into())
     });
-    if settings.config.stream_idle_timeout.is_none() && settings.config.max_stream_duration.is_none() {
+    if limits.idle.is_none() && limits.life.is_none() {
         return work.await;
     }
     let mut work = pin!(work);
     loop {
-        let idle = settings.config.stream_idle_timeout.map(|limit| cx.active.get() + limit);
-        let life = settings.config.max_stream_duration.map(|limit| cx.start + limit);
+        let idle = limits.idle.map(|limit| cx.active.get() + limit);
+        let life = limits.life.map(|limit| cx.start + limit);
         let Some(until) = idle.into_iter().chain(life).min() else { return work.await };
         if let Ok(outcome) = tokio::time::timeout_at(until, work.as_mut()).await {
             return outcome;
@@ -145,7 +153,7 @@ async fn limited(
         if life.is_some_and(|life| life <= now) {
             return Reason::MaxDuration.into();
         }
-        if settings.config.stream_idle_timeout.is_some_and(|limit| cx.active.get() + limit <= now) {
+        if limits.idle.is_some_and(|limit| cx.active.get() + limit <= now) {
             let complete = cx.info.borrow().request_end.is_some();
             return if complete { Reason::IdleTimeout } else { Reason::RequestIdleTimeout }.into();
         }
@@ -194,6 +202,11 @@ async fn answer(
     down: &mut Downstream,
 ) -> Result<(), Outcome> {
     finish_response(&mut response.head, &settings.config.server, &cx.facts.env, cx.now());
+    if settings.config.request_id_in_response
+        && let Some(id) = work.request.head.headers.get(Known::XRequestId)
+    {
+        response.head.headers.set(Known::XRequestId, id);
+    }
     let head = work.response.insert(response.head);
     cx.info.borrow_mut().header_bytes_sent = head.headers.size_bytes() as u64;
     let result = down.send(head, response.body, &mut work.sent).await;

@@ -75,7 +75,7 @@ impl Route {
         for ops in in_order(own, &self.response_headers, self.most_specific_wins) {
             ops.remove_from(&mut head.headers);
             let before = ops.has_operators().then(|| head.clone());
-            let facts = LogFacts { response: before.as_ref(), ..*facts };
+            let facts = LogFacts { response: before.as_ref(), status: Some(head.status), ..*facts };
             ops.add_to(&mut head.headers, &facts, &mut value);
         }
     }

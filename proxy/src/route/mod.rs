@@ -165,8 +165,8 @@ pub struct Timeouts {
     pub route: Option<Duration>,
     /// Idle time of the stream; overrides the connection manager's (RT-6).
     pub idle: Option<Option<Duration>>,
-    /// Upper bound of the stream's life.
-    pub max_stream_duration: Option<Duration>,
+    /// Upper bound of the stream's life; overrides the connection manager's.
+    pub max_stream_duration: Option<Option<Duration>>,
     /// Upper bound for `grpc-timeout`; `Some(None)` honours it without bound, `None` ignores the header (HD-21).
     pub grpc_timeout_max: Option<Option<Duration>>,
 }

@@ -157,7 +157,7 @@ fn timeouts(written: &RouteAction) -> Timeouts {
     Timeouts {
         route: written.timeout.as_ref().map_or(Some(ROUTE_TIMEOUT), limit),
         idle: written.idle_timeout.as_ref().map(limit),
-        max_stream_duration: max.and_then(|max| max.max_stream_duration.as_ref()).and_then(limit),
+        max_stream_duration: max.and_then(|max| max.max_stream_duration.as_ref()).map(limit),
         grpc_timeout_max: grpc.map(limit),
     }
 }

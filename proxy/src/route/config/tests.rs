@@ -348,7 +348,7 @@ fn headers_are_set_added_and_removed_from_the_most_specific_level_up() {
         }))
     };
     let peer = PeerFacts::plain(1, "10.0.0.1:5".parse().unwrap(), "10.0.0.2:80".parse().unwrap());
-    let facts = LogFacts { peer: Some(&peer), status: Some(200), ..LogFacts::default() };
+    let facts = LogFacts { peer: Some(&peer), ..LogFacts::default() };
     for (wins, level) in [(false, "table"), (true, "cluster")] {
         let mut head = get("a", "/");
         for (name, value) in [("x-there", "old"), ("x-twice", "1"), ("x-gone", "x")] {
@@ -402,7 +402,7 @@ fn timeouts_and_retries_have_envoys_defaults() {
         json!({"include_request_attempt_count": true}),
     );
     assert_eq!((istio.timeouts.route, istio.timeouts.idle), (None, Some(None)));
-    assert_eq!((istio.timeouts.max_stream_duration, istio.timeouts.grpc_timeout_max), (None, Some(None)));
+    assert_eq!((istio.timeouts.max_stream_duration, istio.timeouts.grpc_timeout_max), (Some(None), Some(None)));
     assert!(istio.attempt_count_in_request && !istio.attempt_count_in_response);
     let retry = istio.retry.as_ref().unwrap();
     assert_eq!(
