@@ -127,3 +127,6 @@ fn server_name(names: &[Box<str>], sni: &str) -> Option<u32> {
     };
     names.iter().filter_map(|name| fits(name)).max()
 }
+
+#[cfg(test)]
+mod tests;
