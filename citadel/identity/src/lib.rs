@@ -8,6 +8,7 @@
 //! - [`csr`]: a fresh key and the PKCS#10 request for it
 //! - [`svid`]: a certificate chain with its key
 //! - [`bundle`]: the roots that vouch for a trust domain
+//! - [`crl`]: certificates that are vouched for no longer
 //! - [`verify`]: chain and name check as rustls verifiers
 //! - [`enrol`]: when to ask for a certificate
 //! - [`jwks`], [`jwt`]: key sets, and tokens checked against them
@@ -15,6 +16,7 @@
 //! It never knows where a key is stored, who issues a certificate, or how bytes travel.
 
 pub mod bundle;
+pub mod crl;
 pub mod csr;
 pub mod enrol;
 pub mod jwks;

@@ -5,6 +5,7 @@
 //! and session stores must not be shared between different bundles or match lists.
 
 use crate::bundle::TrustBundle;
+use crate::crl::Revocations;
 use crate::san::{SanKind, SanMatch};
 use crate::spiffe::{SCHEME, SpiffeId, TrustDomain};
 use crate::svid::provider;
@@ -71,6 +72,7 @@ pub struct PeerVerifier {
     role: Role,
     presence: Presence,
     algorithms: WebPkiSupportedAlgorithms,
+    revoked: Option<Arc<Revocations>>,
 }
 
 /// Whether a client must show a certificate at all. One that is shown is always checked.
@@ -88,7 +90,7 @@ pub fn client_verifier(bundle: Arc<TrustBundle>, accept: SanMatch) -> Arc<dyn Cl
 /// A verifier for servers that also take clients without a certificate, such as a CA; a certificate that is shown is
 /// checked all the same.
 pub fn optional_client_verifier(bundle: Arc<TrustBundle>, accept: SanMatch) -> Arc<dyn ClientCertVerifier> {
-    Arc::new(PeerVerifier { presence: Presence::Optional, ..PeerVerifier::new(bundle, accept, Role::Client) })
+    Arc::new(PeerVerifier::new(bundle, accept, Role::Client).optional())
 }
 
 /// A verifier for certificates of servers; the server name of the connection is not looked at.
@@ -100,7 +102,19 @@ impl PeerVerifier {
     /// A verifier for peers on the given side.
     pub fn new(bundle: Arc<TrustBundle>, accept: SanMatch, role: Role) -> Self {
         let algorithms = provider().signature_verification_algorithms;
-        Self { bundle, accept, role, presence: Presence::Required, algorithms }
+        Self { bundle, accept, role, presence: Presence::Required, algorithms, revoked: None }
+    }
+
+    /// The same verifier, which also takes clients without a certificate.
+    #[must_use]
+    pub fn optional(self) -> Self {
+        Self { presence: Presence::Optional, ..self }
+    }
+
+    /// The same verifier, which refuses what these lists name.
+    #[must_use]
+    pub fn revoking(self, revoked: Option<Arc<Revocations>>) -> Self {
+        Self { revoked, ..self }
     }
 
     /// Checks a chain at a time; also for chains of resumed sessions.
@@ -126,7 +140,9 @@ impl PeerVerifier {
             Role::Client => KeyUsage::client_auth(),
             Role::Server => KeyUsage::server_auth(),
         };
-        cert.verify_for_usage(self.algorithms.all, &anchors, intermediates, now, usage, None, None)
+        let lists = self.revoked.as_ref().map(|revoked| revoked.lists()).unwrap_or_default();
+        let revocation = self.revoked.as_ref().map(|revoked| revoked.options(&lists));
+        cert.verify_for_usage(self.algorithms.all, &anchors, intermediates, now, usage, revocation, None)
             .map_err(|reason| chain(names.to_string(), reason))?;
         if self.accept.is_any()
             || names.uris.iter().any(|uri| self.accept.accepts(SanKind::Uri, uri))

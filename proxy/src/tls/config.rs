@@ -1,14 +1,13 @@
 //! `UpstreamTlsContext` and `DownstreamTlsContext` → what a TLS context needs.
 
+use super::params::Params;
+use super::validation::Validation;
 use crate::refusal::{Refusal, Within};
-use identity::san::{SanKind, SanMatch, SanPattern, SanText};
 use proto::any;
 use proto::envoy::core::{DataSource, TransportSocket, data_source, transport_socket::ConfigType};
-use proto::envoy::matcher::string_matcher::MatchPattern;
 use proto::envoy::tls::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, TlsCertificate, TlsParameters,
-    UpstreamTlsContext, certificate_validation_context::TrustChainVerification,
-    common_tls_context::ValidationContextType, subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
+    CommonTlsContext, DownstreamTlsContext, TlsCertificate, UpstreamTlsContext,
+    common_tls_context::ValidationContextType, downstream_tls_context::SessionTicketKeysType,
 };
 use std::sync::Arc;
 
@@ -27,6 +26,35 @@ pub struct Pem {
     pub chain: Vec<u8>,
     /// Private key.
     pub key: Vec<u8>,
+    /// OCSP response, DER, that goes with the chain.
+    pub ocsp_staple: Option<Vec<u8>>,
+}
+
+impl Pem {
+    /// Reads a certificate.
+    ///
+    /// # Errors
+    /// The field that is wrong or not supported yet.
+    pub fn read(written: &TlsCertificate) -> Result<Self, Refusal> {
+        let refused = [
+            ("private_key_provider", written.private_key_provider.is_some()),
+            ("pkcs12", written.pkcs12.is_some()),
+            ("password", written.password.is_some()),
+            ("signed_certificate_timestamp", !written.signed_certificate_timestamp.is_empty()),
+            ("tls_params", written.tls_params.is_some()),
+        ];
+        if let Some((field, _)) = refused.iter().find(|(_, written)| *written) {
+            return Err(Refusal::unsupported(*field));
+        }
+        let needed = |source: &Option<DataSource>, field: &str| {
+            read(source.as_ref(), field)?.ok_or_else(|| Refusal::new(field, "is needed"))
+        };
+        Ok(Self {
+            chain: needed(&written.certificate_chain, "certificate_chain")?,
+            key: needed(&written.private_key, "private_key")?,
+            ocsp_staple: read(written.ocsp_staple.as_ref(), "ocsp_staple")?,
+        })
+    }
 }
 
 impl std::fmt::Debug for Pem {
@@ -35,15 +63,13 @@ impl std::fmt::Debug for Pem {
     }
 }
 
-/// Where trusted roots come from.
+/// Where the demands on a peer come from.
 #[derive(Debug, Clone)]
-pub enum RootSource {
-    /// Nothing is verified, as Envoy does without a validation context.
-    None,
-    /// In the configuration, PEM.
-    Inline(Arc<[u8]>),
-    /// A secret of this name.
-    Secret(Arc<str>),
+pub enum ValidationSource {
+    /// The configuration.
+    Inline(Validation),
+    /// A secret of this name, over what the configuration says.
+    Secret(Arc<str>, Validation),
 }
 
 /// What a TLS context needs, both directions.
@@ -51,22 +77,20 @@ pub enum RootSource {
 pub struct Spec {
     /// Our certificates, in order of preference.
     pub keys: Vec<KeySource>,
-    /// Trusted roots.
-    pub roots: RootSource,
-    /// Acceptable names of the peer.
-    pub names: SanMatch,
-    /// Untrusted chains are taken as well.
-    pub accept_untrusted: bool,
+    /// What the peer must be.
+    pub validation: ValidationSource,
     /// A client without certificate is refused.
     pub require_client_certificate: bool,
     /// ALPN protocols in order of preference.
     pub alpn: Vec<Vec<u8>>,
     /// Server name to send.
     pub sni: Option<Box<str>>,
-    /// Lowest version is TLS 1.3.
-    pub only_tls13: bool,
-    /// Highest version is TLS 1.2.
-    pub only_tls12: bool,
+    /// Versions, cipher suites and curves.
+    pub params: Params,
+    /// A client that sends no server name is refused.
+    pub require_sni: bool,
+    /// Sessions may be resumed.
+    pub resumption: bool,
 }
 
 /// Reads the transport socket of a cluster; `None` is plaintext.
@@ -79,6 +103,14 @@ pub fn upstream(socket: Option<&TransportSocket>) -> Result<Option<Spec>, Refusa
         return Err(Refusal::new("typed_config", "UpstreamTlsContext or RawBuffer is needed here"));
     }
     let written: UpstreamTlsContext = any::decode(any).map_err(|e| Refusal::new("typed_config", e.to_string()))?;
+    let refused = [
+        ("auto_host_sni", written.auto_host_sni),
+        ("auto_sni_san_validation", written.auto_sni_san_validation),
+        ("allow_renegotiation", written.allow_renegotiation),
+    ];
+    if let Some((field, _)) = refused.iter().find(|(_, written)| *written) {
+        return Err(Refusal::unsupported(*field));
+    }
     let common = written.common_tls_context.unwrap_or_default();
     let mut spec = common_spec(&common).within("common_tls_context")?;
     spec.sni = (!written.sni.is_empty()).then(|| written.sni.into());
@@ -95,8 +127,19 @@ pub fn downstream(socket: Option<&TransportSocket>) -> Result<Option<Spec>, Refu
         return Err(Refusal::new("typed_config", "DownstreamTlsContext or RawBuffer is needed here"));
     }
     let written: DownstreamTlsContext = any::decode(any).map_err(|e| Refusal::new("typed_config", e.to_string()))?;
+    if written.ocsp_staple_policy != 0 {
+        return Err(Refusal::unsupported("ocsp_staple_policy"));
+    }
+    let stateless = match &written.session_ticket_keys_type {
+        None => true,
+        Some(SessionTicketKeysType::DisableStatelessSessionResumption(disabled)) => !disabled,
+        Some(_) => return Err(Refusal::unsupported("session_ticket_keys")),
+    };
     let common = written.common_tls_context.unwrap_or_default();
     let mut spec = common_spec(&common).within("common_tls_context")?;
+    // Sessions are kept here and not in tickets, so that either switch of Envoy's leaves the other kind.
+    spec.resumption = stateless || !written.disable_stateful_session_resumption;
+    spec.require_sni = written.require_sni.is_some_and(|b| b.value);
     spec.require_client_certificate = written.require_client_certificate.is_some_and(|b| b.value);
     if spec.keys.is_empty() {
         return Err(Refusal::new("common_tls_context.tls_certificates", "a server needs a certificate"));
@@ -128,37 +171,39 @@ fn typed(socket: Option<&TransportSocket>) -> Result<Option<(Context, &proto::en
 }
 
 fn common_spec(common: &CommonTlsContext) -> Result<Spec, Refusal> {
+    #[expect(deprecated, reason = "refused by their names")]
+    let refused = [
+        ("tls_certificate_provider_instance", common.tls_certificate_provider_instance.is_some()),
+        ("tls_certificate_certificate_provider", common.tls_certificate_certificate_provider.is_some()),
+        (
+            "tls_certificate_certificate_provider_instance",
+            common.tls_certificate_certificate_provider_instance.is_some(),
+        ),
+        ("custom_tls_certificate_selector", common.custom_tls_certificate_selector.is_some()),
+        ("custom_handshaker", common.custom_handshaker.is_some()),
+        ("key_log", common.key_log.is_some()),
+    ];
+    if let Some((field, _)) = refused.iter().find(|(_, written)| *written) {
+        return Err(Refusal::unsupported(*field));
+    }
     let mut keys = Vec::new();
     for (i, certificate) in common.tls_certificates.iter().enumerate() {
-        keys.push(inline_key(certificate).within(&format!("tls_certificates[{i}]"))?);
+        let pem = Pem::read(certificate).within(&format!("tls_certificates[{i}]"))?;
+        keys.push(KeySource::Inline(Arc::new(pem)));
     }
     keys.extend(
         common.tls_certificate_sds_secret_configs.iter().map(|sds| KeySource::Secret(sds.name.as_str().into())),
     );
-    let (roots, context) = validation(common)?;
-    let (names, accept_untrusted) = context.map_or_else(|| Ok((SanMatch::any(), false)), names)?;
-    let (only_tls13, only_tls12) = versions(common.tls_params.as_ref())?;
     Ok(Spec {
         keys,
-        roots,
-        names,
-        accept_untrusted,
+        validation: validation(common)?,
         require_client_certificate: false,
         alpn: common.alpn_protocols.iter().map(|p| p.as_bytes().to_vec()).collect(),
         sni: None,
-        only_tls13,
-        only_tls12,
+        params: Params::parse(common.tls_params.as_ref()).within("tls_params")?,
+        require_sni: false,
+        resumption: true,
     })
-}
-
-fn inline_key(written: &TlsCertificate) -> Result<KeySource, Refusal> {
-    let chain = read(written.certificate_chain.as_ref(), "certificate_chain")?;
-    let key = read(written.private_key.as_ref(), "private_key")?;
-    match (chain, key) {
-        (Some(chain), Some(key)) => Ok(KeySource::Inline(Arc::new(Pem { chain, key }))),
-        (None, _) => Err(Refusal::new("certificate_chain", "is needed")),
-        (_, None) => Err(Refusal::new("private_key", "is needed (private key providers are not supported yet)")),
-    }
 }
 
 /// Reads a data source: inline, or a file at the time of parsing.
@@ -179,79 +224,21 @@ pub fn read(source: Option<&DataSource>, field: &str) -> Result<Option<Vec<u8>>,
     }
 }
 
-fn validation(common: &CommonTlsContext) -> Result<(RootSource, Option<&CertificateValidationContext>), Refusal> {
-    let inline = |context: &CertificateValidationContext, field: &str| -> Result<RootSource, Refusal> {
-        let roots = read(context.trusted_ca.as_ref(), "trusted_ca").within(field)?;
-        Ok(roots.map_or(RootSource::None, |roots| RootSource::Inline(roots.into())))
-    };
+fn validation(common: &CommonTlsContext) -> Result<ValidationSource, Refusal> {
+    let inline = |context| Validation::parse(context).within("validation_context");
     match &common.validation_context_type {
-        None => Ok((RootSource::None, None)),
-        Some(ValidationContextType::ValidationContext(context)) => {
-            Ok((inline(context, "validation_context")?, Some(context)))
-        }
+        None => Ok(ValidationSource::Inline(Validation::default())),
+        Some(ValidationContextType::ValidationContext(context)) => Ok(ValidationSource::Inline(inline(context)?)),
         Some(ValidationContextType::ValidationContextSdsSecretConfig(sds)) => {
-            Ok((RootSource::Secret(sds.name.as_str().into()), None))
+            Ok(ValidationSource::Secret(sds.name.as_str().into(), Validation::default()))
         }
         Some(ValidationContextType::CombinedValidationContext(combined)) => {
-            let context = combined.default_validation_context.as_ref();
-            let roots = match &combined.validation_context_sds_secret_config {
-                Some(sds) => RootSource::Secret(sds.name.as_str().into()),
-                None => context.map_or(Ok(RootSource::None), |c| inline(c, "combined_validation_context"))?,
-            };
-            Ok((roots, context))
+            let own = combined.default_validation_context.as_ref().map(inline).transpose()?.unwrap_or_default();
+            Ok(match &combined.validation_context_sds_secret_config {
+                Some(sds) => ValidationSource::Secret(sds.name.as_str().into(), own),
+                None => ValidationSource::Inline(own),
+            })
         }
         Some(_) => Err(Refusal::unsupported("validation_context_type")),
-    }
-}
-
-/// Acceptable names and whether untrusted chains pass.
-///
-/// # Errors
-/// Kinds of name match that the proxy does not know: accepting them unread would accept too much.
-pub fn names(context: &CertificateValidationContext) -> Result<(SanMatch, bool), Refusal> {
-    if !context.verify_certificate_spki.is_empty() || !context.verify_certificate_hash.is_empty() {
-        return Err(Refusal::unsupported("verify_certificate_spki, verify_certificate_hash"));
-    }
-    let mut patterns = Vec::new();
-    for (i, typed) in context.match_typed_subject_alt_names.iter().enumerate() {
-        let field = format!("match_typed_subject_alt_names[{i}]");
-        let kind = match SanType::try_from(typed.san_type) {
-            Ok(SanType::Uri) => SanKind::Uri,
-            Ok(SanType::Dns) => SanKind::Dns,
-            _ => return Err(Refusal::unsupported(format!("{field}.san_type"))),
-        };
-        let text = text(typed.matcher.as_ref()).within(&field)?;
-        patterns.push(SanPattern { kind, text });
-    }
-    #[expect(deprecated, reason = "Istio still sends the older field")]
-    for (i, matcher) in context.match_subject_alt_names.iter().enumerate() {
-        let text = text(Some(matcher)).within(&format!("match_subject_alt_names[{i}]"))?;
-        patterns.push(SanPattern { kind: SanKind::Uri, text: text.clone() });
-        patterns.push(SanPattern { kind: SanKind::Dns, text });
-    }
-    let accept_untrusted = context.trust_chain_verification == i32::from(TrustChainVerification::AcceptUntrusted);
-    Ok((SanMatch::of(patterns), accept_untrusted))
-}
-
-fn text(matcher: Option<&proto::envoy::matcher::StringMatcher>) -> Result<SanText, Refusal> {
-    match matcher.and_then(|m| m.match_pattern.as_ref()) {
-        Some(MatchPattern::Exact(text)) => Ok(SanText::Exact(text.clone())),
-        Some(MatchPattern::Prefix(text)) => Ok(SanText::Prefix(text.clone())),
-        Some(MatchPattern::Suffix(text)) => Ok(SanText::Suffix(text.clone())),
-        Some(MatchPattern::Contains(text)) => Ok(SanText::Contains(text.clone())),
-        _ => Err(Refusal::unsupported("matcher")),
-    }
-}
-
-fn versions(params: Option<&TlsParameters>) -> Result<(bool, bool), Refusal> {
-    let Some(params) = params else { return Ok((false, false)) };
-    let only_tls13 = params.tls_minimum_protocol_version == i32::from(TlsProtocol::TlSv13);
-    let max = TlsProtocol::try_from(params.tls_maximum_protocol_version).unwrap_or(TlsProtocol::TlsAuto);
-    match max {
-        TlsProtocol::TlSv10 | TlsProtocol::TlSv11 => {
-            Err(Refusal::new("tls_params.tls_maximum_protocol_version", "TLS below 1.2 is not offered"))
-        }
-        TlsProtocol::TlSv12 if only_tls13 => Err(Refusal::new("tls_params", "minimum above maximum")),
-        max => Ok((only_tls13, max == TlsProtocol::TlSv12)),
     }
 }

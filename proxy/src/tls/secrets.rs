@@ -1,25 +1,42 @@
 //! Secrets by name, and rustls configurations made of them. Main thread.
 
 use super::accept::{ServerReady, cert_facts};
-use super::config::{KeySource, RootSource, Spec, read};
+use super::config::{KeySource, Pem, Spec, ValidationSource};
+use super::validation::Validation;
 use crate::refusal::{Refusal, Within};
 use identity::bundle::TrustBundle;
-use identity::svid::{Svid, provider};
-use identity::verify::{client_verifier, optional_client_verifier, server_verifier};
+use identity::svid::Svid;
 use proto::envoy::tls::{Secret, secret};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, ServerConfig, SignatureScheme};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Secrets that have arrived.
 #[derive(Debug, Default)]
 pub struct Secrets {
-    keys: BTreeMap<Arc<str>, Arc<Svid>>,
-    roots: BTreeMap<Arc<str>, Arc<TrustBundle>>,
+    keys: BTreeMap<Arc<str>, Own>,
+    validations: BTreeMap<Arc<str>, Validation>,
+}
+
+/// A certificate of ours.
+#[derive(Debug)]
+struct Own {
+    svid: Svid,
+    certified: Arc<CertifiedKey>,
+}
+
+impl Own {
+    fn of(pem: &Pem) -> Result<Self, Refusal> {
+        let svid = Svid::from_pem(&pem.chain, &pem.key).map_err(|error| Refusal::new("", error.to_string()))?;
+        let mut certified = svid.certified_key();
+        if let Some(staple) = &pem.ocsp_staple {
+            Arc::make_mut(&mut certified).ocsp = Some(staple.clone());
+        }
+        Ok(Self { svid, certified })
+    }
 }
 
 impl Secrets {
@@ -31,16 +48,12 @@ impl Secrets {
         let name: Arc<str> = written.name.as_str().into();
         match &written.r#type {
             Some(secret::Type::TlsCertificate(certificate)) => {
-                let chain = read(certificate.certificate_chain.as_ref(), "certificate_chain")?.unwrap_or_default();
-                let key = read(certificate.private_key.as_ref(), "private_key")?.unwrap_or_default();
-                let svid = Svid::from_pem(&chain, &key).map_err(|e| Refusal::new("tls_certificate", e.to_string()))?;
-                self.keys.insert(name, Arc::new(svid));
+                let own = Pem::read(certificate).and_then(|pem| Own::of(&pem)).within("tls_certificate")?;
+                self.keys.insert(name, own);
             }
             Some(secret::Type::ValidationContext(context)) => {
-                let roots = read(context.trusted_ca.as_ref(), "trusted_ca").within("validation_context")?;
-                let bundle = TrustBundle::from_pem(&roots.unwrap_or_default())
-                    .map_err(|error| Refusal::new("validation_context.trusted_ca", error.to_string()))?;
-                self.roots.insert(name, Arc::new(bundle));
+                let validation = Validation::parse(context).within("validation_context")?;
+                self.validations.insert(name, validation);
             }
             _ => return Err(Refusal::unsupported("type")),
         }
@@ -50,35 +63,33 @@ impl Secrets {
     /// Forgets a secret.
     pub fn remove(&mut self, name: &str) {
         self.keys.remove(name);
-        self.roots.remove(name);
+        self.validations.remove(name);
     }
 
     /// Every certificate with its name, for `/certs`.
-    pub fn keys(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Svid>)> {
-        self.keys.iter()
+    pub fn keys(&self) -> impl Iterator<Item = (&Arc<str>, &Svid)> {
+        self.keys.iter().map(|(name, own)| (name, &own.svid))
     }
 
     /// Every bundle with its name, for `/certs`.
     pub fn roots(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<TrustBundle>)> {
-        self.roots.iter()
+        self.validations.iter().filter_map(|(name, validation)| Some((name, validation.roots()?)))
     }
 
     fn certified(&self, source: &KeySource) -> Result<Option<Arc<CertifiedKey>>, Refusal> {
         match source {
-            KeySource::Secret(name) => Ok(self.keys.get(name).map(|svid| svid.certified_key())),
-            KeySource::Inline(pem) => Svid::from_pem(&pem.chain, &pem.key)
-                .map(|svid| Some(svid.certified_key()))
-                .map_err(|error| Refusal::new("tls_certificates", error.to_string())),
+            KeySource::Secret(name) => Ok(self.keys.get(name).map(|own| Arc::clone(&own.certified))),
+            KeySource::Inline(pem) => Own::of(pem).map(|own| Some(own.certified)).within("tls_certificates"),
         }
     }
 
-    fn bundle(&self, source: &RootSource) -> Result<Option<Arc<TrustBundle>>, Refusal> {
+    /// What a peer must be; `None` while a secret has not arrived.
+    fn validation<'a>(&self, source: &'a ValidationSource) -> Option<Cow<'a, Validation>> {
         match source {
-            RootSource::None => Ok(None),
-            RootSource::Secret(name) => Ok(self.roots.get(name).cloned()),
-            RootSource::Inline(pem) => TrustBundle::from_pem(pem)
-                .map(|bundle| Some(Arc::new(bundle)))
-                .map_err(|error| Refusal::new("trusted_ca", error.to_string())),
+            ValidationSource::Inline(validation) => Some(Cow::Borrowed(validation)),
+            ValidationSource::Secret(name, validation) => {
+                self.validations.get(name).map(|secret| Cow::Owned(validation.merged(secret)))
+            }
         }
     }
 
@@ -87,21 +98,16 @@ impl Secrets {
     /// # Errors
     /// Inline certificates that are broken.
     pub fn client(&self, spec: &Spec) -> Result<Option<Arc<ClientConfig>>, Refusal> {
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
-            .with_protocol_versions(versions(spec))
+        let Some(validation) = self.validation(&spec.validation) else { return Ok(None) };
+        let builder = ClientConfig::builder_with_provider(Arc::new(spec.params.provider()))
+            .with_protocol_versions(spec.params.versions())
             .map_err(|error| Refusal::new("tls_params", error.to_string()))?;
-        let verifier: Arc<dyn ServerCertVerifier> = match (&spec.roots, self.bundle(&spec.roots)?) {
-            (RootSource::None, _) => Arc::new(Unverified),
-            (_, None) => return Ok(None),
-            (_, Some(_)) if spec.accept_untrusted => Arc::new(Unverified),
-            (_, Some(bundle)) => server_verifier(bundle, spec.names.clone()),
-        };
-        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+        let builder = builder.dangerous().with_custom_certificate_verifier(validation.of_server());
         let mut config = match spec.keys.first() {
             None => builder.with_no_client_auth(),
             Some(source) => match self.certified(source)? {
                 None => return Ok(None),
-                Some(key) => builder.with_client_cert_resolver(Arc::new(Own(key))),
+                Some(key) => builder.with_client_cert_resolver(Arc::new(Shown(key))),
             },
         };
         config.alpn_protocols.clone_from(&spec.alpn);
@@ -121,26 +127,24 @@ impl Secrets {
                 Some(key) => keys.push(key),
             }
         }
-        let builder = ServerConfig::builder_with_provider(Arc::new(provider()))
-            .with_protocol_versions(versions(spec))
+        let Some(validation) = self.validation(&spec.validation) else { return Ok(None) };
+        let builder = ServerConfig::builder_with_provider(Arc::new(spec.params.provider()))
+            .with_protocol_versions(spec.params.versions())
             .map_err(|error| Refusal::new("tls_params", error.to_string()))?;
-        let builder = match (&spec.roots, self.bundle(&spec.roots)?) {
-            (RootSource::None, _) if !spec.require_client_certificate => builder.with_no_client_auth(),
-            (RootSource::None, _) => {
-                return Err(Refusal::new("validation_context.trusted_ca", "require_client_certificate needs roots"));
+        let builder = match validation.of_client(spec.require_client_certificate) {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None if spec.require_client_certificate || validation.is_pinned() => {
+                return Err(Refusal::new("validation_context.trusted_ca", "is needed to check a client's certificate"));
             }
-            (_, None) => return Ok(None),
-            (_, Some(bundle)) if spec.require_client_certificate => {
-                builder.with_client_cert_verifier(client_verifier(bundle, spec.names.clone()))
-            }
-            (_, Some(bundle)) => {
-                builder.with_client_cert_verifier(optional_client_verifier(bundle, spec.names.clone()))
-            }
+            None => builder.with_no_client_auth(),
         };
         let local = keys.first().and_then(|key| key.cert.first()).and_then(cert_facts);
-        let mut config = builder.with_cert_resolver(Arc::new(Offered(keys)));
+        let mut config = builder.with_cert_resolver(Arc::new(Offered { keys, require_sni: spec.require_sni }));
         config.alpn_protocols.clone_from(&spec.alpn);
-        config.send_tls13_tickets = 1;
+        config.send_tls13_tickets = usize::from(spec.resumption);
+        if !spec.resumption {
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+        }
         let mut without_alpn = config.clone();
         without_alpn.alpn_protocols.clear();
         let (config, without_alpn) = (Arc::new(config), Arc::new(without_alpn));
@@ -148,22 +152,11 @@ impl Secrets {
     }
 }
 
-type Version = &'static rustls::SupportedProtocolVersion;
-
-fn versions(spec: &Spec) -> &'static [Version] {
-    static BOTH: [Version; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
-    match (spec.only_tls13, spec.only_tls12) {
-        (true, _) => BOTH.get(..1).unwrap_or(&BOTH),
-        (_, true) => BOTH.get(1..).unwrap_or(&BOTH),
-        _ => &BOTH,
-    }
-}
-
 /// Our certificate as a client.
 #[derive(Debug)]
-struct Own(Arc<CertifiedKey>);
+struct Shown(Arc<CertifiedKey>);
 
-impl rustls::client::ResolvesClientCert for Own {
+impl rustls::client::ResolvesClientCert for Shown {
     fn resolve(&self, _roots: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0))
     }
@@ -175,50 +168,17 @@ impl rustls::client::ResolvesClientCert for Own {
 
 /// Our certificates as a server: the first whose key the client can verify.
 #[derive(Debug)]
-struct Offered(Vec<Arc<CertifiedKey>>);
+struct Offered {
+    keys: Vec<Arc<CertifiedKey>>,
+    require_sni: bool,
+}
 
 impl ResolvesServerCert for Offered {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if self.require_sni && hello.server_name().is_none() {
+            return None;
+        }
         let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(hello.signature_schemes()).is_some();
-        self.0.iter().find(fits).or_else(|| self.0.first()).cloned()
-    }
-}
-
-/// Takes any server certificate: what Envoy does without a validation context (`insecureSkipVerify`).
-#[derive(Debug)]
-pub struct Unverified;
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls12_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &provider().signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        self.keys.iter().find(fits).or_else(|| self.keys.first()).cloned()
     }
 }
