@@ -83,7 +83,10 @@ impl Drop for PythonAds {
 }
 
 /// Python with the packages, in a virtual environment below the user's cache; fetched once.
-fn python() -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+/// Where Python is missing or the packages cannot be fetched.
+pub fn python() -> anyhow::Result<PathBuf> {
     let home = std::env::home_dir().context("no home directory")?;
     let environment = home.join(".cache/ferromesh/grpc-venv");
     let python = environment.join("bin/python");

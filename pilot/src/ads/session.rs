@@ -4,6 +4,7 @@ use super::frame::Frame;
 use crate::delivery::progress::{Nack, Progress};
 use crate::translate::cache::{ResourceType, version_text};
 use crate::translate::{Encoded, Snapshot};
+use foldhash::fast::RandomState;
 use proto::envoy::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,9 +23,9 @@ struct Subscription {
     /// All resources of the type.
     wildcard: bool,
     /// Resources by name.
-    names: HashSet<Arc<str>>,
+    names: HashSet<Arc<str>, RandomState>,
     /// What the client holds, by version; a version of 0 is of a life before, and matches nothing.
-    held: HashMap<Arc<str>, u64>,
+    held: HashMap<Arc<str>, u64, RandomState>,
     progress: Progress,
 }
 
@@ -131,7 +132,7 @@ impl Session {
     ) -> (Vec<Arc<Encoded>>, Vec<Arc<str>>) {
         let (mut fresh, mut gone) = (Vec::new(), Vec::new());
         let Some(subscription) = self.subscriptions.get(&kind) else { return (fresh, gone) };
-        let mut seen: HashSet<&str> = HashSet::new();
+        let mut seen: HashSet<&str, RandomState> = HashSet::default();
         for name in names.filter(|name| subscription.wants(name)) {
             if !seen.insert(name) {
                 continue;
@@ -230,7 +231,7 @@ impl Session {
     pub fn handle_state_of_the_world(&mut self, kind: ResourceType, request: &DiscoveryRequest) -> Vec<Frame> {
         let first = !self.subscriptions.contains_key(&kind);
         let subscription = self.subscriptions.entry(kind).or_default();
-        let names: HashSet<Arc<str>> =
+        let names: HashSet<Arc<str>, RandomState> =
             request.resource_names.iter().filter(|name| *name != "*").map(|name| name.as_str().into()).collect();
         let star = request.resource_names.iter().any(|name| name == "*");
         if first {

@@ -216,7 +216,7 @@ impl Hub {
         self.metrics.virtual_services.set(count(self.intake.mesh.virtual_services.len()));
         self.metrics.duplicate_hosts.set(count(duplicate_hosts(&self.intake.mesh)));
         if !change.is_empty() {
-            tracing::debug!(full = change.full, endpoints = change.endpoints.len(), made = fresh, took = ?began.elapsed(), "pushed");
+            tracing::debug!(full = change.full, rules = change.virtual_services, endpoints = change.endpoints.len(), made = fresh, took = ?began.elapsed(), "pushed");
         }
     }
 

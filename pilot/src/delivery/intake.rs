@@ -189,7 +189,7 @@ mod tests {
         assert_eq!(in_force(&intake), "a.default.svc.cluster.local", "the version before stays");
         assert_eq!(intake.problems().count(), 1);
         let change = intake.apply(events(&SERVICE.replace("name: a", "name: b")));
-        assert!(change.full);
+        assert!(change.full && change.virtual_services);
         assert_eq!(in_force(&intake), "b.default.svc.cluster.local", "the reference exists now");
         assert_eq!(intake.problems().count(), 0);
     }

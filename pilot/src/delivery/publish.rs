@@ -40,7 +40,7 @@ impl Classes {
         self.snapshots.is_empty()
     }
 
-    fn scope(&mut self, class: &Class, mesh: &Mesh) -> Arc<Scope> {
+    fn scope(&mut self, class: &Class, mesh: &Mesh) -> (ScopeKey, Arc<Scope>) {
         let sidecar = match class.role {
             Role::Sidecar => scope::choose(mesh, &class.namespace, &class.labels),
             Role::Router => None,
@@ -50,7 +50,8 @@ impl Classes {
             Role::Sidecar => scope::build(mesh, &class.namespace, sidecar),
             Role::Router => scope::of_gateway(mesh, &class.namespace),
         };
-        self.scopes.entry(key).or_insert_with(|| Arc::new(build())).clone()
+        let scope = self.scopes.entry(key.clone()).or_insert_with(|| Arc::new(build())).clone();
+        (key, scope)
     }
 
     /// The snapshot of a class.
@@ -58,7 +59,7 @@ impl Classes {
         if let Some(snapshot) = self.snapshots.get(class) {
             return snapshot.clone();
         }
-        let scope = self.scope(class, mesh);
+        let (_, scope) = self.scope(class, mesh);
         let snapshot = Arc::new(Snapshot::build(class, mesh, &scope, &mut self.cache));
         self.snapshots.insert(class.clone(), snapshot.clone());
         snapshot
@@ -71,26 +72,28 @@ impl Classes {
         if change.is_empty() {
             return;
         }
-        if change.full {
-            self.scopes.clear();
-            self.cache.begin_round();
-        }
+        let anew = change.full || change.virtual_services;
+        let scopes = if anew { std::mem::take(&mut self.scopes) } else { HashMap::default() };
         let classes: Vec<(Class, Arc<Snapshot>)> =
             self.snapshots.iter().map(|(class, snapshot)| (class.clone(), snapshot.clone())).collect();
         for (class, before) in classes {
-            let scope = self.scope(&class, mesh);
-            let next = if change.full {
+            let (key, scope) = self.scope(&class, mesh);
+            let same_services = || scopes.get(&key).is_some_and(|old| old.sees_the_same_as(&scope));
+            let mut next = if change.full || (change.virtual_services && !same_services()) {
                 Snapshot::build(&class, mesh, &scope, &mut self.cache)
+            } else if change.virtual_services {
+                before.with_rules(&class, mesh, &scope, &mut self.cache)
             } else {
-                before.with_endpoints(&class, mesh, &scope, (&change.endpoints, &mut self.cache))
+                (*before).clone()
             };
+            if !change.full && !change.endpoints.is_empty() {
+                next = next.with_endpoints(&class, mesh, &scope, (&change.endpoints, &mut self.cache));
+            }
             let next = next.after(&before);
             if !next.is_same() {
                 self.snapshots.insert(class, Arc::new(next));
             }
         }
-        if change.full {
-            self.cache.end_round();
-        }
+        self.cache.sweep();
     }
 }

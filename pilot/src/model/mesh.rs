@@ -60,20 +60,23 @@ pub struct Change {
     pub endpoints: HashSet<ServiceKey>,
     /// Addresses at which other services are served than before.
     pub addresses: HashSet<String>,
-    /// Anything but endpoints differs.
+    /// VirtualServices differ: of what rests on them, listeners and routes do.
+    pub virtual_services: bool,
+    /// Anything else differs.
     pub full: bool,
 }
 
 impl Change {
     /// Nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.endpoints.is_empty() && !self.full
+        self.endpoints.is_empty() && !self.virtual_services && !self.full
     }
 
     /// Takes another one in.
     pub fn merge(&mut self, other: Self) {
         self.endpoints.extend(other.endpoints);
         self.addresses.extend(other.addresses);
+        self.virtual_services |= other.virtual_services;
         self.full |= other.full;
     }
 }
@@ -139,7 +142,11 @@ impl Mesh {
         ];
         for kind in rules.into_iter().filter(|kind| kinds.contains(kind)) {
             self.update_rules(store, kind);
-            change.full = true;
+            if kind == Kind::VirtualService {
+                change.virtual_services = true;
+            } else {
+                change.full = true;
+            }
         }
         change
     }

@@ -6,7 +6,8 @@ use super::shared::Shared;
 use super::sidecar::{Import, Sidecar};
 use super::virtual_service::{MESH, VirtualService};
 use crate::registry::entry::selects;
-use crate::registry::{Protocol, Registry, Service};
+use crate::registry::{Protocol, Registry, Service, ServiceKey};
+use foldhash::fast::RandomState;
 use proto::istio::sidecar::{CaptureMode, OutboundMode};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -37,22 +38,50 @@ pub struct Scope {
     pub extra: Vec<Shared<Service>>,
     /// What becomes of traffic to unknown hosts.
     pub outbound_mode: OutboundMode,
+    /// Every service once.
+    services: Vec<Shared<Service>>,
+    /// Where the first service of a host stands in `services`.
+    by_host: HashMap<Arc<str>, usize, RandomState>,
 }
 
 impl Scope {
+    fn new(
+        sidecar: Option<Shared<Sidecar>>,
+        egress: Vec<Egress>,
+        extra: Vec<Shared<Service>>,
+        outbound_mode: OutboundMode,
+    ) -> Self {
+        let mut scope =
+            Self { sidecar, egress, extra, outbound_mode, services: Vec::new(), by_host: HashMap::default() };
+        let mut seen: HashSet<&ServiceKey, RandomState> = HashSet::default();
+        let all = scope.egress.iter().flat_map(|egress| &egress.services).chain(&scope.extra);
+        scope.services = all.filter(|service| seen.insert(&service.key)).cloned().collect();
+        for (at, service) in scope.services.iter().enumerate() {
+            scope.by_host.entry(service.key.host.clone()).or_insert(at);
+        }
+        scope
+    }
+
     /// Every service once.
-    pub fn services(&self) -> impl Iterator<Item = &Shared<Service>> {
-        let mut seen = HashSet::new();
-        self.egress
-            .iter()
-            .flat_map(|egress| &egress.services)
-            .chain(&self.extra)
-            .filter(move |service| seen.insert(&service.key))
+    pub fn services(&self) -> std::slice::Iter<'_, Shared<Service>> {
+        self.services.iter()
     }
 
     /// The service of a host.
     pub fn service(&self, host: &str) -> Option<&Shared<Service>> {
-        self.services().find(|service| &*service.key.host == host)
+        self.by_host.get(host).and_then(|at| self.services.get(*at))
+    }
+
+    /// Whether another one differs in the rules for requests and connections alone.
+    pub fn sees_the_same_as(&self, other: &Self) -> bool {
+        let same = |(a, b): (&Egress, &Egress)| {
+            a.port == b.port && a.bind == b.bind && a.capture == b.capture && a.services == b.services
+        };
+        self.sidecar == other.sidecar
+            && self.outbound_mode == other.outbound_mode
+            && self.extra == other.extra
+            && self.egress.len() == other.egress.len()
+            && self.egress.iter().zip(&other.egress).all(same)
     }
 }
 
@@ -73,7 +102,7 @@ pub fn choose<'a>(mesh: &'a Mesh, namespace: &str, labels: &BTreeMap<String, Str
 /// The services that a namespace sees, one per host: its own first, then Kubernetes before ServiceEntry, then the
 /// oldest (PI-86).
 fn visible_services(mesh: &Mesh, namespace: &str) -> Vec<Shared<Service>> {
-    let mut by_host: HashMap<Arc<str>, usize> = HashMap::new();
+    let mut by_host: HashMap<Arc<str>, usize, RandomState> = HashMap::default();
     let mut out: Vec<Shared<Service>> = Vec::new();
     let rank = |service: &Service| (&*service.key.namespace != namespace, service.registry != Registry::Kubernetes);
     for service in mesh.services.iter() {
@@ -126,9 +155,8 @@ pub fn build(mesh: &Mesh, namespace: &str, sidecar: Option<&Shared<Sidecar>>) ->
         }],
         Some(sidecar) => sidecar.egress.iter().map(|written| import(written, &services, &rules)).collect(),
     };
-    let mut scope = Scope { sidecar: sidecar.cloned(), egress, extra: Vec::new(), outbound_mode };
-    scope.extra = destinations(&scope, &services);
-    scope
+    let extra = if sidecar.is_some() { destinations(&egress, &services) } else { Vec::new() };
+    Scope::new(sidecar.cloned(), egress, extra, outbound_mode)
 }
 
 fn import(written: &super::sidecar::Egress, services: &[Shared<Service>], rules: &[Shared<VirtualService>]) -> Egress {
@@ -163,13 +191,11 @@ fn import(written: &super::sidecar::Egress, services: &[Shared<Service>], rules:
 }
 
 /// Services that rules of the scope lead to and that the scope does not hold (SC-7).
-fn destinations(scope: &Scope, services: &[Shared<Service>]) -> Vec<Shared<Service>> {
-    if scope.sidecar.is_none() {
-        return Vec::new();
-    }
-    let held: HashSet<&str> = scope.services().map(|service| &*service.key.host).collect();
+fn destinations(egress: &[Egress], services: &[Shared<Service>]) -> Vec<Shared<Service>> {
+    let held: HashSet<&str> =
+        egress.iter().flat_map(|egress| &egress.services).map(|service| &*service.key.host).collect();
     let mut wanted: HashSet<&str> = HashSet::new();
-    for rule in scope.egress.iter().flat_map(|egress| &egress.virtual_services) {
+    for rule in egress.iter().flat_map(|egress| &egress.virtual_services) {
         wanted.extend(
             rule.destinations().map(|destination| destination.host.as_str()).filter(|host| !held.contains(host)),
         );
@@ -179,16 +205,12 @@ fn destinations(scope: &Scope, services: &[Shared<Service>]) -> Vec<Shared<Servi
 
 /// What a gateway sees: every visible service, no Sidecar (SC-1).
 pub fn of_gateway(mesh: &Mesh, namespace: &str) -> Scope {
-    Scope {
-        sidecar: None,
-        egress: vec![Egress {
-            port: None,
-            bind: String::new(),
-            capture: CaptureMode::Default,
-            services: visible_services(mesh, namespace),
-            virtual_services: Vec::new(),
-        }],
-        extra: Vec::new(),
-        outbound_mode: OutboundMode::AllowAny,
-    }
+    let egress = Egress {
+        port: None,
+        bind: String::new(),
+        capture: CaptureMode::Default,
+        services: visible_services(mesh, namespace),
+        virtual_services: Vec::new(),
+    };
+    Scope::new(None, vec![egress], Vec::new(), OutboundMode::AllowAny)
 }

@@ -1,7 +1,7 @@
 //! Encoded resources by their input struct: what does not depend on a change is not made again.
 
 use super::inputs::Input;
-use super::{cluster, endpoint, listener, name_table, route};
+use super::{cluster, endpoint, grpc, listener, name_table, route};
 use prost::bytes::Bytes;
 use proto::type_url;
 use std::collections::HashMap;
@@ -104,21 +104,21 @@ pub fn field_head(number: u32, length: usize) -> Vec<u8> {
 /// Resources by input.
 #[derive(Debug, Default)]
 pub struct Cache {
-    entries: HashMap<Input, (Arc<Encoded>, u64), foldhash::fast::FixedState>,
-    epoch: u64,
+    entries: HashMap<Input, Arc<Encoded>, foldhash::fast::FixedState>,
+    /// How many were left when it was last swept.
+    left: usize,
     made: u64,
 }
 
 impl Cache {
     /// The resource of an input: the one at hand, or a new one.
     pub fn get(&mut self, input: Input) -> Arc<Encoded> {
-        if let Some((encoded, used)) = self.entries.get_mut(&input) {
-            *used = self.epoch;
+        if let Some(encoded) = self.entries.get(&input) {
             return encoded.clone();
         }
         let encoded = Arc::new(translate(&input));
         self.made += 1;
-        self.entries.insert(input, (encoded.clone(), self.epoch));
+        self.entries.insert(input, encoded.clone());
         encoded
     }
 
@@ -137,15 +137,12 @@ impl Cache {
         self.entries.is_empty()
     }
 
-    /// Begins a round in which everything that is in use is asked for.
-    pub fn begin_round(&mut self) {
-        self.epoch += 1;
-    }
-
-    /// Ends it: what was not asked for is forgotten.
-    pub fn end_round(&mut self) {
-        let epoch = self.epoch;
-        self.entries.retain(|_, (_, used)| *used == epoch);
+    /// Forgets what no snapshot holds any more, once that can be much.
+    pub fn sweep(&mut self) {
+        if self.entries.len() > 2 * self.left {
+            self.entries.retain(|_, encoded| Arc::strong_count(encoded) > 1);
+            self.left = self.entries.len();
+        }
     }
 }
 
@@ -168,6 +165,13 @@ pub fn translate(input: &Input) -> Encoded {
         Input::GatewayListener(input) => encode_listener(&listener::gateway::listener(input)),
         Input::OutboundRoute(input) => {
             let routes = route::outbound(input);
+            encode(&routes.name, ResourceType::Route, &routes)
+        }
+        Input::GrpcListener(input) => encode_listener(&grpc::client(input)),
+        Input::GrpcServer(input) => encode_listener(&grpc::server(input)),
+        Input::GrpcCluster(input) => encode_cluster(&grpc::cluster(input)),
+        Input::GrpcRoute(input) => {
+            let routes = grpc::routes(input);
             encode(&routes.name, ResourceType::Route, &routes)
         }
         Input::GatewayRoute(input) => {
@@ -193,8 +197,28 @@ fn encode<M: prost::Message>(name: &str, kind: ResourceType, message: &M) -> Enc
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::translate::inputs::FixedCluster;
     use prost::Message as _;
     use proto::envoy::discovery::DeltaDiscoveryResponse;
+
+    // spec: PI-37
+    #[test]
+    fn what_no_snapshot_holds_is_forgotten() {
+        let mesh = crate::model::Shared::new(crate::model::MeshConfig::default());
+        let input = |which| {
+            let (flavor, families) = (super::super::node::Flavor::Istio, super::super::family::Families::V4);
+            Input::FixedCluster(which, flavor, families, mesh.clone())
+        };
+        let mut cache = Cache::default();
+        let held = cache.get(input(FixedCluster::BlackHole));
+        cache.get(input(FixedCluster::Passthrough));
+        cache.sweep();
+        assert_eq!((cache.len(), cache.made()), (1, 2));
+        assert!(Arc::ptr_eq(&held, &cache.get(input(FixedCluster::BlackHole))), "what is held is not made again");
+        cache.get(input(FixedCluster::Passthrough));
+        cache.sweep();
+        assert_eq!((cache.len(), cache.made()), (2, 3), "a little is not worth a look");
+    }
 
     #[test]
     fn the_shared_bytes_are_a_resource_of_a_delta_response() {

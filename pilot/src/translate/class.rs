@@ -28,11 +28,17 @@ pub struct Class {
     pub identity: Identity,
     /// What it serves.
     pub instances: Vec<Instance>,
-    /// Its address, where a resource names it: headless services and Sidecars with ingress.
+    /// Its address, where a resource names it: headless services, Sidecars with ingress, gRPC servers.
     pub address: Option<String>,
 }
 
 impl Class {
+    /// Whether the client's own destination address can choose an endpoint: not at a gateway, and not where no
+    /// connection is captured.
+    pub fn has_own_destination(&self) -> bool {
+        self.role == Role::Sidecar && self.flavor != Flavor::Grpc
+    }
+
     /// The class of a node in a mesh.
     pub fn of(node: &Node, mesh: &Mesh) -> Self {
         let node = node.with_workload(mesh);
@@ -53,6 +59,7 @@ impl Class {
         let headless = instances.iter().any(|instance| instance.service.resolution == Resolution::Passthrough);
         let sidecar = crate::model::scope::choose(mesh, &node.namespace, &node.labels);
         let ingress = node.role == Role::Sidecar && sidecar.is_some_and(|sidecar| !sidecar.ingress.is_empty());
+        let serves_grpc = node.flavor == Flavor::Grpc && !instances.is_empty();
         let label = |key: &str| node.labels.get(key).cloned();
         let service = label(proto::wire::LABEL_CANONICAL_NAME)
             .or_else(|| label("app.kubernetes.io/name"))
@@ -73,7 +80,7 @@ impl Class {
             flavor: node.flavor,
             families: Families::of(&node.addresses),
             instances,
-            address: node.addresses.first().filter(|_| headless || ingress).cloned(),
+            address: node.addresses.first().filter(|_| headless || ingress || serves_grpc).cloned(),
         }
     }
 }

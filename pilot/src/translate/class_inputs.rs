@@ -7,7 +7,7 @@ use super::inputs::{
     InboundInput, Input, NameTableInput, OutboundHttpInput, OutboundInput, OutboundRouteInput, OutboundTcpInput, Owner,
     Part,
 };
-use super::node::Role;
+use super::node::{Flavor, Role};
 use super::outbound_plan::OutboundPlan;
 use super::policy;
 use crate::model::destination_rule::DestinationRule;
@@ -36,16 +36,16 @@ pub struct ClassInputs<'a> {
 }
 
 impl ClassInputs<'_> {
-    fn rule(&self, service: &Service) -> Option<Shared<DestinationRule>> {
+    pub(super) fn rule(&self, service: &Service) -> Option<Shared<DestinationRule>> {
         self.mesh.rules.find((&self.class.namespace, &self.class.labels), &service.key, &self.mesh.config)
     }
 
-    fn set(&self, service: &Service) -> Option<&Shared<EndpointSet>> {
+    pub(super) fn set(&self, service: &Service) -> Option<&Shared<EndpointSet>> {
         self.mesh.endpoints.get(&service.key)
     }
 
     /// One after the other: every service, port and subset (none first).
-    fn parts(&self, service: &Service, rule: Option<&DestinationRule>) -> Vec<(u16, Option<usize>)> {
+    pub(super) fn parts(&self, service: &Service, rule: Option<&DestinationRule>) -> Vec<(u16, Option<usize>)> {
         let subsets = rule.map_or(0, |rule| rule.subsets.len());
         let ports = service.ports.iter().map(|port| port.number);
         ports.flat_map(|port| std::iter::once((port, None)).chain((0..subsets).map(move |i| (port, Some(i))))).collect()
@@ -126,7 +126,7 @@ impl ClassInputs<'_> {
         let mut out = Vec::new();
         let wanted = |service: &&Shared<Service>| {
             let by_eds =
-                service.resolution == Resolution::Endpoints || (service.headless && self.class.role == Role::Router);
+                service.resolution == Resolution::Endpoints || (service.headless && !self.class.has_own_destination());
             by_eds && only.is_none_or(|only| only.contains(&service.key))
         };
         let services: Vec<Shared<Service>> = self.scope.services().filter(wanted).cloned().collect();
@@ -139,7 +139,7 @@ impl ClassInputs<'_> {
                 let policy = policy::effective(rule.as_deref(), subset, port);
                 let passthrough = policy.load_balancer.as_ref().and_then(|lb| lb.simple)
                     == Some(proto::istio::destination_rule::SimpleLb::Passthrough);
-                if passthrough {
+                if passthrough && self.class.flavor != Flavor::Grpc {
                     continue;
                 }
                 let local = policy.locality(&self.mesh.config).is_some();
@@ -185,19 +185,30 @@ impl ClassInputs<'_> {
         out
     }
 
+    /// Listeners and routes.
+    pub fn listeners_and_routes(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
+        match (self.class.flavor, self.class.role) {
+            (Flavor::Grpc, _) => self.grpc(),
+            (_, Role::Sidecar) => self.sidecar(),
+            (_, Role::Router) => self.gateway(),
+        }
+    }
+
     /// Listeners and routes of a sidecar.
-    pub fn sidecar(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
+    fn sidecar(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
         let (mut listeners, mut routes) = (Vec::new(), Vec::new());
         for egress in &self.scope.egress {
             let plan = OutboundPlan::of(egress, self.class, self.mesh);
             for (address, port, services) in &plan.http {
-                routes.push(self.route(&port.to_string(), *port, services, (egress, false)));
+                let input = self.route_input(&port.to_string(), *port, services, (egress, false));
+                routes.push(self.cache.get(Input::OutboundRoute(input)));
                 let outbound = self.outbound((address, *port), Vec::new(), egress);
                 listeners.push(self.cache.get(Input::OutboundHttp(OutboundHttpInput { outbound, sniffed: None })));
             }
             for (address, port, service) in &plan.sniffed {
                 let name = format!("{}:{port}", service.key.host);
-                routes.push(self.route(&name, *port, std::slice::from_ref(service), (egress, true)));
+                let input = self.route_input(&name, *port, std::slice::from_ref(service), (egress, true));
+                routes.push(self.cache.get(Input::OutboundRoute(input)));
                 let rules = self.connection_rules(egress, std::slice::from_ref(service));
                 let outbound = self.outbound((address, *port), rules, egress);
                 let sniffed = Some(service.clone());
@@ -218,13 +229,14 @@ impl ClassInputs<'_> {
         (listeners, routes)
     }
 
-    fn route(
-        &mut self,
+    /// What the routes of a port depend on; `sniffed`: of one service alone.
+    pub(super) fn route_input(
+        &self,
         name: &str,
         port: u16,
         services: &[Shared<Service>],
         (egress, sniffed): (&Egress, bool),
-    ) -> Arc<Encoded> {
+    ) -> OutboundRouteInput {
         let touches = |rule: &&Shared<VirtualService>| {
             let matches =
                 |host: &String| services.iter().any(|service| crate::model::host::covers(host, &service.key.host));
@@ -234,7 +246,7 @@ impl ClassInputs<'_> {
         let own = services.iter().map(|service| &*service.key.host);
         let led_to = rules.iter().flat_map(|rule| rule.destinations()).map(|destination| destination.host.as_str());
         let hashing = self.hashing(own.chain(led_to));
-        self.cache.get(Input::OutboundRoute(OutboundRouteInput {
+        OutboundRouteInput {
             name: name.to_owned(),
             port,
             services: services.to_vec(),
@@ -244,7 +256,7 @@ impl ClassInputs<'_> {
             hashing,
             outbound_mode: self.scope.outbound_mode,
             mesh: self.mesh.config.clone(),
-        }))
+        }
     }
 
     /// Rules for connections that may apply to one of the services.
@@ -286,7 +298,7 @@ impl ClassInputs<'_> {
         }
     }
 
-    fn authz(&self) -> Vec<Shared<crate::model::authz::AuthorizationPolicy>> {
+    pub(super) fn authz(&self) -> Vec<Shared<crate::model::authz::AuthorizationPolicy>> {
         let root = &self.mesh.config.root_namespace;
         let applies = |policy: &&Shared<crate::model::authz::AuthorizationPolicy>| {
             policy.applies(&self.class.namespace, &self.class.labels, root)
@@ -308,7 +320,7 @@ impl ClassInputs<'_> {
     }
 
     /// Listeners and routes of a gateway: one per port that its Gateways ask for (GW-2, GW-17).
-    pub fn gateway(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
+    fn gateway(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
         let wildcard = self.class.families.wildcard();
         let mut ports: BTreeMap<(String, u16), Vec<BoundServer>> = BTreeMap::new();
         for gateway in self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.labels)) {

@@ -23,6 +23,11 @@ pub fn percent(percent: u32) -> FractionalPercent {
     FractionalPercent { numerator: percent, denominator: DenominatorType::Hundred.into() }
 }
 
+/// The filter without faults: routes have them.
+pub fn none() -> Any {
+    any::pack(&HttpFault::default())
+}
+
 /// The faults of a route.
 pub fn fault(written: &HttpFaultInjection) -> Any {
     let delay = written.delay.as_ref().map(|delay| FaultDelay {

@@ -1,6 +1,7 @@
 //! The input structs of the translators: everything that a resource depends on, and so its cache key.
 
 use super::family::Families;
+use super::grpc::{GrpcClusterInput, GrpcListenerInput, GrpcServerInput};
 use super::names;
 use super::node::{Flavor, Role};
 use super::policy::{self, Policy};
@@ -34,6 +35,10 @@ pub enum Input {
     VirtualInbound(InboundInput),
     GatewayListener(GatewayListenerInput),
     OutboundRoute(OutboundRouteInput),
+    GrpcListener(GrpcListenerInput),
+    GrpcServer(GrpcServerInput),
+    GrpcCluster(GrpcClusterInput),
+    GrpcRoute(OutboundRouteInput),
     GatewayRoute(GatewayRouteInput),
     NameTable(NameTableInput),
 }

@@ -13,6 +13,7 @@ pub mod defaults;
 pub mod endpoint;
 pub mod family;
 pub mod fault;
+pub mod grpc;
 pub mod inputs;
 pub mod listener;
 pub mod locality;

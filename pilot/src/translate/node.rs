@@ -24,6 +24,8 @@ pub enum Flavor {
     Istio,
     /// Envoy's own only.
     Stock,
+    /// No proxy: gRPC speaks xDS itself (`GENERATOR: grpc`, PI-28).
+    Grpc,
 }
 
 /// A proxy.
@@ -67,6 +69,9 @@ pub enum NodeError {
     /// A kind of proxy that is not served yet.
     #[error("not supported yet: node type {0:?}")]
     Type(String),
+    /// A form of resources that is not served.
+    #[error("not supported yet: node metadata GENERATOR {0:?}")]
+    Generator(String),
 }
 
 impl Node {
@@ -88,6 +93,11 @@ impl Node {
             other => return Err(NodeError::Type(other.to_owned())),
         };
         let metadata = wire.metadata.clone().unwrap_or_default();
+        let flavor = match string(&metadata, "GENERATOR").as_deref() {
+            None => flavor(wire),
+            Some("grpc") => Flavor::Grpc,
+            Some(other) => return Err(NodeError::Generator(other.to_owned())),
+        };
         let own_namespace = name.rsplit_once('.').map(|(_, namespace)| namespace);
         let namespace = string(&metadata, "NAMESPACE")
             .or_else(|| own_namespace.map(str::to_owned))
@@ -111,7 +121,7 @@ impl Node {
             cluster: string(&metadata, "CLUSTER_ID").unwrap_or_else(|| "Kubernetes".to_owned()),
             mesh_id: string(&metadata, "MESH_ID").unwrap_or_default(),
             service_account: string(&metadata, "SERVICE_ACCOUNT").unwrap_or_default(),
-            flavor: flavor(wire),
+            flavor,
             version: string(&metadata, "ISTIO_VERSION").unwrap_or_default(),
         })
     }
@@ -194,6 +204,19 @@ mod tests {
         assert_eq!(node.namespace, "other");
         assert_eq!(node.addresses, ["10.0.0.1", "fd00::1"]);
         assert_eq!(node.labels.get("app").map(String::as_str), Some("x"));
+    }
+
+    // spec: PI-28
+    #[test]
+    fn the_generator_says_who_asks() {
+        let mut wire = wire("sidecar~10.0.0.1~a.ns~ns.svc.cluster.local");
+        let mut with = |generator: &str| {
+            let fields = [("GENERATOR", super::super::message::text(generator))];
+            wire.metadata = Some(super::super::message::structure(fields));
+            Node::parse(&wire).map(|node| node.flavor)
+        };
+        assert_eq!(with("grpc"), Ok(Flavor::Grpc));
+        assert_eq!(with("api"), Err(NodeError::Generator("api".into())));
     }
 
     // spec: XM-5

@@ -189,7 +189,7 @@ fn domains(service: &Service, namespace: &str, domain: &str, known: &HashSet<&st
 }
 
 /// `name`, `name.namespace.svc`, `name.namespace` as far as a client of the namespace may use them.
-fn short_names(host: &str, namespace: &str, domain: &str) -> Vec<String> {
+pub fn short_names(host: &str, namespace: &str, domain: &str) -> Vec<String> {
     let Some(rest) = host.strip_suffix(&format!(".svc.{domain}")) else { return Vec::new() };
     let mut out = Vec::new();
     if let Some(name) = rest.strip_suffix(&format!(".{namespace}")) {

@@ -3,7 +3,7 @@
 use super::cache::{Cache, Encoded, ResourceType};
 use super::class::Class;
 use super::class_inputs::ClassInputs;
-use super::node::Role;
+use super::node::Flavor;
 use crate::model::{Mesh, Scope};
 use crate::registry::ServiceKey;
 use std::collections::HashSet;
@@ -12,14 +12,14 @@ use std::sync::Arc;
 /// Resources of one type, sorted by name.
 #[derive(Debug, Clone, Default)]
 pub struct Resources {
-    list: Vec<Arc<Encoded>>,
+    list: Arc<Vec<Arc<Encoded>>>,
 }
 
 impl Resources {
     fn new(mut list: Vec<Arc<Encoded>>) -> Self {
         list.sort_by(|a, b| a.name.cmp(&b.name));
         list.dedup_by(|a, b| a.name == b.name);
-        Self { list }
+        Self { list: Arc::new(list) }
     }
 
     /// The resource of a name.
@@ -44,19 +44,22 @@ impl Resources {
 
     /// Puts resources in the place of those with the same name.
     fn replace(&self, fresh: Vec<Arc<Encoded>>) -> Self {
-        let mut list = self.list.clone();
+        let mut list = (*self.list).clone();
         for resource in fresh {
             match list.binary_search_by(|known| known.name.cmp(&resource.name)) {
                 Ok(at) => list[at] = resource,
                 Err(at) => list.insert(at, resource),
             }
         }
-        Self { list }
+        Self { list: Arc::new(list) }
     }
 
     /// Names whose resource differs between the two, or is in one alone.
     pub fn differences(&self, other: &Self) -> Vec<Arc<str>> {
         let mut out = Vec::new();
+        if Arc::ptr_eq(&self.list, &other.list) {
+            return out;
+        }
         let (mut a, mut b) = (self.list.iter().peekable(), other.list.iter().peekable());
         loop {
             match (a.peek(), b.peek()) {
@@ -126,12 +129,9 @@ impl Snapshot {
     /// Everything for a class.
     pub fn build(class: &Class, mesh: &Mesh, scope: &Scope, cache: &mut Cache) -> Self {
         let mut inputs = ClassInputs { class, mesh, scope, cache };
-        let clusters = inputs.clusters();
         let endpoints = inputs.endpoints(None);
-        let (listeners, routes) = match class.role {
-            Role::Sidecar => inputs.sidecar(),
-            Role::Router => inputs.gateway(),
-        };
+        let clusters = if class.flavor == Flavor::Grpc { inputs.grpc_clusters() } else { inputs.clusters() };
+        let (listeners, routes) = inputs.listeners_and_routes();
         // In the order of `ResourceType::ALL`.
         let resources = [clusters, endpoints, listeners, routes, vec![inputs.name_table()]];
         Self { number: next_number(), resources: resources.map(Resources::new), difference: None }
@@ -149,6 +149,17 @@ impl Snapshot {
         let mut next = self.clone();
         let slot = &mut next.resources[ResourceType::Endpoints as usize];
         *slot = slot.replace(fresh);
+        next.number = next_number();
+        next.difference = None;
+        next
+    }
+
+    /// The path of rules: only VirtualServices have changed, and the class sees the same services as before.
+    pub fn with_rules(&self, class: &Class, mesh: &Mesh, scope: &Scope, cache: &mut Cache) -> Self {
+        let (listeners, routes) = ClassInputs { class, mesh, scope, cache }.listeners_and_routes();
+        let mut next = self.clone();
+        next.resources[ResourceType::Listener as usize] = Resources::new(listeners);
+        next.resources[ResourceType::Route as usize] = Resources::new(routes);
         next.number = next_number();
         next.difference = None;
         next

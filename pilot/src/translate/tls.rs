@@ -14,8 +14,8 @@ use proto::envoy::matcher::string_matcher::MatchPattern;
 use proto::envoy::tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
 use proto::envoy::tls::tls_parameters::TlsProtocol;
 use proto::envoy::tls::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
-    UpstreamTlsContext,
+    CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext, DownstreamTlsContext,
+    SdsSecretConfig, TlsParameters, UpstreamTlsContext,
 };
 use proto::istio::destination_rule::{ClientTlsMode, ClientTlsSettings};
 use proto::istio::gateway::ServerTlsMode;
@@ -190,6 +190,40 @@ pub fn gateway_server(tls: &Termination, http: bool) -> TransportSocket {
             ..CommonTlsContext::default()
         }),
         require_client_certificate: boolean(asks && tls.mode != ServerTlsMode::OptionalMutual),
+        ..DownstreamTlsContext::default()
+    })
+}
+
+/// A certificate of the bootstrap of a gRPC client or server.
+fn provided(name: &str) -> CertificateProviderPluginInstance {
+    CertificateProviderPluginInstance { instance_name: "default".to_owned(), certificate_name: name.to_owned() }
+}
+
+#[expect(deprecated, reason = "gRPC reads match_subject_alt_names")]
+fn grpc_context(names: &[String]) -> CommonTlsContext {
+    let validation = CertificateValidationContext {
+        ca_certificate_provider_instance: Some(provided(wire::SECRET_ROOT)),
+        match_subject_alt_names: names.iter().map(|name| exact(name)).collect(),
+        ..CertificateValidationContext::default()
+    };
+    CommonTlsContext {
+        tls_certificate_provider_instance: Some(provided(wire::SECRET_DEFAULT)),
+        validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
+        ..CommonTlsContext::default()
+    }
+}
+
+/// Mesh mTLS of a gRPC client with xDS credentials (PI-28).
+pub fn grpc_client(identities: &[String]) -> TransportSocket {
+    let common_tls_context = Some(grpc_context(identities));
+    socket(&UpstreamTlsContext { common_tls_context, ..UpstreamTlsContext::default() })
+}
+
+/// Mesh mTLS of a gRPC server with xDS credentials; it cannot check names (PI-28).
+pub fn grpc_server() -> TransportSocket {
+    socket(&DownstreamTlsContext {
+        common_tls_context: Some(grpc_context(&[])),
+        require_client_certificate: boolean(true),
         ..DownstreamTlsContext::default()
     })
 }

@@ -6,8 +6,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod destination_rule;
+mod families;
 mod gateway;
 mod general;
+mod grpc;
 mod inbound;
 mod names;
 mod outbound;

@@ -7,6 +7,8 @@ use pilot::translate::cache::{Cache, ResourceType};
 use pilot::translate::node::Role;
 use pilot::translate::{Class, Node, Snapshot};
 use proto::envoy::core::{Extension, Node as WireNode};
+use proto::envoy::wkt::value::Kind as ValueKind;
+use proto::envoy::wkt::{Struct, Value as WireValue};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -206,7 +208,18 @@ impl World {
             extensions: extensions.iter().map(extension).collect(),
             ..WireNode::default()
         };
-        let class = Class::of(&Node::parse(&wire).unwrap(), &self.mesh);
+        self.told(&wire)
+    }
+
+    /// What a node with these texts as metadata is told.
+    pub(crate) fn with_metadata(&self, id: &str, metadata: &[(&str, &str)]) -> Told {
+        let text = |value: &str| WireValue { kind: Some(ValueKind::StringValue(value.to_owned())) };
+        let fields = metadata.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
+        self.told(&WireNode { id: id.to_owned(), metadata: Some(Struct { fields }), ..WireNode::default() })
+    }
+
+    fn told(&self, wire: &WireNode) -> Told {
+        let class = Class::of(&Node::parse(wire).unwrap(), &self.mesh);
         let scope = match class.role {
             Role::Sidecar => {
                 scope::build(&self.mesh, &class.namespace, scope::choose(&self.mesh, &class.namespace, &class.labels))

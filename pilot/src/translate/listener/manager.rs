@@ -1,6 +1,7 @@
 //! The HTTP connection manager and its filters (FC-1, FC-4).
 
 use super::super::authz;
+use super::super::fault;
 use super::super::inputs::Owner;
 use super::super::message::{ads, boolean, duration};
 use super::super::node::Flavor;
@@ -84,7 +85,7 @@ impl Manager<'_> {
         if istio && self.direction != Direction::Inbound {
             out.push(http_filter("istio.alpn", any::pack(&alpn())));
         }
-        out.push(http_filter("envoy.filters.http.fault", any::pack(&filters::fault::v3::HttpFault::default())));
+        out.push(http_filter("envoy.filters.http.fault", fault::none()));
         out.push(http_filter("envoy.filters.http.cors", any::pack(&filters::cors::v3::Cors {})));
         if let Some(config) = telemetry::stats(&self.owner.mesh, self.owner.flavor, self.direction) {
             out.push(http_filter("istio.stats", config));

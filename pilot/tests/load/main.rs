@@ -8,18 +8,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test panics to fail")]
 
+mod light;
+#[path = "../support/mod.rs"]
 mod support;
 
+use light::Light;
 use pilot::delivery::Command;
 use pilot::delivery::hub::Peer;
-use prost::Message as _;
+use pilot::server::Running;
 use proto::envoy::discovery::DeltaDiscoveryRequest;
 use proto::type_url;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{Client, channel, node, page, pilot};
+use support::{channel, node, page, pilot};
 use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 const ENDPOINTS: usize = 10;
 /// Namespaces of teams; all proxies of one are one class.
@@ -99,81 +104,126 @@ fn names(stream: usize, services: usize) -> Vec<String> {
     seen.map(|service| format!("outbound|80||s{service}.{}.svc.cluster.local", namespace(service))).collect()
 }
 
-/// Subscribes as a proxy does and takes everything in; returns the client and what it holds.
-async fn settle(mut client: Client, names: &[String]) -> (Client, Held) {
-    let mut held = Held::default();
-    client.subscribe(type_url::CLUSTER, &["*"]);
-    held.take(&client.next().await);
-    let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
-    client.subscribe(type_url::ENDPOINT, &wanted);
-    held.take(&client.next().await);
-    client.subscribe(type_url::LISTENER, &["*"]);
-    held.take(&client.next().await);
-    client.subscribe(type_url::ROUTE, &["80"]);
-    held.take(&client.next().await);
-    (client, held)
+/// Versions by name, per type.
+type Held = HashMap<&'static str, HashMap<String, String>>;
+
+/// Subscribes as a proxy does and takes everything in; returns what it holds.
+async fn settle(client: &mut Light, names: Vec<String>) -> Held {
+    let all = || std::iter::once("*".to_owned());
+    let mut held = Held::new();
+    held.insert(type_url::CLUSTER, client.ask(type_url::CLUSTER, all()).await.resources.into_iter().collect());
+    client.ask(type_url::ENDPOINT, names.into_iter()).await;
+    held.insert(type_url::LISTENER, client.ask(type_url::LISTENER, all()).await.resources.into_iter().collect());
+    client.ask(type_url::ROUTE, std::iter::once("80".to_owned())).await;
+    held
 }
 
-#[derive(Default)]
-struct Held {
-    versions: Vec<(String, String, String)>,
+/// pilot, and what is connected to it.
+struct Load {
+    running: Running,
+    directory: tempfile::TempDir,
+    channels: Vec<Channel>,
+    clients: Vec<Light>,
+    held: Vec<Held>,
 }
 
-impl Held {
-    fn take(&mut self, response: &proto::envoy::discovery::DeltaDiscoveryResponse) {
-        for resource in &response.resources {
-            self.versions.push((response.type_url.clone(), resource.name.clone(), resource.version.clone()));
+impl Load {
+    async fn start(size: &Size) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        write(directory.path(), size.services);
+        let running = pilot(directory.path(), &[]).await;
+        let mut channels = Vec::new();
+        for _ in 0..8 {
+            channels.push(channel(running.grpc.unwrap()).await);
         }
+        let mut load = Self { running, directory, channels, clients: Vec::new(), held: Vec::new() };
+        for stream in 0..size.streams {
+            let mut client = load.connect(stream).await;
+            load.held.push(settle(&mut client, names(stream, size.services)).await);
+            load.clients.push(client);
+        }
+        acknowledged(&load.running).await;
+        load
     }
 
-    fn of(&self, type_url: &str) -> std::collections::HashMap<String, String> {
-        let own = self.versions.iter().filter(|(url, _, _)| url == type_url);
-        own.map(|(_, name, version)| (name.clone(), version.clone())).collect()
+    async fn connect(&self, stream: usize) -> Light {
+        Light::connect(self.channels[stream % self.channels.len()].clone(), client_node(stream)).await
+    }
+
+    /// Saves a file; every client waits for its response and acknowledges. Returns p99 of the times until each had it.
+    async fn change(&mut self, label: &str, file: &str, text: &str, type_url: &'static str) -> Duration {
+        let before = (metric(&self.running, MADE).await, metric(&self.running, CONVERGENCE).await, cpu());
+        let began = Instant::now();
+        let mut waiting = JoinSet::new();
+        for mut client in self.clients.drain(..) {
+            waiting.spawn(async move {
+                let response = client.next().await;
+                let had = began.elapsed();
+                assert_eq!((response.type_url.as_str(), response.resources.len()), (type_url, 1));
+                (client, had, response.size)
+            });
+        }
+        std::fs::write(self.directory.path().join(file), text).unwrap();
+        let (mut times, mut bytes) = (Vec::new(), 0);
+        while let Some(done) = waiting.join_next().await {
+            let (client, time, length) = done.unwrap();
+            self.clients.push(client);
+            times.push(time);
+            bytes += length;
+        }
+        times.sort();
+        acknowledged(&self.running).await;
+        let (last, cpu) = (began.elapsed(), cpu() - before.2);
+        let made = metric(&self.running, MADE).await - before.0;
+        let pushing = Duration::from_secs_f64(metric(&self.running, CONVERGENCE).await - before.1);
+        let p99 = times[(times.len() * 99 / 100).min(times.len() - 1)];
+        println!(
+            "{label}: made {made}, bytes {bytes}, snapshots in {pushing:?}, p50 {:?}, p99 {p99:?}, last acknowledgement {last:?}, CPU {cpu:?}",
+            times[times.len() / 2]
+        );
+        assert!(made as usize <= CLASSES, "{label}: {made} resources for one change in {CLASSES} classes");
+        p99
+    }
+
+    /// All streams end and come back with the versions that they hold.
+    async fn reconnect(&mut self) {
+        let sent = metric(&self.running, SENT).await;
+        self.clients.clear();
+        let mut back = JoinSet::new();
+        for (stream, held) in self.held.iter().enumerate() {
+            let mut client = self.connect(stream).await;
+            for url in [type_url::CLUSTER, type_url::LISTENER] {
+                client.send(DeltaDiscoveryRequest {
+                    type_url: url.to_owned(),
+                    resource_names_subscribe: vec!["*".to_owned()],
+                    initial_resource_versions: held[url].clone(),
+                    ..DeltaDiscoveryRequest::default()
+                });
+            }
+            back.spawn(async move { client.silent(Duration::from_millis(500)).await });
+        }
+        while let Some(silent) = back.join_next().await {
+            assert!(silent.unwrap(), "unchanged versions are sent again");
+        }
+        let now = metric(&self.running, SENT).await;
+        assert!(now <= sent, "a reconnect with unchanged versions sends nothing");
     }
 }
 
-async fn metric(running: &pilot::server::Running, name: &str) -> u64 {
+const MADE: &str = "pilot_resources_made_total";
+const SENT: &str = "pilot_xds_sent_bytes_total";
+const CONVERGENCE: &str = "pilot_proxy_convergence_time_sum";
+
+async fn metric(running: &Running, name: &str) -> f64 {
     let text = page(running.monitoring.unwrap(), "/metrics").await.1;
     text.lines()
         .filter(|line| line.starts_with(name))
-        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
         .sum()
 }
 
-/// Saves a file; every client waits for its response and acknowledges; returns the times until each had it.
-async fn change(
-    clients: Vec<Client>,
-    path: &Path,
-    text: &str,
-    type_url: &'static str,
-) -> (Vec<Client>, Vec<Duration>, usize) {
-    let began = Instant::now();
-    let mut waiting = JoinSet::new();
-    for mut client in clients {
-        waiting.spawn(async move {
-            let response = client.next().await;
-            assert_eq!((response.type_url.as_str(), response.resources.len()), (type_url, 1));
-            (client, began.elapsed(), response.encoded_len())
-        });
-    }
-    std::fs::write(path, text).unwrap();
-    let (mut clients, mut times, mut bytes) = (Vec::new(), Vec::new(), 0);
-    while let Some(done) = waiting.join_next().await {
-        let (client, time, length) = done.unwrap();
-        clients.push(client);
-        times.push(time);
-        bytes += length;
-    }
-    times.sort();
-    (clients, times, bytes)
-}
-
-fn p99(times: &[Duration]) -> Duration {
-    times[(times.len() * 99 / 100).min(times.len() - 1)]
-}
-
 /// Waits until pilot has the acknowledgement of every client.
-async fn acknowledged(running: &pilot::server::Running) {
+async fn acknowledged(running: &Running) {
     loop {
         let peers = running.hub.ask(Command::Peers).await.unwrap();
         let behind = |peer: &Peer| peer.progress.values().any(|progress| progress.acked != progress.sent);
@@ -202,80 +252,29 @@ fn cpu() -> Duration {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_costs_what_has_changed_times_classes_and_a_reconnect_costs_nothing() {
     let size = size();
-    let directory = tempfile::tempdir().unwrap();
-    write(directory.path(), size.services);
-    let running = pilot(directory.path(), &[]).await;
-    let address = running.grpc.unwrap();
     let began = Instant::now();
-    let mut channels = Vec::new();
-    for _ in 0..8 {
-        channels.push(channel(address).await);
-    }
-    let (mut clients, mut held) = (Vec::new(), Vec::new());
-    for stream in 0..size.streams {
-        let client = Client::connect(channels[stream % channels.len()].clone(), client_node(stream)).await;
-        let (client, own) = settle(client, &names(stream, size.services)).await;
-        clients.push(client);
-        held.push(own);
-    }
-    acknowledged(&running).await;
-    println!(
-        "{} services, {} streams settled in {:?}; RSS with all clients {} MiB",
-        size.services,
-        size.streams,
-        began.elapsed(),
-        rss() / 1024
-    );
-
+    let mut load = Load::start(&size).await;
+    println!("{} services, {} streams settled in {:?}", size.services, size.streams, began.elapsed());
+    println!("RSS with all clients {} MiB", rss() / 1024);
+    let mut late = Vec::new();
     for (kind, bar) in [("endpoint", Duration::from_millis(50)), ("route", Duration::from_millis(150))] {
         let mut rounds = Vec::new();
         for round in 0..size.rounds {
-            let (file, text, url) = match kind {
-                "endpoint" => ("shared.yaml", slice(SHARED, Some(200 + round)), type_url::ENDPOINT),
-                _ => ("rule.yaml", rule(2 + round), type_url::ROUTE),
-            };
-            let made = metric(&running, "pilot_resources_made_total").await;
-            let began = (Instant::now(), cpu());
-            let (back, times, bytes) = change(clients, &directory.path().join(file), &text, url).await;
-            clients = back;
-            acknowledged(&running).await;
-            let (last, cpu) = (began.0.elapsed(), cpu() - began.1);
-            let made = metric(&running, "pilot_resources_made_total").await - made;
-            println!(
-                "{kind}: made {made}, bytes {bytes}, p50 {:?}, p99 {:?}, last acknowledgement {last:?}, CPU {cpu:?}",
-                times[times.len() / 2],
-                p99(&times)
-            );
-            assert!(made as usize <= CLASSES, "{kind}: {made} resources for one change in {CLASSES} classes");
-            rounds.push(p99(&times));
+            rounds.push(match kind {
+                "endpoint" => {
+                    let text = slice(SHARED, Some(200 + round));
+                    load.change(kind, "shared.yaml", &text, type_url::ENDPOINT).await
+                }
+                _ => load.change(kind, "rule.yaml", &rule(2 + round), type_url::ROUTE).await,
+            });
         }
         rounds.sort();
         let p99 = rounds[rounds.len() / 2];
         println!("{kind}: p99 {p99:?} in the median of {} rounds, RSS {} MiB", rounds.len(), rss() / 1024);
-        assert!(!size.judge_time || p99 <= bar, "{kind}: p99 {p99:?} over {bar:?}");
-    }
-
-    let sent = metric(&running, "pilot_xds_sent_bytes_total").await;
-    drop(clients);
-    let mut back = JoinSet::new();
-    for (stream, own) in held.iter().enumerate() {
-        let mut client = Client::connect(channels[stream % channels.len()].clone(), client_node(stream)).await;
-        for url in [type_url::CLUSTER, type_url::LISTENER] {
-            client.send(DeltaDiscoveryRequest {
-                type_url: url.to_owned(),
-                resource_names_subscribe: vec!["*".to_owned()],
-                initial_resource_versions: own.of(url),
-                ..DeltaDiscoveryRequest::default()
-            });
+        if size.judge_time && p99 > bar {
+            late.push(format!("{kind}: p99 {p99:?} over {bar:?}"));
         }
-        back.spawn(async move { client.silent(Duration::from_millis(500)).await });
     }
-    while let Some(silent) = back.join_next().await {
-        assert!(silent.unwrap(), "unchanged versions are sent again");
-    }
-    assert_eq!(
-        metric(&running, "pilot_xds_sent_bytes_total").await,
-        sent,
-        "a reconnect with unchanged versions sends nothing"
-    );
+    load.reconnect().await;
+    assert!(late.is_empty(), "{late:?}");
 }
