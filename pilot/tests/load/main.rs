@@ -6,7 +6,7 @@
 //! services of 10 endpoints, 1,000 streams). Times of a release build are held against their bars, times of a debug
 //! build are printed.
 
-#![expect(clippy::unwrap_used, reason = "a test panics to fail")]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test panics to fail and prints what it measured")]
 
 mod light;
 #[path = "../support/mod.rs"]

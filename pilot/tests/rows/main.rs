@@ -17,4 +17,5 @@ mod security;
 mod service_entry;
 mod sidecar;
 mod told;
+mod types;
 mod virtual_service;
