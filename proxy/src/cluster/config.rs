@@ -1,5 +1,6 @@
 //! `Cluster` → what is fixed about it, and how its endpoints are found.
 
+use super::pace::Pace;
 use super::set::{ClusterConfig, Discovery, Protocol, TransportMatch};
 use crate::balancer::Policy;
 use crate::endpoint::{Limits, Outlier, Thresholds};
@@ -34,8 +35,8 @@ pub enum Members {
         all_answers: bool,
         /// Which addresses of a name are used.
         family: DnsLookupFamily,
-        /// Time between two look-ups.
-        refresh: Duration,
+        /// Times between look-ups.
+        pace: Pace,
     },
     /// The dialled address.
     OriginalDst,
@@ -106,11 +107,10 @@ fn members(written: &Cluster) -> Result<(Members, Discovery), Refusal> {
         None => DiscoveryType::Static,
     };
     let assignment = || written.load_assignment.clone().unwrap_or_default();
-    #[expect(deprecated, reason = "Istio sends this field")]
-    let refresh = written.dns_refresh_rate.as_ref().map_or(Duration::from_secs(5), from_proto);
     let family = DnsLookupFamily::try_from(written.dns_lookup_family)
         .map_err(|_| Refusal::new("dns_lookup_family", "one of AUTO, V4_ONLY, V6_ONLY, V4_PREFERRED, ALL"))?;
-    let dns = |all_answers| Members::Dns { assignment: assignment(), all_answers, family, refresh };
+    let pace = Pace::parse(written)?;
+    let dns = |all_answers| Members::Dns { assignment: assignment(), all_answers, family, pace };
     Ok(match kind {
         DiscoveryType::Static => (Members::Static(assignment()), Discovery::Given),
         DiscoveryType::StrictDns => (dns(true), Discovery::Given),

@@ -5,9 +5,11 @@
 //! is matched by the outbound listeners like any other.
 
 mod forward;
+mod life;
 mod names;
 mod serve;
 
 pub use forward::{Forwarder, ResolvConf};
+pub use life::life;
 pub use names::{Answer, Names, Viewpoint};
 pub use serve::{DnsServer, Table, serve};

@@ -4,7 +4,9 @@ use super::{Address, Endpoint, EndpointShared, Health, HostSet, Locality, Priori
 use crate::refusal::{Refusal, Within};
 use foldhash::HashMap;
 use proto::envoy::core::{self, address};
-use proto::envoy::endpoint::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints, lb_endpoint};
+use proto::envoy::endpoint::{
+    ClusterLoadAssignment, Endpoint as Written, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
+};
 use proto::envoy::wkt::value::Kind;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use std::sync::Arc;
 pub type Known = HashMap<Address, Arc<EndpointShared>>;
 
 /// Endpoints with host names instead of addresses, to be resolved (STRICT_DNS, LOGICAL_DNS).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Named {
     /// Host name.
     pub host: Box<str>,
@@ -21,6 +23,8 @@ pub struct Named {
     pub port: u16,
     /// Priority of the endpoint.
     pub priority: usize,
+    /// What its addresses are like.
+    pub like: Endpoint,
 }
 
 /// Parses an assignment. Endpoints that `known` holds keep their shared state.
@@ -79,20 +83,22 @@ fn group_into(
         };
         match address_of(written.address.as_ref()).within(&format!("{field}.endpoint.address"))? {
             Where::Address(address) => {
-                let mut endpoint = endpoint(lb, address, locality, known);
-                endpoint.hostname = (!written.hostname.is_empty()).then(|| written.hostname.as_str().into());
+                let endpoint = endpoint(lb, written, locality).resolved(address, known);
                 if let Some(priority) = priorities.get_mut(at) {
                     priority.all.push(Arc::new(endpoint));
                 }
             }
-            Where::Name(host, port) => named.push(Named { host: host.into(), port, priority: at }),
+            Where::Name(host, port) => {
+                let like = endpoint(lb, written, locality);
+                named.push(Named { host: host.into(), port, priority: at, like });
+            }
         }
     }
     Ok(())
 }
 
-fn endpoint(lb: &LbEndpoint, address: Address, locality: &Arc<Locality>, known: &Known) -> Endpoint {
-    let shared = known.get(&address).cloned().unwrap_or_default();
+/// All of an endpoint but its address.
+fn endpoint(lb: &LbEndpoint, written: &Written, locality: &Arc<Locality>) -> Endpoint {
     let health = match core::HealthStatus::try_from(lb.health_status) {
         Ok(core::HealthStatus::Unhealthy | core::HealthStatus::Timeout) => Health::Unhealthy,
         Ok(core::HealthStatus::Draining) => Health::Draining,
@@ -107,15 +113,13 @@ fn endpoint(lb: &LbEndpoint, address: Address, locality: &Arc<Locality>, known: 
         }
     };
     Endpoint {
-        text: address.to_string().into(),
-        address,
-        hostname: None,
+        hostname: (!written.hostname.is_empty()).then(|| written.hostname.as_str().into()),
         weight: lb.load_balancing_weight.as_ref().map_or(1, |weight| weight.value.max(1)),
         health,
         locality: Arc::clone(locality),
         socket_match: socket_match(lb),
         workload: text("istio", "workload"),
-        shared,
+        ..Endpoint::at(Address::Ip(SocketAddr::from(([0, 0, 0, 0], 0))))
     }
 }
 
@@ -176,7 +180,6 @@ pub fn address_of(written: Option<&core::Address>) -> Result<Where, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::envoy::endpoint::Endpoint as Written;
     use proto::envoy::wkt::{Struct, UInt32Value, Value};
 
     fn socket(address: &str, port: u32) -> core::Address {
@@ -226,7 +229,8 @@ mod tests {
         assert_eq!(all[0], ("10.0.0.1:80".into(), Health::Healthy, 3));
         assert_eq!((all[1].1, all[2].1), (Health::Draining, Health::Unhealthy));
         assert_eq!(hosts.priorities.len(), 2);
-        assert_eq!(named, [Named { host: "a.example".into(), port: 80, priority: 1 }]);
+        let [name] = named.as_slice() else { panic!("{named:?}") };
+        assert_eq!((&*name.host, name.port, name.priority, name.like.weight), ("a.example", 80, 1, 3));
         let first = &hosts.priorities[0].all[0];
         assert_eq!(&*first.socket_match, [("tlsMode".into(), "istio".into())]);
         assert_eq!(first.workload.as_deref(), Some("w;ns;c;v1;k"));

@@ -1,5 +1,6 @@
 //! Endpoints and their order of preference.
 
+use super::config::Known;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -100,6 +101,22 @@ impl Endpoint {
             socket_match: Box::default(),
             workload: None,
             shared: Arc::default(),
+        }
+    }
+
+    /// This endpoint at an address; what is known of the address is kept.
+    #[must_use]
+    pub fn resolved(&self, address: Address, known: &Known) -> Self {
+        Self {
+            text: address.to_string().into(),
+            shared: known.get(&address).cloned().unwrap_or_default(),
+            address,
+            hostname: self.hostname.clone(),
+            weight: self.weight,
+            health: self.health,
+            locality: Arc::clone(&self.locality),
+            socket_match: self.socket_match.clone(),
+            workload: self.workload.clone(),
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Names of DNS clusters → endpoints, again and again (LB-16, SE-7, SE-8). An answer that fails keeps the last one (F20).
 
 use crate::cluster::config::Members;
+use crate::dns::{Forwarder, ResolvConf, life};
 use crate::endpoint::config::{Known, Named, parse};
-use crate::endpoint::{Address, Endpoint, HostSet, Priority};
+use crate::endpoint::{Address, HostSet, Priority};
 use proto::envoy::cluster::cluster::DnsLookupFamily;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,64 +18,89 @@ pub(super) struct Resolved {
     pub(super) hosts: HostSet,
 }
 
-/// Shortest time between two look-ups.
-const MIN_REFRESH: Duration = Duration::from_millis(100);
-
 /// Looks the names of a DNS cluster up until it is dropped; `None` for other clusters.
 pub(super) fn follow(cluster: &Arc<str>, members: &Members, to: mpsc::Sender<Resolved>) -> Option<JoinHandle<()>> {
-    let Members::Dns { assignment, all_answers, family, refresh } = members else { return None };
-    let (assignment, wanted) = (assignment.clone(), (*family, *all_answers));
-    let (cluster, refresh) = (Arc::clone(cluster), (*refresh).max(MIN_REFRESH));
+    let Members::Dns { assignment, all_answers, family, pace } = members else { return None };
+    let (assignment, wanted, pace) = (assignment.clone(), Wanted { family: *family, all: *all_answers }, *pace);
+    let cluster = Arc::clone(cluster);
     Some(tokio::spawn(async move {
-        let mut known = Known::default();
+        let (mut known, mut failures) = (Known::default(), 0);
         loop {
-            if let Ok((mut hosts, named)) = parse(&assignment, &known)
-                && look_up(&named, wanted, &known, &mut hosts).await
-            {
-                known = hosts.iter().map(|e| (e.address.clone(), Arc::clone(&e.shared))).collect();
-                if to.send(Resolved { cluster: Arc::clone(&cluster), hosts }).await.is_err() {
-                    return;
+            let found = match parse(&assignment, &known) {
+                Ok((mut hosts, named)) => {
+                    let servers = pace.by_ttl.then(servers);
+                    look_up(&named, &wanted, (&known, &mut hosts), servers.as_ref()).await.map(|life| (hosts, life))
                 }
-            }
-            tokio::time::sleep(refresh).await;
+                Err(_) => None,
+            };
+            let wait = match found {
+                Some((hosts, life)) => {
+                    failures = 0;
+                    known = hosts.iter().map(|e| (e.address.clone(), Arc::clone(&e.shared))).collect();
+                    if to.send(Resolved { cluster: Arc::clone(&cluster), hosts }).await.is_err() {
+                        return;
+                    }
+                    pace.after_answer(life, fastrand::f64())
+                }
+                None => {
+                    failures += 1;
+                    pace.after_failure(failures, fastrand::f64())
+                }
+            };
+            tokio::time::sleep(wait).await;
         }
     }))
 }
 
-/// Adds what the names resolve to; false where one could not be resolved.
+/// Which answers a cluster wants.
+struct Wanted {
+    family: DnsLookupFamily,
+    /// All, or the first.
+    all: bool,
+}
+
+/// The system's name servers, to ask for the life of records.
+fn servers() -> Forwarder {
+    let conf = ResolvConf::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
+    Forwarder::new(conf.servers, SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+/// Adds what the names resolve to, and gives back the shortest life that `servers` know of; `None` where a name could not
+/// be resolved.
 async fn look_up(
     named: &[Named],
-    (family, all_answers): (DnsLookupFamily, bool),
-    known: &Known,
-    hosts: &mut HostSet,
-) -> bool {
+    wanted: &Wanted,
+    (known, hosts): (&Known, &mut HostSet),
+    servers: Option<&Forwarder>,
+) -> Option<Option<Duration>> {
+    let mut least: Option<Duration> = None;
     for name in named {
         let answers: Vec<SocketAddr> = match tokio::net::lookup_host((&*name.host, name.port)).await {
             Ok(answers) => {
-                let answers = of_family(answers.collect(), family);
-                answers.into_iter().take(if all_answers { usize::MAX } else { 1 }).collect()
+                let answers = of_family(answers.collect(), wanted.family);
+                answers.into_iter().take(if wanted.all { usize::MAX } else { 1 }).collect()
             }
             Err(error) => {
                 tracing::warn!(host = &*name.host, %error, "name is not resolved, the last endpoints stay");
-                return false;
+                return None;
             }
         };
+        if let Some(servers) = servers {
+            least = life(servers, &name.host, &answers).await.into_iter().chain(least).min();
+        }
         while hosts.priorities.len() <= name.priority {
             hosts.priorities.push(Priority::default());
         }
         let Some(priority) = hosts.priorities.get_mut(name.priority) else { continue };
         for answer in answers {
-            let mut endpoint = Endpoint::at(Address::Ip(answer));
-            endpoint.hostname = Some(name.host.clone());
-            if let Some(shared) = known.get(&endpoint.address) {
-                endpoint.shared = Arc::clone(shared);
-            }
+            let mut endpoint = name.like.resolved(Address::Ip(answer), known);
+            endpoint.hostname.get_or_insert_with(|| name.host.clone());
             if !priority.all.iter().any(|other| other.address == endpoint.address) {
                 priority.all.push(Arc::new(endpoint));
             }
         }
     }
-    true
+    Some(least)
 }
 
 /// The answers that the cluster wants; `AUTO` prefers IPv6, as in Envoy.
@@ -94,6 +120,7 @@ fn of_family(mut answers: Vec<SocketAddr>, family: DnsLookupFamily) -> Vec<Socke
 mod tests {
     use super::*;
     use crate::cluster::config::parse as parse_cluster;
+    use crate::endpoint::Endpoint;
 
     fn members(kind: &str, family: &str, host: &str) -> Members {
         let json = serde_json::json!({"name": "c", "type": kind, "dns_lookup_family": family, "dns_refresh_rate": "0.1s",
@@ -148,10 +175,17 @@ mod tests {
     #[tokio::test]
     async fn answers_are_all_used_or_the_first_and_none_leaves_the_last_ones() {
         let look = async |host: &str, all_answers| {
-            let named = [Named { host: host.into(), port: 7, priority: 1 }];
+            let mut like = Endpoint::at(Address::Ip(SocketAddr::from(([0, 0, 0, 0], 0))));
+            (like.weight, like.workload) = (7, Some("w".into()));
+            let named = [Named { host: host.into(), port: 7, priority: 1, like }];
             let mut hosts = HostSet::default();
-            let found = look_up(&named, (DnsLookupFamily::All, all_answers), &Known::default(), &mut hosts).await;
-            found.then(|| (hosts.priorities.len(), addresses(&hosts)))
+            let wanted = Wanted { family: DnsLookupFamily::All, all: all_answers };
+            look_up(&named, &wanted, (&Known::default(), &mut hosts), None).await?;
+            let kept = |e: &Arc<Endpoint>| {
+                e.weight == 7 && e.workload.as_deref() == Some("w") && e.hostname.as_deref() == Some(host)
+            };
+            assert!(hosts.iter().all(kept), "what the name is like, its addresses are like");
+            Some((hosts.priorities.len(), addresses(&hosts)))
         };
         let system: Vec<SocketAddr> = tokio::net::lookup_host(("localhost", 7)).await.unwrap().collect();
         let mut strict = look("localhost", true).await.unwrap();

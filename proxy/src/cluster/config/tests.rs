@@ -83,15 +83,15 @@ fn endpoints_are_found_as_the_type_says() {
     let members = |more: Value| try_cluster(more).unwrap().members;
     assert!(matches!(members(json!({"type": "STATIC"})), Members::Static(_)));
     let strict = members(json!({"type": "STRICT_DNS", "dns_refresh_rate": "60s", "dns_lookup_family": "V4_ONLY"}));
-    let Members::Dns { all_answers: true, family: DnsLookupFamily::V4Only, refresh, .. } = strict else {
+    let Members::Dns { all_answers: true, family: DnsLookupFamily::V4Only, pace, .. } = strict else {
         panic!("{strict:?}")
     };
-    assert_eq!(refresh, Duration::from_secs(60));
+    assert_eq!(pace.after_answer(None, 0.0), Duration::from_secs(60));
     let logical = members(json!({"type": "LOGICAL_DNS"}));
-    let Members::Dns { all_answers: false, family: DnsLookupFamily::Auto, refresh, .. } = logical else {
+    let Members::Dns { all_answers: false, family: DnsLookupFamily::Auto, pace, .. } = logical else {
         panic!("{logical:?}")
     };
-    assert_eq!(refresh, Duration::from_secs(5));
+    assert_eq!(pace.after_answer(None, 0.0), Duration::from_secs(5));
     let eds = |more: Value| match members(more) {
         Members::Eds(name) => name.to_string(),
         other => panic!("{other:?}"),
