@@ -4,7 +4,7 @@ use super::debounce::{Debounce, Delays};
 use super::intake::Intake;
 use super::metrics::Metrics;
 use super::progress::{Progress, Reports};
-use super::publish::Classes;
+use super::publish::{ClassId, Classes};
 use crate::model::mesh::Change;
 use crate::model::{Mesh, MeshConfig};
 use crate::source::{Event, Problem};
@@ -82,7 +82,7 @@ pub struct World {
 
 struct Member {
     node: Arc<Node>,
-    class: Class,
+    class: ClassId,
     since: std::time::SystemTime,
     progress: watch::Receiver<BTreeMap<ResourceType, Progress>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
@@ -228,18 +228,13 @@ impl Hub {
         // A node whose facts have changed moves to another class; endpoints alone rarely do that.
         let moves =
             |node: &Node| change.full || node.addresses.iter().any(|address| change.addresses.contains(address));
-        let mut alive: HashSet<Class> = HashSet::new();
-        for member in self.members.values_mut() {
-            if moves(&member.node) {
-                member.class = Class::of(&member.node, mesh);
-            }
-            if !alive.contains(&member.class) {
-                alive.insert(member.class.clone());
-            }
+        for member in self.members.values_mut().filter(|member| moves(&member.node)) {
+            member.class = self.classes.enter(Class::of(&member.node, mesh));
         }
-        self.classes.update(change, mesh, |class| alive.contains(class));
+        let alive: HashSet<ClassId> = self.members.values().map(|member| member.class).collect();
+        self.classes.update(change, mesh, &alive);
         for member in self.members.values() {
-            let snapshot = self.classes.snapshot(&member.class, mesh);
+            let snapshot = self.classes.snapshot(member.class, mesh);
             member.snapshots.send_if_modified(|held| {
                 let differs = held.number != snapshot.number;
                 if differs {
@@ -267,9 +262,9 @@ impl Hub {
     }
 
     fn connect(&mut self, node: Node, answer: oneshot::Sender<Connection>) {
-        let class = Class::of(&node, &self.intake.mesh);
+        let class = self.classes.enter(Class::of(&node, &self.intake.mesh));
         let made = self.classes.made();
-        let snapshot = self.classes.snapshot(&class, &self.intake.mesh);
+        let snapshot = self.classes.snapshot(class, &self.intake.mesh);
         self.metrics.resources_made.inc_by(self.classes.made() - made);
         let (snapshots, receiver) = watch::channel(snapshot);
         let (progress, reported) = watch::channel(BTreeMap::new());
