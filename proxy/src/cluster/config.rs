@@ -63,7 +63,9 @@ const LOCAL_APP_IDLE: Duration = Duration::from_secs(3);
 pub fn parse(written: &Cluster) -> Result<Parsed, Refusal> {
     let http = http_options(written).within("typed_extension_protocol_options")?;
     let (members, discovery) = members(written)?;
-    let (transports, tls) = transports(written)?;
+    let auto = upstream_options(written, http.as_ref())?;
+    let (transports, mut tls) = transports(written)?;
+    tls.iter_mut().for_each(|(_, spec)| spec.check_server_name = auto.check_server_name);
     let (policy, panic_percent) = balancing(written)?;
     let common = http.as_ref().and_then(|h| h.common_http_protocol_options.as_ref());
     let idle = common.and_then(|c| c.idle_timeout.as_ref());
@@ -88,6 +90,7 @@ pub fn parse(written: &Cluster) -> Result<Parsed, Refusal> {
         service: service(written),
         external: istio_flag(written, "external") || istio_flag(written, "disable_mx"),
         outlier: written.outlier_detection.as_ref().map(Outlier::from),
+        auto_sni: auto.sni,
     };
     Ok(Parsed { config, members, tls })
 }
@@ -98,6 +101,27 @@ fn http_options(written: &Cluster) -> Result<Option<HttpProtocolOptions>, Refusa
         None => Ok(None),
         Some(any) => any::unpack(any).map(Some).map_err(|error| Refusal::new(NAME, error.to_string())),
     }
+}
+
+/// What TLS sessions take from requests (DR-35).
+struct Auto {
+    sni: bool,
+    check_server_name: bool,
+}
+
+fn upstream_options(written: &Cluster, http: Option<&HttpProtocolOptions>) -> Result<Auto, Refusal> {
+    #[expect(deprecated, reason = "Envoy still reads the old field")]
+    let old = written.upstream_http_protocol_options.as_ref();
+    let Some(options) = http.and_then(|http| http.upstream_http_protocol_options.as_ref()).or(old) else {
+        return Ok(Auto { sni: false, check_server_name: false });
+    };
+    if !options.override_auto_sni_header.is_empty() {
+        return Err(Refusal::unsupported("upstream_http_protocol_options.override_auto_sni_header"));
+    }
+    if options.auto_san_validation && !options.auto_sni {
+        return Err(Refusal::unsupported("upstream_http_protocol_options.auto_san_validation without auto_sni"));
+    }
+    Ok(Auto { sni: options.auto_sni, check_server_name: options.auto_san_validation })
 }
 
 fn members(written: &Cluster) -> Result<(Members, Discovery), Refusal> {

@@ -10,6 +10,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::pool::{Dial, IdleAge, Pool, connect, h1, h2};
 use crate::tls::ClientContext;
 use foldhash::{HashMap, HashMapExt};
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -85,6 +86,8 @@ pub struct ClusterConfig {
     pub external: bool,
     /// When endpoints that fail are left alone.
     pub outlier: Option<Outlier>,
+    /// TLS sessions name the host of the request (`auto_sni`, DR-35).
+    pub auto_sni: bool,
 }
 
 impl ClusterConfig {
@@ -107,6 +110,7 @@ impl ClusterConfig {
             service: None,
             external: false,
             outlier: None,
+            auto_sni: false,
         }
     }
 
@@ -124,6 +128,7 @@ struct PoolKey {
     address: Address,
     transport: usize,
     alpn: Option<Arc<[Vec<u8>]>>,
+    server_name: Option<Arc<str>>,
 }
 
 /// One cluster on this worker.
@@ -180,7 +185,7 @@ impl Cluster {
         let now = self.env.now();
         let mut pools = self.pools.borrow_mut();
         pools.values().for_each(|pool| pool.sweep(now));
-        if self.config.discovery == Discovery::OriginalDst {
+        if self.config.discovery == Discovery::OriginalDst || self.config.auto_sni {
             pools.retain(|_, pool| pool.idle_count() > 0 || Rc::strong_count(pool) > 1);
         }
     }
@@ -216,16 +221,21 @@ impl Cluster {
         self.balancer.borrow_mut().pick(&self.env, wish).ok_or_else(|| Reason::NoHealthyUpstream.into())
     }
 
-    fn pool(&self, pick: &Pick) -> Result<(Rc<Pool>, Option<Arc<ClientContext>>), Outcome> {
+    fn pool(
+        &self,
+        pick: &Pick,
+        server_name: Option<Arc<str>>,
+    ) -> Result<(Rc<Pool>, Option<Arc<ClientContext>>), Outcome> {
         let (transport, socket) = self
             .config
             .transport(&pick.endpoint)
             .ok_or_else(|| Outcome::with_detail(Reason::ConnectFailure, "no transport socket fits the endpoint"))?;
-        let key = PoolKey { address: pick.endpoint.address.clone(), transport, alpn: pick.alpn.clone() };
+        let alpn = pick.alpn.clone();
+        let key = PoolKey { address: pick.endpoint.address.clone(), transport, alpn, server_name: server_name.clone() };
         let mut pools = self.pools.borrow_mut();
         let pool = pools.entry(key).or_insert_with(|| {
             let age = IdleAge::new(self.config.idle_timeout, self.config.assumed_idle);
-            Pool::new(Arc::clone(&pick.endpoint), self.config.max_requests_per_connection, age)
+            Pool::new(Arc::clone(&pick.endpoint), server_name, self.config.max_requests_per_connection, age)
         });
         Ok((Rc::clone(pool), socket.tls.clone()))
     }
@@ -240,7 +250,8 @@ impl Cluster {
             Ok(permit) => permit,
             Err(outcome) => return Err(Failure::before_sending(outcome)),
         };
-        let (pool, tls) = match self.pool(pick) {
+        let server_name = self.config.auto_sni.then(|| host(head.authority()).into());
+        let (pool, tls) = match self.pool(pick, server_name) {
             Ok(found) => found,
             Err(outcome) => return Err(Failure::before_sending(outcome)),
         };
@@ -328,7 +339,8 @@ impl Cluster {
                 (dialer(&pool.endpoint.address).ok_or_else(refused)?, None, false, None)
             }
             None => {
-                let dialled = Box::pin(connect(&pool.endpoint.address, &self.dial(tls, pick))).await?;
+                let dial = Dial { server_name: pool.server_name.clone(), ..self.dial(tls, pick) };
+                let dialled = Box::pin(connect(&pool.endpoint.address, &dial)).await?;
                 let alpn_h2 = dialled.io.alpn().is_some_and(|alpn| alpn == b"h2");
                 (dialled.io, dialled.local, alpn_h2, dialled.peer_id)
             }
@@ -349,6 +361,7 @@ impl Cluster {
             keepalive: self.config.keepalive,
             tls,
             alpn: pick.alpn.clone(),
+            server_name: None,
         }
     }
 
@@ -367,6 +380,16 @@ impl Cluster {
         let dialled = Box::pin(connect(&pick.endpoint.address, &dial)).await?;
         Ok(TcpUpstream { io: dialled.io, local: dialled.local, _flight: InFlight::new(&pick.endpoint, permit) })
     }
+}
+
+/// The host of an authority, without its port.
+fn host(authority: &[u8]) -> Cow<'_, str> {
+    let end = match authority.first() {
+        Some(b'[') => authority.iter().position(|byte| *byte == b']'),
+        _ => authority.iter().position(|byte| *byte == b':'),
+    };
+    let host = authority.get(..end.unwrap_or(authority.len())).unwrap_or(authority);
+    String::from_utf8_lossy(host.strip_prefix(b"[").unwrap_or(host))
 }
 
 /// A connection that can take a request.

@@ -24,6 +24,8 @@ pub struct Dial {
     pub tls: Option<Arc<ClientContext>>,
     /// ALPN protocols to offer instead of the configured ones.
     pub alpn: Option<Arc<[Vec<u8>]>>,
+    /// Server name to send instead of the configured one.
+    pub server_name: Option<Arc<str>>,
 }
 
 /// A connection that was dialled.
@@ -59,7 +61,7 @@ async fn establish(address: &Address, dial: &Dial) -> Result<Dialled, Outcome> {
     let stream = tcp(target, dial).await.map_err(|error| refused(&error))?;
     let local = stream.local_addr().ok();
     let Some(context) = &dial.tls else { return Ok(Dialled { io: Io::tcp(stream), local, peer_id: None }) };
-    let session = context.session(dial.alpn.as_deref())?;
+    let session = context.session(dial.alpn.as_deref(), dial.server_name.as_deref())?;
     let mut tls = Box::new(TlsIo::new(stream, session, BytesMut::new()));
     poll_fn(|cx| tls.poll_handshake(cx)).await.map_err(|error| {
         let cause = error.get_ref().map_or_else(|| error.to_string(), ToString::to_string);

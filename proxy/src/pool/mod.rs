@@ -26,6 +26,8 @@ use std::time::Duration;
 pub struct Pool {
     /// Where the connections go.
     pub endpoint: Arc<Endpoint>,
+    /// The server name of their TLS sessions, where requests give it.
+    pub server_name: Option<Arc<str>>,
     #[expect(clippy::vec_box, reason = "an exchange holds its connection boxed; to unbox it here would move it twice")]
     idle: RefCell<Vec<Box<h1::Conn>>>,
     shared: RefCell<Vec<Rc<h2::Shared>>>,
@@ -43,10 +45,11 @@ pub struct Pool {
 const PEEK_AFTER: Duration = Duration::from_millis(1);
 
 impl Pool {
-    /// An empty pool. `idle_timeout` is the configured upper bound, `before_known` what is assumed of the peer's own.
-    pub fn new(endpoint: Arc<Endpoint>, max_requests: u32, age: IdleAge) -> Rc<Self> {
+    /// An empty pool; `age` bounds the idle time of its connections.
+    pub fn new(endpoint: Arc<Endpoint>, server_name: Option<Arc<str>>, max_requests: u32, age: IdleAge) -> Rc<Self> {
         Rc::new(Self {
             endpoint,
+            server_name,
             idle: RefCell::default(),
             shared: RefCell::default(),
             connecting: Cell::new(false),

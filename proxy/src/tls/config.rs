@@ -85,6 +85,8 @@ pub struct Spec {
     pub alpn: Vec<Vec<u8>>,
     /// Server name to send.
     pub sni: Option<Box<str>>,
+    /// The peer's certificate must be good for the server name, too (`auto_san_validation`).
+    pub check_server_name: bool,
     /// Versions, cipher suites and curves.
     pub params: Params,
     /// A client that sends no server name is refused.
@@ -200,6 +202,7 @@ fn common_spec(common: &CommonTlsContext) -> Result<Spec, Refusal> {
         require_client_certificate: false,
         alpn: common.alpn_protocols.iter().map(|p| p.as_bytes().to_vec()).collect(),
         sni: None,
+        check_server_name: false,
         params: Params::parse(common.tls_params.as_ref()).within("tls_params")?,
         require_sni: false,
         resumption: true,

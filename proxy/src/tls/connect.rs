@@ -20,23 +20,25 @@ pub struct ClientContext {
 }
 
 impl ClientContext {
-    /// A new session; `alpn` replaces the configured protocols (`istio.alpn`, MT-1).
+    /// A new session; `alpn` replaces the configured protocols (`istio.alpn`, MT-1), `server_name` the configured name.
     ///
     /// # Errors
     /// [`Reason::ConnectFailure`] while no certificate has arrived, or where the name is no server name.
-    pub fn session(&self, alpn: Option<&[Vec<u8>]>) -> Result<Session, Outcome> {
+    pub fn session(&self, alpn: Option<&[Vec<u8>]>, server_name: Option<&str>) -> Result<Session, Outcome> {
         let fail = |why: &str| Outcome::with_detail(Reason::ConnectFailure, format!("TLS error: {why}"));
         let config = self.config.load_full().ok_or_else(|| fail("no certificate yet"))?;
-        let config = match alpn {
-            Some(alpn) if config.alpn_protocols != alpn => {
-                let mut config = ClientConfig::clone(&config);
-                config.alpn_protocols = alpn.to_vec();
-                Arc::new(config)
-            }
-            _ => config,
+        let name = server_name.or(self.sni.as_deref());
+        let alpn = alpn.unwrap_or(&config.alpn_protocols);
+        let config = if config.alpn_protocols == alpn && config.enable_sni == name.is_some() {
+            config
+        } else {
+            let mut changed = ClientConfig::clone(&config);
+            changed.alpn_protocols = alpn.to_vec();
+            changed.enable_sni = name.is_some();
+            Arc::new(changed)
         };
-        // rustls always wants a name; without SNI the verifier ignores it and nothing is sent.
-        let name = self.sni.as_deref().unwrap_or("no-sni.invalid").to_owned();
+        // rustls always wants a name; without SNI nothing is sent, and no certificate has this one.
+        let name = name.unwrap_or("no-sni.invalid").to_owned();
         let name = ServerName::try_from(name).map_err(|_| fail("SNI is no host name"))?;
         let session = ClientConnection::new(config, name).map_err(|error| fail(&error.to_string()))?;
         Ok(Session::Client(session))

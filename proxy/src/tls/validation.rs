@@ -15,6 +15,7 @@ use proto::envoy::tls::{
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use std::sync::Arc;
@@ -92,12 +93,13 @@ impl Validation {
         Some(PeerVerifier::new(roots, SanMatch::of(self.names.clone()), role).revoking(self.revoked.clone()))
     }
 
-    /// The verifier of a server.
-    pub fn of_server(&self) -> Arc<dyn ServerCertVerifier> {
+    /// The verifier of a server; `by_name`: its certificate must be good for the session's server name, too.
+    pub fn of_server(&self, by_name: bool) -> Arc<dyn ServerCertVerifier> {
         let chain: Arc<dyn ServerCertVerifier> = match self.chain(Role::Server) {
             Some(chain) => Arc::new(chain),
             None => Arc::new(Unverified),
         };
+        let chain = if by_name { Arc::new(ByName(chain)) } else { chain };
         if self.pins.is_empty() { chain } else { Arc::new(Pinned::new(chain, self.pins.clone())) }
     }
 
@@ -188,5 +190,45 @@ impl ServerCertVerifier for Unverified {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A verifier behind which the leaf must be good for the server name, too.
+#[derive(Debug)]
+struct ByName(Arc<dyn ServerCertVerifier>);
+
+impl ServerCertVerifier for ByName {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        rustls::client::verify_server_name(&ParsedCertificate::try_from(leaf)?, server_name)?;
+        self.0.verify_server_cert(leaf, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }

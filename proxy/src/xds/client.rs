@@ -5,9 +5,10 @@
 //! the rest of the response is in use (design decision I).
 
 use super::batch::{Batch, Cause, Part, Sender, Staged, assemble};
+use super::sources::{Sources, Wanted};
 use super::store::Origins;
 use super::warming::{Gate, Lingering, is_leaf};
-use super::{Flavour, Kind, Need, Origin, Received, Rejection, Request, Resource, Session, Store, Update, needs};
+use super::{Flavour, Kind, Need, Origin, Received, Rejection, Request, Resource, Store, Update, needs};
 use proto::envoy::core::Node;
 use proto::envoy::discovery::{DeltaDiscoveryResponse, DiscoveryResponse};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -51,10 +52,7 @@ impl Default for ClientOptions {
 #[derive(Debug)]
 pub struct Client {
     options: ClientOptions,
-    node: Node,
-    sessions: BTreeMap<Origin, Session>,
-    new_sources: VecDeque<(Origin, Kind)>,
-    files: BTreeSet<(Arc<str>, Kind)>,
+    sources: Sources,
     store: Store,
     needs: BTreeMap<(Kind, Arc<str>), Vec<Need>>,
     demanded: BTreeSet<(Kind, Arc<str>)>,
@@ -76,10 +74,7 @@ impl Client {
         let mut client = Self {
             clusters: Gate::new(options.patience),
             listeners: Gate::new(options.patience),
-            node,
-            sessions: BTreeMap::new(),
-            new_sources: VecDeque::new(),
-            files: BTreeSet::new(),
+            sources: Sources::new(node, options.own_secret_services.clone()),
             store: Store::default(),
             needs: BTreeMap::new(),
             demanded: BTreeSet::new(),
@@ -94,13 +89,10 @@ impl Client {
             options,
         };
         if let Some(flavour) = client.options.ads {
-            let mut session = Session::new(flavour, client.node.clone());
-            client.options.also.iter().for_each(|kind| session.want_all(*kind));
-            client.sessions.insert(Origin::Ads, session);
-            client.new_sources.push_back((Origin::Ads, Kind::Cluster));
+            client.sources.open_ads(flavour, &client.options.also);
         }
         if let Some(origin) = client.options.clusters.clone() {
-            client.want_all(Kind::Cluster, &origin);
+            client.sources.want_all(Kind::Cluster, &origin);
         } else {
             client.ask_for_listeners();
         }
@@ -136,7 +128,7 @@ impl Client {
 
     /// A stream is up.
     pub fn handle_connected(&mut self, origin: &Origin) {
-        if let Some(session) = self.sessions.get_mut(origin) {
+        if let Some(session) = self.sources.session(origin) {
             session.handle_connected();
         }
         if *origin == Origin::Ads {
@@ -147,7 +139,7 @@ impl Client {
 
     /// A stream is gone.
     pub fn handle_disconnected(&mut self, origin: &Origin) {
-        if let Some(session) = self.sessions.get_mut(origin) {
+        if let Some(session) = self.sources.session(origin) {
             session.handle_disconnected();
         }
         if *origin == Origin::Ads {
@@ -157,13 +149,13 @@ impl Client {
 
     /// A response of a server that speaks the delta protocol.
     pub fn handle_delta(&mut self, origin: &Origin, response: DeltaDiscoveryResponse, now: Instant) {
-        let received = self.sessions.get_mut(origin).and_then(|session| session.handle_delta(response));
+        let received = self.sources.session(origin).and_then(|session| session.handle_delta(response));
         self.receive(origin, received, now);
     }
 
     /// A response of a server that speaks the state-of-the-world protocol.
     pub fn handle_sotw(&mut self, origin: &Origin, response: DiscoveryResponse, now: Instant) {
-        let mut received = self.sessions.get_mut(origin).and_then(|session| session.handle_sotw(response));
+        let mut received = self.sources.session(origin).and_then(|session| session.handle_sotw(response));
         if let Some(received) = received.as_mut().filter(|received| received.update.kind.is_whole_in_sotw()) {
             self.remove_unlisted(origin, received);
         }
@@ -183,12 +175,17 @@ impl Client {
 
     /// The next message for one server.
     pub fn poll_request(&mut self, origin: &Origin) -> Option<Request> {
-        self.sessions.get_mut(origin)?.poll_request(&self.store)
+        self.sources.poll_request(origin, &self.store)
     }
 
     /// The next server to connect to or file to watch, with the kind that a file holds.
     pub fn poll_source(&mut self) -> Option<(Origin, Kind)> {
-        self.new_sources.pop_front()
+        self.sources.poll()
+    }
+
+    /// The next secret to read from files of this machine, by its name.
+    pub fn poll_secret_file(&mut self) -> Option<Arc<str>> {
+        self.sources.poll_secret_file()
     }
 
     /// Which protocol a server speaks.
@@ -265,40 +262,10 @@ impl Client {
         &self.store
     }
 
-    fn want_all(&mut self, kind: Kind, origin: &Origin) {
-        match origin {
-            Origin::File(_) => self.open(origin, kind, true),
-            _ => {
-                if let Some(session) = self.sessions.get_mut(&Origin::Ads) {
-                    session.want_all(kind);
-                }
-            }
-        }
-    }
-
     /// Listeners are asked for once clusters are warm (spec XM-1).
     fn ask_for_listeners(&mut self) {
         if let Some(origin) = self.options.listeners.clone() {
-            self.want_all(Kind::Listener, &origin);
-        }
-    }
-
-    /// Opens a source of its own, unless it is open or this process is the source.
-    fn open(&mut self, origin: &Origin, kind: Kind, sotw: bool) {
-        let is_new = match origin {
-            Origin::File(path) => self.files.insert((path.clone(), kind)),
-            Origin::Sds(cluster) => {
-                let is_new = !self.sessions.contains_key(origin) && !self.options.own_secret_services.contains(cluster);
-                if is_new {
-                    let flavour = if sotw { Flavour::Sotw } else { Flavour::Delta };
-                    self.sessions.insert(origin.clone(), Session::new(flavour, self.node.clone()));
-                }
-                is_new
-            }
-            Origin::Ads | Origin::Bootstrap | Origin::Local => false,
-        };
-        if is_new {
-            self.new_sources.push_back((origin.clone(), kind));
+            self.sources.want_all(Kind::Listener, &origin);
         }
     }
 
@@ -450,7 +417,7 @@ impl Client {
             return;
         };
         self.settled.insert(kind);
-        if let Some(session) = self.sessions.get_mut(&origin) {
+        if let Some(session) = self.sources.session(&origin) {
             session.handle_verdict(&receipt, &refused);
         }
     }
@@ -461,7 +428,7 @@ impl Client {
 
     /// Asks each source for exactly what is needed of it.
     fn retarget(&mut self) {
-        let mut wanted: BTreeMap<(Origin, Kind), BTreeSet<Arc<str>>> = BTreeMap::new();
+        let mut wanted = Wanted::new();
         let mut sotw = BTreeSet::new();
         for need in self.all_needs() {
             wanted.entry((need.origin.clone(), need.kind)).or_default().insert(need.name.clone());
@@ -475,14 +442,7 @@ impl Client {
         let wants =
             |kind: Kind, name: &Arc<str>| wanted.iter().any(|((_, of), names)| *of == kind && names.contains(name));
         self.absent.retain(|(kind, name)| wants(*kind, name));
-        for (origin, kind) in wanted.keys() {
-            self.open(origin, *kind, sotw.contains(origin));
-        }
-        for (origin, session) in &mut self.sessions {
-            for kind in Kind::ALL {
-                session.want(kind, wanted.remove(&(origin.clone(), kind)).unwrap_or_default());
-            }
-        }
+        self.sources.want(wanted, &sotw);
     }
 }
 

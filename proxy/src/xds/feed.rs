@@ -2,6 +2,7 @@
 
 use super::cache::Cache;
 use super::files::WatchedFile;
+use super::secret_files::SecretFile;
 use super::secure;
 use super::stream::{Event, Link, TlsFor};
 use super::{Batch, Client, ClientOptions, Flavour, Kind, Origin, Rejection, Request, Resource, Store, Target, fixed};
@@ -208,6 +209,9 @@ impl Feed {
     }
 
     fn open_sources(&mut self) {
+        while let Some(name) = self.client.poll_secret_file() {
+            self.tasks.push(tokio::spawn(SecretFile { name, events: self.sender.clone() }.run()));
+        }
         while let Some((origin, kind)) = self.client.poll_source() {
             if let Origin::File(path) = &origin {
                 let (converter, events) = (self.converter.clone(), self.sender.clone());

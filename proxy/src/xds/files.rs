@@ -87,7 +87,7 @@ fn parse(converter: &Converter, path: &str, bytes: Vec<u8>) -> Result<DiscoveryR
 }
 
 /// Wakes on any change in the directory of the file: a mounted volume swaps a symbolic link beside it.
-fn watch(path: &str, wake: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+pub(super) fn watch(path: &str, wake: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
             // full means that a wake-up is waiting already

@@ -3,9 +3,9 @@
 //! Knows: the xDS protocol, which resource needs which other, and in what order they may be used. Must never know: what
 //! a resource means for traffic; the stations' `config.rs` say that, and `publish/` brings back what they refuse.
 //!
-//! In the order in which a resource passes through: [`stream`](mod@stream), `files` and `fixed` bring it; `session` speaks
+//! In the order in which a resource passes through: [`stream`](mod@stream), `files`, `secret_files` and `fixed` bring it; `session` speaks
 //! the protocol with one server, `secure` the TLS under it; `needs` reads what it refers to; `warming` holds it until that
-//! is there; `batch` joins what may be used; `client` ties them together without I/O; `feed` drives the client; `store`
+//! is there; `batch` joins what may be used; `sources` says what is wanted of whom; `client` ties them together without I/O; `feed` drives the client; `store`
 //! keeps what was accepted, `cache` on disk; `dump` and `certificates` show it.
 
 mod batch;
@@ -18,8 +18,10 @@ mod files;
 mod fixed;
 mod kind;
 mod needs;
+mod secret_files;
 mod secure;
 mod session;
+mod sources;
 mod store;
 mod stream;
 mod subscription;

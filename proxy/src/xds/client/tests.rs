@@ -275,7 +275,7 @@ fn secrets_come_from_the_socket_that_the_cluster_names_unless_this_process_makes
         "common_tls_context": {"tls_certificate_sds_secret_configs": [sds("default", "own"), sds("kubernetes://x", "sds-grpc")]}}}});
     let body = proto::json::from_value(CLUSTER, &json).unwrap();
     let mut bench = Bench::new();
-    bench.client.options.own_secret_services = BTreeSet::from(["own".into()]);
+    bench.client.sources.own_secret_services = BTreeSet::from(["own".into()]);
     bench.send(Kind::Cluster, &[("c", body)], &[]);
     let origin = Origin::Sds("sds-grpc".into());
     assert_eq!(bench.client.poll_source(), Some((origin.clone(), Kind::Secret)));
