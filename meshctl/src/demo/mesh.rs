@@ -29,6 +29,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Life of the bootstrap tokens.
 const TOKEN_TTL: Duration = Duration::from_secs(30 * 86_400);
 
+/// How connections leave what has changed: as Istio's agent starts its proxy.
+const DRAIN: [&str; 4] = ["--drain-time-s", "45", "--drain-strategy", "immediate"];
+
 /// The objects that a user may edit.
 const CONFIG: &[(&str, &str)] = &[
     ("mesh.yaml", include_str!("yaml/mesh.yaml")),
@@ -264,8 +267,7 @@ impl Mesh {
     fn envoy(&self, workload: &Workload, program: std::path::PathBuf) -> Launch {
         let bootstrap = self.plan.proxy_directory(workload).join("bootstrap.json").display().to_string();
         let args = ["-c", &bootstrap, "--concurrency", "1", "--disable-hot-restart", "-l", "warning"];
-        let drain = ["--drain-time-s", "45", "--drain-strategy", "immediate"]; // as Istio's agent starts it
-        let args = args.into_iter().chain(drain).map(str::to_owned).collect();
+        let args = args.into_iter().chain(DRAIN).map(str::to_owned).collect();
         Launch { args, ..self.beside(workload, "proxy", program) }
     }
 
@@ -298,7 +300,7 @@ impl Mesh {
             ("SERVICE_ACCOUNT", workload.account.to_owned()),
         ];
         let env = env.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        let args = args.map(str::to_owned).to_vec();
+        let args = args.into_iter().chain(DRAIN).map(str::to_owned).collect();
         Ok(Launch { args, env, ..self.beside(workload, "proxy", self.programs.proxy.clone()) })
     }
 
