@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(resolve("*", "ns", "cluster.local"), "*");
     }
 
-    // spec: GEN-3
+    // spec: GEN-3, VSM-4
     #[test]
     fn exact_beats_wildcard_and_longer_beats_shorter() {
         let hosts = ["*", "*.com", "*.b.com", "a.b.com"];
@@ -63,6 +63,7 @@ mod tests {
         assert_eq!(found("x.b.com"), Some("*.b.com"));
         assert_eq!(found("x.com"), Some("*.com"));
         assert_eq!(found("x.org"), Some("*"));
+        assert_eq!(best("a.com", ["*.com", "a.com"].iter().map(|h| (*h, *h))), Some("a.com"), "of one length too");
         assert!(!covers("*.com", ".co"));
         assert!(covers("*.com", "*.b.com") && !covers("*.b.com", "*.com") && overlap("*.b.com", "*.com"));
     }

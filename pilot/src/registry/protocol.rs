@@ -90,6 +90,34 @@ mod tests {
         assert_eq!(Protocol::of_port(443, "https-web", "TCP", Some("kubernetes.io/wss")), Https);
     }
 
+    // spec: PR-1, PR-2
+    #[test]
+    fn every_name_that_istio_knows() {
+        let names = [
+            ("http", Http),
+            ("http2", Http2),
+            ("https", Https),
+            ("grpc", Grpc),
+            ("grpc-web", GrpcWeb),
+            ("tcp", Tcp),
+            ("tls", Tls),
+            ("udp", Udp),
+            ("mongo", Tcp),
+            ("redis", Tcp),
+            ("mysql", Tcp),
+        ];
+        for (name, protocol) in names {
+            assert_eq!(Protocol::of_port(80, name, "TCP", None), protocol, "{name}");
+            assert_eq!(Protocol::of_port(80, &format!("{}-x", name.to_uppercase()), "TCP", None), protocol, "{name}-x");
+            assert_eq!(Protocol::of_port(80, "tcp", "TCP", Some(name)), protocol, "appProtocol {name}");
+        }
+        for (name, protocol) in [("kubernetes.io/h2c", Http2), ("kubernetes.io/ws", Http), ("kubernetes.io/wss", Https)]
+        {
+            assert_eq!(Protocol::of_port(80, "tcp", "TCP", Some(name)), protocol, "{name}");
+        }
+        assert_eq!(Protocol::of_port(80, "httpx", "TCP", None), Sniff, "a prefix ends with a dash");
+    }
+
     // spec: PR-3, PR-4
     #[test]
     fn no_name_is_sniffed_but_for_ports_where_the_server_speaks_first() {

@@ -110,6 +110,8 @@ struct Builder<'a> {
     /// A condition that only requests have was met on TCP (AZ-17).
     http_only: bool,
     mesh: &'a MeshConfig,
+    /// The policy's own.
+    namespace: &'a str,
 }
 
 struct Build<'a> {
@@ -131,11 +133,11 @@ impl Build<'_> {
             return [(name(0), never)].into();
         }
         let rules = policy.rules.iter().enumerate();
-        rules.filter_map(|(i, rule)| Some((name(i), self.rule(rule)?))).collect()
+        rules.filter_map(|(i, rule)| Some((name(i), self.rule(rule, &policy.key.namespace)?))).collect()
     }
 
     /// One rule; none where it can never match on TCP.
-    fn rule(&self, rule: &Rule) -> Option<Policy> {
+    fn rule(&self, rule: &Rule, namespace: &str) -> Option<Policy> {
         let empty_operation = [Operation::default()];
         let empty_source = [Source::default()];
         let operations: Vec<&Operation> = rule.to.iter().filter_map(|to| to.operation.as_ref()).collect();
@@ -143,13 +145,13 @@ impl Build<'_> {
         let sources: Vec<&Source> = rule.from.iter().filter_map(|from| from.source.as_ref()).collect();
         let sources = if rule.from.is_empty() { empty_source.iter().collect() } else { sources };
         let permissions = operations.iter().filter_map(|operation| {
-            let mut builder = self.builder();
+            let mut builder = self.builder(namespace);
             builder.operation(operation);
             rule.when.iter().for_each(|condition| builder.condition_on_target(condition));
             self.keep(builder.http_only).then(|| all_permissions(builder.permissions))
         });
         let principals = sources.iter().filter_map(|source| {
-            let mut builder = self.builder();
+            let mut builder = self.builder(namespace);
             builder.source(source);
             rule.when.iter().for_each(|condition| builder.condition_on_source(condition));
             self.keep(builder.http_only).then(|| all_principals(builder.principals))
@@ -162,13 +164,14 @@ impl Build<'_> {
         })
     }
 
-    fn builder(&self) -> Builder<'_> {
+    fn builder<'b>(&'b self, namespace: &'b str) -> Builder<'b> {
         Builder {
             protocol: self.protocol,
             permissions: Vec::new(),
             principals: Vec::new(),
             http_only: false,
             mesh: self.mesh,
+            namespace,
         }
     }
 
@@ -240,13 +243,15 @@ impl Builder<'_> {
     }
 
     fn source(&mut self, source: &Source) {
-        let mesh = self.mesh;
+        let (mesh, namespace) = (self.mesh, self.namespace);
         self.principal(&source.principals, &source.not_principals, |value| Some(principal_id(value, mesh)));
         if !self.only_http(!source.request_principals.is_empty() || !source.not_request_principals.is_empty()) {
             self.token(&source.request_principals, &source.not_request_principals, authz_claims::principal);
         }
         self.principal(&source.namespaces, &source.not_namespaces, |value| Some(namespace_id(value)));
-        self.principal(&source.service_accounts, &source.not_service_accounts, |value| Some(account_id(value)));
+        self.principal(&source.service_accounts, &source.not_service_accounts, |value| {
+            Some(account_id(value, namespace))
+        });
         self.principal(&source.trust_domains, &source.not_trust_domains, |value| Some(trust_domain_id(value)));
         self.principal(&source.ip_blocks, &source.not_ip_blocks, direct_ip);
         self.principal(&source.remote_ip_blocks, &source.not_remote_ip_blocks, remote_ip);
@@ -270,7 +275,7 @@ impl Builder<'_> {
     /// Conditions that belong to the principals.
     fn condition_on_source(&mut self, condition: &Condition) {
         let (values, not_values) = (&condition.values, &condition.not_values);
-        let mesh = self.mesh;
+        let (mesh, namespace) = (self.mesh, self.namespace);
         let key = condition.key.as_str();
         if key.starts_with("request.") && self.only_http(true) {
             return;
@@ -279,7 +284,7 @@ impl Builder<'_> {
             "source.ip" => self.principal(values, not_values, direct_ip),
             "remote.ip" => self.principal(values, not_values, remote_ip),
             "source.namespace" => self.principal(values, not_values, |value| Some(namespace_id(value))),
-            "source.serviceAccount" => self.principal(values, not_values, |value| Some(account_id(value))),
+            "source.serviceAccount" => self.principal(values, not_values, |value| Some(account_id(value, namespace))),
             "source.trustDomain" => self.principal(values, not_values, |value| Some(trust_domain_id(value))),
             "source.principal" => self.principal(values, not_values, |value| Some(principal_id(value, mesh))),
             "request.auth.principal" => self.token(values, not_values, authz_claims::principal),
@@ -415,9 +420,10 @@ fn namespace_id(value: &str) -> Principal {
     authenticated(MatchPattern::SafeRegex(matcher::regex(&pattern)))
 }
 
-/// `ACCOUNT` of any namespace or `NAMESPACE/ACCOUNT` (AZ-7).
-fn account_id(value: &str) -> Principal {
-    let (namespace, account) = value.split_once('/').map_or(("[^/]+", value), |(ns, account)| (ns, account));
+/// `NAMESPACE/ACCOUNT`, or `ACCOUNT` of the policy's own namespace (AZ-7).
+fn account_id(value: &str, own: &str) -> Principal {
+    let (namespace, account) = value.split_once('/').unwrap_or((own, value));
+    let account = account.replace('.', "\\.");
     let pattern = format!("spiffe://.+/ns/{namespace}/(.+/|)sa/{account}(/.+)?");
     authenticated(MatchPattern::SafeRegex(matcher::regex(&pattern)))
 }

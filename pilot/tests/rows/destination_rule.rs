@@ -109,6 +109,12 @@ fn subsets_override_blocks_and_ports_replace_everything() {
         (&subset["lb_policy"], &subset["circuit_breakers"]["thresholds"][0]["max_connections"]),
         (&Value::Null, &json!(5))
     );
+    let first = rule(
+        "trafficPolicy: {portLevelSettings: [{port: {number: 9080}, loadBalancer: {simple: RANDOM}}]}\nsubsets: [{name: v1, labels: {version: v1}, trafficPolicy: {portLevelSettings: [{port: {number: 9080}, loadBalancer: {simple: ROUND_ROBIN}}, {port: {number: 1}, loadBalancer: {simple: RANDOM}}]}}]",
+    )
+    .client();
+    assert_eq!(first.cluster(REVIEWS)["lb_policy"], "RANDOM");
+    assert_eq!(first.cluster(V1)["lb_policy"], Value::Null, "the subset's port comes first");
     let port = cluster(
         "{outlierDetection: {}, portLevelSettings: [{port: {number: 9080}, connectionPool: {tcp: {maxConnections: 7}}}]}",
     );
@@ -130,6 +136,8 @@ fn simple_load_balancers() {
     ] {
         assert_eq!(cluster(&format!("{{loadBalancer: {{simple: {simple}}}}}"))["lb_policy"], policy);
     }
+    assert_eq!(cluster("{}")["lb_policy"], "LEAST_REQUEST", "nothing is said");
+    assert_eq!(World::new("").client().cluster(REVIEWS)["lb_policy"], "LEAST_REQUEST", "there is no rule");
     assert_eq!(cluster("{loadBalancer: {simple: ROUND_ROBIN}}")["lb_policy"], Value::Null);
     assert_eq!(cluster("{loadBalancer: {simple: PASSTHROUGH}}")["type"], "ORIGINAL_DST");
     let both = "host: a\ntrafficPolicy: {loadBalancer: {simple: RANDOM, consistentHash: {useSourceIp: true}}}";
@@ -375,11 +383,18 @@ fn outlier_detection() {
     );
     assert_eq!(set["common_lb_config"]["healthy_panic_threshold"], json!({"value": 40.0}));
     assert_eq!(cluster("{outlierDetection: {}}")["outlier_detection"], json!({"enforcing_success_rate": 0}));
+    let old = cluster("{outlierDetection: {consecutiveErrors: 7}}")["outlier_detection"].clone();
+    assert_eq!((&old["consecutive_5xx"], &old["enforcing_consecutive_5xx"]), (&json!(7), &json!(100)));
+    let joint = cluster("{outlierDetection: {consecutiveLocalOriginFailures: 4}}")["outlier_detection"].clone();
+    assert_eq!(joint["consecutive_local_origin_failure"], Value::Null, "only where they are counted apart");
+    let off = cluster("{outlierDetection: {consecutive5xxErrors: 0, consecutiveGatewayErrors: 3}}");
+    assert_eq!(off["outlier_detection"]["enforcing_consecutive_5xx"], 0);
+    assert_eq!(off["outlier_detection"]["enforcing_consecutive_gateway_failure"], 100);
     assert_eq!(cluster("{}")["outlier_detection"], Value::Null);
     assert_eq!(cluster("{}")["common_lb_config"]["healthy_panic_threshold"], json!({}), "panic is off");
 }
 
-// spec: DR-34
+// spec: DR-34, MT-6
 #[test]
 fn tls_modes() {
     let auto = cluster("{loadBalancer: {simple: RANDOM}}");
@@ -389,6 +404,13 @@ fn tls_modes() {
     let mesh = cluster("{tls: {mode: ISTIO_MUTUAL}}");
     assert_eq!(mesh["transport_socket"]["typed_config"]["sni"], "outbound_.9080_._.reviews.default.svc.cluster.local");
     assert_eq!(mesh["transport_socket_matches"], Value::Null, "every endpoint is spoken to in mTLS");
+    let names = |cluster: &Value| {
+        cluster["transport_socket"]["typed_config"]["common_tls_context"]["combined_validation_context"]["default_validation_context"]["match_subject_alt_names"].clone()
+    };
+    assert_eq!(names(&mesh), json!([{"exact": "spiffe://cluster.local/ns/default/sa/reviews"}]), "of its accounts");
+    let own = cluster("{tls: {mode: ISTIO_MUTUAL, subjectAltNames: ['spiffe://a/b'], sni: x.com}}");
+    assert_eq!(names(&own), json!([{"exact": "spiffe://a/b"}]));
+    assert_eq!(own["transport_socket"]["typed_config"]["sni"], "x.com");
     assert_eq!(
         refused("DestinationRule", "host: a\ntrafficPolicy: {tls: {mode: ISTIO_MUTUAL, privateKey: /k}}"),
         "spec.trafficPolicy.tls"

@@ -88,6 +88,10 @@ fn a_tcp_port_takes_mesh_mtls_other_tls_and_plain() {
     assert_eq!(own.len(), 3);
     let mesh = own.iter().find(|c| c["transport_socket"].is_object()).unwrap();
     assert_eq!(
+        mesh["filter_chain_match"]["application_protocols"],
+        json!(["istio", "istio-peer-exchange", "istio-http/1.0", "istio-http/1.1", "istio-h2"])
+    );
+    assert_eq!(
         mesh["transport_socket"]["typed_config"]["common_tls_context"]["alpn_protocols"],
         json!(["istio-peer-exchange", "h2", "http/1.1"])
     );
@@ -103,6 +107,11 @@ fn a_port_whose_protocol_is_found_out_has_five_chains() {
     let http = own.iter().filter(|c| c["filters"].to_string().contains("http_connection_manager")).count();
     let terminated = own.iter().filter(|c| c["transport_socket"].is_object()).count();
     assert_eq!((http, terminated), (2, 2));
+    let timeout = |mesh: &str| World::with_mesh(mesh, "").server().listener("virtualInbound");
+    let waits = timeout("");
+    assert_eq!(waits["listener_filters_timeout"], "0s", "the first bytes are waited for without end");
+    assert_eq!(waits["continue_on_listener_filters_timeout"], true);
+    assert_eq!(timeout("protocolDetectionTimeout: 3s\n")["listener_filters_timeout"], "3s");
 }
 
 // spec: MT-8, FC-1, FC-4, FC-5, VS-33

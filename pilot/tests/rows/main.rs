@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod connection_rules;
 mod destination_rule;
 mod families;
 mod gateway;

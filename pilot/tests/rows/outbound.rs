@@ -191,6 +191,13 @@ fn mesh_mtls_of_a_client() {
         context("outbound|7000||rpc.default.svc.cluster.local", &told)["alpn_protocols"],
         json!(["istio-peer-exchange", "istio", "h2"])
     );
+    let matches = World::new("").client().cluster(REVIEWS)["transport_socket_matches"].clone();
+    assert_eq!(
+        (&matches[0]["match"], &matches[1]["match"]),
+        (&json!({"tlsMode": "istio"}), &json!({})),
+        "mTLS for endpoints that say so, plaintext for the rest"
+    );
+    assert_eq!(matches[1]["transport_socket"]["name"], "envoy.transport_sockets.raw_buffer");
     let off = World::with_mesh("enableAutoMtls: false\n", "").client();
     assert_eq!(off.cluster(REVIEWS)["transport_socket_matches"], Value::Null);
 }

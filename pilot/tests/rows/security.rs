@@ -35,7 +35,7 @@ fn modes_decide_which_connections_are_accepted() {
     assert_eq!(chains(&peer("DISABLE")), ["9080 raw_buffer 0"]);
 }
 
-// spec: PA-2
+// spec: PA-2, PA-3
 #[test]
 fn ports_of_the_workload_have_modes_of_their_own() {
     let policy =
@@ -47,6 +47,9 @@ fn ports_of_the_workload_have_modes_of_their_own() {
     assert!(
         other.iter().all(|chain| chain["filter_chain_match"]["transport_protocol"] == "raw_buffer") && other.len() == 2
     );
+    let inherits =
+        "selector: {matchLabels: {app: reviews}}\nmtls: {mode: STRICT}\nportLevelMtls: {9080: {mode: UNSET}}";
+    assert_eq!(chains(&object("PeerAuthentication", "p", inherits)), ["9080 tls 0 terminated"], "the workload's mode");
     assert_eq!(refused("PeerAuthentication", "portLevelMtls: {80: {mode: STRICT}}"), "spec.portLevelMtls");
     assert_eq!(
         refused("PeerAuthentication", "selector: {matchLabels: {a: b}}\nportLevelMtls: {http: {mode: STRICT}}"),
@@ -228,6 +231,9 @@ fn principals_come_from_the_certificate() {
 fn namespaces_accounts_and_trust_domains() {
     assert_eq!(id("{namespaces: [a]}"), json!({"safe_regex": {"regex": ".*/ns/a/.*"}}));
     assert_eq!(id("{serviceAccounts: [a/b]}"), json!({"safe_regex": {"regex": "spiffe://.+/ns/a/(.+/|)sa/b(/.+)?"}}));
+    let own = json!({"safe_regex": {"regex": "spiffe://.+/ns/default/(.+/|)sa/b\\.c(/.+)?"}});
+    assert_eq!(id("{serviceAccounts: [b.c]}"), own, "of the policy's namespace, and a dot is a dot");
+    assert_eq!(principals("{notServiceAccounts: [b]}")[0]["not_id"]["or_ids"]["ids"].as_array().unwrap().len(), 1);
     assert_eq!(id("{trustDomains: [corp.com]}"), json!({"safe_regex": {"regex": "spiffe://corp\\.com/.*"}}));
     let wild = "rules: [{from: [{source: {serviceAccounts: ['a/*']}}]}]";
     assert_eq!(refused("AuthorizationPolicy", wild), "spec.rules[0].from[0].source.serviceAccounts[0]");

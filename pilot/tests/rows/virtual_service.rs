@@ -59,6 +59,8 @@ fn the_first_match_wins_and_nothing_follows_a_catch_all() {
     let narrowed =
         reviews_under(&format!("- match: [{{uri: {{prefix: /}}, headers: {{a: {{exact: b}}}}}}]\n  {TO}\n- {TO}"));
     assert_eq!(narrowed.len(), 2, "a header narrows it");
+    let asked = reviews_under(&format!("- match: [{{queryParams: {{a: {{exact: b}}}}}}]\n  {TO}\n- {TO}"));
+    assert_eq!(asked.len(), 2, "a query parameter narrows it");
 }
 
 // spec: VS-4, GEN-4
@@ -96,7 +98,7 @@ fn paths_match_exactly_by_prefix_or_by_expression() {
     assert_eq!(refused("VirtualService", &spec("{exact: a, prefix: b}")), "spec.http[0].match[0].uri");
 }
 
-// spec: VS-9
+// spec: VS-7, VS-9
 #[test]
 fn scheme_method_and_authority_match_pseudo_headers() {
     let found =
@@ -208,7 +210,7 @@ fn weights_are_relative_and_zero_is_dropped() {
     assert_eq!(refused("VirtualService", negative), "spec.http[0].route[0].weight");
 }
 
-// spec: VS-18
+// spec: VS-18, VS-23
 #[test]
 fn header_operations_set_add_and_remove_in_both_directions() {
     let route = one(
@@ -230,6 +232,13 @@ fn header_operations_set_add_and_remove_in_both_directions() {
         "- rewrite: {authority: wins.com}\n  headers: {request: {set: {':authority': loses.com}}}\n  route: [{destination: {host: reviews}}]",
     );
     assert_eq!(both["route"]["host_rewrite_literal"], "wins.com");
+    for name in ["':authority'", "Host"] {
+        let alone = one(&format!(
+            "- headers: {{request: {{set: {{{name}: set.com}}}}}}\n  route: [{{destination: {{host: reviews}}}}]"
+        ));
+        assert_eq!(alone["route"]["host_rewrite_literal"], "set.com", "{name}");
+        assert_eq!(alone["request_headers_to_add"], Value::Null, "{name}");
+    }
     let inner = one(
         "- headers: {request: {add: {Host: outer.com}, remove: [host, ':path', x-c]}}\n  route: [{destination: {host: reviews}, headers: {request: {set: {host: inner.com}}}}]",
     );
@@ -487,6 +496,12 @@ fn of_two_rules_for_one_host_the_oldest_alone_is_used() {
         "2s",
         "then by name"
     );
+    let wild = |name: &str, time: &str, timeout: &str| rule(name, time, timeout).replace("[reviews]", "['*.local']");
+    assert_eq!(
+        timeout(wild("a", "2021-01-01T00:00:00Z", "1s") + &wild("b", "2020-01-01T00:00:00Z", "2s")),
+        "2s",
+        "of equal wildcards too"
+    );
 }
 
 // spec: VSM-3
@@ -570,6 +585,9 @@ fn domains_are_every_name_under_which_a_client_may_ask() {
     let domains = texts(&other["domains"]);
     assert!(domains.contains(&"far.other") && !domains.contains(&"far"), "{domains:?}");
     assert_eq!(told.routes("9080")["ignore_port_in_host_matching"], true);
+    let six = "---\napiVersion: v1\nkind: Service\nmetadata: {name: six}\nspec: {clusterIP: 'fd00::6', ports: [{name: http, port: 9080}]}\n";
+    let host = World::new(six).client().host("9080", "six.default.svc.cluster.local:9080");
+    assert!(texts(&host["domains"]).contains(&"[fd00::6]"), "{host}");
 }
 
 // spec: VSM-7, PI-17
