@@ -29,6 +29,7 @@ pub use envoy_types::pb::envoy::service::status::v3 as status;
 pub use envoy_types::pb::envoy::extensions;
 pub use envoy_types::pb::envoy::extensions::filters::http as http_filters;
 pub use envoy_types::pb::envoy::extensions::filters::listener as listener_filters;
+pub use envoy_types::pb::envoy::extensions::load_balancing_policies;
 pub use envoy_types::pb::envoy::extensions::filters::network as network_filters;
 pub use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
 pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;

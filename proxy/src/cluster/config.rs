@@ -9,11 +9,12 @@ use crate::tls::{self, ClientContext};
 use proto::any;
 use proto::duration::from_proto;
 use proto::envoy::cluster::{
-    CircuitBreakers, Cluster, cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType, cluster::DnsLookupFamily,
-    cluster::LbPolicy,
+    CircuitBreakers, Cluster, LoadBalancingPolicy, cluster, cluster::ClusterDiscoveryType, cluster::DiscoveryType,
+    cluster::DnsLookupFamily, cluster::LbPolicy,
 };
 use proto::envoy::core::{self, TransportSocket};
 use proto::envoy::endpoint::ClusterLoadAssignment;
+use proto::envoy::load_balancing_policies::least_request::v3::LeastRequest;
 use proto::envoy::upstream_http::{HttpProtocolOptions, http_protocol_options as http};
 use proto::envoy::wkt::value::Kind;
 use std::net::IpAddr;
@@ -61,6 +62,7 @@ const LOCAL_APP_IDLE: Duration = Duration::from_secs(3);
 /// # Errors
 /// The field that is wrong or not supported yet.
 pub fn parse(written: &Cluster) -> Result<Parsed, Refusal> {
+    refuse(written)?;
     let http = http_options(written).within("typed_extension_protocol_options")?;
     let (members, discovery) = members(written)?;
     let auto = upstream_options(written, http.as_ref())?;
@@ -93,6 +95,29 @@ pub fn parse(written: &Cluster) -> Result<Parsed, Refusal> {
         auto_sni: auto.sni,
     };
     Ok(Parsed { config, members, tls })
+}
+
+/// Refuses what would change where requests go, or how, if it were not looked at. What only tunes Envoy's own machinery
+/// or its statistics has no effect and is let through.
+#[expect(deprecated, reason = "old fields are refused by their names, too")]
+fn refuse(written: &Cluster) -> Result<(), Refusal> {
+    let common = written.common_lb_config.clone().unwrap_or_default();
+    let refused = [
+        ("transport_socket_matcher", written.transport_socket_matcher.is_some()),
+        ("health_checks", !written.health_checks.is_empty()),
+        ("lb_subset_config", written.lb_subset_config.is_some()),
+        ("upstream_config", written.upstream_config.is_some()),
+        ("connection_pool_per_downstream_connection", written.connection_pool_per_downstream_connection),
+        ("dns_resolvers", !written.dns_resolvers.is_empty()),
+        ("dns_resolution_config", written.dns_resolution_config.is_some()),
+        ("use_tcp_for_dns_lookups", written.use_tcp_for_dns_lookups),
+        ("common_lb_config.override_host_status", common.override_host_status.is_some()),
+        ("common_lb_config.consistent_hashing_lb_config", common.consistent_hashing_lb_config.is_some()),
+    ];
+    match refused.iter().find(|(_, written)| *written) {
+        Some((field, _)) => Err(Refusal::unsupported(*field)),
+        None => Ok(()),
+    }
 }
 
 fn http_options(written: &Cluster) -> Result<Option<HttpProtocolOptions>, Refusal> {
@@ -187,6 +212,7 @@ fn wants(socket: &cluster::TransportSocketMatch) -> Box<[(Box<str>, Box<str>)]> 
 
 fn balancing(written: &Cluster) -> Result<(Policy, u32), Refusal> {
     let policy = match LbPolicy::try_from(written.lb_policy) {
+        _ if written.load_balancing_policy.is_some() => extension(written.load_balancing_policy.as_ref())?,
         Ok(LbPolicy::RoundRobin) => Policy::RoundRobin,
         Ok(LbPolicy::Random) => Policy::Random,
         Ok(LbPolicy::LeastRequest) => {
@@ -203,6 +229,28 @@ fn balancing(written: &Cluster) -> Result<(Policy, u32), Refusal> {
     let common = written.common_lb_config.as_ref();
     let panic = common.and_then(|c| c.healthy_panic_threshold.as_ref()).map_or(50.0, |p| p.value);
     Ok((policy, panic.clamp(0.0, 100.0).round() as u32))
+}
+
+/// The first policy of `load_balancing_policy` that there is, as in Envoy (XT-10).
+fn extension(written: Option<&LoadBalancingPolicy>) -> Result<Policy, Refusal> {
+    let configs = written.into_iter().flat_map(|list| &list.policies).filter_map(|p| p.typed_extension_config.as_ref());
+    let mut names = Vec::new();
+    for typed in configs.filter_map(|extension| extension.typed_config.as_ref()) {
+        let name = any::type_name(&typed.type_url);
+        match name.strip_prefix("envoy.extensions.load_balancing_policies.") {
+            Some("round_robin.v3.RoundRobin") => return Ok(Policy::RoundRobin),
+            Some("random.v3.Random") => return Ok(Policy::Random),
+            Some("cluster_provided.v3.ClusterProvided") => return Ok(Policy::OriginalDst),
+            Some("least_request.v3.LeastRequest") => {
+                let written: LeastRequest = any::decode(typed)
+                    .map_err(|error| Refusal::new("load_balancing_policy.typed_config", error.to_string()))?;
+                return Ok(Policy::LeastRequest { choices: written.choice_count.map_or(2, |n| n.value) });
+            }
+            _ => names.push(name),
+        }
+    }
+    let why = format!("didn't find a registered load balancer factory with names from [{}]", names.join(", "));
+    Err(Refusal::new("load_balancing_policy", why))
 }
 
 fn protocol(written: &Cluster, http: Option<&HttpProtocolOptions>) -> Result<Protocol, Refusal> {

@@ -102,6 +102,7 @@ pub struct ListenerConfig {
 /// # Errors
 /// The field that is wrong or not supported yet.
 pub fn parse(written: &Listener, cx: RouteContext<'_>) -> Result<ListenerConfig, Refusal> {
+    refuse(written)?;
     let address = socket_address(written.address.as_ref()).within("address")?;
     let mut more = Vec::new();
     for (i, extra) in written.additional_addresses.iter().enumerate() {
@@ -139,6 +140,30 @@ pub fn parse(written: &Listener, cx: RouteContext<'_>) -> Result<ListenerConfig,
         default_chain,
         access_log: http::access_logs(&written.access_log, cx)?,
     })
+}
+
+/// Refuses what would change which connections are taken, or how, if it were not looked at. What only tunes the socket
+/// or Envoy's own machinery has no effect and is let through.
+#[expect(deprecated, reason = "an old field is refused by its name, too")]
+fn refuse(written: &Listener) -> Result<(), Refusal> {
+    let is_on = |value: &Option<proto::envoy::wkt::BoolValue>| value.as_ref().is_some_and(|value| value.value);
+    let mut chains = written.filter_chains.iter().chain(&written.default_filter_chain);
+    let refused = [
+        ("fcds_config", written.fcds_config.is_some()),
+        ("filter_chain_matcher", written.filter_chain_matcher.is_some()),
+        ("transparent", is_on(&written.transparent)),
+        ("freebind", is_on(&written.freebind)),
+        ("socket_options", !written.socket_options.is_empty()),
+        ("udp_listener_config", written.udp_listener_config.is_some()),
+        ("api_listener", written.api_listener.is_some()),
+        ("enable_mptcp", written.enable_mptcp),
+        ("listener_specifier", written.listener_specifier.is_some()),
+        ("filter_chains.use_proxy_proto", chains.any(|chain| is_on(&chain.use_proxy_proto))),
+    ];
+    match refused.iter().find(|(_, written)| *written) {
+        Some((field, _)) => Err(Refusal::unsupported(*field)),
+        None => Ok(()),
+    }
 }
 
 impl ListenerConfig {

@@ -152,3 +152,42 @@ fn an_endpoint_chooses_its_transport_socket_by_metadata() {
     assert_eq!(parsed.tls.len(), 1);
     assert_eq!(parsed.tls[0].1.sni.as_deref(), Some("outbound_.80_._.h"));
 }
+
+// spec: XT-10, LB-1, LB-2, LB-3
+#[test]
+fn a_policy_may_be_an_extension() {
+    let policy = |name: &str, more: Value| {
+        let mut typed =
+            json!({"@type": format!("type.googleapis.com/envoy.extensions.load_balancing_policies.{name}")});
+        typed.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({"typed_extension_config": {"name": "x", "typed_config": typed}})
+    };
+    let of = |policies: Vec<Value>| try_cluster(json!({"load_balancing_policy": {"policies": policies}}));
+    let one = |name: &str, more: Value| of(vec![policy(name, more)]).unwrap().config.policy;
+    assert_eq!(one("round_robin.v3.RoundRobin", json!({})), Policy::RoundRobin);
+    assert_eq!(one("random.v3.Random", json!({})), Policy::Random);
+    assert_eq!(one("cluster_provided.v3.ClusterProvided", json!({})), Policy::OriginalDst);
+    assert_eq!(one("least_request.v3.LeastRequest", json!({})), Policy::LeastRequest { choices: 2 });
+    assert_eq!(one("least_request.v3.LeastRequest", json!({"choice_count": 5})), Policy::LeastRequest { choices: 5 });
+    let unknown = || policy("pick_first.v3.PickFirst", json!({}));
+    let second = of(vec![unknown(), policy("random.v3.Random", json!({}))]).unwrap();
+    assert_eq!(second.config.policy, Policy::Random, "the first that there is");
+    assert!(of(vec![unknown()]).unwrap_err().to_string().contains("pick_first.v3.PickFirst"));
+}
+
+// spec: XT-10
+#[test]
+fn what_would_change_where_requests_go_is_refused_by_its_name() {
+    let check = json!({"timeout": "1s", "interval": "1s", "unhealthy_threshold": 1, "healthy_threshold": 1, "tcp_health_check": {}});
+    for (field, value) in [
+        ("health_checks", json!([check])),
+        ("lb_subset_config", json!({"fallback_policy": "ANY_ENDPOINT"})),
+        ("connection_pool_per_downstream_connection", json!(true)),
+        ("use_tcp_for_dns_lookups", json!(true)),
+        ("upstream_config", json!({"name": "x"})),
+        ("cluster_type", json!({"name": "envoy.clusters.dynamic_forward_proxy"})),
+    ] {
+        let refusal = try_cluster(json!({field: value})).unwrap_err().to_string();
+        assert!(refusal.contains("not supported") && refusal.contains(field), "{field}: {refusal}");
+    }
+}
