@@ -4,16 +4,18 @@
 
 mod support;
 
+use proto::envoy::auth::attribute_context::Peer;
 use proto::envoy::auth::authorization_server::{Authorization, AuthorizationServer};
 use proto::envoy::auth::check_response::HttpResponse;
 use proto::envoy::auth::{CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse};
+use proto::envoy::core::address::Address;
 use proto::envoy::core::{HeaderValue, HeaderValueOption};
 use proto::envoy::types::HttpStatus;
 use proto::envoy::wkt::BoolValue;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
-use support::{Proxy, free_port};
+use support::{Proxy, cluster, free_port, http, listener, read_head, tcp, upstream};
 use tonic::{Request, Response, Status};
 
 /// Lets through who says `x-ok`; denies others with what it was told; does not answer who says `x-slow`.
@@ -28,11 +30,30 @@ fn header(key: &str, value: &str, append: bool) -> HeaderValueOption {
     }
 }
 
+/// Judges a connection by the client's address: 127.0.0.1 may pass, 127.0.0.2 may not, of others nothing is known.
+fn connection(source: Peer, destination: Peer) -> Result<Response<CheckResponse>, Status> {
+    let ip = |peer: Peer| match peer.address.unwrap().address.unwrap() {
+        Address::SocketAddress(socket) => socket.address,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ip(destination), "127.0.0.1");
+    let code = match ip(source).as_str() {
+        "127.0.0.1" => 0,
+        "127.0.0.2" => 7,
+        _ => return Err(Status::unavailable("not now")),
+    };
+    let status = Some(proto::envoy::RpcStatus { code, ..Default::default() });
+    Ok(Response::new(CheckResponse { status, ..CheckResponse::default() }))
+}
+
 #[tonic::async_trait]
 impl Authorization for Judge {
     async fn check(&self, asked: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         let attributes = asked.into_inner().attributes.unwrap();
-        let http = attributes.request.unwrap().http.unwrap();
+        let Some(request) = attributes.request else {
+            return connection(attributes.source.unwrap(), attributes.destination.unwrap());
+        };
+        let http = request.http.unwrap();
         if http.headers.contains_key("x-slow") {
             tokio::time::sleep(Duration::from_secs(20)).await;
         }
@@ -82,18 +103,11 @@ impl Authorization for Judge {
 
 /// Answers with the head that it got.
 fn echo() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let mut head = [0; 4096];
-            let n = stream.read(&mut head).unwrap();
-            let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {n}\r\n\r\n");
-            stream.write_all(&[answer.as_bytes(), &head[..n]].concat()).unwrap();
-        }
-    });
-    port
+    upstream(|mut stream: TcpStream| {
+        let head = read_head(&mut stream);
+        let answer = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{head}", head.len());
+        stream.write_all(answer.as_bytes()).unwrap();
+    })
 }
 
 fn ask(port: u16, request: &str) -> String {
@@ -104,65 +118,55 @@ fn ask(port: u16, request: &str) -> String {
     answer
 }
 
-fn config(listen: u16, service: u16, upstream: u16) -> String {
-    let api = "type.googleapis.com/envoy.extensions";
-    let endpoint = |port: u16| {
+const API: &str = "type.googleapis.com/envoy.extensions";
+
+/// Clusters: `up`, and the service `authz`, which speaks HTTP/2.
+fn clusters(service: u16, up: u16) -> String {
+    let authz = cluster("authz", &[service]);
+    let authz = authz.trim_end().strip_suffix('}').unwrap();
+    let options = format!(
+        "{{envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {{'@type': {API}.upstreams.http.v3.HttpProtocolOptions, \
+         explicit_http_config: {{http2_protocol_options: {{}}}}}}}}"
+    );
+    format!("{}{authz}, typed_extension_protocol_options: {options}}}\n", cluster("up", &[up]))
+}
+
+fn config(listen: u16, service: u16, up: u16) -> String {
+    let own = |fields: &str| {
         format!(
-            "[{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}}}]}}]"
+            "typed_per_filter_config: {{envoy.filters.http.ext_authz: {{'@type': {API}.filters.http.ext_authz.v3.ExtAuthzPerRoute, {fields}}}}}"
         )
     };
-    format!(
-        "  - name: l
-    address: {{socket_address: {{address: 127.0.0.1, port_value: {listen}}}}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          '@type': {api}.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: l
-          route_config:
-            name: r
-            virtual_hosts:
-            - name: v
-              domains: ['*']
-              typed_per_filter_config:
-                envoy.filters.http.ext_authz: {{'@type': {api}.filters.http.ext_authz.v3.ExtAuthzPerRoute, check_settings: {{context_extensions: {{who: route}}}}}}
-              routes:
-              - match: {{prefix: /open}}
-                route: {{cluster: up}}
-                typed_per_filter_config:
-                  envoy.filters.http.ext_authz: {{'@type': {api}.filters.http.ext_authz.v3.ExtAuthzPerRoute, disabled: true}}
-              - {{match: {{prefix: /}}, route: {{cluster: up}}}}
-          http_filters:
-          - name: envoy.filters.http.ext_authz
-            typed_config:
-              '@type': {api}.filters.http.ext_authz.v3.ExtAuthz
-              grpc_service: {{envoy_grpc: {{cluster_name: authz}}, timeout: 1s}}
-              with_request_body: {{max_request_bytes: 4, allow_partial_message: true}}
-              status_on_error: {{code: 503}}
-          - {{name: router, typed_config: {{'@type': {api}.filters.http.router.v3.Router}}}}
-  clusters:
-  - {{name: up, type: STATIC, load_assignment: {{cluster_name: up, endpoints: {}}}}}
-  - name: authz
-    type: STATIC
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        '@type': {api}.upstreams.http.v3.HttpProtocolOptions
-        explicit_http_config: {{http2_protocol_options: {{}}}}
-    load_assignment: {{cluster_name: authz, endpoints: {}}}
-",
-        endpoint(upstream),
-        endpoint(service)
-    )
+    let routes = format!(
+        "{{match: {{prefix: /open}}, route: {{cluster: up}}, {}}}, {{match: {{prefix: /}}, route: {{cluster: up}}}}",
+        own("disabled: true")
+    );
+    let filter = format!(
+        "{{name: envoy.filters.http.ext_authz, typed_config: {{'@type': {API}.filters.http.ext_authz.v3.ExtAuthz, \
+         grpc_service: {{envoy_grpc: {{cluster_name: authz}}, timeout: 1s}}, status_on_error: {{code: 503}}, \
+         with_request_body: {{max_request_bytes: 4, allow_partial_message: true}}}}}}, "
+    );
+    let host = format!("domains: ['*'], {},", own("check_settings: {context_extensions: {who: route}}"));
+    let chain = http(&routes, "")
+        .replace("http_filters: [", &format!("http_filters: [{filter}"))
+        .replace("domains: ['*'],", &host);
+    let listener = listener("l", listen, "", &format!("{{filters: [{chain}]}}"));
+    format!("  - {listener}\n  clusters:\n{}", clusters(service, up))
+}
+
+/// A running [`Judge`].
+async fn judge() -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = listener.local_addr().unwrap().port();
+    let server = tonic::transport::Server::builder().add_service(AuthorizationServer::new(Judge));
+    tokio::spawn(server.serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)));
+    service
 }
 
 // spec: HP-13, LR-17
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grpc_service_lets_pass_changes_and_denies() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let service = listener.local_addr().unwrap().port();
-    let server = tonic::transport::Server::builder().add_service(AuthorizationServer::new(Judge));
-    tokio::spawn(server.serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)));
+    let service = judge().await;
     let directory = tempfile::tempdir().unwrap();
     let port = free_port();
     let _proxy = Proxy::start(directory.path(), &config(port, service, echo()));
@@ -195,4 +199,41 @@ async fn a_grpc_service_lets_pass_changes_and_denies() {
     }
     let open = ask(port, "GET /open HTTP/1.1\r\nhost: b\r\nconnection: close\r\n\r\n");
     assert!(open.starts_with("HTTP/1.1 200"), "{open}");
+}
+
+/// What a client of this address gets of a server that speaks first.
+fn greeting(from: u8, port: u16) -> String {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, from], 0)).into()).unwrap();
+    socket.connect(&SocketAddr::from(([127, 0, 0, 1], port)).into()).unwrap();
+    let mut text = String::new();
+    match TcpStream::from(socket).read_to_string(&mut text) {
+        Ok(_) => text,
+        Err(error) => error.kind().to_string(),
+    }
+}
+
+// spec: XT-4
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_service_lets_connections_pass_or_not() {
+    let service = judge().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (strict, lenient) = (free_port(), free_port());
+    let up = upstream(|mut stream: TcpStream| stream.write_all(b"hi").unwrap());
+    let chain = |allow: bool| {
+        format!(
+            "{{filters: [{{name: authz, typed_config: {{'@type': {API}.filters.network.ext_authz.v3.ExtAuthz, stat_prefix: a, \
+             failure_mode_allow: {allow}, grpc_service: {{envoy_grpc: {{cluster_name: authz}}, timeout: 5s}}}}}}, {}]}}",
+            tcp("cluster: up")
+        )
+    };
+    let listeners =
+        [listener("strict", strict, "", &chain(false)), listener("lenient", lenient, "", &chain(true))].join("\n  - ");
+    let _proxy = Proxy::start(directory.path(), &format!("  - {listeners}\n  clusters:\n{}", clusters(service, up)));
+    assert_eq!([1, 2, 3].map(|from| greeting(from, strict)), ["hi", "", ""]);
+    assert_eq!(
+        [1, 2, 3].map(|from| greeting(from, lenient)),
+        ["hi", "", "hi"],
+        "what fails passes, what is denied does not"
+    );
 }

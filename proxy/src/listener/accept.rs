@@ -202,10 +202,16 @@ async fn inspected(
 async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, found: &Found) {
     let subject = Subject { peer: &peer, head: None };
     for filter in chain.config.filters.iter() {
-        if let NetworkFilter::Rbac(rules) = filter
-            && let Err(policy) = rules.judge(&subject)
-        {
-            tracing::debug!(remote = %peer.remote, policy = &*policy, "connection denied");
+        let denied = match filter {
+            NetworkFilter::Rbac(rules) => rules.judge(&subject).err().map(|policy| policy.to_string()),
+            NetworkFilter::ExtAuthz(service) => {
+                let allowed = Box::pin(service.allows(&peer, &serve.facts)).await;
+                (!allowed).then(|| "ext_authz".to_owned())
+            }
+            NetworkFilter::Stats | NetworkFilter::MetadataExchange(_) => None,
+        };
+        if let Some(by) = denied {
+            tracing::debug!(remote = %peer.remote, by, "connection denied");
             return;
         }
     }

@@ -1,5 +1,6 @@
 //! `TcpProxy` and other network filters → what serves a connection.
 
+use super::ext_authz::ExtAuthz;
 use crate::filter::rbac::{self, Rules};
 use crate::filter::registry;
 use crate::http::config::access_logs;
@@ -18,6 +19,8 @@ use std::time::Duration;
 pub enum NetworkFilter {
     /// `envoy.filters.network.rbac`
     Rbac(Rules),
+    /// `envoy.filters.network.ext_authz`
+    ExtAuthz(ExtAuthz),
     /// `istio.stats` on TCP.
     Stats,
     /// `istio.metadata_exchange` on TCP: the protocol whose negotiation asks for it.
@@ -84,8 +87,19 @@ pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Re
         "envoy.extensions.filters.network.rbac.v3.RBAC" => {
             let written: proto::envoy::network_filters::rbac::v3::Rbac =
                 any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
+            let refused = [
+                ("matcher", written.matcher.is_some()),
+                ("shadow_rules", written.shadow_rules.is_some()),
+                ("shadow_matcher", written.shadow_matcher.is_some()),
+            ];
+            if let Some((field, _)) = refused.iter().find(|(_, written)| *written) {
+                return Err(Refusal::unsupported(*field));
+            }
             let rules = written.rules.as_ref().map(|rules| rbac::parse_rules(rules).within("rules")).transpose()?;
             Ok(rules.map(NetworkFilter::Rbac))
+        }
+        "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" => {
+            ExtAuthz::parse(typed).map(|filter| Some(NetworkFilter::ExtAuthz(filter)))
         }
         "stats.PluginConfig" => Ok(Some(NetworkFilter::Stats)),
         "envoy.tcp.metadataexchange.config.MetadataExchange" => {

@@ -4,6 +4,7 @@
 
 pub mod config;
 mod copy;
+pub mod ext_authz;
 mod proxy;
 mod report;
 mod splice;

@@ -1,6 +1,7 @@
 //! The gRPC service `envoy.service.auth.v3.Authorization`.
 
 use super::{ExtAuthz, MAX_ANSWER_BYTES};
+use crate::cluster::Cluster;
 use crate::codec::h1::is_token;
 use crate::env::Instant;
 use crate::filter::{StreamCx, plain};
@@ -16,6 +17,7 @@ use proto::envoy::core::{Address, HeaderValueOption, SocketAddress, address, soc
 use proto::envoy::wkt::Timestamp;
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
 const PATH: &[u8] = b"/envoy.service.auth.v3.Authorization/Check";
@@ -66,13 +68,10 @@ pub(super) fn question(
     let since = cx.facts.env.wall(cx.start).duration_since(UNIX_EPOCH).unwrap_or_default();
     let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
     let time = Some(Timestamp { seconds, nanos: since.subsec_nanos().cast_signed() });
-    let peer = |address, id: Option<&str>| {
-        Some(Peer { address: Some(socket(address)), principal: id.unwrap_or_default().to_owned(), ..Peer::default() })
-    };
     CheckRequest {
         attributes: Some(AttributeContext {
-            source: peer(cx.peer.remote, cx.peer.peer_id()),
-            destination: peer(cx.peer.local, cx.peer.local_id()),
+            source: Some(peer(cx.peer.remote, cx.peer.peer_id())),
+            destination: Some(peer(cx.peer.local, cx.peer.local_id())),
             request: Some(Described { time, http: Some(http) }),
             context_extensions: context.cloned().unwrap_or_default(),
             ..AttributeContext::default()
@@ -80,18 +79,22 @@ pub(super) fn question(
     }
 }
 
+/// One end of the connection.
+pub fn peer(address: SocketAddr, id: Option<&str>) -> Peer {
+    Peer { address: Some(socket(address)), principal: id.unwrap_or_default().to_owned(), ..Peer::default() }
+}
+
 /// Asks the service.
 ///
 /// # Errors
 /// Why there is no answer: it cannot be reached, it answers with another status than OK, or with something unreadable.
-pub(super) async fn ask(
-    (cluster, authority): (&str, &str),
-    question: CheckRequest,
+pub async fn ask(
+    cluster: &Rc<Cluster>,
+    authority: &str,
+    question: &CheckRequest,
     (timeout, deadline): (Duration, Instant),
-    cx: &StreamCx,
 ) -> Result<CheckResponse, Outcome> {
-    let authority = if authority.is_empty() { cluster } else { authority };
-    let cluster = cx.cluster(cluster).ok_or(Reason::UnknownCluster)?;
+    let authority = if authority.is_empty() { &cluster.config.name } else { authority };
     let mut head = RequestHead::new(Version::H2, b"POST", b"http", authority.as_bytes(), PATH);
     head.headers.append_known(Known::ContentType, b"application/grpc");
     head.headers.append_known(Known::Te, b"trailers");
@@ -101,7 +104,7 @@ pub(super) async fn ask(
     message.put_u8(0);
     message.put_u32(u32::try_from(length).map_err(|_| Reason::PayloadTooLarge)?);
     message.put_slice(&question.encode_to_vec());
-    let mut answer = call(&cluster, Request { head, body: Body::full(message.freeze()) }, deadline).await?;
+    let mut answer = call(cluster, Request { head, body: Body::full(message.freeze()) }, deadline).await?;
     let failed = || Outcome::from(Reason::UpstreamProtocol);
     let (mut read, mut status) = (BytesMut::new(), answer.head.headers.get(Known::GrpcStatus).map(<[u8]>::to_vec));
     while let Some(frame) = answer.body.frame().await {

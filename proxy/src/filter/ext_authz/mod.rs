@@ -6,7 +6,7 @@
 
 mod config;
 mod gather;
-mod grpc;
+pub mod grpc;
 
 pub use config::{Override, parse, parse_override};
 
@@ -111,7 +111,8 @@ impl ExtAuthz {
                 Service::Grpc { cluster, authority } => {
                     let context = own.as_ref().map(|own| &own.context);
                     let question = grpc::question(self, rq, &body, context, cx);
-                    let answer = grpc::ask((cluster, authority), question, (self.timeout, deadline), cx).await?;
+                    let service = cx.cluster(cluster).ok_or(Reason::UnknownCluster)?;
+                    let answer = grpc::ask(&service, authority, &question, (self.timeout, deadline)).await?;
                     grpc::obey(answer, &mut rq.head)
                 }
             }
