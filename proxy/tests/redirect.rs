@@ -159,6 +159,8 @@ fn traffic_reaches_the_sidecar_and_only_what_should() {
         let saved = Command::new("iptables-save").output().unwrap().stdout;
         let jumps = String::from_utf8(saved).unwrap().matches("-j ISTIO_INBOUND").count();
         assert_eq!(jumps, 1);
+        // spec: PT-13
+        TcpListener::bind("[::6]:0").expect("the proxy can reach the workload from there");
         (
             TcpListener::bind((Ipv4Addr::UNSPECIFIED, 15001)).unwrap(),
             TcpListener::bind((Ipv6Addr::LOCALHOST, 15001)).unwrap(),
@@ -185,5 +187,6 @@ fn traffic_reaches_the_sidecar_and_only_what_should() {
             let saved = String::from_utf8(Command::new(tool).output().unwrap().stdout).unwrap();
             assert!(!saved.contains("ISTIO") && !saved.contains("\n-A "), "{saved}");
         }
+        assert!(TcpListener::bind("[::6]:0").is_err(), "the address is gone with the rules");
     });
 }

@@ -67,7 +67,21 @@ pub fn apply(plan: &Plan) -> Result<(), ApplyError> {
     for route in &plan.routes {
         tool("ip", "iproute2", &route.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
     }
+    if plan.v6.is_some()
+        && let Err(error) = source_address("add")
+    {
+        // Where the kernel has IPv6 switched off, nothing arrives that would need it.
+        tracing::warn!("IPv6 traffic cannot reach the workload: {error}");
+    }
     Ok(())
+}
+
+/// Adds or removes the address from which the proxy reaches its workload over IPv6 (PT-13); the one of IPv4 is there
+/// anyway, as all of 127.0.0.0/8.
+fn source_address(verb: &str) -> Result<String, ApplyError> {
+    let address = format!("{}/128", proto::wire::INBOUND_PASSTHROUGH_SOURCE_V6);
+    // Nobody else can have it: without the search for one it is there at once.
+    tool("ip", "iproute2", &["-6", "addr", verb, &address, "dev", "lo", "nodad"], "")
 }
 
 /// Removes the rules of `plan`, and whatever leads to a chain of ours.
@@ -81,6 +95,7 @@ pub fn cleanup(plan: &Plan) -> Result<(), ApplyError> {
     }
     remove("iptables-save", "iptables-restore", &plan.v4)?;
     if let Some(v6) = &plan.v6 {
+        drop(source_address("del")); // not there: nothing to remove
         remove("ip6tables-save", "ip6tables-restore", v6)?;
     }
     Ok(())
