@@ -350,3 +350,49 @@ async fn connections_are_watched_and_bounded() {
     let refused = client.receive().await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::OutOfRange, "more than 4 MiB: {refused}");
 }
+
+fn sorted(resources: &[proto::envoy::discovery::Resource]) -> Vec<&str> {
+    let mut names: Vec<&str> = resources.iter().map(|resource| resource.name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+// spec: SC-7, PI-37
+#[tokio::test]
+async fn a_rule_that_leads_out_of_a_sidecars_scope_brings_the_clusters_that_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let far = "---\napiVersion: v1\nkind: Service\nmetadata: {name: far, namespace: other}\nspec: {clusterIP: 10.96.0.7, ports: [{name: http, port: 9080}]}\n";
+    let sidecar = "---\napiVersion: networking.istio.io/v1\nkind: Sidecar\nmetadata: {name: default}\nspec: {egress: [{hosts: ['./*']}]}\n";
+    std::fs::write(dir.path().join("services.yaml"), format!("{SERVICES}{far}{sidecar}")).unwrap();
+    std::fs::write(dir.path().join("rule.yaml"), rule("3s")).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    let clusters = client.next().await;
+    let outbound = "outbound|9080||far.other.svc.cluster.local";
+    assert!(!sorted(&clusters.resources).contains(&outbound), "it is out of scope");
+    let there = rule("3s").replace("{host: reviews}", "{host: far.other.svc.cluster.local}");
+    std::fs::write(dir.path().join("rule.yaml"), there).unwrap();
+    assert_eq!(sorted(&client.next().await.resources), [outbound]);
+    std::fs::write(dir.path().join("rule.yaml"), rule("3s")).unwrap();
+    assert_eq!(client.next().await.removed_resources, [outbound]);
+    running.stop(Duration::from_millis(100)).await;
+}
+
+// spec: PI-35, PI-37
+#[tokio::test]
+async fn a_proxy_whose_workload_joins_a_service_is_told_what_it_serves_then() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    std::fs::write(dir.path().join("slice.yaml"), slice(&["10.0.0.8"])).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    let clusters = client.next().await;
+    assert!(!sorted(&clusters.resources).contains(&"inbound|9080||"));
+    std::fs::write(dir.path().join("slice.yaml"), slice(&["10.0.0.8", "10.0.0.9"])).unwrap();
+    assert_eq!(sorted(&client.next().await.resources), ["inbound|9080||"]);
+    std::fs::write(dir.path().join("slice.yaml"), slice(&["10.0.0.8"])).unwrap();
+    assert_eq!(client.next().await.removed_resources, ["inbound|9080||"]);
+    running.stop(Duration::from_millis(100)).await;
+}
