@@ -75,7 +75,7 @@ fn lines(path: &std::path::Path) -> Vec<String> {
 /// Path, status, flags, details, body.
 type Row = (&'static str, u16, &'static str, String, String);
 
-// spec: LR-1, LR-2, LR-3, LR-4, LR-5, LR-6, LR-7, LR-8, LR-9, LR-10, LR-12, LR-13
+// spec: LR-1, LR-2, LR-3, LR-4, LR-5, LR-6, LR-7, LR-8, LR-9, LR-10, LR-12, LR-13, LB-12, VS-16
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of situations")]
 fn every_failure_has_envoys_status_flags_details_and_body() {

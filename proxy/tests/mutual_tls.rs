@@ -319,3 +319,53 @@ fn plaintext_and_mesh_tls_share_a_port_and_what_is_offered_chooses_the_chain() {
     foreign.read_exact(&mut first).unwrap();
     assert_eq!(first, hello[..3], "TLS that is not the mesh's is passed through as it is");
 }
+
+// spec: HP-17, MT-6
+#[test]
+fn tls_has_the_versions_and_the_protocol_that_are_configured() {
+    let directory = tempfile::tempdir().unwrap();
+    let mesh = Authority::new();
+    let (server, client) = (mesh.issue(SERVER), mesh.issue(CLIENT));
+    let says = http("{match: {prefix: /}, direct_response: {status: 200}}", "");
+    let common = common(directory.path(), Some(&server), &mesh, &[CLIENT], &["http/1.1"]);
+    let params = ["", "tls_minimum_protocol_version: TLSv1_3", "tls_maximum_protocol_version: TLSv1_2"];
+    let ports = params.map(|_| free_port());
+    let listeners: String = params
+        .iter()
+        .zip(ports)
+        .map(|(params, port)| {
+            let context =
+                common.replace("common_tls_context: {", &format!("common_tls_context: {{tls_params: {{{params}}}, "));
+            let chain = format!("{{{}, filters: [{says}]}}", downstream_socket(&context));
+            format!("  - {}\n", listener(&format!("l{port}"), port, "", &chain))
+        })
+        .collect();
+    let _proxy = Proxy::start(directory.path(), &listeners);
+    let met = |port: u16, versions: &[&'static rustls::SupportedProtocolVersion]| {
+        let mut trusted = rustls::RootCertStore::empty();
+        trusted.add(mesh.certificate.der().clone()).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(client.key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .unwrap()
+            .with_root_certificates(trusted)
+            .with_client_auth_cert(vec![client.certificate.der().clone()], key)
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let mut session = rustls::ClientConnection::new(Arc::new(config), "name.test".try_into().unwrap()).unwrap();
+        session.complete_io(&mut connect(port)).ok()?;
+        assert_eq!(session.alpn_protocol(), Some(&b"http/1.1"[..]), "what both speak");
+        session.protocol_version()
+    };
+    let (new, old, both) = (
+        &[&rustls::version::TLS13][..],
+        &[&rustls::version::TLS12][..],
+        &[&rustls::version::TLS13, &rustls::version::TLS12][..],
+    );
+    let (v13, v12) = (Some(rustls::ProtocolVersion::TLSv1_3), Some(rustls::ProtocolVersion::TLSv1_2));
+    let [any, at_least, at_most] = ports;
+    assert_eq!((met(any, new), met(any, old), met(any, both)), (v13, v12, v13));
+    assert_eq!((met(at_least, both), met(at_least, old)), (v13, None));
+    assert_eq!((met(at_most, both), met(at_most, new)), (v12, None));
+}

@@ -228,21 +228,48 @@ fn what_an_answer_says_decides_whether_it_is_asked_for_again() {
     }
 }
 
+// spec: RT-12
+#[test]
+fn an_answer_that_has_begun_is_not_asked_for_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let breaks = upstream(move |mut stream: TcpStream| {
+        read_head(&mut stream);
+        counter.fetch_add(1, Ordering::SeqCst);
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"));
+    });
+    let retry = "retry_policy: {retry_on: 'reset,5xx,connect-failure', num_retries: 3, retry_back_off: {base_interval: 0.001s}}";
+    let routes = format!("{{match: {{prefix: /}}, route: {{cluster: breaks, {retry}}}}}");
+    let (_proxy, ports) = start(directory.path(), &[http(&routes, "")], &cluster("breaks", &[breaks]));
+    let mut stream = connect(ports[0]);
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    // it ends before its length is reached
+    drop(stream.read_to_end(&mut answer));
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nhalf"), "{answer}");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
 // spec: RT-3, RT-4
 #[test]
 fn a_body_over_the_limit_is_sent_once_and_tries_are_spaced_out() {
     let directory = tempfile::tempdir().unwrap();
-    let (large, spaced) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let [large, spaced, told] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
     let retry =
         |back_off: &str| format!("retry_policy: {{retry_on: 5xx, num_retries: 3, retry_back_off: {{{back_off}}}}}");
     let routes = format!(
         "{{match: {{prefix: /large}}, request_body_buffer_limit: 100, route: {{cluster: large, {}}}}}, \
-         {{match: {{prefix: /spaced}}, route: {{cluster: spaced, {}}}}}",
+         {{match: {{prefix: /spaced}}, route: {{cluster: spaced, {}}}}}, \
+         {{match: {{prefix: /asked}}, route: {{cluster: told, retry_policy: {{retry_on: 5xx, retry_back_off: {{base_interval: 0.001s}}, \
+         rate_limited_retry_back_off: {{reset_headers: [{{name: Retry-After, format: SECONDS}}]}}}}}}}}",
         retry("base_interval: 0.001s"),
         retry("base_interval: 0.1s, max_interval: 0.1s")
     );
     let clusters = format!(
-        "{}{}",
+        "{}{}{}",
+        cluster("told", &[scripted(&[(503, "retry-after: 1\r\n")], &told)]),
         cluster("large", &[scripted(&[(503, "")], &large)]),
         cluster("spaced", &[scripted(&[(503, "")], &spaced)])
     );
@@ -265,6 +292,10 @@ fn a_body_over_the_limit_is_sent_once_and_tries_are_spaced_out() {
     (0..20).for_each(|_| post("/spaced", 1));
     assert!(began.elapsed() > Duration::from_secs(1), "{:?}", began.elapsed());
     assert_eq!(spaced.load(Ordering::SeqCst), 80);
+    let began = Instant::now();
+    post("/asked", 1);
+    assert!(began.elapsed() > Duration::from_secs(1), "the upstream asks for a second: {:?}", began.elapsed());
+    assert_eq!(told.load(Ordering::SeqCst), 2);
 }
 
 // spec: RT-5, VS-25, VS-27, HD-21
@@ -298,6 +329,8 @@ fn all_tries_together_have_the_routes_time_and_each_its_own() {
         route("/all", "silent", &tries("0.3s", "0.1s")),
         route("/none", "slow", "timeout: 0s"),
         route("/some", "slow", "timeout: 0.1s"),
+        route("/within", "silent", &tries("0.2s", "10s")),
+        route("/old", "silent", "timeout: 0s, max_grpc_timeout: 0s"),
         route("/told", "silent", "timeout: 0s, max_stream_duration: {grpc_timeout_header_max: 0s}"),
     ]
     .join(", ");
@@ -314,6 +347,10 @@ fn all_tries_together_have_the_routes_time_and_each_its_own() {
     assert_eq!(status("/all", ""), late);
     let tries = asked.load(Ordering::SeqCst);
     assert!((2..=4).contains(&tries), "{tries} tries of 100 ms in 300 ms");
+    let began = Instant::now();
+    assert_eq!(status("/within", ""), late);
+    assert!(began.elapsed() < Duration::from_secs(8), "the time of a try does not extend the route's");
+    assert_eq!(status("/old", "content-type: application/grpc\r\ngrpc-timeout: 100m\r\n").0, "20014");
     assert_eq!(status("/none", "").0, "200");
     assert_eq!(status("/some", ""), late);
     let began = Instant::now();
@@ -356,4 +393,45 @@ fn load_is_shared_by_weight_and_policy() {
     let first = names("/split", 400).iter().filter(|one| **one).count();
     // 300 are expected, standard deviation 9
     assert!((245..=355).contains(&first), "{first} of 400");
+}
+
+/// The settings that an HTTP/2 server begins with, by their numbers.
+fn settings(port: u16) -> std::collections::BTreeMap<u16, u32> {
+    let mut stream = connect(port);
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").unwrap();
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).unwrap();
+    assert_eq!(head[3], 4, "SETTINGS");
+    let mut body = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    stream.read_exact(&mut body).unwrap();
+    let pair = |b: &[u8]| (u16::from_be_bytes([b[0], b[1]]), u32::from_be_bytes([b[2], b[3], b[4], b[5]]));
+    body.chunks(6).map(pair).collect()
+}
+
+// spec: HP-2, LR-28
+#[test]
+fn connections_and_streams_have_the_limits_that_are_configured() {
+    let directory = tempfile::tempdir().unwrap();
+    let silent = upstream(|mut stream: TcpStream| {
+        read_head(&mut stream);
+        drop(stream.read(&mut [0]));
+    });
+    let routes = "{match: {prefix: /}, route: {cluster: silent, timeout: 0s}}";
+    let managers = [
+        http(routes, ""),
+        http(routes, "http2_protocol_options: {max_concurrent_streams: 7, initial_stream_window_size: 70000},"),
+        http(routes, "common_http_protocol_options: {idle_timeout: 0.2s},"),
+        http(routes, "stream_idle_timeout: 0.2s,"),
+    ];
+    let (_proxy, ports) = start(directory.path(), &managers, &cluster("silent", &[silent]));
+    let (plain, set) = (settings(ports[0]), settings(ports[1]));
+    assert_eq!((plain.get(&3), set.get(&3)), (Some(&1024), Some(&7)), "MAX_CONCURRENT_STREAMS");
+    assert_eq!(set.get(&4), Some(&70_000), "INITIAL_WINDOW_SIZE");
+    let began = Instant::now();
+    assert_eq!(connect(ports[2]).read(&mut [0]).unwrap(), 0, "a connection without a request is closed");
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    let (head, body) = ask(ports[3], "GET /", "host: a\r\n");
+    assert!(head.starts_with("HTTP/1.1 504 ") && body == "stream timeout", "{head} {body}");
+    let (head, _) = ask(ports[3], "POST /", "host: a\r\ncontent-length: 5\r\n");
+    assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
 }

@@ -142,3 +142,96 @@ fn a_retry_goes_to_another_host_or_priority_where_the_route_says_so() {
     assert_eq!(fine("/priorities"), 40);
     assert_eq!(fine("/same-priority"), 0);
 }
+
+/// An upstream that answers with this status after so long; counts requests, and connections at one time.
+fn answering(status: &'static str, took: Duration, asked: &Arc<AtomicUsize>, most: &Arc<AtomicUsize>) -> u16 {
+    let (asked, most, open) = (Arc::clone(asked), Arc::clone(most), Arc::new(AtomicUsize::new(0)));
+    upstream(move |mut stream: TcpStream| {
+        most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        while read_head(&mut stream).ends_with("\r\n\r\n") {
+            asked.fetch_add(1, Ordering::SeqCst);
+            // the time that an answer takes is what makes requests wait
+            stream.set_read_timeout(Some(took.max(Duration::from_millis(1)))).unwrap();
+            drop(stream.peek(&mut [0]));
+            stream.set_read_timeout(None).unwrap();
+            if stream.write_all(format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n").as_bytes()).is_err() {
+                break;
+            }
+        }
+        open.fetch_sub(1, Ordering::SeqCst);
+    })
+}
+
+fn counter() -> Arc<AtomicUsize> {
+    Arc::new(AtomicUsize::new(0))
+}
+
+// spec: LB-12, DR-21, DR-27
+#[test]
+fn connections_and_retries_have_limits_of_their_own() {
+    let (asked, most, none) = (counter(), counter(), counter());
+    let slow = answering("200", Duration::from_millis(50), &asked, &most);
+    let bad = answering("503", Duration::ZERO, &none, &counter());
+    let limited = |name: &str, port: u16, limits: &str| {
+        let breakers = format!("type: STATIC, circuit_breakers: {{thresholds: [{{{limits}}}]}}");
+        cluster(name, &[port]).replace("type: STATIC", &breakers)
+    };
+    let retry = "retry_policy: {retry_on: 5xx, num_retries: 2, retry_back_off: {base_interval: 0.001s}}";
+    let routes = format!(
+        "{{match: {{prefix: /one}}, route: {{cluster: one}}}}, {{match: {{prefix: /none}}, route: {{cluster: none, {retry}}}}}, \
+         {{match: {{prefix: /some}}, route: {{cluster: some, {retry}}}}}"
+    );
+    let clusters = [
+        limited("one", slow, "max_connections: 1"),
+        limited("none", bad, "max_retries: 0"),
+        limited("some", bad, "max_retries: 1, max_requests: 1"),
+    ];
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let chain = format!("{{filters: [{}]}}", http(&routes, ""));
+    let yaml = format!("  - {}\n  clusters:\n{}", listener("l", port, "", &chain), clusters.concat());
+    let _proxy = Proxy::start(directory.path(), &yaml);
+    let clients: Vec<_> = (0..6).map(|_| std::thread::spawn(move || ask(port, "/one"))).collect();
+    for client in clients {
+        assert!(client.join().unwrap().starts_with("HTTP/1.1 200 "), "those who wait are served in turn");
+    }
+    assert_eq!((asked.load(Ordering::SeqCst), most.load(Ordering::SeqCst)), (6, 1));
+    assert!(ask(port, "/none").starts_with("HTTP/1.1 503 "));
+    assert_eq!(none.swap(0, Ordering::SeqCst), 1, "no retry is allowed");
+    assert!(ask(port, "/some").starts_with("HTTP/1.1 503 "));
+    assert_eq!(none.load(Ordering::SeqCst), 3, "one at a time is");
+}
+
+// spec: LB-13, DR-31
+#[test]
+fn an_endpoint_that_fails_is_left_alone_at_once_and_a_good_answer_starts_the_count_again() {
+    let (bad, good, mixed) = (counter(), counter(), counter());
+    let failing = answering("500", Duration::ZERO, &bad, &counter());
+    let fine = answering("200", Duration::ZERO, &good, &counter());
+    let count = Arc::clone(&mixed);
+    let every_second = upstream(move |mut stream: TcpStream| {
+        read_head(&mut stream);
+        let status = if count.fetch_add(1, Ordering::SeqCst) % 2 == 0 { 500 } else { 200 };
+        drop(
+            stream
+                .write_all(format!("HTTP/1.1 {status} X\r\nconnection: close\r\ncontent-length: 0\r\n\r\n").as_bytes()),
+        );
+    });
+    let watched = |name: &str, ports: &[u16]| {
+        let detection =
+            "type: STATIC, outlier_detection: {consecutive_5xx: 3, max_ejection_percent: 100, interval: 60s}";
+        cluster(name, ports).replace("type: STATIC", detection)
+    };
+    let routes = "{match: {prefix: /pair}, route: {cluster: pair}}, {match: {prefix: /mixed}, route: {cluster: mixed}}";
+    let clusters = [watched("pair", &[failing, fine]), watched("mixed", &[every_second])].concat();
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let chain = format!("{{filters: [{}]}}", http(routes, ""));
+    let yaml = format!("  - {}\n  clusters:\n{clusters}", listener("l", port, "", &chain));
+    let _proxy = Proxy::start(directory.path(), &yaml);
+    for _ in 0..20 {
+        ask(port, "/pair");
+    }
+    assert_eq!((bad.load(Ordering::SeqCst), good.load(Ordering::SeqCst)), (3, 17));
+    let answers: Vec<String> = (0..10).map(|_| ask(port, "/mixed")).collect();
+    assert!(answers.iter().all(|answer| !answer.contains("no healthy upstream")), "never three in a row");
+    assert_eq!(mixed.load(Ordering::SeqCst), 10);
+}

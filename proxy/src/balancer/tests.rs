@@ -38,6 +38,19 @@ fn round_robin_takes_turns_and_respects_weights() {
     assert_eq!((counts["127.0.0.1:1"], counts["127.0.0.1:2"]), (300, 100));
 }
 
+// spec: LB-2
+#[test]
+fn turns_begin_at_a_random_endpoint() {
+    let set = hosts(&[&[healthy(1), healthy(2), healthy(3), healthy(4)]]);
+    let first = |seed| {
+        let env = Env::seeded(seed);
+        let mut balancer = Balancer::new(Policy::RoundRobin, 50, &set, &env);
+        balancer.pick(&env, Wish::default()).expect("an endpoint").address.to_string()
+    };
+    let firsts: std::collections::BTreeSet<String> = (0..64).map(first).collect();
+    assert_eq!(firsts.len(), 4, "{firsts:?}");
+}
+
 // spec: LB-1
 #[test]
 fn least_request_prefers_the_idle_endpoint() {

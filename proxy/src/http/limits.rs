@@ -3,6 +3,7 @@
 use super::config::HcmConfig;
 use crate::filter::{StreamCx, is_grpc};
 use crate::message::{Known, RequestHead};
+use crate::route::Timeouts;
 use std::time::Duration;
 
 /// Time limits of one stream; `None` is no limit.
@@ -33,6 +34,14 @@ impl Limits {
     }
 }
 
+/// How long all tries of a request may take: what the route says, or where it honours `grpc-timeout`, what a gRPC client
+/// says, up to the route's bound (VS-25).
+pub(super) fn of_tries(times: &Timeouts, head: &RequestHead) -> Option<Duration> {
+    let Some(bound) = times.max_grpc_timeout.filter(|_| is_grpc(head)) else { return times.route };
+    let asked = grpc_timeout(head).filter(|asked| !asked.is_zero());
+    [asked, bound].into_iter().flatten().min()
+}
+
 /// What a gRPC client allows: up to eight digits and a unit.
 fn grpc_timeout(head: &RequestHead) -> Option<Duration> {
     let text = std::str::from_utf8(head.headers.get(Known::GrpcTimeout)?).ok()?;
@@ -59,7 +68,7 @@ mod tests {
     use crate::filter::Facts;
     use crate::message::Version;
     use crate::net::PeerFacts;
-    use crate::route::{Route, RouteTable, Timeouts};
+    use crate::route::{Route, RouteTable};
     use std::rc::Rc;
     use std::sync::Arc;
 
@@ -99,6 +108,20 @@ mod tests {
         assert_eq!(of(route(None, Some(None), Some(None)), &grpc).1, S(5), "without a bound");
         assert_eq!(of(route(None, Some(None), Some(S(2))), &grpc).1, S(2), "up to the bound");
         assert_eq!(of(route(None, Some(None), Some(None)), &head("text/plain", "5S")).1, None);
+    }
+
+    // spec: RT-5, VS-25, HD-21
+    #[test]
+    fn tries_have_the_clients_time_up_to_the_routes() {
+        let grpc = |asked: &str| head("application/grpc", asked);
+        let route = |route, max_grpc_timeout| Timeouts { route, max_grpc_timeout, ..Timeouts::default() };
+        assert_eq!(of_tries(&route(S(9), None), &grpc("5S")), S(9), "the route does not look at it");
+        assert_eq!(of_tries(&route(None, Some(None)), &grpc("5S")), S(5));
+        assert_eq!(of_tries(&route(S(3), Some(S(3))), &grpc("5S")), S(3));
+        assert_eq!(of_tries(&route(S(9), Some(S(9))), &grpc("5S")), S(5));
+        assert_eq!(of_tries(&route(S(9), Some(S(9))), &grpc("0S")), S(9), "zero asks for nothing");
+        assert_eq!(of_tries(&route(None, Some(None)), &grpc("x")), None);
+        assert_eq!(of_tries(&route(S(9), Some(None)), &head("text/plain", "5S")), S(9));
     }
 
     // spec: HD-21

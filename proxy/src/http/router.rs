@@ -1,6 +1,7 @@
 //! The router: route → cluster → tries → response (the end of every filter chain).
 
 use super::downstream::Downstream;
+use super::limits;
 use super::log::facts;
 use super::log::millis;
 use crate::cluster::{Cluster, Upstream};
@@ -98,7 +99,7 @@ impl<'a> Tries<'a> {
     fn new(cx: &'a StreamCx, route: &'a Route, cluster: Rc<Cluster>, rq: &Request) -> Self {
         let idempotent = matches!(rq.head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE");
         // From here on, not from the head's arrival: what filters waited for is not the upstream's fault (as in Envoy).
-        let deadline = route.timeouts.route.map(|limit| cx.now() + limit);
+        let deadline = limits::of_tries(&route.timeouts, &rq.head).map(|limit| cx.now() + limit);
         let avoid_attempts = match route.retry.as_ref().map(|policy| policy.avoid) {
             Some(HostAvoidance::PreviousHosts(picks)) => picks,
             _ => 0,

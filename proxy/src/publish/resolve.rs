@@ -76,10 +76,7 @@ async fn look_up(
     let mut least: Option<Duration> = None;
     for name in named {
         let answers: Vec<SocketAddr> = match tokio::net::lookup_host((&*name.host, name.port)).await {
-            Ok(answers) => {
-                let answers = of_family(answers.collect(), wanted.family);
-                answers.into_iter().take(if wanted.all { usize::MAX } else { 1 }).collect()
-            }
+            Ok(answers) => used(answers.collect(), wanted.family, wanted.all),
             Err(error) => {
                 tracing::warn!(host = &*name.host, %error, "name is not resolved, the last endpoints stay");
                 return None;
@@ -101,6 +98,15 @@ async fn look_up(
         }
     }
     Some(least)
+}
+
+/// The answers that become endpoints: of the wanted family, all of them or the first.
+fn used(answers: Vec<SocketAddr>, family: DnsLookupFamily, all: bool) -> Vec<SocketAddr> {
+    let mut answers = of_family(answers, family);
+    if !all {
+        answers.truncate(1);
+    }
+    answers
 }
 
 /// The answers that the cluster wants; `AUTO` prefers IPv6, as in Envoy.
@@ -150,6 +156,9 @@ mod tests {
             assert_eq!(of_family(vec![four], family), of_four, "{family:?}");
             assert_eq!(of_family(vec![six], family), of_six, "{family:?}");
         }
+        let other = SocketAddr::from(([10, 0, 0, 2], 1));
+        assert_eq!(used(vec![six, four, other], V4Only, true), [four, other], "STRICT_DNS");
+        assert_eq!(used(vec![six, four, other], V4Only, false), [four], "LOGICAL_DNS");
     }
 
     // spec: LB-16

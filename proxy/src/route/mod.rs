@@ -167,7 +167,9 @@ pub struct Timeouts {
     pub idle: Option<Option<Duration>>,
     /// Upper bound of the stream's life; overrides the connection manager's.
     pub max_stream_duration: Option<Option<Duration>>,
-    /// Upper bound for `grpc-timeout`; `Some(None)` honours it without bound, `None` ignores the header (HD-21).
+    /// Upper bound for `grpc-timeout` in place of `route` (`max_grpc_timeout`); `Some(None)` is no bound.
+    pub max_grpc_timeout: Option<Option<Duration>>,
+    /// Upper bound for `grpc-timeout` as the stream's life; `Some(None)` honours it without bound, `None` ignores the header (HD-21).
     pub grpc_timeout_max: Option<Option<Duration>>,
 }
 

@@ -111,3 +111,31 @@ pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Re
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message;
+    use serde_json::{Value, json};
+
+    fn parsed(more: &Value) -> TcpConfig {
+        let mut json = json!({"stat_prefix": "p", "cluster": "c"});
+        json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let name = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+        let bytes = proto::json::from_value(name, &json).unwrap();
+        let any = Any { type_url: format!("type.googleapis.com/{name}"), value: bytes };
+        let (environment, runtime) = Default::default();
+        let parse_override = &registry::parse_override;
+        parse(&any, RouteContext { environment: &environment, runtime: &runtime, parse_override }).unwrap()
+    }
+
+    // spec: TC-1
+    #[test]
+    fn one_connect_is_tried_and_an_hour_of_silence_ends_where_nothing_is_said() {
+        let plain = parsed(&json!({}));
+        assert_eq!((plain.max_connect_attempts, plain.idle_timeout), (1, Some(Duration::from_secs(3600))));
+        assert_eq!((plain.max_duration, &*plain.clusters), (None, &[("c".into(), 1)][..]));
+        assert_eq!(parsed(&json!({"idle_timeout": "0s"})).idle_timeout, None, "zero switches it off");
+        assert_eq!(parsed(&json!({"max_connect_attempts": 3})).max_connect_attempts, 3);
+    }
+}

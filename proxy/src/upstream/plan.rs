@@ -244,6 +244,17 @@ mod tests {
         assert!(retries_failure("reset-before-request", Reason::UpstreamClosed, true));
         assert!(!retries_failure("reset-before-request", Reason::UpstreamClosed, false));
         assert!(retries_failure("5xx", Reason::UpstreamClosed, false));
+        for on in ["5xx", "reset", "reset-before-request"] {
+            assert!(retries_failure(on, Reason::ConnectFailure, true), "{on} includes a failed connect");
+            assert!(retries_failure(on, Reason::ConnectTimeout, true), "{on} includes a connect that takes too long");
+            assert!(retries_failure(on, Reason::UpstreamRefused, true), "{on} includes a refused stream");
+        }
+        for on in ["gateway-error", "retriable-4xx", "unavailable"] {
+            assert!(!retries_failure(on, Reason::ConnectFailure, true), "{on}");
+        }
+        assert!(retries_failure("gateway-error", Reason::UpstreamReset, false));
+        assert!(retries_failure("connect-failure", Reason::ConnectTimeout, true));
+        assert!(!retries_failure("5xx", Reason::Overflow, true), "a breaker's refusal is not asked again");
         let mut overloaded = head(503, None);
         overloaded.headers.append_known(Known::XEnvoyOverloaded, b"true");
         assert!(!retries_head("5xx", &overloaded));

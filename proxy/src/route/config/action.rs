@@ -153,12 +153,12 @@ fn choice(written: &ClusterWeight, cx: RouteContext<'_>) -> Result<WeightedClust
 fn timeouts(written: &RouteAction) -> Timeouts {
     let limit = |duration: &proto::envoy::wkt::Duration| Some(from_proto(duration)).filter(|limit| !limit.is_zero());
     let max = written.max_stream_duration.as_ref();
-    let grpc = max.and_then(|max| max.grpc_timeout_header_max.as_ref()).or(written.max_grpc_timeout.as_ref());
     Timeouts {
         route: written.timeout.as_ref().map_or(Some(ROUTE_TIMEOUT), limit),
         idle: written.idle_timeout.as_ref().map(limit),
         max_stream_duration: max.and_then(|max| max.max_stream_duration.as_ref()).map(limit),
-        grpc_timeout_max: grpc.map(limit),
+        max_grpc_timeout: written.max_grpc_timeout.as_ref().map(limit),
+        grpc_timeout_max: max.and_then(|max| max.grpc_timeout_header_max.as_ref()).map(limit),
     }
 }
 
