@@ -10,6 +10,7 @@ use crate::source::{Key, Object, Problem};
 use proto::istio::destination_rule as written;
 use proto::istio::destination_rule::{ClientTlsMode, Subset, TrafficPolicy};
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 
 /// The rules of one namespace for one host, merged.
 #[derive(Debug, Clone, PartialEq)]
@@ -228,8 +229,10 @@ impl Rules {
             fitting.sort_by_key(|rule| rule.workload_selector.is_empty());
             fitting.first().map(|rule| (*rule).clone())
         };
-        let candidates = hosts.iter().filter_map(|(host, rules)| Some((host.as_str(), pick(rules)?)));
-        host::best(&service.host, candidates)
+        hosts.get(&*service.host).and_then(pick).or_else(|| {
+            let wildcards = hosts.range::<str, _>((Bound::Included("*"), Bound::Excluded("+")));
+            host::best(&service.host, wildcards.filter_map(|(host, rules)| Some((host.as_str(), pick(rules)?))))
+        })
     }
 
     /// Every rule.

@@ -1,5 +1,8 @@
 //! Host names: completion of short names, wildcards and their order (GEN-3).
 
+use foldhash::fast::RandomState;
+use std::collections::HashMap;
+
 /// Completes a short name with the namespace of the rule and the domain; leaves everything else as it is.
 pub fn resolve(host: &str, namespace: &str, domain: &str) -> String {
     let host = host.to_ascii_lowercase();
@@ -42,6 +45,41 @@ pub fn best<'a, T>(host: &str, candidates: impl Iterator<Item = (&'a str, T)>) -
     best.map(|(_, value)| value)
 }
 
+/// Hosts that are asked for often: [`best`] and [`covers`] without a look at each of them.
+#[derive(Debug)]
+pub struct Index<'a, T> {
+    exact: HashMap<&'a str, T, RandomState>,
+    wildcards: Vec<(&'a str, T)>,
+}
+
+impl<'a, T> FromIterator<(&'a str, T)> for Index<'a, T> {
+    /// Of equal hosts the first counts.
+    fn from_iter<I: IntoIterator<Item = (&'a str, T)>>(hosts: I) -> Self {
+        let mut index = Self { exact: HashMap::default(), wildcards: Vec::new() };
+        for (host, value) in hosts {
+            if is_wildcard(host) {
+                index.wildcards.push((host, value));
+            } else {
+                index.exact.entry(host).or_insert(value);
+            }
+        }
+        index
+    }
+}
+
+impl<'a, T> Index<'a, T> {
+    /// The best of the hosts that covers `host`.
+    pub fn best(&self, host: &str) -> Option<&T> {
+        self.exact.get(host).or_else(|| best(host, self.wildcards.iter().map(|(own, value)| (*own, value))))
+    }
+
+    /// Whether `host` covers any of them.
+    pub fn has_within(&self, host: &str) -> bool {
+        let all = || self.exact.keys().chain(self.wildcards.iter().map(|(own, _)| own));
+        if is_wildcard(host) { all().any(|own| covers(host, own)) } else { self.exact.contains_key(host) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +102,13 @@ mod tests {
         assert_eq!(found("x.com"), Some("*.com"));
         assert_eq!(found("x.org"), Some("*"));
         assert_eq!(best("a.com", ["*.com", "a.com"].iter().map(|h| (*h, *h))), Some("a.com"), "of one length too");
+        let index: Index<'_, usize> = hosts.iter().enumerate().map(|(at, host)| (*host, at)).collect();
+        for host in ["a.b.com", "x.b.com", "x.com", "x.org"] {
+            assert_eq!(index.best(host).map(|at| hosts[*at]), found(host), "{host}");
+        }
+        for host in ["*.b.com", "a.b.com", "x.b.com", "*.org"] {
+            assert_eq!(index.has_within(host), hosts.iter().any(|own| covers(host, own)), "{host}");
+        }
         assert!(!covers("*.com", ".co"));
         assert!(covers("*.com", "*.b.com") && !covers("*.b.com", "*.com") && overlap("*.b.com", "*.com"));
     }

@@ -12,6 +12,7 @@ use super::outbound_plan::OutboundPlan;
 use super::policy;
 use crate::model::destination_rule::DestinationRule;
 use crate::model::gateway::Gateway;
+use crate::model::host;
 use crate::model::scope::{self, Egress};
 use crate::model::virtual_service::VirtualService;
 use crate::model::{Mesh, Scope, Shared};
@@ -237,9 +238,9 @@ impl ClassInputs<'_> {
         services: &[Shared<Service>],
         (egress, sniffed): (&Egress, bool),
     ) -> OutboundRouteInput {
+        let hosts: host::Index<'_, ()> = services.iter().map(|service| (&*service.key.host, ())).collect();
         let touches = |rule: &&Shared<VirtualService>| {
-            let matches =
-                |host: &String| services.iter().any(|service| crate::model::host::covers(host, &service.key.host));
+            let matches = |host: &String| hosts.has_within(host);
             !rule.http.is_empty() && ((port == 80 && !sniffed) || rule.hosts.iter().any(matches))
         };
         let rules: Vec<_> = egress.virtual_services.iter().filter(touches).cloned().collect();
@@ -263,9 +264,7 @@ impl ClassInputs<'_> {
     fn connection_rules(&self, egress: &Egress, services: &[Shared<Service>]) -> Vec<Shared<VirtualService>> {
         let touches = |rule: &&Shared<VirtualService>| {
             let matches = |host: &String| {
-                services.iter().any(|service| {
-                    crate::model::host::covers(host, &service.key.host) || service.addresses.contains(host)
-                })
+                services.iter().any(|service| host::covers(host, &service.key.host) || service.addresses.contains(host))
             };
             !(rule.tcp.is_empty() && rule.tls.is_empty()) && rule.hosts.iter().any(matches)
         };

@@ -144,19 +144,21 @@ fn applicable(input: &OutboundRouteInput) -> Applicable<'_> {
         .filter(|rule| !rule.http.is_empty())
         .flat_map(|rule| rule.hosts.iter().map(move |host| (host.as_str(), rule)))
         .collect();
+    let ruled: host::Index<'_, &Shared<VirtualService>> = candidates.iter().copied().collect();
     let mut for_service = HashMap::new();
     for service in &input.services {
-        if let Some(rule) = host::best(&service.key.host, candidates.iter().copied()) {
+        if let Some(rule) = ruled.best(&service.key.host).copied() {
             for_service.insert(service.key.host.clone(), rule);
         }
     }
     let mut without_service: Vec<(&Shared<VirtualService>, String)> = Vec::new();
     if !input.sniffed {
-        let has_service = |rule: &Shared<VirtualService>| for_service.values().any(|known| known.key == rule.key);
+        let with_service: HashSet<u64> = for_service.values().map(|rule| rule.revision()).collect();
+        let has_service = |rule: &Shared<VirtualService>| with_service.contains(&rule.revision());
+        let services: host::Index<'_, ()> = input.services.iter().map(|service| (&*service.key.host, ())).collect();
+        let mut taken: HashSet<&str> = HashSet::new();
         for (name, rule) in candidates.into_iter().filter(|(_, rule)| input.port == 80 || has_service(rule)) {
-            let served = input.services.iter().any(|service| host::covers(name, &service.key.host));
-            let known = without_service.iter().any(|(_, known)| known == name);
-            if !served && !known {
+            if !services.has_within(name) && taken.insert(name) {
                 without_service.push((rule, name.to_owned()));
             }
         }
