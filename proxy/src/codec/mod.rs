@@ -3,5 +3,6 @@
 //! Knows HTTP's framing and nothing of sockets, routes or clusters.
 
 pub mod bridge;
+pub(crate) mod bytes;
 pub mod h1;
 pub mod h2;

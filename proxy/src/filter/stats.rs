@@ -57,8 +57,7 @@ impl Stats {
     fn ends(self, end: &End<'_>, cx: &StreamCx) -> Ends {
         let (info, metrics) = (cx.info.borrow(), &cx.facts.metrics);
         let own = std::sync::Arc::clone(&cx.facts.node.workload);
-        let cluster = info.cluster.as_deref().and_then(|name| cx.cluster(name));
-        let metadata = cluster.as_ref().and_then(|cluster| cluster.config.service.clone());
+        let metadata = info.upstream.as_ref().and_then(|cluster| cluster.config.service.clone());
         let service = match &metadata {
             Some(metadata) => metrics.service_of(metadata),
             None => {

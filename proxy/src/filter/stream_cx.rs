@@ -68,6 +68,8 @@ pub struct StreamInfo {
     pub details: Option<Cow<'static, str>>,
     /// Name of the cluster that the route chose.
     pub cluster: Option<Arc<str>>,
+    /// The cluster, where there is one of that name.
+    pub upstream: Option<Rc<Cluster>>,
     /// Endpoint of the last try.
     pub endpoint: Option<Arc<Endpoint>>,
     /// Our address towards it.
@@ -161,7 +163,12 @@ impl StreamCx {
 
     /// The most specific configuration that the route has for a filter.
     pub fn override_of<T: Any + Send + Sync>(&self, head: &RequestHead, filter: &str) -> Option<Arc<T>> {
-        let route = self.route(head).filter(|route| !route.filters.is_empty())?;
+        if let Some(Lookup::Found(route)) = &*self.route.borrow()
+            && route.filters.is_empty()
+        {
+            return None;
+        }
+        let route = self.route(head)?;
         let mut levels = route.filters.iter().flat_map(|overrides| overrides.0.iter());
         levels.find(|(name, _)| **name == *filter).and_then(|(_, config)| Arc::clone(config).downcast().ok())
     }

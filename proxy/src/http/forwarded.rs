@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 /// Control headers that only a trusted client may set (HD-12): nobody is trusted unless internal addresses are
 /// configured.
-const CONTROL: [Known; 11] = [
+const CONTROL: [Known; 15] = [
     Known::XEnvoyRetryOn,
     Known::XEnvoyRetryGrpcOn,
     Known::XEnvoyMaxRetries,
@@ -21,25 +21,22 @@ const CONTROL: [Known; 11] = [
     Known::XEnvoyUpstreamRqPerTryTimeoutMs,
     Known::XEnvoyUpstreamRqTimeoutAltResponse,
     Known::XEnvoyUpstreamStreamDurationMs,
+    Known::XEnvoyExpectedRqTimeoutMs,
+    Known::XEnvoyInternal,
+    Known::XEnvoyOriginalPath,
+    Known::XEnvoyOriginalHost,
 ];
 
 /// Sets what this proxy knows of the client.
 pub(super) fn request(head: &mut RequestHead, config: &HcmConfig, cx: &StreamCx) {
-    for known in CONTROL {
-        head.headers.remove(known);
-    }
-    head.headers.remove(Known::XEnvoyExpectedRqTimeoutMs);
-    head.headers.remove(Known::XEnvoyInternal);
-    head.headers.remove(Known::XEnvoyOriginalPath);
-    head.headers.remove(Known::XEnvoyOriginalHost);
+    head.headers.remove_all(&CONTROL);
     let scheme: &[u8] = if cx.peer.tls.is_some() { b"https" } else { b"http" };
     if config.use_remote_address {
         edge(head, config, cx, scheme);
     } else if !head.headers.contains(Known::XForwardedProto) {
         head.headers.append_known(Known::XForwardedProto, scheme);
     }
-    let proto = head.headers.get(Known::XForwardedProto).unwrap_or(scheme).to_vec();
-    head.set_scheme(&proto);
+    head.set_scheme_to(Known::XForwardedProto);
     client_cert(head, config.client_cert, &cx.peer);
 }
 

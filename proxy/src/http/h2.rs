@@ -13,6 +13,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::pool::Link;
 use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -25,19 +26,25 @@ struct RequestBody {
     link: Rc<Link>,
     id: u32,
     /// A tunnel's bytes wait until it is granted.
-    held: Rc<std::cell::Cell<bool>>,
+    held: Option<Rc<Cell<bool>>>,
+}
+
+impl RequestBody {
+    fn is_held(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.get())
+    }
 }
 
 impl Source for RequestBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
-        if self.held.get() {
+        if self.is_held() {
             return Poll::Pending;
         }
         self.link.with(|connection| connection.poll_frame(self.id, cx))
     }
 
     fn length(&self) -> Option<u64> {
-        if self.held.get() { None } else { self.link.look(|connection| connection.remaining(self.id)) }
+        if self.is_held() { None } else { self.link.look(|connection| connection.remaining(self.id)) }
     }
 }
 
@@ -47,7 +54,7 @@ pub struct Reply {
     link: Rc<Link>,
     id: u32,
     head_only: bool,
-    tunnel: Option<Rc<std::cell::Cell<bool>>>,
+    tunnel: Option<Rc<Cell<bool>>>,
     started: bool,
 }
 
@@ -228,17 +235,15 @@ async fn one_request(
     let start = Instant::now();
     let tunnel = head.wants_tunnel() && (head.method() == b"CONNECT" || settings.allows_upgrade(head.protocol()));
     let refused = head.wants_tunnel() && !tunnel;
-    let held = Rc::new(std::cell::Cell::new(tunnel));
+    let held = tunnel.then(|| Rc::new(Cell::new(true)));
+    let streamed = || Body::source(RequestBody { link: Rc::clone(&link), id, held: held.clone() });
     let body = match (empty, tunnel) {
         (true, false) => Body::Empty,
-        (_, true) => Body::source(RequestBody { link: Rc::clone(&link), id, held: Rc::clone(&held) }),
-        _ => match link.with(|connection| connection.take_ready_body(id)) {
-            Some(data) => Body::full(data),
-            None => Body::source(RequestBody { link: Rc::clone(&link), id, held: Rc::clone(&held) }),
-        },
+        (_, true) => streamed(),
+        _ => link.with(|connection| connection.take_ready_body(id)).map_or_else(streamed, Body::full),
     };
     let head_only = head.method() == b"HEAD";
-    let reply = Reply { link, id, head_only, tunnel: tunnel.then_some(held), started: false };
+    let reply = Reply { link, id, head_only, tunnel: held, started: false };
     let mut down = Downstream::H2(reply);
     if refused {
         head.set_protocol(b"");

@@ -1,5 +1,6 @@
 //! The facts of a stream as access logs see them.
 
+use crate::env::Instant;
 use crate::filter::{End, StreamCx, StreamInfo};
 use crate::message::RequestHead;
 use crate::outcome::Reason;
@@ -8,14 +9,13 @@ use crate::telemetry::access_log::{AccessLog, Bytes, Entry, LogFacts, Times, Ups
 use crate::telemetry::envoy::StreamEnd;
 use std::time::Duration;
 
-/// Counts a stream that has ended in Envoy's statistics.
-pub(super) fn count(prefix: &str, cx: &StreamCx, end: &End<'_>) {
+/// Counts a stream that has ended, at `now`, in Envoy's statistics.
+pub(super) fn count(prefix: &str, cx: &StreamCx, end: &End<'_>, now: Instant) {
     let info = cx.info.borrow();
-    let now = cx.now();
     let answered = info.response_start.is_some();
     cx.facts.stats.stream_ended(&StreamEnd {
         prefix,
-        cluster: info.cluster.as_deref().filter(|name| cx.cluster(name).is_some()),
+        cluster: info.upstream.as_ref().map(|cluster| &*cluster.config.name),
         version: end.request.version,
         status: end.response.map_or(0, |head| head.status),
         flags: info.flags,
@@ -26,8 +26,8 @@ pub(super) fn count(prefix: &str, cx: &StreamCx, end: &End<'_>) {
     });
 }
 
-/// Writes the entries of a stream that has ended.
-pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>) {
+/// Writes the entries of a stream that has ended at `now`.
+pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>, now: Instant) {
     if logs.is_empty() {
         return;
     }
@@ -36,7 +36,7 @@ pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>) {
     let route = cx.route(end.request);
     // A filter may have answered before the router chose the cluster; the route names it all the same.
     let routed = match route.as_ref().map(|route| &route.action) {
-        Some(Action::Cluster(name)) if cx.cluster(name).is_some() => Some(&**name),
+        Some(Action::Cluster(name)) if info.cluster.is_none() && cx.cluster(name).is_some() => Some(&**name),
         _ => None,
     };
     let mut facts = LogFacts {
@@ -51,6 +51,7 @@ pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>) {
         ..facts(cx, end.request, &info, host)
     };
     facts.upstream.cluster = facts.upstream.cluster.or(routed);
+    facts.times.total = Some(now.saturating_duration_since(cx.start));
     for log in logs {
         log.log(&facts, cx.random, &cx.facts.logs);
     }
@@ -63,7 +64,8 @@ pub(super) fn facts<'a>(
     info: &'a StreamInfo,
     host: Option<&'a str>,
 ) -> LogFacts<'a> {
-    let since = |at: Option<crate::env::Instant>| at.map(|at| at.saturating_duration_since(cx.start));
+    let since = |at: Option<Instant>| at.map(|at| at.saturating_duration_since(cx.start));
+    let response_start = since(info.response_start);
     LogFacts {
         request: Some(request),
         trailers: info.trailers.as_ref(),
@@ -81,18 +83,17 @@ pub(super) fn facts<'a>(
         },
         start: Some(cx.facts.env.wall(cx.start)),
         times: Times {
-            total: Some(cx.now().saturating_duration_since(cx.start)),
             request_end: since(info.request_end),
             upstream_request_start: since(info.upstream_start),
-            upstream_response_start: since(info.response_start),
-            response_start: since(info.response_start),
+            upstream_response_start: response_start,
+            response_start,
             response_end: since(info.response_end),
             ..Times::default()
         },
         peer: Some(&cx.peer),
         upstream: Upstream {
             host,
-            cluster: info.cluster.as_deref().filter(|name| cx.cluster(name).is_some()),
+            cluster: info.upstream.as_ref().map(|cluster| &*cluster.config.name),
             local: info.upstream_local,
             transport_failure: info.transport_failure.as_deref(),
             attempts: (info.attempts > 0).then_some(info.attempts),

@@ -29,6 +29,9 @@ pub(super) fn request(head: &mut RequestHead, config: &HcmConfig) -> Verdict {
         return Verdict::Continue;
     }
     let path = head.path_only();
+    if is_canonical(path, config.path) {
+        return Verdict::Continue;
+    }
     let query_at = path.len();
     let (canonical, redirect) = match path_of(path, config.path) {
         Ok(done) => done,
@@ -41,6 +44,16 @@ pub(super) fn request(head: &mut RequestHead, config: &HcmConfig) -> Verdict {
     }
     head.set_path(&canonical);
     Verdict::Continue
+}
+
+/// Whether a path plainly needs no work, as nearly all do.
+fn is_canonical(path: &[u8], rules: PathRules) -> bool {
+    let doubtful = |pair: &[u8]| match pair {
+        [b'/', b'.'] => true,
+        [b'/', b'/'] => rules.merge_slashes,
+        _ => false,
+    };
+    !path.iter().any(|byte| matches!(byte, b'%' | b'\\')) && !path.windows(2).any(doubtful)
 }
 
 fn host(head: &mut RequestHead, config: &HcmConfig) {

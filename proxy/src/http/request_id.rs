@@ -19,14 +19,13 @@ pub(super) fn request(head: &mut RequestHead, config: &HcmConfig, env: &Env) {
 /// A random UUID (RFC 9562 section 5.4) as text.
 fn uuid4(bits: u128) -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
+    /// Where the two digits of each byte stand.
+    const AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
     let mut out = [b'-'; 36];
-    let mut shift = 128;
-    for (at, slot) in out.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            *slot = HEX[(bits >> shift) as usize & 15];
-        }
+    for (byte, at) in bits.to_be_bytes().into_iter().zip(AT) {
+        out[at] = HEX[usize::from(byte >> 4)];
+        out[at + 1] = HEX[usize::from(byte & 15)];
     }
     out
 }

@@ -5,7 +5,6 @@ use super::limits;
 use super::log::facts;
 use super::log::millis;
 use crate::cluster::{Cluster, Upstream};
-use crate::codec::h1::decimal;
 use crate::endpoint::{Limit, Permit, Verdict};
 use crate::env::Instant;
 use crate::filter::{StreamCx, plain};
@@ -39,7 +38,8 @@ pub(super) async fn forward(cx: &StreamCx, rq: &mut Request, down: &mut Downstre
     };
     cx.info.borrow_mut().cluster = Some(Arc::clone(&choice.cluster));
     let cluster = cx.cluster(&choice.cluster).ok_or(Reason::UnknownCluster)?;
-    {
+    cx.info.borrow_mut().upstream = Some(Rc::clone(&cluster));
+    if route.changes_request(&choice) {
         let (info, before) = (cx.info.borrow(), rq.head.clone());
         route.change_request(&choice, &mut rq.head, &facts(cx, &before, &info, None));
     }
@@ -53,7 +53,9 @@ pub(super) async fn forward(cx: &StreamCx, rq: &mut Request, down: &mut Downstre
     if response.head.status != 101 {
         crate::codec::bridge::strip_connection_headers(&mut response.head.headers);
     }
-    route.change_response(Some(&choice), &mut response.head, &facts(cx, &rq.head, &cx.info.borrow(), None));
+    if route.changes_response(Some(&choice)) {
+        route.change_response(Some(&choice), &mut response.head, &facts(cx, &rq.head, &cx.info.borrow(), None));
+    }
     Ok(response)
 }
 
@@ -129,37 +131,38 @@ impl<'a> Tries<'a> {
             let sent_at = self.cx.now();
             self.cx.info.borrow_mut().upstream_start = Some(sent_at);
             self.stamp(&mut rq.head, sent_at);
-            let tried = self.one(&rq.head, body, down).await;
+            let tried = self.one(&rq.head, body, sent_at, down).await;
             self.judge(&tried);
+            let now = self.cx.now();
             let action = match tried {
                 Tried::Head(head, upstream) => {
-                    let action = self.handle(Event::Head(&head));
+                    let action = self.handle(Event::Head(&head), now);
                     match action {
                         Action::Retry { after, fresh, by_policy } if self.can_rewind(by_policy) => {
                             drop(upstream);
                             let told = self.route.retry.as_ref().and_then(|policy| policy.rate_limited.as_ref());
-                            let asked = told.and_then(|told| told.wait(&head, self.cx.facts.env.wall(self.cx.now())));
+                            let asked = told.and_then(|told| told.wait(&head, self.cx.facts.env.wall(now)));
                             Action::Retry { after: asked.unwrap_or(after), fresh, by_policy }
                         }
-                        _ => return Ok(self.response(head, upstream, sent_at)),
+                        _ => return Ok(self.response(head, upstream, sent_at, now)),
                     }
                 }
                 Tried::Failed { outcome, unsent, stale } => {
                     if let Some(detail) = &outcome.detail {
                         self.cx.info.borrow_mut().transport_failure = Some(detail.clone());
                     }
-                    match self.handle(Event::Failed { outcome: &outcome, unsent, stale }) {
+                    match self.handle(Event::Failed { outcome: &outcome, unsent, stale }, now) {
                         Action::Retry { by_policy, .. } if !self.can_rewind(by_policy) => Action::Fail(outcome),
                         action => action,
                     }
                 }
-                Tried::TryTimeout => match self.handle(Event::TryTimeout) {
+                Tried::TryTimeout => match self.handle(Event::TryTimeout, now) {
                     Action::Retry { by_policy, .. } if !self.can_rewind(by_policy) => {
                         Action::Fail(Reason::PerTryTimeout.into())
                     }
                     action => action,
                 },
-                Tried::Deadline => self.handle(Event::Deadline),
+                Tried::Deadline => self.handle(Event::Deadline, now),
             };
             match action {
                 Action::Retry { after, fresh, .. } => {
@@ -177,18 +180,16 @@ impl<'a> Tries<'a> {
 
     /// Headers that tell the upstream of this try (HD-7, HD-8).
     fn stamp(&self, head: &mut RequestHead, now: Instant) {
-        let mut digits = Vec::with_capacity(8);
+        let mut digits = itoa::Buffer::new();
         if self.route.attempt_count_in_request {
-            decimal(u64::from(self.cx.info.borrow().attempts), &mut digits);
-            head.headers.set(Known::XEnvoyAttemptCount, &digits);
+            let attempts = self.cx.info.borrow().attempts;
+            head.headers.set(Known::XEnvoyAttemptCount, digits.format(attempts).as_bytes());
         }
         let ends = self.plan.deadline().into_iter().chain(self.plan.try_deadline(now)).min();
         if let Some(ends) = ends {
-            digits.clear();
             // Rounded up: the first try has the whole time, as Envoy tells it.
             let left = ends.saturating_duration_since(now) + Duration::from_micros(999);
-            decimal(millis(left), &mut digits);
-            head.headers.set(Known::XEnvoyExpectedRqTimeoutMs, &digits);
+            head.headers.set(Known::XEnvoyExpectedRqTimeoutMs, digits.format(millis(left)).as_bytes());
         }
     }
 
@@ -238,8 +239,7 @@ impl<'a> Tries<'a> {
         }
     }
 
-    async fn one(&mut self, head: &RequestHead, body: Body, down: &mut Downstream) -> Tried {
-        let now = self.cx.now();
+    async fn one(&mut self, head: &RequestHead, body: Body, now: Instant, down: &mut Downstream) -> Tried {
         let try_deadline = self.plan.try_deadline(now);
         let until = try_deadline.into_iter().chain(self.plan.deadline()).min();
         let Some(until) = until else { return self.exchange(head, body, down).await };
@@ -283,12 +283,12 @@ impl<'a> Tries<'a> {
         }
     }
 
-    fn handle(&mut self, event: Event<'_>) -> Action {
+    fn handle(&mut self, event: Event<'_>, now: Instant) -> Action {
         if self.replay.as_ref().is_some_and(|replay| replay.spilled()) {
-            self.plan.handle(Event::Spilled, self.cx.now(), 0.0);
+            self.plan.handle(Event::Spilled, now, 0.0);
         }
         let random = self.cx.facts.env.below(1 << 32) as f64 / (1_u64 << 32) as f64;
-        self.plan.handle(event, self.cx.now(), random)
+        self.plan.handle(event, now, random)
     }
 
     /// Whether the body can be sent again and the retry limit has room.
@@ -324,22 +324,21 @@ impl<'a> Tries<'a> {
         outcome
     }
 
-    fn response(&self, mut head: ResponseHead, upstream: Upstream, sent_at: Instant) -> Response {
+    fn response(&self, mut head: ResponseHead, upstream: Upstream, sent_at: Instant, now: Instant) -> Response {
         if let Some(replay) = &self.replay {
             replay.commit();
         }
-        let now = self.cx.now();
         let mut info = self.cx.info.borrow_mut();
         info.response_start = Some(now);
         info.details = Some(Cow::Borrowed("via_upstream"));
         if self.plan.exhausted() && head.status >= 500 {
             info.flags.insert(Flags::URX);
         }
-        let mut digits = Vec::with_capacity(8);
-        decimal(millis(now.saturating_duration_since(sent_at)), &mut digits);
-        head.headers.set(Known::XEnvoyUpstreamServiceTime, &digits);
+        let mut digits = itoa::Buffer::new();
+        let took = millis(now.saturating_duration_since(sent_at));
+        head.headers.set(Known::XEnvoyUpstreamServiceTime, digits.format(took).as_bytes());
         if self.route.attempt_count_in_response {
-            head.headers.set(Known::XEnvoyAttemptCount, info.attempts.to_string().as_bytes());
+            head.headers.set(Known::XEnvoyAttemptCount, digits.format(info.attempts).as_bytes());
         }
         Response { head, body: upstream.into_body(now) }
     }

@@ -275,8 +275,10 @@ fn finish(settings: &Settings, chain: &[Filter], cx: &StreamCx, work: &mut Work,
     for (filter, state) in chain.iter().zip(&mut work.states) {
         filter.on_end(state, &end, cx);
     }
-    log::write(&settings.config.access_log, cx, &end);
-    log::count(&settings.config.stat_prefix, cx, &end);
+    let ended = cx.info.borrow().response_end;
+    let now = ended.unwrap_or_else(|| cx.now());
+    log::write(&settings.config.access_log, cx, &end, now);
+    log::count(&settings.config.stat_prefix, cx, &end, now);
     work.request.body = Body::Empty;
 }
 
@@ -298,6 +300,7 @@ pub(super) async fn refuse(
     }
     cx.info.borrow_mut().bytes_sent = sent.body_bytes;
     let end = End { outcome, request: head, response: Some(&response.head) };
-    log::write(&settings.config.access_log, &cx, &end);
-    log::count(&settings.config.stat_prefix, &cx, &end);
+    let now = cx.now();
+    log::write(&settings.config.access_log, &cx, &end, now);
+    log::count(&settings.config.stat_prefix, &cx, &end, now);
 }

@@ -1,5 +1,6 @@
 //! The head of a request or response: what stands before the body.
 
+use super::Known;
 use super::headers::{Headers, Span};
 use std::fmt;
 
@@ -95,6 +96,11 @@ impl RequestHead {
     /// Replaces the scheme.
     pub fn set_scheme(&mut self, scheme: &[u8]) {
         self.scheme = self.headers.store(scheme);
+    }
+
+    /// Replaces the scheme by the first value of a header, where there is one.
+    pub fn set_scheme_to(&mut self, known: Known) {
+        self.scheme = self.headers.span_of(known).unwrap_or(self.scheme);
     }
 
     /// Replaces host and port.

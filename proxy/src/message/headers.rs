@@ -172,6 +172,18 @@ impl Headers {
         self.fields.len() != before
     }
 
+    /// Removes all fields of all these names, in one pass.
+    pub fn remove_all(&mut self, names: &[Known]) {
+        if self.fields.iter().any(|f| names.contains(&f.known)) {
+            self.fields.retain(|f| !names.contains(&f.known));
+        }
+    }
+
+    /// Where the first value of a known name lies.
+    pub(super) fn span_of(&self, known: Known) -> Option<Span> {
+        self.fields.iter().find(|f| f.known == known).map(|f| f.value)
+    }
+
     /// Removes all fields of a name; says whether there was one.
     pub fn remove_name(&mut self, name: &[u8]) -> bool {
         let (known, before, arena) = (Known::of(name), self.fields.len(), &self.arena);

@@ -94,11 +94,11 @@ impl Known {
     /// The known name that `name` is, in any case; `Other` if it is none.
     #[inline]
     pub fn of(name: &[u8]) -> Self {
-        let Some(bucket) = BY_LENGTH.get(name.len()) else { return Self::Other };
-        bucket
-            .iter()
-            .find(|(_, text)| text.as_bytes().eq_ignore_ascii_case(name))
-            .map_or(Self::Other, |(known, _)| *known)
+        let (Some(bucket), Some(last)) = (BY_LENGTH.get(name.len()), name.last()) else { return Self::Other };
+        // names of one length differ most often in their last letter; HTTP/2 writes them in lower case
+        let last = last | 0x20;
+        let alike = |text: &[u8]| text.last() == Some(&last) && (text == name || text.eq_ignore_ascii_case(name));
+        bucket.iter().find(|(_, text)| alike(text.as_bytes())).map_or(Self::Other, |(known, _)| *known)
     }
 }
 

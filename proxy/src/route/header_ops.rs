@@ -49,12 +49,21 @@ impl HeaderOp {
 }
 
 impl Route {
+    /// Whether there are header operations for the request.
+    pub fn changes_request(&self, choice: &Choice<'_>) -> bool {
+        let own = choice.weighted.is_some_and(|weighted| !weighted.request_headers.is_empty());
+        own || !self.request_headers.is_empty()
+    }
+
+    /// Whether there are header operations for the response.
+    pub fn changes_response(&self, choice: Option<&Choice<'_>>) -> bool {
+        let weighted = choice.and_then(|choice| choice.weighted);
+        weighted.is_some_and(|weighted| !weighted.response_headers.is_empty()) || !self.response_headers.is_empty()
+    }
+
     /// Applies the header operations for the request, before it is rewritten.
     pub fn change_request(&self, choice: &Choice<'_>, head: &mut RequestHead, facts: &LogFacts<'_>) {
         let own = choice.weighted.map(|weighted| &weighted.request_headers);
-        if own.is_none_or(HeaderOps::is_empty) && self.request_headers.is_empty() {
-            return;
-        }
         let mut value = Vec::with_capacity(64);
         for ops in in_order(own, &self.request_headers, self.most_specific_wins) {
             ops.remove_from(&mut head.headers);
@@ -68,9 +77,6 @@ impl Route {
     /// Applies the header operations for the response.
     pub fn change_response(&self, choice: Option<&Choice<'_>>, head: &mut ResponseHead, facts: &LogFacts<'_>) {
         let own = choice.and_then(|choice| choice.weighted).map(|weighted| &weighted.response_headers);
-        if own.is_none_or(HeaderOps::is_empty) && self.response_headers.is_empty() {
-            return;
-        }
         let mut value = Vec::with_capacity(64);
         for ops in in_order(own, &self.response_headers, self.most_specific_wins) {
             ops.remove_from(&mut head.headers);

@@ -5,6 +5,7 @@ use crate::cluster::{Cluster, Failure, Pick, Upstream};
 use crate::endpoint::Endpoint;
 use crate::message::{Body, RequestHead, ResponseHead};
 use crate::outcome::Outcome;
+use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Default)]
 pub struct Ask {
     /// Endpoints of earlier tries.
-    pub tried: Vec<Arc<Endpoint>>,
+    pub tried: SmallVec<[Arc<Endpoint>; 1]>,
     /// Picks that are made to avoid them.
     pub avoid_attempts: u32,
     /// After every so many tries their priorities are left.

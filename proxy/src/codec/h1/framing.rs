@@ -143,7 +143,7 @@ impl BodyReader {
         let (size, extension) = line.split_at(digits);
         // RFC 9112 section 7.1.1: extensions start with a semicolon; white space before it is "bad" and refused.
         let extension_ok =
-            extension.is_empty() || extension.starts_with(b";") && extension.iter().all(|b| super::scan::is_value(*b));
+            extension.is_empty() || extension.starts_with(b";") && crate::codec::bytes::is_value(extension);
         self.extension_bytes += extension.len();
         if digits == 0 || digits > 15 || !extension_ok || self.extension_bytes > MAX_EXTENSION_BYTES {
             return Err(bad());

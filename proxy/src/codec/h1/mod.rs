@@ -10,7 +10,6 @@ mod write;
 
 pub use framing::{BodyReader, Decoded, Framing};
 pub use outgoing::Outgoing;
+pub(crate) use scan::valid_authority;
 pub use scan::{HeadLimits, RequestMeta, ResponseMeta, scan_request, scan_response};
-pub(crate) use scan::{is_target, is_token, is_value, valid_authority};
-pub(crate) use write::decimal;
 pub use write::{Announce, chunk_head, write_request, write_response, write_trailers};

@@ -1,6 +1,7 @@
 //! Request and response heads: bytes → typed head, or the rule that was broken.
 
 use super::framing::{BodyReader, Framing};
+use crate::codec::bytes::{is_host, is_target, is_token, is_value};
 use crate::message::{Headers, Known, RequestHead, ResponseHead, Version};
 use crate::outcome::{Outcome, Reason};
 
@@ -82,7 +83,7 @@ fn head_end(buf: &[u8], limits: HeadLimits) -> Result<Option<usize>, Outcome> {
 /// [`Reason::Malformed`] with Envoy's detail, [`Reason::HeadersTooLarge`], [`Reason::MissingHost`].
 pub fn scan_request(buf: &[u8], limits: HeadLimits) -> Result<Option<(RequestHead, RequestMeta)>, Outcome> {
     // An early look at the first byte refuses TLS and garbage without waiting for a line end.
-    if buf.first().is_some_and(|b| !is_token(*b)) {
+    if buf.first().is_some_and(|b| !is_token(&[*b])) {
         return Err(bad("http1.codec_error"));
     }
     let Some(head_bytes) = head_end(buf, limits)? else { return Ok(None) };
@@ -221,8 +222,8 @@ fn request_line(line: &[u8]) -> Result<(&[u8], &[u8], Version), Outcome> {
     let malformed = || bad("http1.codec_error");
     let mut parts = line.splitn(3, |b| *b == b' ');
     let (method, target, version) = (parts.next(), parts.next(), parts.next());
-    let method = method.filter(|m| !m.is_empty() && m.iter().all(|b| is_token(*b))).ok_or_else(malformed)?;
-    let target = target.filter(|t| !t.is_empty() && t.iter().all(|b| is_target(*b))).ok_or_else(malformed)?;
+    let method = method.filter(|m| !m.is_empty() && is_token(m)).ok_or_else(malformed)?;
+    let target = target.filter(|t| !t.is_empty() && is_target(t)).ok_or_else(malformed)?;
     let version = match version {
         Some(b"HTTP/1.1") => Version::H11,
         Some(b"HTTP/1.0") => Version::H10,
@@ -241,7 +242,7 @@ fn status_line(line: &[u8]) -> Result<(Version, u16), Outcome> {
     let digits = line.get(9..12).filter(|d| d.iter().all(u8::is_ascii_digit)).ok_or_else(malformed)?;
     let status = digits.iter().fold(0_u16, |n, d| n * 10 + u16::from(d - b'0'));
     let reason = line.get(12..).unwrap_or_default();
-    let reason_ok = reason.is_empty() || reason.starts_with(b" ") && reason.iter().all(|b| is_value(*b));
+    let reason_ok = reason.is_empty() || reason.starts_with(b" ") && is_value(reason);
     if status >= 100 && reason_ok { Ok((version, status)) } else { Err(malformed()) }
 }
 
@@ -279,7 +280,7 @@ fn fields(lines: &mut Lines<'_>, into: &mut Headers, limits: HeadLimits) -> Resu
         let (name, value) = line.split_at(colon);
         let value = trim_ows(value.get(1..).unwrap_or_default());
         // A line that starts with a space is obs-fold; a space before the colon is no token either.
-        if name.is_empty() || !name.iter().all(|b| is_token(*b)) || !value.iter().all(|b| is_value(*b)) {
+        if name.is_empty() || !is_token(name) || !is_value(value) {
             return Err(bad("http1.codec_error"));
         }
         if into.len() >= limits.max_fields {
@@ -399,7 +400,7 @@ pub(crate) fn valid_authority(authority: &[u8]) -> Result<(), Outcome> {
     } else {
         let end = authority.iter().position(|b| *b == b':').unwrap_or(authority.len());
         let (host, port) = authority.split_at(end);
-        if !host.iter().all(|b| is_host(*b)) {
+        if !is_host(host) {
             return fail();
         }
         (host, port)
@@ -415,89 +416,6 @@ pub(crate) fn valid_authority(authority: &[u8]) -> Result<(), Outcome> {
 fn keep_alive_timeout(value: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(value).ok()?;
     text.split(',').find_map(|part| part.trim().strip_prefix("timeout=")).and_then(|n| n.trim().parse().ok())
-}
-
-const TOKEN: u8 = 1;
-const TARGET: u8 = 2;
-const VALUE: u8 = 4;
-const HOST: u8 = 8;
-
-/// Classes of each byte.
-static CLASS: [u8; 256] = classes();
-
-const fn classes() -> [u8; 256] {
-    let mut table = [0_u8; 256];
-    let mut i = 0;
-    while i < 256 {
-        let b = i as u8;
-        let alnum = b.is_ascii_alphanumeric();
-        let tchar = matches!(
-            b,
-            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-        );
-        if alnum || tchar {
-            table[i] |= TOKEN;
-        }
-        // A fragment never belongs on the wire; what RFC 3986 forbids but clients send (`"`, `<`, `|` …) is let through.
-        if b > 0x20 && b < 0x7f && b != b'#' {
-            table[i] |= TARGET;
-        }
-        if b == b'\t' || (b >= 0x20 && b != 0x7f) {
-            table[i] |= VALUE;
-        }
-        // unreserved, sub-delims and percent-encoding of RFC 3986
-        if alnum
-            || matches!(
-                b,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'%'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b','
-                    | b';'
-                    | b'='
-            )
-        {
-            table[i] |= HOST;
-        }
-        i += 1;
-    }
-    table
-}
-
-#[inline]
-fn class(b: u8, mask: u8) -> bool {
-    CLASS[b as usize] & mask != 0
-}
-
-/// RFC 9110 section 5.6.2.
-#[inline]
-pub(crate) fn is_token(b: u8) -> bool {
-    class(b, TOKEN)
-}
-
-/// RFC 9110 section 5.5: visible bytes, space, tab and obs-text.
-#[inline]
-pub(crate) fn is_value(b: u8) -> bool {
-    class(b, VALUE)
-}
-
-#[inline]
-pub(crate) fn is_target(b: u8) -> bool {
-    class(b, TARGET)
-}
-
-#[inline]
-fn is_host(b: u8) -> bool {
-    class(b, HOST)
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ fn finish(headers: &Headers, announce: Announce, out: &mut Vec<u8>) {
         Announce::Nothing => {}
         Announce::Length(n) => {
             out.extend_from_slice(b"content-length: ");
-            decimal(n, out);
+            out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
             out.extend_from_slice(b"\r\n");
         }
         Announce::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
@@ -92,23 +92,6 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends `n` in decimal.
-pub(crate) fn decimal(n: u64, out: &mut Vec<u8>) {
-    let mut digits = [0_u8; 20];
-    let (mut at, mut rest) = (digits.len(), n);
-    loop {
-        at -= 1;
-        if let Some(digit) = digits.get_mut(at) {
-            *digit = b'0' + (rest % 10) as u8;
-        }
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(at..).unwrap_or_default());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,14 +107,5 @@ mod tests {
         let mut out = Vec::new();
         write_response(&ResponseHead::new(404), Version::H10, Announce::Nothing, true, &mut out);
         assert_eq!(out, b"HTTP/1.0 404 Not Found\r\nconnection: close\r\n\r\n");
-    }
-
-    #[test]
-    fn numbers_are_decimal() {
-        for n in [0, 7, 10, 123_456, u64::MAX] {
-            let mut out = Vec::new();
-            decimal(n, &mut out);
-            assert_eq!(out, n.to_string().as_bytes());
-        }
     }
 }

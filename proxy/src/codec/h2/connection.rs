@@ -58,6 +58,10 @@ impl From<Flood> for Fatal {
 
 /// Output that may wait before streams stop adding to it.
 pub(super) const HIGH_WATER: usize = 1 << 20;
+/// Output buffer that a connection keeps while it has streams, in bytes.
+const KEPT_BUSY: usize = 256 << 10;
+/// The same while it has none.
+const KEPT_IDLE: usize = 4 << 10;
 /// What a window is before SETTINGS change it.
 const DEFAULT_WINDOW: i64 = 65_535;
 const MAX_WINDOW: i64 = 0x7fff_ffff;
@@ -200,7 +204,9 @@ impl Connection {
             self.out.clear();
             self.written = 0;
             self.control_bytes = 0;
-            if self.out.capacity() > 64 << 10 {
+            // An idle connection holds little memory; a busy one would only ask for it again.
+            let kept = if self.streams.is_empty() { KEPT_IDLE } else { KEPT_BUSY };
+            if self.out.capacity() > kept {
                 self.out = Vec::new();
             }
         }
@@ -378,7 +384,7 @@ impl Connection {
             self.credit += padding;
             stream.credit += padding;
             if !data.is_empty() {
-                stream.data.push_back(bytes::Bytes::copy_from_slice(data));
+                stream.data.push(bytes::Bytes::copy_from_slice(data));
             }
             stream.wake_reader();
         }

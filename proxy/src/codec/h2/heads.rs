@@ -2,43 +2,60 @@
 
 use super::connection::{Config, Connection, Fatal, Role};
 use super::frame::{Code, Head, flag, kind};
-use super::hpack::Indexing;
+use super::hpack::{Field, Indexing};
 use super::stream::{Inbound, Stream};
-use crate::codec::h1::{is_target, is_token, valid_authority};
+use crate::codec::bytes::{is_target, is_token};
+use crate::codec::h1::valid_authority;
 use crate::message::{Headers, Known, RequestHead, ResponseHead, Version};
 
-/// What a decoded block says, before it is a head.
-#[derive(Default)]
+/// What a decoded block says: fields go straight into the head that they will be.
 struct Block {
-    headers: Headers,
-    method: Option<Box<[u8]>>,
-    scheme: Option<Box<[u8]>>,
-    authority: Option<Box<[u8]>>,
-    path: Option<Box<[u8]>>,
-    protocol: Option<Box<[u8]>>,
+    head: RequestHead,
+    /// Pseudo-headers that were there, as bits of [`seen`].
+    seen: u8,
     status: Option<u16>,
-    pseudo: usize,
     malformed: bool,
     regular: bool,
     size: usize,
     too_large: bool,
 }
 
+/// Bits of pseudo-headers.
+mod seen {
+    pub(super) const METHOD: u8 = 1;
+    pub(super) const SCHEME: u8 = 2;
+    pub(super) const AUTHORITY: u8 = 4;
+    pub(super) const PATH: u8 = 8;
+    pub(super) const PROTOCOL: u8 = 16;
+    pub(super) const STATUS: u8 = 32;
+}
+
 impl Block {
-    #[expect(clippy::too_many_arguments, reason = "what HPACK says of one field")]
-    fn take(&mut self, config: Config, name: &[u8], value: &[u8], valid: bool, never: bool) {
+    fn new() -> Self {
+        Self {
+            head: RequestHead::new(Version::H2, b"", b"", b"", b""),
+            seen: 0,
+            status: None,
+            malformed: false,
+            regular: false,
+            size: 0,
+            too_large: false,
+        }
+    }
+
+    fn take(&mut self, config: &Config, field: Field<'_>) {
+        let Field { name, known, value, .. } = field;
         // Decoded bytes are charged, discarded ones too (7.6, point 8).
         self.size += name.len() + value.len() + 32;
-        if self.size > config.max_header_bytes || self.headers.len() > config.max_fields {
+        if self.size > config.max_header_bytes || self.head.headers.len() > config.max_fields {
             self.too_large = true;
             return;
         }
-        self.malformed |= !valid;
+        self.malformed |= !field.valid;
         if name.first() == Some(&b':') {
             return self.pseudo(name, value);
         }
         self.regular = true;
-        let known = Known::of(name);
         match known {
             Known::Connection
             | Known::KeepAlive
@@ -50,37 +67,58 @@ impl Block {
             Known::Te => self.malformed |= !value.eq_ignore_ascii_case(b"trailers"),
             _ => {}
         }
-        if never { self.headers.append_sensitive(name, value) } else { self.headers.append_as(known, name, value) }
+        let headers = &mut self.head.headers;
+        match field.never_index {
+            true => headers.append_sensitive(name, value),
+            false => headers.append_as(known, name, value),
+        }
     }
 
     fn pseudo(&mut self, name: &[u8], value: &[u8]) {
-        self.pseudo += 1;
-        self.malformed |= self.regular;
-        let slot = match name {
-            b":method" => &mut self.method,
-            b":scheme" => &mut self.scheme,
-            b":authority" => &mut self.authority,
-            b":path" => &mut self.path,
-            b":protocol" => &mut self.protocol,
+        let bit = match name {
+            b":method" => {
+                self.head.set_method(value);
+                seen::METHOD
+            }
+            b":scheme" => {
+                self.head.set_scheme(value);
+                seen::SCHEME
+            }
+            b":authority" => {
+                self.head.set_authority(value);
+                seen::AUTHORITY
+            }
+            b":path" => {
+                self.head.set_path(value);
+                seen::PATH
+            }
+            b":protocol" => {
+                self.head.set_protocol(value);
+                seen::PROTOCOL
+            }
             b":status" => {
-                let digits = value.len() == 3 && value.iter().all(u8::is_ascii_digit);
-                self.malformed |= !digits || self.status.is_some();
+                self.malformed |= value.len() != 3 || !value.iter().all(u8::is_ascii_digit);
                 let number = value.iter().take(3).fold(0, |n, d| n * 10 + u16::from(d.wrapping_sub(b'0') % 10));
                 self.status = Some(number);
-                return;
+                seen::STATUS
             }
             _ => {
                 self.malformed = true;
                 return;
             }
         };
-        self.malformed |= slot.is_some();
-        *slot = Some(value.into());
+        // Each once, and before all others.
+        self.malformed |= self.regular || self.has(bit);
+        self.seen |= bit;
+    }
+
+    fn has(&self, bit: u8) -> bool {
+        self.seen & bit != 0
     }
 
     /// `content-length`, once and in digits.
     fn length(&self) -> Result<Option<u64>, Code> {
-        let mut values = self.headers.values_known(Known::ContentLength);
+        let mut values = self.head.headers.values_known(Known::ContentLength);
         let Some(value) = values.next() else { return Ok(None) };
         let digits = !value.is_empty() && value.len() <= 18 && value.iter().all(u8::is_ascii_digit);
         if !digits || values.next().is_some() {
@@ -92,70 +130,67 @@ impl Block {
     /// The request, where the block is one (RFC 9113 section 8.3.1).
     fn request(mut self) -> Result<RequestHead, Code> {
         let bad = Code::PROTOCOL_ERROR;
-        if self.malformed || self.status.is_some() {
+        if self.malformed || self.has(seen::STATUS) {
             return Err(bad);
         }
-        let method = self.method.take().filter(|m| !m.is_empty() && m.iter().all(|b| is_token(*b))).ok_or(bad)?;
-        let connect = &*method == b"CONNECT";
-        let (scheme, path) = (self.scheme.take(), self.path.take());
-        if connect && self.protocol.is_none() {
-            if scheme.is_some() || path.is_some() {
+        let method = self.head.method();
+        if method.is_empty() || !is_token(method) {
+            return Err(bad);
+        }
+        let connect = method == b"CONNECT";
+        if connect && !self.has(seen::PROTOCOL) {
+            if self.has(seen::SCHEME | seen::PATH) {
                 return Err(bad);
             }
         } else {
-            let scheme_ok = scheme.as_deref().is_some_and(|s| matches!(s, b"http" | b"https"));
-            let path_ok = path.as_deref().is_some_and(|p| {
-                (p.starts_with(b"/") || (p == b"*" && &*method == b"OPTIONS")) && p.iter().all(|b| is_target(*b))
-            });
-            if !scheme_ok || !path_ok {
+            let path = self.head.path();
+            let path_ok = (path.starts_with(b"/") || (path == b"*" && method == b"OPTIONS")) && is_target(path);
+            if !matches!(self.head.scheme(), b"http" | b"https") || !path_ok {
                 return Err(bad);
             }
         }
-        let authority = self.authority()?;
-        let (scheme, path) = (scheme.unwrap_or_default(), path.unwrap_or_default());
-        let mut head = RequestHead::new(Version::H2, &method, &scheme, &authority, &path);
-        match self.protocol.take() {
-            Some(protocol) if connect && !protocol.is_empty() => {
-                // Inside the proxy an upgrade looks the same whatever carried it (RFC 8441).
-                head.set_method(b"GET");
-                head.set_protocol(&protocol);
+        if self.has(seen::PROTOCOL) {
+            if !connect || self.head.protocol().is_empty() {
+                return Err(bad);
             }
-            Some(_) => return Err(bad),
-            None => {}
+            // Inside the proxy an upgrade looks the same whatever carried it (RFC 8441).
+            self.head.set_method(b"GET");
         }
-        for (name, value) in &self.headers {
-            if name.known != Known::Host {
-                head.headers.append_as(name.known, name.bytes, value);
-            }
-        }
-        crate::codec::bridge::join_cookies(&mut head.headers);
-        Ok(head)
+        self.settle_authority()?;
+        crate::codec::bridge::join_cookies(&mut self.head.headers);
+        Ok(self.head)
     }
 
     /// `:authority`, or `host` in its place; both only where they agree.
-    fn authority(&mut self) -> Result<Box<[u8]>, Code> {
+    fn settle_authority(&mut self) -> Result<(), Code> {
         let bad = Code::PROTOCOL_ERROR;
-        let mut hosts = self.headers.values_known(Known::Host);
-        let (host, more) = (hosts.next(), hosts.next());
-        if more.is_some() {
+        if !self.head.headers.contains(Known::Host) {
+            return if self.has(seen::AUTHORITY) { self.check_authority() } else { Err(bad) };
+        }
+        let mut hosts = self.head.headers.values_known(Known::Host).map(<[u8]>::to_vec);
+        let (host, more) = (hosts.next().unwrap_or_default(), hosts.next());
+        drop(hosts);
+        let agree = !self.has(seen::AUTHORITY) || self.head.authority().eq_ignore_ascii_case(&host);
+        if more.is_some() || !agree {
             return Err(bad);
         }
-        let authority = match (self.authority.take(), host) {
-            (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => return Err(bad),
-            (Some(authority), _) => authority,
-            (None, Some(host)) => host.into(),
-            (None, None) => return Err(bad),
-        };
-        valid_authority(&authority).map_err(|_| bad)?;
-        Ok(authority)
+        if !self.has(seen::AUTHORITY) {
+            self.head.set_authority(&host);
+        }
+        self.head.headers.remove(Known::Host);
+        self.check_authority()
+    }
+
+    fn check_authority(&self) -> Result<(), Code> {
+        valid_authority(self.head.authority()).map_err(|_| Code::PROTOCOL_ERROR)
     }
 
     fn response(self) -> Result<ResponseHead, Code> {
         let status = self.status.filter(|s| *s >= 100 && *s != 101).ok_or(Code::PROTOCOL_ERROR)?;
-        if self.malformed || self.pseudo != 1 {
+        if self.malformed || self.seen != seen::STATUS {
             return Err(Code::PROTOCOL_ERROR);
         }
-        Ok(ResponseHead { headers: self.headers, version: Version::H2, status })
+        Ok(ResponseHead { headers: self.head.headers, version: Version::H2, status })
     }
 }
 
@@ -171,10 +206,9 @@ impl Stream {
 impl Connection {
     /// A whole header block arrived.
     pub(super) fn on_block(&mut self, id: u32, end: bool, block: &[u8]) -> Result<(), Fatal> {
-        let (mut decoded, config) = (Block::default(), self.config);
-        self.decoder
-            .decode(block, |name, value, valid, never| decoded.take(config, name, value, valid, never))
-            .map_err(|_| Fatal(Code::COMPRESSION_ERROR))?;
+        let mut decoded = Block::new();
+        let config = &self.config;
+        self.decoder.decode(block, |field| decoded.take(config, field)).map_err(|_| Fatal(Code::COMPRESSION_ERROR))?;
         if self.streams.get(&id).is_some_and(|stream| stream.reset.is_some()) {
             return self.on_closed(id);
         }
@@ -212,7 +246,7 @@ impl Connection {
         stream.recv_end = end;
         stream.got_head = true;
         stream.announced = announced;
-        stream.heads.push_back(Inbound::Request(Box::new(head)));
+        stream.heads.push(Inbound::Request(Box::new(head)));
         self.streams.insert(id, stream);
         self.opened.push_back(id);
         Ok(())
@@ -244,7 +278,7 @@ impl Connection {
             // A HEAD answer announces what it does not send.
             stream.announced = if end { None } else { announced };
         }
-        stream.heads.push_back(Inbound::Response(Box::new(head)));
+        stream.heads.push(Inbound::Response(Box::new(head)));
         stream.wake_reader();
         self.bury(id);
         Ok(())
@@ -255,13 +289,14 @@ impl Connection {
         if stream.recv_end {
             return self.refuse(id, Code::STREAM_CLOSED);
         }
-        let forbidden = block.headers.contains(Known::ContentLength) || block.headers.contains(Known::Host);
-        if !end || block.malformed || block.pseudo > 0 || block.too_large || forbidden || stream.count(0, true).is_err()
+        let headers = &block.head.headers;
+        let forbidden = headers.contains(Known::ContentLength) || headers.contains(Known::Host);
+        if !end || block.malformed || block.seen != 0 || block.too_large || forbidden || stream.count(0, true).is_err()
         {
             return self.refuse(id, Code::PROTOCOL_ERROR);
         }
         stream.recv_end = true;
-        stream.trailers = Some(block.headers);
+        stream.trailers = Some(block.head.headers);
         stream.wake_reader();
         self.bury(id);
         Ok(())
@@ -317,9 +352,7 @@ impl Connection {
     /// Sends a response head; `end`: no body follows.
     pub(super) fn write_response(&mut self, id: u32, head: &ResponseHead, length: Option<u64>, end: bool) {
         self.write_block(id, end, |encoder, out| {
-            let mut digits = Vec::with_capacity(3);
-            crate::codec::h1::decimal(u64::from(head.status), &mut digits);
-            encoder.pseudo(8, &digits, Indexing::Yes, out);
+            encoder.pseudo(8, itoa::Buffer::new().format(head.status).as_bytes(), Indexing::Yes, out);
             write_fields(encoder, &head.headers, length, out);
         });
     }
@@ -341,8 +374,7 @@ fn write_fields(encoder: &mut super::hpack::Encoder, headers: &Headers, length: 
         encoder.field(name.known, name.bytes, value, indexing, out);
     }
     if let Some(length) = length {
-        let mut digits = Vec::with_capacity(8);
-        crate::codec::h1::decimal(length, &mut digits);
-        encoder.field(Known::ContentLength, b"", &digits, Indexing::No, out);
+        let mut digits = itoa::Buffer::new();
+        encoder.field(Known::ContentLength, b"", digits.format(length).as_bytes(), Indexing::No, out);
     }
 }

@@ -28,6 +28,43 @@ pub(super) enum Inbound {
     Response(Box<ResponseHead>),
 }
 
+/// First in, first out; one that waits alone, the common case, needs no memory of its own.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    first: Option<T>,
+    rest: VecDeque<T>,
+}
+
+impl<T> Queue<T> {
+    const fn new() -> Self {
+        Self { first: None, rest: VecDeque::new() }
+    }
+
+    pub(super) fn push(&mut self, item: T) {
+        match &self.first {
+            None => self.first = Some(item),
+            Some(_) => self.rest.push_back(item),
+        }
+    }
+
+    pub(super) fn pop(&mut self) -> Option<T> {
+        let next = self.rest.pop_front();
+        std::mem::replace(&mut self.first, next)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first.iter().chain(&self.rest)
+    }
+}
+
 /// One stream.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -35,10 +72,10 @@ pub(super) struct Stream {
     pub(super) recv_window: i64,
     /// Bytes taken by the reader that the peer has not been told of.
     pub(super) credit: u32,
-    pub(super) heads: VecDeque<Inbound>,
+    pub(super) heads: Queue<Inbound>,
     /// A final head arrived.
     pub(super) got_head: bool,
-    pub(super) data: VecDeque<Bytes>,
+    pub(super) data: Queue<Bytes>,
     pub(super) trailers: Option<Headers>,
     pub(super) recv_end: bool,
     /// Bytes that content-length still announces.
@@ -61,9 +98,9 @@ impl Stream {
             send_window,
             recv_window,
             credit: 0,
-            heads: VecDeque::new(),
+            heads: Queue::new(),
             got_head: false,
-            data: VecDeque::new(),
+            data: Queue::new(),
             trailers: None,
             recv_end: false,
             announced: None,

@@ -15,7 +15,7 @@ impl Connection {
             let id = self.opened.pop_front()?;
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let empty = stream.recv_end && stream.data.is_empty() && stream.trailers.is_none();
-            if let Some(Inbound::Request(head)) = stream.heads.pop_front() {
+            if let Some(Inbound::Request(head)) = stream.heads.pop() {
                 return Some((id, *head, empty));
             }
         }
@@ -53,7 +53,7 @@ impl Connection {
     pub fn poll_head(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Outcome>> {
         let (fatal, role) = (self.fatal, self.role);
         let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Err(ended(None, role))) };
-        if let Some(Inbound::Response(head)) = stream.heads.pop_front() {
+        if let Some(Inbound::Response(head)) = stream.heads.pop() {
             return Poll::Ready(Ok(*head));
         }
         if stream.reset.is_some() || fatal.is_some() {
@@ -67,7 +67,7 @@ impl Connection {
     pub fn poll_frame(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
         let (fatal, role) = (self.fatal, self.role);
         let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Some(Err(ended(None, role)))) };
-        if let Some(data) = stream.data.pop_front() {
+        if let Some(data) = stream.data.pop() {
             self.credit(id, data.len() as u32);
             return Poll::Ready(Some(Ok(Frame::Data(data))));
         }
@@ -97,7 +97,7 @@ impl Connection {
         if !stream.recv_end || stream.trailers.is_some() || stream.data.len() > 1 {
             return None;
         }
-        let data = stream.data.pop_front().unwrap_or_default();
+        let data = stream.data.pop().unwrap_or_default();
         self.credit(id, data.len() as u32);
         Some(data)
     }

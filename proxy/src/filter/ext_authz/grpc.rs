@@ -2,7 +2,7 @@
 
 use super::{ExtAuthz, MAX_ANSWER_BYTES};
 use crate::cluster::Cluster;
-use crate::codec::h1::is_token;
+use crate::codec::bytes::is_token;
 use crate::env::Instant;
 use crate::filter::{StreamCx, plain};
 use crate::message::{Body, Frame, Headers, Known, Request, RequestHead, Response, Source, Version};
@@ -155,7 +155,7 @@ fn change(headers: &mut Headers, option: &HeaderValueOption) -> Result<(), Outco
     let Some(header) = option.header.as_ref().filter(|header| !header.key.starts_with(':')) else { return Ok(()) };
     let name = header.key.to_ascii_lowercase();
     let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
-    let writable = !name.is_empty() && name.bytes().all(is_token) && !value.iter().any(|b| b"\r\n\0".contains(b));
+    let writable = !name.is_empty() && is_token(name.as_bytes()) && !value.iter().any(|b| b"\r\n\0".contains(b));
     if !writable {
         return Err(Reason::UpstreamProtocol.into());
     }

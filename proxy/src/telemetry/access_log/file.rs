@@ -12,12 +12,15 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 /// Bytes of one file that a worker collects before it hands them over.
-const CHUNK_BYTES: usize = 32 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
+/// Room for the line that fills a chunk.
+const LINE_BYTES: usize = 4 << 10;
 /// Chunks that may wait for the writer.
 const QUEUE_CHUNKS: usize = 256;
 
 enum Job {
-    Write(Arc<str>, Vec<u8>),
+    /// Bytes for a file; the emptied buffer goes back to its worker.
+    Write(Arc<str>, Vec<u8>, mpsc::Sender<Vec<u8>>),
     Reopen,
     Stop,
 }
@@ -47,7 +50,7 @@ impl LogWriter {
 
     /// The buffers of one worker.
     pub fn buffers(&self) -> LogBuffers {
-        LogBuffers { jobs: Some(self.jobs.clone()), chunks: RefCell::default(), dropped: Cell::new(0) }
+        LogBuffers { jobs: Some(self.jobs.clone()), ..LogBuffers::detached() }
     }
 
     /// Opens all files anew, after they were moved away (`/reopen_logs`). Waits where the queue is full.
@@ -71,10 +74,12 @@ impl Drop for LogWriter {
 }
 
 /// Lines of one worker that have not been handed over yet.
-#[derive(Default)]
 pub struct LogBuffers {
     jobs: Option<mpsc::SyncSender<Job>>,
-    chunks: RefCell<HashMap<Arc<str>, Chunk>>,
+    /// Buffers that the writer has emptied: memory that is given to another thread for good costs both a lock.
+    emptied: (mpsc::Sender<Vec<u8>>, mpsc::Receiver<Vec<u8>>),
+    /// By path; there are few.
+    chunks: RefCell<Vec<(Arc<str>, Chunk)>>,
     dropped: Cell<u64>,
 }
 
@@ -93,16 +98,21 @@ impl std::fmt::Debug for LogBuffers {
 impl LogBuffers {
     /// Buffers without a writer: lines are collected, and dropped by [`Self::flush`].
     pub fn detached() -> Self {
-        Self::default()
+        Self { jobs: None, emptied: mpsc::channel(), chunks: RefCell::default(), dropped: Cell::new(0) }
     }
 
     /// Adds a line for a file.
     pub fn line(&self, path: &Arc<str>, write: impl FnOnce(&mut Vec<u8>)) {
         let mut chunks = self.chunks.borrow_mut();
-        if !chunks.contains_key(path) {
-            chunks.insert(path.clone(), Chunk::default());
+        let at = chunks.iter().position(|(known, _)| Arc::ptr_eq(known, path) || known == path).unwrap_or(chunks.len());
+        if at == chunks.len() {
+            chunks.push((path.clone(), Chunk::default()));
         }
-        let Some(chunk) = chunks.get_mut(path) else { return };
+        let Some((_, chunk)) = chunks.get_mut(at) else { return };
+        if chunk.bytes.capacity() == 0 {
+            chunk.bytes = self.emptied.1.try_iter().last().unwrap_or_default();
+            chunk.bytes.reserve(CHUNK_BYTES + LINE_BYTES);
+        }
         write(&mut chunk.bytes);
         chunk.lines += 1;
         if chunk.bytes.len() >= CHUNK_BYTES {
@@ -121,7 +131,7 @@ impl LogBuffers {
 
     /// Lines that wait to be handed over.
     pub fn waiting_lines(&self) -> u64 {
-        self.chunks.borrow().values().map(|chunk| chunk.lines).sum()
+        self.chunks.borrow().iter().map(|(_, chunk)| chunk.lines).sum()
     }
 
     /// Takes the number of lines dropped since the last call.
@@ -132,7 +142,8 @@ impl LogBuffers {
     fn hand_over(&self, path: &Arc<str>, chunk: &mut Chunk) {
         let bytes = std::mem::take(&mut chunk.bytes);
         let lines = std::mem::take(&mut chunk.lines);
-        let taken = self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(Job::Write(path.clone(), bytes)).is_ok());
+        let job = Job::Write(path.clone(), bytes, self.emptied.0.clone());
+        let taken = self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok());
         if !taken {
             self.dropped.set(self.dropped.get() + lines);
         }
@@ -143,9 +154,13 @@ fn write_all(queue: &mpsc::Receiver<Job>) {
     let mut files: HashMap<Arc<str>, Sink> = HashMap::default();
     while let Ok(job) = queue.recv() {
         match job {
-            Job::Write(path, bytes) => {
+            Job::Write(path, mut bytes, back) => {
                 let sink = files.entry(path.clone()).or_insert_with(|| Sink::open(&path));
                 sink.write(&path, &bytes);
+                bytes.clear();
+                if back.send(bytes).is_err() {
+                    tracing::trace!("the worker has ended");
+                }
             }
             Job::Reopen => files.clear(),
             Job::Stop => return,
@@ -222,7 +237,7 @@ mod tests {
     #[test]
     fn a_writer_that_is_behind_costs_lines_and_they_are_counted() {
         let (jobs, queue) = mpsc::sync_channel(2);
-        let buffers = LogBuffers { jobs: Some(jobs), ..LogBuffers::default() };
+        let buffers = LogBuffers { jobs: Some(jobs), ..LogBuffers::detached() };
         let path: Arc<str> = "x".into();
         for _ in 0..5 {
             buffers.line(&path, |out| out.push(b'\n'));

@@ -18,8 +18,20 @@ pub struct FormatError(pub Box<str>);
 
 #[derive(Debug, Clone)]
 enum Piece {
+    /// A single byte: between operators there is most often a space.
+    Byte(u8),
     Literal(Box<[u8]>),
     Operator(Operator, Option<usize>),
+}
+
+impl Piece {
+    fn literal(text: Vec<u8>) -> Option<Self> {
+        match text.as_slice() {
+            [] => None,
+            [byte] => Some(Self::Byte(*byte)),
+            _ => Some(Self::Literal(text.into())),
+        }
+    }
 }
 
 /// A text with command operators.
@@ -50,15 +62,11 @@ impl Format {
                 literal.extend_from_slice(text.get(..limit.unwrap_or(usize::MAX).min(text.len())).unwrap_or(&text));
                 continue;
             }
-            if !literal.is_empty() {
-                pieces.push(Piece::Literal(std::mem::take(&mut literal).into()));
-            }
+            pieces.extend(Piece::literal(std::mem::take(&mut literal)));
             pieces.push(Piece::Operator(operator, limit));
         }
         literal.extend_from_slice(rest.as_bytes());
-        if !literal.is_empty() {
-            pieces.push(Piece::Literal(literal.into()));
-        }
+        pieces.extend(Piece::literal(literal));
         Ok(Self { pieces: pieces.into() })
     }
 
@@ -71,6 +79,7 @@ impl Format {
     pub fn as_literal(&self) -> Option<&[u8]> {
         match &*self.pieces {
             [] => Some(b""),
+            [Piece::Byte(byte)] => Some(std::slice::from_ref(byte)),
             [Piece::Literal(text)] => Some(text),
             _ => None,
         }
@@ -101,6 +110,7 @@ impl Format {
     fn write_or(&self, facts: &LogFacts<'_>, absent: &[u8], out: &mut Vec<u8>) {
         for piece in &self.pieces {
             match piece {
+                Piece::Byte(byte) => out.push(*byte),
                 Piece::Literal(text) => out.extend_from_slice(text),
                 Piece::Operator(operator, limit) => operator.value(facts).write_text(*limit, absent, out),
             }

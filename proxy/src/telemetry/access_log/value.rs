@@ -54,7 +54,7 @@ impl<'a> Value<'a> {
         match self {
             Self::Absent => out.extend_from_slice(absent),
             Self::Text(text) => out.extend_from_slice(text),
-            Self::Number(number) => write_number(*number, out),
+            Self::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
             Self::Address(address) => write_address(*address, out),
             Self::Time(time, format) => format.write(*time, out),
             Self::Json(value) => match value.as_str() {
@@ -73,7 +73,7 @@ impl<'a> Value<'a> {
     pub(super) fn write_json(&self, limit: Option<usize>, out: &mut Vec<u8>) {
         match self {
             Self::Absent => out.extend_from_slice(b"null"),
-            Self::Number(number) => write_number(*number, out),
+            Self::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
             Self::Json(value) => out.extend_from_slice(value.to_string().as_bytes()),
             Self::Text(text) => {
                 write_json_string(text.get(..limit.unwrap_or(usize::MAX).min(text.len())).unwrap_or(text), out);
@@ -87,36 +87,31 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Appends decimal digits.
-pub(super) fn write_number(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(digits.get(at..).unwrap_or_default());
-}
-
 /// Appends `10.0.0.1:80` or `[::1]:80`.
 fn write_address(address: SocketAddr, out: &mut Vec<u8>) {
-    match address {
-        SocketAddr::V4(v4) => {
-            for (index, octet) in v4.ip().octets().into_iter().enumerate() {
-                if index > 0 {
-                    out.push(b'.');
-                }
-                write_number(u64::from(octet), out);
-            }
-            out.push(b':');
-            write_number(u64::from(v4.port()), out);
+    let SocketAddr::V4(v4) = address else {
+        return out.extend_from_slice(address.to_string().as_bytes());
+    };
+    // made on the stack: five numbers one by one would cost five looks at the room that is left
+    let (mut text, mut at) = ([0_u8; 24], 0);
+    let mut push = |byte: u8| {
+        if let Some(slot) = text.get_mut(at) {
+            *slot = byte;
         }
-        SocketAddr::V6(_) => out.extend_from_slice(address.to_string().as_bytes()),
+        at += 1;
+    };
+    for (octet, separator) in v4.ip().octets().into_iter().zip(*b"...:") {
+        if octet >= 100 {
+            push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            push(b'0' + octet / 10 % 10);
+        }
+        push(b'0' + octet % 10);
+        push(separator);
     }
+    itoa::Buffer::new().format(v4.port()).bytes().for_each(&mut push);
+    out.extend_from_slice(text.get(..at).unwrap_or_default());
 }
 
 /// Appends a JSON string; bytes that are no UTF-8 become replacement characters.

@@ -1,8 +1,9 @@
 //! Header block → fields, checked as they come.
 
-use super::table::STATIC;
+use super::table::{STATIC, static_known};
 use super::{Broken, huffman, read_int};
-use crate::codec::h1::{is_token, is_value};
+use crate::codec::bytes::{is_token, is_value};
+use crate::message::Known;
 use std::collections::VecDeque;
 
 /// An entry of the dynamic table; validated when it was inserted.
@@ -10,12 +11,26 @@ use std::collections::VecDeque;
 struct Entry {
     text: Box<[u8]>,
     name_len: usize,
+    known: Known,
     valid: bool,
 }
 
+/// A decoded field.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::codec::h2) struct Field<'a> {
+    pub(in crate::codec::h2) name: &'a [u8],
+    pub(in crate::codec::h2) known: Known,
+    pub(in crate::codec::h2) value: &'a [u8],
+    /// Well-formed: lower-case name, clean value.
+    pub(in crate::codec::h2) valid: bool,
+    /// Must never enter a table.
+    pub(in crate::codec::h2) never_index: bool,
+}
+
 impl Entry {
-    fn parts(&self) -> (&[u8], &[u8]) {
-        self.text.split_at_checked(self.name_len).unwrap_or_default()
+    fn field(&self) -> Field<'_> {
+        let (name, value) = self.text.split_at_checked(self.name_len).unwrap_or_default();
+        Field { name, known: self.known, value, valid: self.valid, never_index: false }
     }
 }
 
@@ -40,20 +55,13 @@ impl Decoder {
         Self { table: VecDeque::new(), size: 0, max: allowed, allowed, name: Vec::new(), value: Vec::new() }
     }
 
-    /// Decodes a whole block. `field` gets each field with whether it is well-formed (lower-case name, clean value) and
-    /// whether it must never be indexed. The block is decoded to its end whatever `field` thinks, so that the table
-    /// stays right.
-    pub(in crate::codec::h2) fn decode(
-        &mut self,
-        block: &[u8],
-        mut field: impl FnMut(&[u8], &[u8], bool, bool),
-    ) -> Result<(), Broken> {
+    /// Decodes a whole block. It is decoded to its end whatever `field` thinks of one, so that the table stays right.
+    pub(in crate::codec::h2) fn decode(&mut self, block: &[u8], mut take: impl FnMut(Field<'_>)) -> Result<(), Broken> {
         let (mut at, mut first) = (0, true);
         while let Some(byte) = block.get(at).copied() {
             if byte & 0x80 != 0 {
                 let index = read_int(block, &mut at, 7)?;
-                let (name, value, valid) = self.entry(index)?;
-                field(name, value, valid, false);
+                take(self.entry(index)?);
             } else if byte & 0xe0 == 0x20 {
                 // Size updates stand at the start of a block only.
                 let size = read_int(block, &mut at, 5)?;
@@ -64,7 +72,7 @@ impl Decoder {
                 self.evict(0);
                 continue;
             } else {
-                self.literal(block, &mut at, byte, &mut field)?;
+                self.literal(block, &mut at, byte, &mut take)?;
             }
             first = false;
         }
@@ -76,48 +84,49 @@ impl Decoder {
         block: &[u8],
         at: &mut usize,
         byte: u8,
-        field: &mut impl FnMut(&[u8], &[u8], bool, bool),
+        take: &mut impl FnMut(Field<'_>),
     ) -> Result<(), Broken> {
         let (bits, indexed, never) = if byte & 0x40 != 0 { (6, true, false) } else { (4, false, byte & 0x10 != 0) };
         let index = read_int(block, at, bits)?;
         let (mut name, mut value) = (std::mem::take(&mut self.name), std::mem::take(&mut self.value));
         name.clear();
         value.clear();
-        let name_ok = if index == 0 {
+        let (known, name_ok) = if index == 0 {
             string(block, at, &mut name)?;
-            valid_name(&name)
+            (Known::of(&name), valid_name(&name))
         } else {
-            let (text, _, _) = self.entry(index)?;
-            name.extend_from_slice(text);
-            index <= STATIC.len() || valid_name(&name)
+            let entry = self.entry(index)?;
+            name.extend_from_slice(entry.name);
+            (entry.known, index <= STATIC.len() || valid_name(&name))
         };
         string(block, at, &mut value)?;
         let valid = name_ok && valid_value(&value);
-        field(&name, &value, valid, never);
+        let field = Field { name: &name, known, value: &value, valid, never_index: never };
+        take(field);
         if indexed {
-            self.insert(&name, &value, valid);
+            self.insert(&field);
         }
         (self.name, self.value) = (name, value);
         Ok(())
     }
 
-    fn entry(&self, index: usize) -> Result<(&[u8], &[u8], bool), Broken> {
+    fn entry(&self, index: usize) -> Result<Field<'_>, Broken> {
         match index.checked_sub(1).ok_or(Broken)? {
-            fixed if fixed < STATIC.len() => Ok((STATIC[fixed].0, STATIC[fixed].1, true)),
-            dynamic => {
-                let entry = self.table.get(dynamic - STATIC.len()).ok_or(Broken)?;
-                let (name, value) = entry.parts();
-                Ok((name, value, entry.valid))
+            fixed if fixed < STATIC.len() => {
+                let (name, value) = STATIC[fixed];
+                Ok(Field { name, known: static_known(fixed), value, valid: true, never_index: false })
             }
+            dynamic => Ok(self.table.get(dynamic - STATIC.len()).ok_or(Broken)?.field()),
         }
     }
 
-    fn insert(&mut self, name: &[u8], value: &[u8], valid: bool) {
+    fn insert(&mut self, field: &Field<'_>) {
+        let Field { name, known, value, valid, .. } = *field;
         let size = name.len() + value.len() + ENTRY_OVERHEAD;
         self.evict(size);
         if size <= self.max {
             let text = [name, value].concat().into();
-            self.table.push_front(Entry { text, name_len: name.len(), valid });
+            self.table.push_front(Entry { text, name_len: name.len(), known, valid });
             self.size += size;
         }
     }
@@ -146,13 +155,13 @@ fn string(block: &[u8], at: &mut usize, out: &mut Vec<u8>) -> Result<(), Broken>
 /// RFC 9113 section 8.2: lower-case token, or a pseudo-header.
 fn valid_name(name: &[u8]) -> bool {
     let name = name.strip_prefix(b":").unwrap_or(name);
-    !name.is_empty() && name.iter().all(|b| is_token(*b) && !b.is_ascii_uppercase())
+    !name.is_empty() && is_token(name) && !name.iter().any(u8::is_ascii_uppercase)
 }
 
 /// RFC 9113 section 8.2.1, and as strict as HTTP/1: no control bytes, no white space at the ends.
 fn valid_value(value: &[u8]) -> bool {
     let space = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    value.iter().all(|b| is_value(*b)) && !space(value.first()) && !space(value.last())
+    is_value(value) && !space(value.first()) && !space(value.last())
 }
 
 #[cfg(test)]
@@ -161,8 +170,8 @@ mod tests {
 
     fn decode(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String, bool)>, Broken> {
         let mut fields = Vec::new();
-        decoder.decode(block, |n, v, ok, _| {
-            fields.push((n.escape_ascii().to_string(), v.escape_ascii().to_string(), ok));
+        decoder.decode(block, |f| {
+            fields.push((f.name.escape_ascii().to_string(), f.value.escape_ascii().to_string(), f.valid));
         })?;
         Ok(fields)
     }

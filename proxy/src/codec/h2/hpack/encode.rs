@@ -115,10 +115,10 @@ impl Encoder {
             Indexing::Never => write_int(out, 0x10, 4, index),
             _ => write_int(out, 0, 4, index),
         }
-        if index == 0 {
-            text(name, true, out);
-        }
         // What is sent once is not worth the bit-twiddling.
+        if index == 0 {
+            text(name, insert, out);
+        }
         text(value, insert, out);
         if insert {
             self.insert(name, value, hash);
@@ -200,9 +200,9 @@ mod tests {
             }
             let mut seen = Vec::new();
             decoder
-                .decode(&block, |n, v, ok, _| {
-                    assert!(ok);
-                    seen.push((n.to_vec(), v.to_vec()));
+                .decode(&block, |f| {
+                    assert!(f.valid);
+                    seen.push((f.name.to_vec(), f.value.to_vec()));
                 })
                 .expect("decodes");
             assert_eq!(seen[0], (b":method".to_vec(), b"GET".to_vec()));

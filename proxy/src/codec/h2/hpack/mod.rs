@@ -5,7 +5,7 @@ mod encode;
 mod huffman;
 mod table;
 
-pub(super) use decode::Decoder;
+pub(super) use decode::{Decoder, Field};
 pub(super) use encode::{Encoder, Indexing};
 
 /// A header block that cannot be decoded: the connection's compression state is lost.

@@ -333,8 +333,14 @@ pub(super) fn static_index(known: Known) -> usize {
     usize::from(index.unwrap_or(0))
 }
 
+/// The known name of a static entry, counted from 0.
+pub(super) fn static_known(entry: usize) -> Known {
+    KNOWN_OF_ENTRY.with(|table| table.get(entry).copied()).unwrap_or(Known::Other)
+}
+
 thread_local! {
     static INDEX_OF_KNOWN: [u8; 256] = index_of_known();
+    static KNOWN_OF_ENTRY: [Known; 61] = STATIC.map(|(name, _)| Known::of(name));
 }
 
 fn index_of_known() -> [u8; 256] {
