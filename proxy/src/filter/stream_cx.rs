@@ -59,6 +59,31 @@ impl Facts {
     }
 }
 
+/// Body bytes from the client.
+#[derive(Debug)]
+pub enum Received {
+    /// All of them.
+    Whole(u64),
+    /// Those of a streamed body, counted as it is pulled.
+    SoFar(Rc<Cell<u64>>),
+}
+
+impl Default for Received {
+    fn default() -> Self {
+        Self::Whole(0)
+    }
+}
+
+impl Received {
+    /// How many.
+    pub fn get(&self) -> u64 {
+        match self {
+            Self::Whole(bytes) => *bytes,
+            Self::SoFar(bytes) => bytes.get(),
+        }
+    }
+}
+
 /// What is noted about a stream while it runs, for logs, metrics and headers.
 #[derive(Debug, Default)]
 pub struct StreamInfo {
@@ -78,8 +103,8 @@ pub struct StreamInfo {
     pub attempts: u32,
     /// Why the upstream's transport failed.
     pub transport_failure: Option<Box<str>>,
-    /// Body bytes from the client; a streamed body counts here as it is pulled.
-    pub bytes_received: Rc<Cell<u64>>,
+    /// Body bytes from the client.
+    pub bytes_received: Received,
     /// Body bytes to the client.
     pub bytes_sent: u64,
     /// When the last byte of the request was read.

@@ -1,6 +1,7 @@
 //! One HTTP/2 connection from a client: its streams are futures in one set, polled by the connection's task.
 
 use super::downstream::{Downstream, Sent};
+use super::slots::Slots;
 use super::stream::{Settings, serve_stream};
 use crate::codec::bridge::strip_connection_headers;
 use crate::codec::h2::{Code, Config, Connection, Role};
@@ -152,6 +153,7 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     };
     let link = Link::new(io, Connection::new(Role::Server, config));
     link.with(|connection| connection.receive(&first));
+    let slots = Slots::new();
     let mut streams = FuturesUnordered::new();
     let mut leave = Leave::new(&settings);
     let serving = poll_fn(|cx| {
@@ -162,10 +164,12 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
         let gone = link.poll_read(cx).is_ready() || cut;
         while let Some((id, head, empty)) = link.with(Connection::next_request) {
             leave.requests += 1;
-            // boxed: the set moves what it holds several times
-            streams.push(Box::pin(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer)));
+            streams.push(slots.fill(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer)));
         }
         while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
+        if streams.is_empty() {
+            slots.shrink();
+        }
         leave.poll(cx, &settings, &link);
         let over = gone || link.look(Connection::is_closed);
         if over && (streams.is_empty() || gone) { Poll::Ready(()) } else { Poll::Pending }

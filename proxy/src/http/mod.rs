@@ -15,6 +15,7 @@ mod normalize;
 mod request_id;
 mod router;
 pub mod serve;
+mod slots;
 mod stream;
 
 pub use downstream::{Downstream, Sent, Watch};

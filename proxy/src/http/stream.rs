@@ -7,7 +7,7 @@ use super::limits::Limits;
 use super::{forwarded, log, normalize, request_id, router};
 use crate::drain::Drain;
 use crate::env::Instant;
-use crate::filter::{End, Facts, Filter, FilterState, StreamCx, Verdict, plain, reply, request_half, response_half};
+use crate::filter::{End, Facts, Filter, FilterState, Received, StreamCx, Verdict, plain, reply, request_half, response_half};
 use crate::message::{Body, Frame, Known, Request, RequestHead, Response, ResponseHead, Source};
 use crate::net::PeerFacts;
 use crate::outcome::{Outcome, Reason};
@@ -238,15 +238,18 @@ fn arrive(settings: &Settings, cx: &StreamCx, rq: &mut Request) -> Option<Respon
     if !matches!(rq.body, Body::Source(_)) {
         cx.info.borrow_mut().request_end = Some(cx.start);
     }
-    let received = Rc::clone(&cx.info.borrow().bytes_received);
-    match std::mem::replace(&mut rq.body, Body::Empty) {
-        Body::Empty => {}
+    let body = std::mem::replace(&mut rq.body, Body::Empty);
+    (rq.body, cx.info.borrow_mut().bytes_received) = match body {
+        Body::Empty => (Body::Empty, Received::Whole(0)),
         Body::Full(bytes) => {
-            received.set(bytes.len() as u64);
-            rq.body = Body::Full(bytes);
+            let received = Received::Whole(bytes.len() as u64);
+            (Body::Full(bytes), received)
         }
-        Body::Source(body) => rq.body = Body::source(Counted { body, received }),
-    }
+        Body::Source(body) => {
+            let received = Rc::new(Cell::new(0));
+            (Body::source(Counted { body, received: Rc::clone(&received) }), Received::SoFar(received))
+        }
+    };
     None
 }
 

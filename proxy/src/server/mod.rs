@@ -5,6 +5,7 @@
 pub mod admin;
 mod answer;
 pub mod application;
+mod code_pages;
 mod drain;
 mod identity;
 pub mod logging;
@@ -130,6 +131,7 @@ impl Server {
                 commands: command_to,
             });
             open_ports(&bootstrap, parts)?;
+            tokio::spawn(code_pages::let_go_of_cold_ones());
             if let Some(config) = enrolment {
                 identity::start(config, feed.handle());
             }

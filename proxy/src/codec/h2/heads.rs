@@ -246,7 +246,7 @@ impl Connection {
         stream.recv_end = end;
         stream.got_head = true;
         stream.announced = announced;
-        stream.heads.push(Inbound::Request(Box::new(head)));
+        stream.heads.push(Inbound::Request(head));
         self.streams.insert(id, stream);
         self.opened.push_back(id);
         Ok(())
@@ -278,7 +278,7 @@ impl Connection {
             // A HEAD answer announces what it does not send.
             stream.announced = if end { None } else { announced };
         }
-        stream.heads.push(Inbound::Response(Box::new(head)));
+        stream.heads.push(Inbound::Response(head));
         stream.wake_reader();
         self.bury(id);
         Ok(())

@@ -23,9 +23,9 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(super) enum Inbound {
     /// At a server.
-    Request(Box<RequestHead>),
+    Request(RequestHead),
     /// At a client.
-    Response(Box<ResponseHead>),
+    Response(ResponseHead),
 }
 
 /// First in, first out; one that waits alone, the common case, needs no memory of its own.

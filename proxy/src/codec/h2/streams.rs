@@ -16,7 +16,7 @@ impl Connection {
             let Some(stream) = self.streams.get_mut(&id) else { continue };
             let empty = stream.recv_end && stream.data.is_empty() && stream.trailers.is_none();
             if let Some(Inbound::Request(head)) = stream.heads.pop() {
-                return Some((id, *head, empty));
+                return Some((id, head, empty));
             }
         }
     }
@@ -54,7 +54,7 @@ impl Connection {
         let (fatal, role) = (self.fatal, self.role);
         let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Err(ended(None, role))) };
         if let Some(Inbound::Response(head)) = stream.heads.pop() {
-            return Poll::Ready(Ok(*head));
+            return Poll::Ready(Ok(head));
         }
         if stream.reset.is_some() || fatal.is_some() {
             return Poll::Ready(Err(ended(stream.reset.or_else(|| fatal.filter(|c| *c != Code::NO_ERROR)), role)));
