@@ -12,6 +12,7 @@ import sys
 from concurrent import futures
 
 import grpc
+from grpc import experimental
 
 METHOD = "/test.Echo/Say"
 
@@ -39,12 +40,14 @@ def serve(name, address=None):
 
 
 def call():
+    # TLS where the cluster asks for it, else none.
+    credentials = grpc.xds_channel_credentials(experimental.insecure_channel_credentials())
     channels = {}
     for line in sys.stdin:
         asked = json.loads(line)
         target = asked["target"]
         if target not in channels:
-            channels[target] = grpc.insecure_channel(target)
+            channels[target] = grpc.secure_channel(target, credentials)
         method = channels[target].unary_unary(METHOD)
         answers, errors = collections.Counter(), collections.Counter()
         for _ in range(asked["count"]):

@@ -54,12 +54,17 @@ impl Pilot {
 
     /// The bootstrap of a gRPC node with this id.
     fn bootstrap(&self, id: &str) -> PathBuf {
+        let pki = |name: &str| e2e::root().join("pilot/tests/support/pki").join(name);
         let path = self.directory.path().join(format!("{}.bootstrap", id.replace('~', "_")));
         let text = json!({
             "xds_servers": [{
                 "server_uri": self.grpc.to_string(), "channel_creds": [{"type": "insecure"}], "server_features": ["xds_v3"],
             }],
             "node": {"id": id, "metadata": {"GENERATOR": "grpc", "NAMESPACE": "default"}},
+            "certificate_providers": {"default": {"plugin_name": "file_watcher", "config": {
+                "certificate_file": pki("client.pem"), "private_key_file": pki("client.key"),
+                "ca_certificate_file": pki("roots.pem"), "refresh_interval": "600s",
+            }}},
             "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
         });
         std::fs::write(&path, text.to_string()).unwrap();
@@ -101,7 +106,9 @@ fn until<T>(what: &str, mut level: impl FnMut() -> Option<T>) -> T {
 
 fn entry(endpoints: &[(&str, u16)]) -> String {
     let line = |(version, port): &(&str, u16)| {
-        format!("  - {{address: 127.0.0.1, ports: {{grpc: {port}}}, labels: {{version: {version}}}}}\n")
+        format!(
+            "  - {{address: 127.0.0.1, ports: {{grpc: {port}}}, labels: {{version: {version}}}, serviceAccount: client}}\n"
+        )
     };
     let endpoints: String = endpoints.iter().map(line).collect();
     format!(
@@ -173,4 +180,34 @@ fn a_grpc_server_serves_by_its_listener_and_obeys_policies() {
         got["errors"].to_string().contains("PERMISSION_DENIED").then_some(())
     });
     pilot.nothing_refused(&["LDS"]);
+}
+
+// spec: PI-28, PA-4, MT-6
+#[test]
+fn a_grpc_client_and_a_server_speak_mesh_mtls_where_rules_ask_for_it() {
+    let at = free_address().unwrap();
+    let strict = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: strict}\nspec: {mtls: {mode: STRICT}}\n";
+    let mutual = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: echo}\nspec: {host: echo.default.svc.cluster.local, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}\n";
+    let stranger =
+        mutual.replace("ISTIO_MUTUAL", "ISTIO_MUTUAL, subjectAltNames: ['spiffe://cluster.local/ns/x/sa/y']");
+    let listed = entry(&[("v1", at.port())]);
+    let pilot = Pilot::start(&[("echo.yaml", listed), ("strict.yaml", strict.to_owned())]);
+    let own = pilot.bootstrap("sidecar~127.0.0.1~server-1.default~default.svc.cluster.local");
+    let _server = GrpcPeer::serve_by_xds("v1", &at.to_string(), &own).unwrap();
+    let bootstrap = pilot.bootstrap("sidecar~127.0.0.2~client-1.default~default.svc.cluster.local");
+    let mut client = GrpcPeer::client(&bootstrap).unwrap();
+    let mut once = || {
+        let got = client.call(&json!({"target": TARGET, "count": 1, "timeout": 2, "wait": false})).unwrap();
+        (share(&got["answers"], "v1") == 1, got)
+    };
+    // The first call waits until everything has come; without TLS the server hangs up.
+    let (answered, got) = once();
+    assert!(!answered, "the server takes TLS alone: {got}");
+    pilot.save("mutual.yaml", mutual);
+    until("both speak TLS", || once().0.then_some(()));
+    pilot.save("mutual.yaml", &stranger);
+    until("another identity is not accepted", || (!once().0).then_some(()));
+    pilot.save("mutual.yaml", mutual);
+    until("the right one is again", || once().0.then_some(()));
+    pilot.nothing_refused(&["CDS"]);
 }
