@@ -46,7 +46,7 @@ const PROXY_FLOORS: &[(u8, &[&str])] = &[
     (5, &["cluster"]),
     (4, &["balancer", "pool", "xds", "node"]),
     (3, &["endpoint", "route", "codec", "tls", "telemetry"]),
-    (2, &["message", "net"]),
+    (2, &["message", "net", "drain"]),
     (1, &["outcome", "env", "bootstrap", "refusal", "dns", "redirect"]),
 ];
 

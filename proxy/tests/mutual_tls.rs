@@ -137,7 +137,7 @@ fn over_tls(port: u16, roots: &Authority, own: Option<&Issued>, alpn: &[&str]) -
     }
 }
 
-// spec: MT-5, MT-6, MT-8, MT-9, PA-5, HD-4, AZ-6
+// spec: MT-5, MT-6, MT-8, MT-9, PA-5, HD-4, AZ-6, ST-1, ST-3
 #[test]
 #[expect(clippy::too_many_lines, reason = "one proxy with all its sides")]
 fn both_sides_prove_themselves_and_learn_who_the_other_is() {
@@ -218,6 +218,17 @@ fn both_sides_prove_themselves_and_learn_who_the_other_is() {
     assert!(over_tls(strict, &mesh, Some(&stranger), &[]).is_err());
     let answer = over_tls(strict, &mesh, Some(&client), &["istio"]).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("x-forwarded-proto: https"), "{answer}");
+    let stats = proxy.admin("GET", "/stats").unwrap();
+    let counted = |name: &str| {
+        let name = format!("listener.127.0.0.1_{strict}.ssl.{name}: ");
+        stats.lines().find_map(|line| line.strip_prefix(name.as_str())).unwrap().parse::<u64>().unwrap()
+    };
+    // by the stranger and by one without a certificate, from outside and through the first proxy
+    let failed = ["fail_verify_error", "fail_verify_no_cert", "connection_error", "fail_verify_san"].map(counted);
+    assert!(failed[0] >= 2 && failed[1] >= 2 && failed[2] >= 1 && failed[3] == 0, "{failed:?}");
+    assert!(counted("handshake") >= 2, "{stats}");
+    let client_side = "cluster.wrong-name.ssl.connection_error: 1";
+    assert!(stats.lines().any(|line| line == client_side), "{stats}");
     proxy.quit();
     let log = std::fs::read_to_string(log).unwrap();
     let lines: Vec<&str> = log.lines().collect();

@@ -185,3 +185,79 @@ fn an_inspector_that_sees_nothing_gives_up_as_configured() {
         assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
     }
 }
+
+// spec: TC-1
+#[test]
+fn a_long_connection_is_logged_when_it_is_connected_and_now_and_then() {
+    for options in [
+        "access_log_options: {access_log_flush_interval: 0.2s, flush_access_log_on_connected: true}",
+        "access_log_flush_interval: 0.2s, flush_access_log_on_connected: true",
+    ] {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let log = directory.path().join("log");
+        let fields =
+            format!("cluster: up, {options}, access_log: {}", file_log(&log, "%ACCESS_LOG_TYPE% %BYTES_SENT%"));
+        let up = upstream(|mut stream: TcpStream| {
+            stream.write_all(b"hello").unwrap();
+            drop(stream.read_to_end(&mut Vec::new()));
+        });
+        let yaml = format!("  - {}\n  clusters:\n{}", listener("l", port, "", &chain(&fields)), cluster("up", &[up]));
+        let proxy = Proxy::start(directory.path(), &yaml);
+        let mut stream = connect(port);
+        stream.read_exact(&mut [0; 5]).unwrap();
+        let began = Instant::now();
+        proxy.until(|_| began.elapsed() > Duration::from_secs(1));
+        drop(stream);
+        let closed = format!("listener.127.0.0.1_{port}.downstream_cx_active: 0\n");
+        proxy.until(|proxy| proxy.admin("GET", "/stats").is_some_and(|stats| stats.contains(&closed)));
+        proxy.quit();
+        let log = std::fs::read_to_string(log).unwrap();
+        let lines: Vec<&str> = log.lines().collect();
+        let [first, middle @ .., last] = lines.as_slice() else { panic!("{log}") };
+        assert_eq!((*first, *last), ("TcpUpstreamConnected 0", "TcpConnectionEnd 5"));
+        assert!((3..=8).contains(&middle.len()) && middle.iter().all(|line| *line == "TcpPeriodic 5"), "{log}");
+    }
+}
+
+// spec: ST-1, ST-5
+#[test]
+fn connections_are_counted_where_dashboards_look() {
+    let (directory, bytes, web) = (tempfile::tempdir().unwrap(), free_port(), free_port());
+    let up = upstream(|mut stream: TcpStream| {
+        let head = support::read_head(&mut stream);
+        let answer = if head.is_empty() { "" } else { "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi" };
+        stream.write_all(answer.as_bytes()).unwrap();
+        drop(stream.read_to_end(&mut Vec::new()));
+    });
+    let route = "{match: {prefix: /}, route: {cluster: up}}";
+    let listeners = [
+        listener("t", bytes, "", &chain("cluster: up, idle_timeout: 0.5s")),
+        listener("w", web, "", &format!("{{filters: [{}]}}", support::http(route, ""))),
+        listener("lost", free_port(), "", &chain("cluster: nowhere")),
+    ];
+    let yaml = format!("  - {}\n  clusters:\n{}", listeners.join("\n  - "), cluster("up", &[up]));
+    let proxy = Proxy::start(directory.path(), &yaml);
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let (mut kept, mut raw) = (connect(web), connect(bytes));
+    for stream in [&mut kept, &mut raw] {
+        stream.write_all(request).unwrap();
+        stream.read_exact(&mut [0; 2]).unwrap();
+    }
+    let shows = |proxy: &Proxy, lines: &[&str]| {
+        let stats = proxy.admin("GET", "/stats").unwrap_or_default();
+        lines.iter().all(|line| stats.lines().any(|found| found == *line))
+    };
+    let first = [
+        "cluster.up.upstream_cx_total: 2",
+        "cluster.up.upstream_cx_active: 2",
+        "cluster.up.upstream_cx_http1_total: 1",
+    ];
+    proxy.until(|proxy| shows(proxy, &first));
+    assert!(shows(&proxy, &["tcp.l.downstream_cx_total: 1", "cluster.up.circuit_breakers.high.cx_open: 0"]));
+    // silence ends the one, the other is kept
+    let received = format!("tcp.l.downstream_cx_rx_bytes_total: {}", request.len());
+    let then =
+        ["cluster.up.upstream_cx_active: 1", "cluster.up.upstream_cx_destroy: 1", "tcp.l.idle_timeout: 1", &received];
+    proxy.until(|proxy| shows(proxy, &then));
+    assert!(shows(&proxy, &["tcp.l.downstream_cx_tx_bytes_total: 40"]));
+}

@@ -7,11 +7,14 @@ use crate::env::Env;
 use crate::message::{Body, RequestHead, Version};
 use crate::net::Io;
 use crate::outcome::{Outcome, Reason};
-use crate::pool::{Dial, IdleAge, Pool, connect, h1, h2};
+use crate::pool::{Carries, Counted, Dial, Dialled, IdleAge, Pool, connect, h1, h2};
+use crate::telemetry::Cells;
+use crate::telemetry::envoy::EnvoyStats;
+use crate::telemetry::names::ConnectionMetric;
 use crate::tls::ClientContext;
 use foldhash::{HashMap, HashMapExt};
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -141,6 +144,7 @@ pub struct Cluster {
     balancer: RefCell<Balancer>,
     pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
     dialer: Option<Dialer>,
+    stats: OnceCell<Rc<EnvoyStats>>,
 }
 
 /// How long a request that waits for a connection sleeps before it looks at the shared limit again: another worker may
@@ -152,14 +156,36 @@ impl Cluster {
     pub fn new(config: Arc<ClusterConfig>, hosts: Arc<HostSet>, env: Rc<Env>) -> Rc<Self> {
         let balancer = RefCell::new(Balancer::new(config.policy, config.panic_percent, &hosts, &env));
         let pools = RefCell::new(HashMap::new());
-        Rc::new(Self { config, env, hosts: RefCell::new(hosts), balancer, pools, dialer: None })
+        Rc::new(Self { config, env, hosts: RefCell::new(hosts), balancer, pools, dialer: None, stats: OnceCell::new() })
     }
 
     /// A cluster whose connections `dialer` makes: the seam for simulation.
     pub fn simulated(config: Arc<ClusterConfig>, hosts: Arc<HostSet>, env: Rc<Env>, dialer: Dialer) -> Rc<Self> {
         let balancer = RefCell::new(Balancer::new(config.policy, config.panic_percent, &hosts, &env));
         let pools = RefCell::new(HashMap::new());
-        Rc::new(Self { config, env, hosts: RefCell::new(hosts), balancer, pools, dialer: Some(dialer) })
+        Rc::new(Self {
+            config,
+            env,
+            hosts: RefCell::new(hosts),
+            balancer,
+            pools,
+            dialer: Some(dialer),
+            stats: OnceCell::new(),
+        })
+    }
+
+    /// Counts its connections from now on.
+    pub fn count(&self, stats: Rc<EnvoyStats>) {
+        if self.stats.set(stats).is_err() {
+            tracing::debug!(cluster = &*self.config.name, "connections are counted already");
+        }
+    }
+
+    fn cells(&self) -> Rc<Cells<ConnectionMetric>> {
+        match self.stats.get() {
+            Some(stats) => stats.connections(&self.config.name),
+            None => Rc::new(Cells::unread()),
+        }
     }
 
     /// Replaces the endpoints. Pools of endpoints that are gone close their idle connections; busy ones end by
@@ -295,12 +321,19 @@ impl Cluster {
             return Ok(conn);
         }
         let _pending = limits.take(Limit::Pending)?;
+        let mut overflow = false;
         loop {
             // Connects are single-flight where one connection will carry many requests.
             let alone = wanted == Protocol::H1 || !pool.connecting.get();
-            if alone && let Ok(permit) = limits.take(Limit::Connections) {
-                let _connecting = (wanted != Protocol::H1).then(|| Connecting::start(pool));
-                return self.connect(pool, tls, pick, wanted, permit).await;
+            if alone {
+                if let Ok(permit) = limits.take(Limit::Connections) {
+                    let _connecting = (wanted != Protocol::H1).then(|| Connecting::start(pool));
+                    return self.connect(pool, tls, pick, wanted, permit).await;
+                }
+                if !overflow {
+                    self.cells().increment(ConnectionMetric::UpstreamCxOverflow);
+                    overflow = true;
+                }
             }
             if let Err(_elapsed) = tokio::time::timeout(RECHECK, pool.freed.notified()).await {
                 // Another worker may have given its place back.
@@ -332,26 +365,47 @@ impl Cluster {
         wanted: Protocol,
         permit: Permit,
     ) -> Result<Conn, Outcome> {
-        let (io, local, alpn_h2, peer_id) = match &self.dialer {
+        let dialled = match &self.dialer {
             Some(Dialer(dialer)) => {
                 let refused =
                     || Outcome::with_detail(Reason::ConnectFailure, "delayed connect error: Connection refused");
-                (dialer(&pool.endpoint.address).ok_or_else(refused)?, None, false, None)
+                let io = dialer(&pool.endpoint.address).ok_or_else(refused)?;
+                Dialled { io, local: None, peer_id: None, took: Duration::ZERO }
             }
             None => {
                 let dial = Dial { server_name: pool.server_name.clone(), ..self.dial(tls, pick) };
-                let dialled = Box::pin(connect(&pool.endpoint.address, &dial)).await?;
-                let alpn_h2 = dialled.io.alpn().is_some_and(|alpn| alpn == b"h2");
-                (dialled.io, dialled.local, alpn_h2, dialled.peer_id)
+                self.dialled(&pool.endpoint.address, &dial).await?
             }
         };
         let now = self.env.now();
+        let alpn_h2 = dialled.io.alpn().is_some_and(|alpn| alpn == b"h2");
+        let facts = (dialled.local, dialled.peer_id);
         if wanted == Protocol::H2 || (wanted == Protocol::Auto && alpn_h2) {
-            let shared = h2::Shared::start(io, (local, peer_id), Some(permit), now);
+            let held = (permit, Counted::opened(self.cells(), Carries::H2, dialled.took));
+            let shared = h2::Shared::start(dialled.io, facts, held, now);
             pool.share(Rc::clone(&shared));
             return Ok(Conn::H2(shared));
         }
-        Ok(Conn::H1(h1::Conn::new(io, (local, peer_id), Some(permit), now)))
+        let held = (permit, Counted::opened(self.cells(), Carries::H1, dialled.took));
+        Ok(Conn::H1(h1::Conn::new(dialled.io, facts, held, now)))
+    }
+
+    /// Dials, and counts what comes of it.
+    async fn dialled(&self, address: &Address, dial: &Dial) -> Result<Dialled, Outcome> {
+        let dialled = Box::pin(connect(address, dial)).await;
+        if let Err(Outcome { reason: Reason::ConnectTimeout, .. }) = &dialled {
+            self.cells().increment(ConnectionMetric::UpstreamCxConnectTimeout);
+        }
+        if dial.tls.is_some() {
+            let failed =
+                |outcome: &Outcome| outcome.detail.as_deref().is_some_and(|text| text.starts_with("TLS error"));
+            match &dialled {
+                Ok(_) => self.cells().increment(ConnectionMetric::SslHandshake),
+                Err(outcome) if failed(outcome) => self.cells().increment(ConnectionMetric::SslConnectionError),
+                Err(_) => {}
+            }
+        }
+        dialled
     }
 
     fn dial(&self, tls: Option<Arc<ClientContext>>, pick: &Pick) -> Dial {
@@ -371,14 +425,17 @@ impl Cluster {
     /// Why there is none.
     pub async fn open_tcp(&self, pick: &Pick) -> Result<TcpUpstream, Outcome> {
         let limits = &self.config.limits[usize::from(pick.high_priority)];
-        let permit = limits.take(Limit::Connections)?;
+        let permit = limits.take(Limit::Connections).inspect_err(|_| {
+            self.cells().increment(ConnectionMetric::UpstreamCxOverflow);
+        })?;
         let (_, socket) = self
             .config
             .transport(&pick.endpoint)
             .ok_or_else(|| Outcome::with_detail(Reason::ConnectFailure, "no transport socket fits the endpoint"))?;
-        let dial = self.dial(socket.tls.clone(), pick);
-        let dialled = Box::pin(connect(&pick.endpoint.address, &dial)).await?;
-        Ok(TcpUpstream { io: dialled.io, local: dialled.local, _flight: InFlight::new(&pick.endpoint, permit) })
+        let dialled = self.dialled(&pick.endpoint.address, &self.dial(socket.tls.clone(), pick)).await?;
+        let counted = Counted::opened(self.cells(), Carries::Tcp, dialled.took);
+        let held = (InFlight::new(&pick.endpoint, permit), counted);
+        Ok(TcpUpstream { io: dialled.io, local: dialled.local, _held: held })
     }
 }
 

@@ -5,7 +5,7 @@ use crate::env::Instant;
 use crate::message::{Body, Frame, ResponseHead, Source};
 use crate::net::Io;
 use crate::outcome::{Outcome, Reason};
-use crate::pool::{h1, h2};
+use crate::pool::{Counted, h1, h2};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,7 +76,7 @@ pub struct TcpUpstream {
     pub io: Io,
     /// Our address.
     pub local: Option<SocketAddr>,
-    pub(super) _flight: InFlight,
+    pub(super) _held: (InFlight, Counted),
 }
 
 enum Wire {

@@ -17,6 +17,7 @@ use crate::telemetry::access_log::{Entry, LogFacts, Times};
 use crate::telemetry::istio::Reporter;
 use crate::telemetry::names::ListenerMetric;
 use bytes::BytesMut;
+use identity::verify::VerifyError;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -139,7 +140,7 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
     let mut peer = PeerFacts::plain(id, remote, local);
     let mut prefix = BytesMut::new();
     let mut found = Found::default();
-    let inspecting = inspected(&listener.config, local.port(), &mut stream, &mut prefix, &mut found);
+    let inspecting = inspected(&listener, local.port(), &mut stream, &mut prefix, &mut found);
     let Some(true) = listener.drain.join(&serve.facts.env).until(Stage::Released, inspecting).await else { return };
     if let Some((source, destination)) = found.proxied {
         (peer.remote, peer.local) = (source, destination);
@@ -160,12 +161,16 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
         Some((context, _)) => {
             let handshake = Box::pin(context.accept(stream, prefix, &found.hello.applications, &mut peer));
             match tokio::time::timeout(chain.config.handshake_timeout, handshake).await {
-                Ok(Ok(io)) => io,
+                Ok(Ok(io)) => {
+                    listener.stats.increment(ListenerMetric::SslHandshake);
+                    io
+                }
                 Ok(Err(error)) => {
                     tracing::debug!(listener = &*listener.config.name, %remote, %error, "TLS handshake failed");
+                    listener.stats.increment(handshake_failure(&error));
                     return;
                 }
-                Err(_) => return,
+                Err(_) => return listener.stats.increment(ListenerMetric::SslTimeout),
             }
         }
     };
@@ -174,18 +179,22 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
 
 /// Runs the inspectors within their time; false where the connection is to be closed.
 async fn inspected(
-    config: &ListenerConfig,
+    listener: &Listener,
     port: u16,
     stream: &mut TcpStream,
     prefix: &mut BytesMut,
     found: &mut Found,
 ) -> bool {
+    let config = &listener.config;
     let inspecting = inspect(stream, config.inspectors_at(port), prefix, found);
     let done = match config.inspect_timeout {
         None => inspecting.await,
         Some(limit) => match tokio::time::timeout(limit, inspecting).await {
             Ok(done) => done,
-            Err(_) => return config.continue_on_timeout,
+            Err(_) => {
+                listener.stats.increment(ListenerMetric::DownstreamPreCxTimeout);
+                return config.continue_on_timeout;
+            }
         },
     };
     match done {
@@ -227,6 +236,22 @@ async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, fo
             serve_tcp((io, stay), config, &serve.facts, &peer, counts.then_some(side)).await;
         }
         (Terminal::Http(_), None) => {}
+    }
+}
+
+/// Where a TLS handshake that failed is counted.
+fn handshake_failure(error: &std::io::Error) -> ListenerMetric {
+    use rustls::{CertificateError, Error};
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+        Some(Error::NoCertificatesPresented) => ListenerMetric::SslFailVerifyNoCert,
+        Some(Error::InvalidCertificate(CertificateError::Other(other))) => {
+            match other.0.downcast_ref::<VerifyError>() {
+                Some(VerifyError::WrongName { .. }) => ListenerMetric::SslFailVerifySan,
+                _ => ListenerMetric::SslFailVerifyError,
+            }
+        }
+        Some(Error::InvalidCertificate(_)) => ListenerMetric::SslFailVerifyError,
+        _ => ListenerMetric::SslConnectionError,
     }
 }
 

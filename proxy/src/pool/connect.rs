@@ -1,6 +1,7 @@
 //! Dialling: socket options, connect timeout, TLS handshake.
 
 use crate::endpoint::Address;
+use crate::env::Instant;
 use crate::net::{Io, TlsIo};
 use crate::outcome::{Outcome, Reason};
 use crate::tls::ClientContext;
@@ -37,6 +38,8 @@ pub struct Dialled {
     pub local: Option<SocketAddr>,
     /// The first URI name of the certificate that the peer proved.
     pub peer_id: Option<Arc<str>>,
+    /// Time that it took.
+    pub took: Duration,
 }
 
 /// Dials `address`.
@@ -44,23 +47,27 @@ pub struct Dialled {
 /// # Errors
 /// [`Reason::ConnectTimeout`], or [`Reason::ConnectFailure`] with Envoy's text. Cancel-safe.
 pub async fn connect(address: &Address, dial: &Dial) -> Result<Dialled, Outcome> {
+    let started = Instant::now();
     match tokio::time::timeout(dial.timeout, establish(address, dial)).await {
-        Ok(done) => done,
+        Ok(done) => done.map(|(io, local, peer_id)| Dialled { io, local, peer_id, took: started.elapsed() }),
         Err(_) => Err(Reason::ConnectTimeout.into()),
     }
 }
 
-async fn establish(address: &Address, dial: &Dial) -> Result<Dialled, Outcome> {
+/// A connection, our address, and the identity that the peer proved.
+type Established = (Io, Option<SocketAddr>, Option<Arc<str>>);
+
+async fn establish(address: &Address, dial: &Dial) -> Result<Established, Outcome> {
     let target = match address {
         Address::Ip(target) => *target,
         Address::Unix(path) => {
             let stream = UnixStream::connect(path).await.map_err(|error| refused(&error))?;
-            return Ok(Dialled { io: Io::Unix(stream), local: None, peer_id: None });
+            return Ok((Io::Unix(stream), None, None));
         }
     };
     let stream = tcp(target, dial).await.map_err(|error| refused(&error))?;
     let local = stream.local_addr().ok();
-    let Some(context) = &dial.tls else { return Ok(Dialled { io: Io::tcp(stream), local, peer_id: None }) };
+    let Some(context) = &dial.tls else { return Ok((Io::tcp(stream), local, None)) };
     let session = context.session(dial.alpn.as_deref(), dial.server_name.as_deref())?;
     let mut tls = Box::new(TlsIo::new(stream, session, BytesMut::new()));
     poll_fn(|cx| tls.poll_handshake(cx)).await.map_err(|error| {
@@ -69,7 +76,7 @@ async fn establish(address: &Address, dial: &Dial) -> Result<Dialled, Outcome> {
     })?;
     let leaf = tls.session().peer_certificates().and_then(|chain| chain.first()).and_then(crate::tls::cert_facts);
     let peer_id = leaf.and_then(|cert| cert.uri_sans.first().map(|id| Arc::from(&**id)));
-    Ok(Dialled { io: Io::Tls(tls), local, peer_id })
+    Ok((Io::Tls(tls), local, peer_id))
 }
 
 async fn tcp(target: SocketAddr, dial: &Dial) -> std::io::Result<TcpStream> {

@@ -1,6 +1,6 @@
 //! One request and its answer on an HTTP/1 connection.
 
-use super::Pool;
+use super::{Counted, Pool};
 use crate::codec::h1::{Announce, BodyReader, Decoded, HeadLimits, Outgoing, scan_response, write_request};
 use crate::endpoint::Permit;
 use crate::env::Instant;
@@ -31,8 +31,8 @@ pub struct Conn {
     /// Requests carried so far.
     pub served: u32,
     buf: BytesMut,
-    /// Place below the cluster's connection limit; given back when the connection goes.
-    _permit: Option<Permit>,
+    /// Place below the cluster's connection limit, and the count; given back when the connection goes.
+    _held: (Permit, Counted),
 }
 
 impl Conn {
@@ -40,10 +40,10 @@ impl Conn {
     pub fn new(
         io: Io,
         (local, peer_id): (Option<SocketAddr>, Option<Arc<str>>),
-        permit: Option<Permit>,
+        held: (Permit, Counted),
         now: Instant,
     ) -> Box<Self> {
-        Box::new(Self { io, local, peer_id, idle_since: now, served: 0, buf: BytesMut::new(), _permit: permit })
+        Box::new(Self { io, local, peer_id, idle_since: now, served: 0, buf: BytesMut::new(), _held: held })
     }
 }
 

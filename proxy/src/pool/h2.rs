@@ -1,5 +1,6 @@
 //! One request and its answer on a shared HTTP/2 connection.
 
+use super::Counted;
 use super::link::Link;
 use crate::codec::h2::{Code, Config, Connection, Role};
 use crate::endpoint::Permit;
@@ -26,7 +27,7 @@ pub struct Shared {
     pub served: Cell<u32>,
     /// Since when no stream is open.
     pub idle_since: Cell<Instant>,
-    _permit: Option<Permit>,
+    _held: (Permit, Counted),
 }
 
 impl Shared {
@@ -34,7 +35,7 @@ impl Shared {
     pub fn start(
         io: Io,
         (local, peer_id): (Option<SocketAddr>, Option<Arc<str>>),
-        permit: Option<Permit>,
+        held: (Permit, Counted),
         now: Instant,
     ) -> Rc<Self> {
         let link = Link::new(io, Connection::new(Role::Client, Config::default()));
@@ -47,7 +48,7 @@ impl Shared {
             .await;
             driven.shutdown().await;
         });
-        Rc::new(Self { link, local, peer_id, served: Cell::new(0), idle_since: Cell::new(now), _permit: permit })
+        Rc::new(Self { link, local, peer_id, served: Cell::new(0), idle_since: Cell::new(now), _held: held })
     }
 }
 

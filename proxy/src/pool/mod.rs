@@ -3,12 +3,14 @@
 //! Knows addresses, codecs and idle times. Must never know which request comes next or why.
 
 mod connect;
+mod counted;
 pub mod h1;
 pub mod h2;
 mod idle;
 mod link;
 
 pub use connect::{Dial, Dialled, connect};
+pub use counted::{Carries, Counted};
 pub use idle::IdleAge;
 pub use link::{Link, flush_all, flush_at_park};
 

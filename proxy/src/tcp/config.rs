@@ -9,7 +9,10 @@ use crate::route::RouteContext;
 use crate::telemetry::access_log::AccessLog;
 use proto::any;
 use proto::duration::from_proto;
-use proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use proto::envoy::tcp_proxy::{
+    TcpProxy,
+    tcp_proxy::{ClusterSpecifier, TcpAccessLogOptions},
+};
 use proto::envoy::wkt::Any;
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +45,10 @@ pub struct TcpConfig {
     pub max_connect_attempts: u32,
     /// Access logs.
     pub access_log: Vec<AccessLog>,
+    /// Time between two entries of a connection that goes on; none: it has none.
+    pub log_interval: Option<Duration>,
+    /// A connection has an entry also when its upstream is connected.
+    pub log_connected: bool,
 }
 
 /// Parses a TCP proxy.
@@ -57,11 +64,19 @@ pub fn parse(typed: &Any, cx: RouteContext<'_>) -> Result<TcpConfig, Refusal> {
         }
         None => return Err(Refusal::new("cluster_specifier", "cluster or weighted_clusters is needed")),
     };
+    // Metadata and hashes choose among endpoints of subsets and of rings: as in Envoy they mean nothing to others, and a
+    // cluster with those is refused.
+    let options = log_options(&written);
     let asked = [
         ("tunneling_config", written.tunneling_config.is_some()),
-        ("metadata_match", written.metadata_match.is_some()),
-        ("hash_policy", !written.hash_policy.is_empty()),
-        ("access_log_options", written.access_log_options.is_some()),
+        ("on_demand", written.on_demand.is_some()),
+        ("downstream_idle_timeout", written.downstream_idle_timeout.is_some()),
+        ("upstream_idle_timeout", written.upstream_idle_timeout.is_some()),
+        ("backoff_options", written.backoff_options.is_some()),
+        ("proxy_protocol_tlvs", !written.proxy_protocol_tlvs.is_empty()),
+        ("upstream_connect_mode", written.upstream_connect_mode != 0),
+        ("max_early_data_bytes", written.max_early_data_bytes.is_some()),
+        ("access_log_options.flush_access_log_on_start", options.flush_access_log_on_start),
     ];
     if let Some((field, _)) = asked.iter().find(|(_, written)| *written) {
         return Err(Refusal::unsupported(*field));
@@ -74,6 +89,18 @@ pub fn parse(typed: &Any, cx: RouteContext<'_>) -> Result<TcpConfig, Refusal> {
         max_duration: written.max_downstream_connection_duration.as_ref().map(from_proto).filter(|t| !t.is_zero()),
         max_connect_attempts: written.max_connect_attempts.as_ref().map_or(1, |n| n.value.max(1)),
         access_log: access_logs(&written.access_log, cx)?,
+        log_interval: options.access_log_flush_interval.as_ref().map(from_proto).filter(|t| !t.is_zero()),
+        log_connected: options.flush_access_log_on_connected,
+    })
+}
+
+/// When entries are written beside the last one; the older fields say the same.
+#[expect(deprecated, reason = "Envoy still reads the older fields")]
+fn log_options(written: &TcpProxy) -> TcpAccessLogOptions {
+    written.access_log_options.clone().unwrap_or_else(|| TcpAccessLogOptions {
+        access_log_flush_interval: written.access_log_flush_interval.clone(),
+        flush_access_log_on_connected: written.flush_access_log_on_connected,
+        ..TcpAccessLogOptions::default()
     })
 }
 

@@ -11,6 +11,7 @@ use crate::env::Instant;
 use crate::filter::Facts;
 use crate::net::{Io, PeerFacts};
 use crate::outcome::{Outcome, Reason};
+use crate::telemetry::access_log::Entry;
 use crate::telemetry::istio::Reporter;
 use std::rc::Rc;
 use std::time::Duration;
@@ -28,10 +29,20 @@ pub async fn serve_tcp(
     let report = Report::new(config, facts, peer, reporter);
     let ended = {
         let mut proxied = Box::pin(stay.until(Stage::Over, proxy(io, config, facts, peer, (&moved, &report))));
+        let (mut tell, mut log) = (Instant::now() + PERIOD, config.log_interval.map(|time| Instant::now() + time));
         loop {
-            match tokio::time::timeout(PERIOD, proxied.as_mut()).await {
-                Ok(ended) => break ended.unwrap_or(Ok(())),
-                Err(_) => report.moved(&moved),
+            let next = log.map_or(tell, |log| log.min(tell));
+            if let Ok(ended) = tokio::time::timeout_at(next, proxied.as_mut()).await {
+                break ended.unwrap_or(Ok(()));
+            }
+            let now = Instant::now();
+            if tell <= now {
+                report.moved(&moved);
+                tell = now + PERIOD;
+            }
+            if log.is_some_and(|log| log <= now) {
+                report.log(&moved, Entry::TcpPeriodic, None);
+                log = config.log_interval.map(|time| now + time);
             }
         }
     };
@@ -56,6 +67,9 @@ async fn proxy(
         }
     };
     report.connected(up.local);
+    if config.log_connected {
+        report.log(moved, Entry::TcpUpstreamConnected, None);
+    }
     let started = Instant::now();
     moved.at.set(Some(started));
     let copying = async {
@@ -74,34 +88,40 @@ async fn proxy(
     };
     let ended = limited(copying, config, started, moved).await;
     match ended {
-        Some(Ok(())) => Ok(()),
-        Some(Err(error)) => {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
             io.reset_on_close();
             Err(Outcome::with_detail(Reason::UpstreamClosed, error.to_string()))
         }
-        None => Err(Reason::IdleTimeout.into()),
+        Err(reached) => Err(reached.into()),
     }
 }
 
-/// Runs `copying` within the connection's limits; `None` where one was reached.
+/// Runs `copying` within the connection's limits.
+///
+/// # Errors
+/// The limit that was reached.
 async fn limited(
     copying: impl Future<Output = std::io::Result<()>>,
     config: &TcpConfig,
     started: Instant,
     moved: &Moved,
-) -> Option<std::io::Result<()>> {
+) -> Result<std::io::Result<()>, Reason> {
     let mut copying = std::pin::pin!(copying);
     loop {
         let idle = config.idle_timeout.map(|limit| moved.at.get().unwrap_or(started) + limit);
         let life = config.max_duration.map(|limit| started + limit);
-        let Some(until) = idle.into_iter().chain(life).min() else { return Some(copying.await) };
+        let Some(until) = idle.into_iter().chain(life).min() else { return Ok(copying.await) };
         if let Ok(ended) = tokio::time::timeout_at(until, copying.as_mut()).await {
-            return Some(ended);
+            return Ok(ended);
         }
         let now = Instant::now();
         let quiet = config.idle_timeout.is_some_and(|limit| moved.at.get().unwrap_or(started) + limit <= now);
-        if quiet || life.is_some_and(|life| life <= now) {
-            return None;
+        if quiet {
+            return Err(Reason::IdleTimeout);
+        }
+        if life.is_some_and(|life| life <= now) {
+            return Err(Reason::MaxDuration);
         }
     }
 }

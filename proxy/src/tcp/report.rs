@@ -6,9 +6,11 @@ use crate::endpoint::Endpoint;
 use crate::env::Instant;
 use crate::filter::{Facts, peer_metadata};
 use crate::net::PeerFacts;
-use crate::outcome::{Flags, Outcome};
+use crate::outcome::{Flags, Outcome, Reason};
+use crate::telemetry::Cells;
 use crate::telemetry::access_log::{Bytes, Entry, LogFacts, Times, Upstream};
 use crate::telemetry::istio::{Ends, Reporter, Security, Service, TcpSeries, Workload};
+use crate::telemetry::names::TcpMetric;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,6 +27,7 @@ pub(super) struct Report<'a> {
     peer: &'a PeerFacts,
     /// Whether `istio.stats` is in the chain, and on which side.
     reporter: Option<Reporter>,
+    cells: Rc<Cells<TcpMetric>>,
     start: Instant,
     upstream: RefCell<Chosen>,
     series: RefCell<Option<Rc<TcpSeries>>>,
@@ -49,11 +52,14 @@ impl<'a> Report<'a> {
         peer: &'a PeerFacts,
         reporter: Option<Reporter>,
     ) -> Self {
+        let cells = facts.stats.tcp(&config.stat_prefix);
+        cells.increment(TcpMetric::DownstreamCxTotal);
         Self {
             config,
             facts,
             peer,
             reporter,
+            cells,
             start: Instant::now(),
             upstream: RefCell::default(),
             series: RefCell::default(),
@@ -83,8 +89,11 @@ impl<'a> Report<'a> {
     pub(super) fn moved(&self, moved: &Moved) {
         let now = (moved.up.get(), moved.down.get());
         let before = self.told.replace(now);
+        let (received, sent) = (now.0 - before.0, now.1 - before.1);
+        self.cells.add(TcpMetric::DownstreamCxRxBytesTotal, received);
+        self.cells.add(TcpMetric::DownstreamCxTxBytesTotal, sent);
         if let Some(series) = &*self.series.borrow() {
-            series.moved(now.0 - before.0, now.1 - before.1);
+            series.moved(received, sent);
         }
     }
 
@@ -99,11 +108,17 @@ impl<'a> Report<'a> {
             self.open(flags);
         }
         self.moved(moved);
+        match outcome.map(|outcome| outcome.reason) {
+            Some(Reason::UnknownCluster) => self.cells.increment(TcpMetric::DownstreamCxNoRoute),
+            Some(Reason::IdleTimeout) => self.cells.increment(TcpMetric::IdleTimeout),
+            Some(Reason::MaxDuration) => self.cells.increment(TcpMetric::MaxDownstreamConnectionDuration),
+            _ => {}
+        }
         if let Some(series) = self.series.take() {
             series.close();
         }
         if !self.config.access_log.is_empty() {
-            self.log(moved, flags, outcome);
+            self.log(moved, Entry::TcpConnectionEnd, outcome);
         }
     }
 
@@ -137,7 +152,9 @@ impl<'a> Report<'a> {
         })
     }
 
-    fn log(&self, moved: &Moved, flags: Flags, outcome: Option<&Outcome>) {
+    /// Writes an entry of the access logs.
+    pub(super) fn log(&self, moved: &Moved, entry: Entry, outcome: Option<&Outcome>) {
+        let flags = outcome.map_or(Flags::NONE, |outcome| outcome.reason.face().flags);
         let upstream = self.upstream.borrow();
         let host = upstream.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
         let (received, sent) = (moved.up.get(), moved.down.get());
@@ -166,7 +183,7 @@ impl<'a> Report<'a> {
                 attempts: Some(upstream.attempts),
                 ..Upstream::default()
             },
-            entry: Entry::TcpConnectionEnd,
+            entry,
             ..LogFacts::default()
         };
         let random = self.facts.env.below(u64::MAX);
@@ -212,6 +229,8 @@ mod tests {
             max_duration: None,
             max_connect_attempts: 1,
             access_log: vec![log],
+            log_interval: None,
+            log_connected: false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Envoy's statistics of one worker: scopes by name, and what the end of a stream means for them (spec ST-1, ST-2, ST-3).
 
 use super::counters::{Cells, InFamily};
-use super::names::{ClusterMetric, HttpMetric, ListenerMetric};
+use super::names::{ClusterMetric, ConnectionMetric, HttpMetric, ListenerMetric, TcpMetric};
 use super::series::Registrar;
 use crate::message::Version;
 use crate::outcome::Flags;
@@ -19,7 +19,9 @@ pub struct EnvoyStats {
     registrar: Rc<Registrar>,
     http: Scopes<HttpMetric>,
     clusters: Scopes<ClusterMetric>,
+    connections: Scopes<ConnectionMetric>,
     listeners: Scopes<ListenerMetric>,
+    tcp: Scopes<TcpMetric>,
 }
 
 /// A stream that has ended.
@@ -48,8 +50,14 @@ pub struct StreamEnd<'a> {
 impl EnvoyStats {
     /// Statistics whose scopes are registered by `registrar`.
     pub fn new(registrar: Rc<Registrar>) -> Self {
-        let (http, clusters, listeners) = (Scopes::default(), Scopes::default(), Scopes::default());
-        Self { registrar, http, clusters, listeners }
+        Self {
+            registrar,
+            http: Scopes::default(),
+            clusters: Scopes::default(),
+            connections: Scopes::default(),
+            listeners: Scopes::default(),
+            tcp: Scopes::default(),
+        }
     }
 
     /// The scope of a connection manager.
@@ -62,6 +70,16 @@ impl EnvoyStats {
         scope(&self.clusters, &self.registrar, name)
     }
 
+    /// The scope of a cluster's connections.
+    pub fn connections(&self, name: &str) -> Rc<Cells<ConnectionMetric>> {
+        scope(&self.connections, &self.registrar, name)
+    }
+
+    /// The scope of a TCP proxy.
+    pub fn tcp(&self, prefix: &str) -> Rc<Cells<TcpMetric>> {
+        scope(&self.tcp, &self.registrar, prefix)
+    }
+
     /// The scope of a listener's address.
     pub fn listener(&self, address: &str) -> Rc<Cells<ListenerMetric>> {
         scope(&self.listeners, &self.registrar, address)
@@ -70,6 +88,7 @@ impl EnvoyStats {
     /// A cluster is gone, and its statistics with it.
     pub fn forget_cluster(&self, name: &str) {
         self.clusters.borrow_mut().remove(name);
+        self.connections.borrow_mut().remove(name);
     }
 
     /// Counts a stream that has ended.

@@ -66,6 +66,32 @@ family! {
 }
 
 family! {
+    /// The connections of a cluster (ST-1).
+    ConnectionMetric, CONNECTION = "cluster", Some("envoy_cluster_name");
+    UpstreamCxTotal Counter "upstream_cx_total" "Connections opened.",
+    UpstreamCxActive Gauge "upstream_cx_active" "Connections open.",
+    UpstreamCxHttp1Total Counter "upstream_cx_http1_total" "HTTP/1 connections opened.",
+    UpstreamCxHttp2Total Counter "upstream_cx_http2_total" "HTTP/2 connections opened.",
+    UpstreamCxDestroy Counter "upstream_cx_destroy" "Connections closed.",
+    UpstreamCxConnectTimeout Counter "upstream_cx_connect_timeout" "Connects that ran into their time limit.",
+    UpstreamCxConnectMs Histogram "upstream_cx_connect_ms" "Time of a connect with its handshake, milliseconds.",
+    UpstreamCxOverflow Counter "upstream_cx_overflow" "Connections that the limit did not allow.",
+    SslHandshake Counter "ssl.handshake" "TLS handshakes done.",
+    SslConnectionError Counter "ssl.connection_error" "TLS handshakes that failed.",
+}
+
+family! {
+    /// What a TCP proxy did (ST-5).
+    TcpMetric, TCP = "tcp", Some("envoy_tcp_prefix");
+    DownstreamCxTotal Counter "downstream_cx_total" "Connections.",
+    DownstreamCxNoRoute Counter "downstream_cx_no_route" "Connections to an unknown cluster.",
+    DownstreamCxRxBytesTotal Counter "downstream_cx_rx_bytes_total" "Bytes received from clients.",
+    DownstreamCxTxBytesTotal Counter "downstream_cx_tx_bytes_total" "Bytes sent to clients.",
+    IdleTimeout Counter "idle_timeout" "Connections closed because they were idle.",
+    MaxDownstreamConnectionDuration Counter "max_downstream_connection_duration" "Connections closed at the end of their time.",
+}
+
+family! {
     /// The state of a cluster, as the main thread sees it (ST-1).
     ClusterState, CLUSTER_STATE = "cluster", Some("envoy_cluster_name");
     MembershipTotal Gauge "membership_total" "Endpoints.",
@@ -76,6 +102,10 @@ family! {
     RqOpen Gauge "circuit_breakers.default.rq_open" "Whether the limit of requests is reached.",
     RqPendingOpen Gauge "circuit_breakers.default.rq_pending_open" "Whether the limit of waiting requests is reached.",
     RqRetryOpen Gauge "circuit_breakers.default.rq_retry_open" "Whether the limit of retries is reached.",
+    HighCxOpen Gauge "circuit_breakers.high.cx_open" "The same for requests of high priority.",
+    HighRqOpen Gauge "circuit_breakers.high.rq_open" "The same for requests of high priority.",
+    HighRqPendingOpen Gauge "circuit_breakers.high.rq_pending_open" "The same for requests of high priority.",
+    HighRqRetryOpen Gauge "circuit_breakers.high.rq_retry_open" "The same for requests of high priority.",
     EjectionsActive Gauge "outlier_detection.ejections_active" "Endpoints ejected now.",
 }
 
@@ -120,6 +150,13 @@ family! {
     DownstreamCxActive Gauge "downstream_cx_active" "Connections open.",
     DownstreamCxDestroy Counter "downstream_cx_destroy" "Connections closed.",
     NoFilterChainMatch Counter "no_filter_chain_match" "Connections that no filter chain took.",
+    DownstreamPreCxTimeout Counter "downstream_pre_cx_timeout" "Connections that were inspected for too long.",
+    SslHandshake Counter "ssl.handshake" "TLS handshakes done.",
+    SslConnectionError Counter "ssl.connection_error" "TLS handshakes that failed for other reasons than a certificate.",
+    SslFailVerifyNoCert Counter "ssl.fail_verify_no_cert" "Clients without the certificate that is required.",
+    SslFailVerifyError Counter "ssl.fail_verify_error" "Clients whose certificate nobody vouches for.",
+    SslFailVerifySan Counter "ssl.fail_verify_san" "Clients whose certificate has no acceptable name.",
+    SslTimeout Counter "downstream_cx_transport_socket_connect_timeout" "TLS handshakes that took too long.",
 }
 
 family! {
@@ -194,6 +231,8 @@ mod tests {
         for family in [
             &CLUSTER,
             &CLUSTER_STATE,
+            &CONNECTION,
+            &TCP,
             &HTTP,
             &LISTENER,
             &SERVER,

@@ -136,7 +136,9 @@ impl Worker {
         match message {
             Message::Cluster(config, hosts) => {
                 let env = Rc::clone(&self.serve.facts.env);
-                self.serve.facts.clusters.insert(Cluster::new(config, hosts, env));
+                let cluster = Cluster::new(config, hosts, env);
+                cluster.count(Rc::clone(&self.serve.facts.stats));
+                self.serve.facts.clusters.insert(cluster);
             }
             Message::RemoveCluster(name) => {
                 self.serve.facts.clusters.remove(&name);

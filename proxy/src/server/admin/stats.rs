@@ -128,14 +128,15 @@ impl MainCells {
             cells.set(ClusterState::EjectionsActive, count(&ejected));
             let active: u64 = hosts.iter().map(|e| u64::from(e.shared.active.load(Ordering::Relaxed))).sum();
             cells.set(ClusterState::UpstreamRqActive, active);
-            let [limits, _] = &config.limits;
-            for (limit, metric) in [
-                (Limit::Connections, ClusterState::CxOpen),
-                (Limit::Requests, ClusterState::RqOpen),
-                (Limit::Pending, ClusterState::RqPendingOpen),
-                (Limit::Retries, ClusterState::RqRetryOpen),
+            let [default, high] = &config.limits;
+            for (limit, of_default, of_high) in [
+                (Limit::Connections, ClusterState::CxOpen, ClusterState::HighCxOpen),
+                (Limit::Requests, ClusterState::RqOpen, ClusterState::HighRqOpen),
+                (Limit::Pending, ClusterState::RqPendingOpen, ClusterState::HighRqPendingOpen),
+                (Limit::Retries, ClusterState::RqRetryOpen, ClusterState::HighRqRetryOpen),
             ] {
-                cells.set(metric, u64::from(limits.is_open(limit)));
+                cells.set(of_default, u64::from(default.is_open(limit)));
+                cells.set(of_high, u64::from(high.is_open(limit)));
             }
         }
     }
