@@ -137,7 +137,7 @@ fn over_tls(port: u16, roots: &Authority, own: Option<&Issued>, alpn: &[&str]) -
     }
 }
 
-// spec: MT-5, MT-6, MT-8, MT-9, PA-5, HD-4, AZ-6, ST-1, ST-3
+// spec: MT-2, MT-5, MT-6, MT-8, MT-9, PA-5, HD-4, HP-17, AZ-6, ST-1, ST-3
 #[test]
 #[expect(clippy::too_many_lines, reason = "one proxy with all its sides")]
 fn both_sides_prove_themselves_and_learn_who_the_other_is() {

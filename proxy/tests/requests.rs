@@ -435,3 +435,31 @@ fn connections_and_streams_have_the_limits_that_are_configured() {
     let (head, _) = ask(ports[3], "POST /", "host: a\r\ncontent-length: 5\r\n");
     assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
 }
+
+// spec: HP-1
+#[test]
+fn an_expecting_client_is_told_to_go_on_and_pipelined_requests_are_answered_in_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let routes = "{match: {prefix: /body}, route: {cluster: body}}, {match: {prefix: /}, route: {cluster: echo}}";
+    let clusters = [cluster("body", &[scripted(&[(200, "")], &asked)]), cluster("echo", &[echo("up")])].concat();
+    let (_proxy, ports) = start(directory.path(), &[http(routes, "")], &clusters);
+    let mut stream = connect(ports[0]);
+    let head =
+        "POST /body HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 4\r\nconnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).unwrap();
+    assert_eq!(read_head(&mut stream), "HTTP/1.1 100 Continue\r\n\r\n", "before a byte of the body");
+    stream.write_all(b"body").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\nbody"), "{answer}");
+    let mut stream = connect(ports[0]);
+    let request = |path: &str, more: &str| format!("GET {path} HTTP/1.1\r\nhost: a\r\n{more}\r\n");
+    let both = request("/first", "") + &request("/second", "connection: close\r\n");
+    stream.write_all(both.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let at = |text: &str| answer.find(text).unwrap_or_else(|| panic!("{text} in {answer}"));
+    assert!(at("GET /first ") < at("GET /second "));
+    assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
+}

@@ -136,6 +136,16 @@ fn what_is_new_comes_in_order_and_what_is_gone_comes_last() {
             (Endpoints, vec![], vec!["old"]),
         ]
     );
+    assert_eq!(
+        sent(&session.offer(&snapshot(&[]))),
+        [
+            (Listener, vec![], vec!["l"]),
+            (Route, vec![], vec!["r"]),
+            (Cluster, vec![], vec!["new"]),
+            (Endpoints, vec![], vec!["new"]),
+        ],
+        "what leads somewhere goes before what it leads to"
+    );
 }
 
 // spec: XM-2, PI-29
@@ -171,7 +181,7 @@ fn names(list: &[&str], nonce: &str) -> DiscoveryRequest {
     }
 }
 
-// spec: XD-3, XD-5, XD-9, XD-11, PI-26, PI-30
+// spec: XD-3, XD-5, XD-9, XD-11, PI-26, PI-29, PI-30, XM-2
 #[test]
 fn state_of_the_world_sends_everything_and_ignores_stale_nonces() {
     let world = snapshot(&[(Cluster, "a", "1"), (Cluster, "b", "1"), (Endpoints, "a", "1"), (Endpoints, "b", "1")]);
@@ -196,6 +206,26 @@ fn state_of_the_world_sends_everything_and_ignores_stale_nonces() {
         [(Cluster, vec!["a"], vec![]), (Endpoints, vec!["a", "b"], vec![])],
         "b is gone; warmed anew"
     );
+}
+
+// spec: XD-5, XD-9, PI-30
+#[test]
+fn names_end_the_wildcard_of_state_of_the_world_and_what_nobody_asked_for_is_not_sent() {
+    let world = snapshot(&[(Cluster, "a", "1"), (Cluster, "b", "1"), (Endpoints, "a", "1"), (Endpoints, "b", "1")]);
+    let mut session = Session::new(Protocol::StateOfTheWorld, 4, world);
+    let all = session.handle_state_of_the_world(Cluster, &names(&[], ""));
+    assert_eq!(sent(&all), [(Cluster, vec!["a", "b"], vec![])]);
+    let endpoints = session.handle_state_of_the_world(Endpoints, &names(&["a"], ""));
+    session.handle_state_of_the_world(Cluster, &names(&["a"], &all[0].nonce));
+    let next = snapshot(&[(Cluster, "a", "1"), (Cluster, "b", "2"), (Endpoints, "a", "1"), (Endpoints, "b", "2")]);
+    assert_eq!(sent(&session.offer(&next)), [], "b is not asked for any more, its endpoints never were");
+    let next = snapshot(&[(Cluster, "a", "2"), (Cluster, "b", "2"), (Endpoints, "a", "1"), (Endpoints, "b", "2")]);
+    let frames = session.offer(&next);
+    assert_eq!(sent(&frames), [(Cluster, vec!["a"], vec![]), (Endpoints, vec!["a"], vec![])]);
+    session.handle_state_of_the_world(Cluster, &names(&[], &frames[0].nonce));
+    let last = snapshot(&[(Cluster, "a", "3"), (Cluster, "b", "3"), (Endpoints, "a", "1"), (Endpoints, "b", "2")]);
+    assert_eq!(sent(&session.offer(&last)), [], "once there were names, none means none");
+    drop(endpoints);
 }
 
 // spec: XD-1, XD-6, PI-27

@@ -37,6 +37,7 @@ mod tests {
         assert!(visible(&list(&["b", "c"]), &all, "a", "c") && !visible(&list(&["b", "c"]), &all, "a", "a"));
         assert!(!visible(&list(&["~"]), &all, "a", "a"));
         assert!(visible(&list(&["~", "*"]), &all, "a", "b"), "* wins over everything");
+        assert!(!visible(&list(&["~", "b"]), &all, "a", "b"), "else ~ hides");
         assert!(private(&list(&["."]), &all) && private(&[], &list(&["."])));
         assert!(!private(&list(&["b"]), &all) && !private(&list(&[".", "b"]), &all) && !private(&[], &all));
     }

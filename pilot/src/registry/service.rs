@@ -108,7 +108,7 @@ pub fn from_kubernetes(object: &Object, spec: &ServiceSpec, settings: &Settings)
     }
     let namespace = &object.key.namespace;
     let headless = spec.cluster_ip.as_deref() == Some("None");
-    let mut addresses: Vec<String> = spec.cluster_ips.iter().chain(&spec.cluster_ip).cloned().collect();
+    let mut addresses: Vec<String> = spec.cluster_ip.iter().chain(&spec.cluster_ips).cloned().collect();
     addresses.retain(|address| address != "None" && !address.is_empty());
     addresses.dedup();
     let ports = spec.ports.iter().map(|port| {

@@ -96,6 +96,57 @@ spec: {hosts: [a.default.svc.cluster.local], ports: [{number: 80, name: http, pr
     assert_eq!(services[0].registry, Registry::Kubernetes);
 }
 
+// spec: PI-85, GEN-2
+#[test]
+fn services_come_oldest_first_and_the_oldest_of_one_name_stays() {
+    let entry = |name: &str, year: u32, host: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, creationTimestamp: '{year}-01-01T00:00:00Z'}}\nspec: {{hosts: [{host}], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: NONE}}\n"
+        )
+    };
+    let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: k, creationTimestamp: '2020-01-01T00:00:00Z'}\nspec: {clusterIP: 10.9.9.9, ports: [{name: http, port: 80}]}\n";
+    let k = "k.default.svc.cluster.local";
+    for year in [2000, 2030] {
+        let (_, _, services) = world(&format!("{}{service}", entry("squat", year, k)));
+        assert_eq!((services.len(), services[0].registry), (1, Registry::Kubernetes), "{year}");
+    }
+    let yaml =
+        format!("{}{}{}{service}", entry("a", 2030, "x.com"), entry("b", 2010, "x.com"), entry("c", 2000, "y.com"));
+    let (_, _, services) = world(&yaml);
+    let seen: Vec<_> = services.iter().map(|s| (&*s.key.host, &*s.declared_by.name)).collect();
+    assert_eq!(seen, [("y.com", "c"), ("x.com", "b"), (k, "k")]);
+}
+
+// spec: PI-14, PI-17
+#[test]
+fn a_service_has_all_its_addresses_once_and_a_headless_one_none() {
+    let service = |spec: &str| {
+        let yaml = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: s}}\nspec: {{{spec}, ports: [{{name: http, port: 80}}]}}\n"
+        );
+        let parsed = memory::parse(&yaml, None);
+        let mut store = Store::default();
+        parsed.objects.into_iter().for_each(|object| drop(store.insert(object)));
+        let settings = Settings { domain: "corp.test".into(), cluster: "c".into(), trust_domain: "td".into() };
+        services(&store, &settings).remove(0)
+    };
+    let both = service("clusterIP: 10.9.0.1, clusterIPs: [10.9.0.1, 'fd00::1']");
+    assert_eq!((&*both.key.host, both.resolution), ("s.default.svc.corp.test", Resolution::Endpoints));
+    assert_eq!(both.addresses, ["10.9.0.1", "fd00::1"]);
+    let headless = service("clusterIP: None");
+    assert_eq!((headless.resolution, headless.headless), (Resolution::Passthrough, true));
+    assert!(headless.addresses.is_empty());
+}
+
+// spec: PI-16
+#[test]
+fn the_label_of_the_pod_says_where_it_runs_before_that_of_its_node() {
+    let yaml = PODS.replace("istio-locality: x.y.w", "istio-locality: x.y.w, topology.istio.io/locality: a.b.c");
+    let (store, settings, services) = world(&yaml);
+    let set = endpoints(&services[0], &store, &settings);
+    assert_eq!(set.endpoints[1].locality, Locality::parse("a/b/c"));
+}
+
 // spec: PI-18
 #[test]
 fn external_names_are_aliases_along_chains_and_circles_end() {

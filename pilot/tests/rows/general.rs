@@ -95,6 +95,8 @@ fn our_defaults_differ_from_istios_in_these_fields_alone() {
 fn labels_are_the_pods_and_not_the_proxys() {
     let rule = object("Sidecar", "s", "workloadSelector: {labels: {app: client}}\negress: [{hosts: ['~/*']}]");
     assert!(!World::new(&rule).client().has_cluster(REVIEWS), "the pod at the proxy's address has the label");
+    let entry = object("WorkloadEntry", "w", "address: 10.0.0.9\nlabels: {app: other}");
+    assert!(!World::new(&format!("{rule}{entry}")).client().has_cluster(REVIEWS), "a pod comes before an entry");
 }
 
 // spec: PI-86
@@ -110,6 +112,24 @@ fn of_one_host_in_two_namespaces_the_own_one_is_used() {
     };
     let told = World::new(&(entry("aaa", 81) + &entry("default", 82))).client();
     assert!(told.has_cluster("outbound|82||a.com") && !told.has_cluster("outbound|81||a.com"));
+    let squat = |ns: &str, created: &str, port: u16| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: far-{ns}, namespace: {ns}, creationTimestamp: '{created}'}}\nspec: {{hosts: [far.other.svc.cluster.local], resolution: DNS, ports: [{{number: {port}, name: http, protocol: HTTP}}]}}\n"
+        )
+    };
+    let has = |told: &crate::told::Told, port: u16| {
+        told.has_cluster(&format!("outbound|{port}||far.other.svc.cluster.local"))
+    };
+    let told = World::new(&squat("default", "2030-01-01T00:00:00Z", 83)).client();
+    assert!(has(&told, 83) && !has(&told, 8080), "the own namespace's before Kubernetes");
+    let told = World::new(&squat("aaa", "1999-01-01T00:00:00Z", 84)).client();
+    assert!(has(&told, 8080) && !has(&told, 84), "Kubernetes before a ServiceEntry of elsewhere");
+    let told = World::new(
+        &(squat("aaa", "2030-01-01T00:00:00Z", 85) + &squat("zzz", "1999-01-01T00:00:00Z", 86))
+            .replace("far.other.svc.cluster.local", "x.com"),
+    )
+    .client();
+    assert!(told.has_cluster("outbound|86||x.com") && !told.has_cluster("outbound|85||x.com"), "then the oldest");
 }
 
 // spec: PI-37, PI-38

@@ -93,4 +93,12 @@ fn endpoints_carry_health_weight_locality_and_workload() {
     let endpoint = &first["lb_endpoints"][0];
     assert_eq!((&endpoint["health_status"], &endpoint["load_balancing_weight"]), (&json!("HEALTHY"), &json!(1)));
     assert_eq!(endpoint["metadata"]["filter_metadata"]["istio"]["workload"], "reviews-1;default;reviews;v1;Kubernetes");
+    let slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: reviews-x, labels: {kubernetes.io/service-name: reviews}}\naddressType: IPv4\nports: [{name: http, port: 9080}, {name: other, port: 1}]\nendpoints: [{addresses: [10.0.9.1], conditions: {ready: false}}, {addresses: [10.0.9.2]}, {addresses: [pod.example]}]\n";
+    let addresses = World::new(slice).client().addresses(REVIEWS);
+    assert!(addresses.contains(&"10.0.9.2".to_owned()), "{addresses:?}");
+    assert_eq!(
+        addresses.len(),
+        4,
+        "neither what is not ready nor what is a name, and no port of another name: {addresses:?}"
+    );
 }

@@ -24,6 +24,8 @@ fn the_selector_comes_before_the_namespace_and_the_namespace_before_the_root() {
     assert!(!sees(format!("{root}{own}{selected}")));
     assert!(sees(other), "not for this workload");
     assert!(World::new(&root).gateway().has_cluster(FAR), "gateways ignore it");
+    let labelled = "workloadSelector: {labels: {app: client}}\negress: [{hosts: ['./*']}]";
+    assert!(sees(object_in("istio-system", "Sidecar", "s", labelled)), "of the root namespace only the default counts");
 }
 
 // spec: SC-2, PI-37
