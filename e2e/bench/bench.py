@@ -389,7 +389,7 @@ def measure(kind, scenario, istio, rate, seconds, work, check):
 
 
 def memory(kind, clusters, work):
-    """RSS after 1,000 requests, one scrape and one config_dump."""
+    """RSS after 1,000 requests, one scrape and one config_dump, once the process is quiet."""
     config = str(work / "m.json")
     bootstrap(config, FRONT, BACK, ADMIN_A, False, True, str(work / "access.log"), clusters=clusters)
     proxy = Proxy(command(kind, config, 0), work / f"{kind}-m.log")
@@ -398,16 +398,36 @@ def memory(kind, clusters, work):
         load([proxy], "http1", 1, requests=1000)
         for page in ("stats/prometheus", "config_dump"):
             urllib.request.urlopen(f"http://127.0.0.1:{ADMIN_A}/{page}", timeout=60).read()
-        time.sleep(0.5)
+        time.sleep(3)
         return proxy.rss_kb() / 1024
     finally:
         proxy.stop()
 
 
+ALLOCATE = re.compile(r"(malloc|calloc|realloc|aligned_alloc|posix_memalign)$")
+
+
+def read_dump(text):
+    """Instructions and calls of the allocator in one file of callgrind."""
+    found = re.search(r"^(?:summary|totals): (\d+)", text, re.M)
+    names, allocations = {}, 0
+    callee = ""
+    for line in text.splitlines():
+        if line.startswith("cfn="):
+            number, _, name = line[4:].partition(" ")
+            callee = names.setdefault(number, name) if name else names.get(number, "")
+        elif line.startswith("fn="):
+            number, _, name = line[3:].partition(" ")
+            if name:
+                names[number] = name
+        elif line.startswith("calls=") and ALLOCATE.match(callee):
+            allocations += int(line[6:].split()[0])
+    return (int(found[1]) if found else 0), allocations
+
+
 def instructions(scenario, istio, work):
-    """User instructions per request of ours, as callgrind counts them: two runs, so that the start cancels out."""
-    if not shutil.which("valgrind"):
-        return None
+    """User instructions and allocations per request of ours, as callgrind counts them: two runs, so that the start
+    cancels out."""
     text, binary = work / "c.json", work / "c.pb"
     bootstrap(str(text), FRONT, BACK, ADMIN_A, scenario.endswith("2"), istio, str(work / "access.log"))
     # under valgrind a program cannot start itself, so the file is converted beforehand
@@ -415,7 +435,7 @@ def instructions(scenario, istio, work):
     binary.write_bytes(subprocess.run(encode, input=text.read_bytes(), capture_output=True, check=True).stdout)
     counted = []
     for requests in (1000, 3000):
-        out = work / f"callgrind.{requests}"
+        out = work / f"callgrind.{scenario}.{requests}"
         tool = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={out}"]
         proxy = Proxy([*tool, *command("ours", str(binary), 0)], work / "callgrind.log")
         try:
@@ -424,10 +444,30 @@ def instructions(scenario, istio, work):
             subprocess.run(["callgrind_control", "-d", str(proxy.process.pid)], check=True, capture_output=True)
         finally:
             proxy.stop()
-        dumps = [file.read_text() for file in work.glob(f"{out.name}*")]
-        totals = [re.search(r"^(?:summary|totals): (\d+)", text, re.M) for text in dumps]
-        counted.append(sum(int(found[1]) for found in totals if found))
-    return (counted[1] - counted[0]) / 2000
+        counted.append([sum(column) for column in zip(*(read_dump(f.read_text()) for f in work.glob(f"{out.name}*")))])
+    return [(more - less) / 2000 for less, more in zip(*counted)]
+
+
+def system_calls(scenario, istio, work):
+    """System calls per request of ours, by name, at saturation: two runs again."""
+    config = str(work / "s.json")
+    bootstrap(config, FRONT, BACK, ADMIN_A, scenario.endswith("2"), istio, str(work / "access.log"))
+    counted = []
+    for requests in (2000, 12000):
+        out = work / f"strace.{scenario}.{requests}"
+        proxy = Proxy(["strace", "-f", "-c", "-o", out, *command("ours", config, 0)], work / "strace.log")
+        try:
+            wait_port(FRONT, 60)
+            load([proxy], scenario, 1, requests=requests)
+            children = pathlib.Path(f"/proc/{proxy.process.pid}/task/{proxy.process.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGINT)
+            proxy.process.wait(20)
+        finally:
+            proxy.stop()
+        rows = [line.split() for line in out.read_text().splitlines()]
+        counted.append({row[-1]: int(row[3]) for row in rows if len(row) > 4 and row[3].isdigit()})
+    per = {name: (counted[1][name] - counted[0].get(name, 0)) / 10000 for name in counted[1] if name != "total"}
+    return {name: n for name, n in sorted(per.items(), key=lambda item: -item[1]) if n >= 0.01}
 
 
 def main():
@@ -471,8 +511,18 @@ def main():
             print(f"memory, {clusters} clusters: Envoy {e:.1f} MB, ours {o:.1f} MB, {e / o:.1f}x", flush=True)
     for scenario in ("http1", "http2"):
         if wanted(f"instructions {scenario}"):
-            count = instructions(scenario, True, work)
-            print(f"instructions {scenario} istio: {count:.0f} per request" if count else "instructions: no valgrind")
+            if shutil.which("valgrind"):
+                count, allocations = instructions(scenario, True, work)
+                print(f"instructions {scenario} istio: {count:.0f} and {allocations:.1f} allocations per request", flush=True)
+            else:
+                print("instructions: no valgrind")
+        if wanted(f"calls {scenario}"):
+            if shutil.which("strace"):
+                calls = system_calls(scenario, True, work)
+                named = ", ".join(f"{name} {n:.2f}" for name, n in calls.items())
+                print(f"calls {scenario} istio: {sum(calls.values()):.2f} system calls per request: {named}", flush=True)
+            else:
+                print("calls: no strace")
     shutil.rmtree(work)
 
 

@@ -12,6 +12,8 @@ use std::time::Duration;
 const TICK: Duration = Duration::from_millis(250);
 /// Growth above what work needs after which pages are dropped, in KiB.
 const SLACK_KIB: u64 = 1 << 10;
+/// Growth within a tick that counts as none, in KiB.
+const STILL_KIB: u64 = 128;
 /// Ticks until what work needs has come back.
 const SETTLE_TICKS: u32 = 8;
 
@@ -27,7 +29,7 @@ struct Watch {
 impl Watch {
     /// Takes the resident size of this tick; true where pages are to be dropped now.
     fn tick(&mut self, resident_kib: u64) -> bool {
-        let still = resident_kib == std::mem::replace(&mut self.before_kib, resident_kib);
+        let still = resident_kib.abs_diff(std::mem::replace(&mut self.before_kib, resident_kib)) < STILL_KIB;
         if self.settling > 0 {
             self.settling -= 1;
             self.needed_kib = resident_kib;
@@ -54,11 +56,11 @@ pub(super) async fn let_go_of_cold_ones() {
     }
 }
 
-/// Resident pages of files, of this process: the third number of `/proc/self/statm`, in KiB.
+/// Resident pages of files, of this process (`RssFile`), in KiB.
 fn resident_file_kib() -> Option<u64> {
-    let numbers = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = numbers.split(' ').nth(2)?.parse().ok()?;
-    Some(pages * (rustix::param::page_size() as u64 >> 10))
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssFile:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
 }
 
 /// Drops the resident pages of this program's code.
