@@ -463,3 +463,56 @@ fn an_expecting_client_is_told_to_go_on_and_pipelined_requests_are_answered_in_o
     assert!(at("GET /first ") < at("GET /second "));
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 2, "{answer}");
 }
+
+// spec: RT-5, AL-4
+#[test]
+fn the_routes_time_runs_from_the_end_of_the_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let taking = |answer: &'static [u8]| {
+        upstream(move |mut stream: TcpStream| {
+            read_head(&mut stream);
+            let mut body = [0; 4];
+            if stream.read_exact(&mut body).is_ok() && stream.write_all(answer).is_ok() {
+                drop(stream.read(&mut body)); // until the proxy is done with it
+            }
+        })
+    };
+    let clusters = [
+        cluster("prompt", &[taking(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")]),
+        cluster("silent", &[taking(b"")]),
+    ]
+    .concat();
+    let routes = "{match: {prefix: /prompt}, route: {cluster: prompt, timeout: 0.2s}}, \
+                  {match: {prefix: /tried}, route: {cluster: silent, timeout: 5s, retry_policy: {per_try_timeout: 0.2s}}}, \
+                  {match: {prefix: /silent}, route: {cluster: silent, timeout: 0.2s}}";
+    let logged = format!("access_log: {},", file_log(&log, "%RESPONSE_CODE% %REQUEST_DURATION% %DURATION%"));
+    let (proxy, ports) = start(directory.path(), &[http(routes, &logged)], &clusters);
+    let slow_upload = Duration::from_millis(400);
+    let post = |path: &str| {
+        let mut stream = connect(ports[0]);
+        stream
+            .write_all(
+                format!("POST {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 4\r\n\r\nab")
+                    .as_bytes(),
+            )
+            .unwrap();
+        std::thread::sleep(slow_upload); // the time that is measured
+        stream.write_all(b"cd").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!((post("/prompt"), post("/silent"), post("/tried")), ("200".into(), "504".into(), "504".into()));
+    proxy.terminate();
+    proxy.until_ended();
+    let text = std::fs::read_to_string(&log).unwrap();
+    for (line, (status, least)) in text.lines().zip([("200", 400), ("504", 600), ("504", 600)]) {
+        let mut fields = line.split(' ');
+        assert_eq!(fields.next(), Some(status), "{text}");
+        let mut number = || fields.next().unwrap().parse::<u64>().unwrap();
+        let (upload, whole) = (number(), number());
+        assert!(upload >= 400 && whole >= least && whole < 3000, "{text}");
+    }
+    assert_eq!(text.lines().count(), 3, "{text}");
+}

@@ -21,7 +21,7 @@ mod stream_cx;
 
 pub use chain::{Verdict, request_half, response_half};
 pub use reply::{grpc_reply, grpc_status, is_grpc, plain, reply};
-pub use stream_cx::{Facts, Received, StreamCx, StreamInfo};
+pub use stream_cx::{Facts, Pulled, Received, StreamCx, StreamInfo};
 
 use crate::message::{Request, RequestHead, Response, ResponseHead};
 use crate::outcome::Outcome;

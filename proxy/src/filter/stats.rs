@@ -47,7 +47,7 @@ impl Stats {
                 grpc_status: status.filter(|_| grpc),
                 is_grpc: grpc,
                 duration: cx.now().saturating_duration_since(cx.start),
-                request_bytes: info.bytes_received.get() + info.header_bytes_received,
+                request_bytes: info.received.bytes() + info.header_bytes_received,
                 response_bytes: info.bytes_sent + info.header_bytes_sent,
                 messages: info.grpc.as_ref().map_or((0, 0), |counts| (counts[0].get(), counts[1].get())),
             },

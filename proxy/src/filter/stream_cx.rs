@@ -59,27 +59,43 @@ impl Facts {
     }
 }
 
-/// Body bytes from the client.
-#[derive(Debug)]
+/// What came of the request's body.
+#[derive(Debug, Default)]
 pub enum Received {
-    /// All of them.
+    /// Not known: there was no sound request.
+    #[default]
+    Nothing,
+    /// All of it, with the head: so many bytes.
     Whole(u64),
-    /// Those of a streamed body, counted as it is pulled.
-    SoFar(Rc<Cell<u64>>),
+    /// A streamed body, noted as it is pulled.
+    Streamed(Rc<Pulled>),
 }
 
-impl Default for Received {
-    fn default() -> Self {
-        Self::Whole(0)
-    }
+/// What was pulled of a streamed body.
+#[derive(Debug, Default)]
+pub struct Pulled {
+    /// Bytes.
+    pub bytes: Cell<u64>,
+    /// When its end was reached.
+    pub ended: Cell<Option<Instant>>,
 }
 
 impl Received {
-    /// How many.
-    pub fn get(&self) -> u64 {
+    /// Bytes so far.
+    pub fn bytes(&self) -> u64 {
         match self {
+            Self::Nothing => 0,
             Self::Whole(bytes) => *bytes,
-            Self::SoFar(bytes) => bytes.get(),
+            Self::Streamed(pulled) => pulled.bytes.get(),
+        }
+    }
+
+    /// When the request had arrived as a whole, of which the head came at `start`.
+    pub fn ended(&self, start: Instant) -> Option<Instant> {
+        match self {
+            Self::Nothing => None,
+            Self::Whole(_) => Some(start),
+            Self::Streamed(pulled) => pulled.ended.get(),
         }
     }
 }
@@ -103,12 +119,10 @@ pub struct StreamInfo {
     pub attempts: u32,
     /// Why the upstream's transport failed.
     pub transport_failure: Option<Box<str>>,
-    /// Body bytes from the client.
-    pub bytes_received: Received,
+    /// The request's body.
+    pub received: Received,
     /// Body bytes to the client.
     pub bytes_sent: u64,
-    /// When the last byte of the request was read.
-    pub request_end: Option<Instant>,
     /// When the first byte went to the upstream.
     pub upstream_start: Option<Instant>,
     /// When the head of the answer came.
@@ -219,6 +233,11 @@ impl StreamCx {
         let mut info = self.info.borrow_mut();
         info.flags.insert(outcome.reason.face().flags);
         info.details = Some(Cow::Owned(outcome.details()));
+    }
+
+    /// When the request had arrived as a whole.
+    pub fn request_end(&self) -> Option<Instant> {
+        self.info.borrow().received.ended(self.start)
     }
 
     /// Now.

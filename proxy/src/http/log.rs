@@ -73,17 +73,17 @@ pub(super) fn facts<'a>(
         flags: info.flags,
         details: info.details.as_deref(),
         bytes: Bytes {
-            received: info.bytes_received.get(),
+            received: info.received.bytes(),
             sent: info.bytes_sent,
             downstream_header_received: info.header_bytes_received,
             downstream_header_sent: info.header_bytes_sent,
-            downstream_wire_received: info.header_bytes_received + info.bytes_received.get(),
+            downstream_wire_received: info.header_bytes_received + info.received.bytes(),
             downstream_wire_sent: info.header_bytes_sent + info.bytes_sent,
             ..Bytes::default()
         },
         start: Some(cx.facts.env.wall(cx.start)),
         times: Times {
-            request_end: since(info.request_end),
+            request_end: since(info.received.ended(cx.start)),
             upstream_request_start: since(info.upstream_start),
             upstream_response_start: response_start,
             response_start,

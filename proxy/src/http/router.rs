@@ -13,11 +13,13 @@ use crate::outcome::{Flags, Outcome, Reason, Side};
 use crate::route::{Action as RouteAction, HostAvoidance, Lookup, Mirror, Redirect, Route};
 use crate::upstream::{Action, Ask, Event, Plan, Replay, attempt};
 use std::borrow::Cow;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
+use tokio::time::Sleep;
 
 /// Request bodies are kept up to this size for another try (RT-3, D3).
 const REPLAY_BYTES: usize = 64 << 10;
@@ -95,13 +97,15 @@ struct Tries<'a> {
     ask: Ask,
     replay: Option<Rc<Replay>>,
     retry_permit: Option<Permit>,
+    /// How long all tries may take, from the end of the request, but not from before the router had it: what filters
+    /// waited for is not the upstream's fault (RT-5, as in Envoy).
+    limit: Option<Duration>,
+    began: Instant,
 }
 
 impl<'a> Tries<'a> {
     fn new(cx: &'a StreamCx, route: &'a Route, cluster: Rc<Cluster>, rq: &Request) -> Self {
         let idempotent = matches!(rq.head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"PUT" | b"DELETE" | b"TRACE");
-        // From here on, not from the head's arrival: what filters waited for is not the upstream's fault (as in Envoy).
-        let deadline = limits::of_tries(&route.timeouts, &rq.head).map(|limit| cx.now() + limit);
         let avoid_attempts = match route.retry.as_ref().map(|policy| policy.avoid) {
             Some(HostAvoidance::PreviousHosts(picks)) => picks,
             _ => 0,
@@ -119,8 +123,20 @@ impl<'a> Tries<'a> {
         let policy = route.retry.as_ref().filter(|policy| {
             policy.request_headers.is_empty() || policy.request_headers.iter().any(|m| m.matches_request(&rq.head))
         });
-        let plan = Plan::new(policy, idempotent, deadline);
-        Self { cx, route, cluster, plan, ask, replay: None, retry_permit: None }
+        let plan = Plan::new(policy, idempotent, None);
+        let limit = limits::of_tries(&route.timeouts, &rq.head);
+        let mut this = Self { cx, route, cluster, plan, ask, replay: None, retry_permit: None, limit, began: cx.now() };
+        this.find_deadline();
+        this
+    }
+
+    /// Sets the deadline, once the request has arrived as a whole.
+    fn find_deadline(&mut self) {
+        if self.plan.deadline().is_none()
+            && let (Some(limit), Some(end)) = (self.limit, self.cx.request_end())
+        {
+            self.plan.set_deadline(end.max(self.began) + limit);
+        }
     }
 
     async fn run(mut self, rq: &mut Request, down: &mut Downstream) -> Result<Response, Outcome> {
@@ -133,6 +149,7 @@ impl<'a> Tries<'a> {
             self.stamp(&mut rq.head, sent_at);
             let tried = self.one(&rq.head, body, sent_at, down).await;
             self.judge(&tried);
+            self.find_deadline();
             let now = self.cx.now();
             let action = match tried {
                 Tried::Head(head, upstream) => {
@@ -185,10 +202,10 @@ impl<'a> Tries<'a> {
             let attempts = self.cx.info.borrow().attempts;
             head.headers.set(Known::XEnvoyAttemptCount, digits.format(attempts).as_bytes());
         }
-        let ends = self.plan.deadline().into_iter().chain(self.plan.try_deadline(now)).min();
-        if let Some(ends) = ends {
+        let whole = self.plan.deadline().map(|end| end.saturating_duration_since(now)).or(self.limit);
+        if let Some(left) = whole.into_iter().chain(self.plan.try_limit()).min() {
             // Rounded up: the first try has the whole time, as Envoy tells it.
-            let left = ends.saturating_duration_since(now) + Duration::from_micros(999);
+            let left = left + Duration::from_micros(999);
             head.headers.set(Known::XEnvoyExpectedRqTimeoutMs, digits.format(millis(left)).as_bytes());
         }
     }
@@ -239,16 +256,33 @@ impl<'a> Tries<'a> {
         }
     }
 
+    /// One try, begun at `now`, within its time limits: they run from the end of the request.
     async fn one(&mut self, head: &RequestHead, body: Body, now: Instant, down: &mut Downstream) -> Tried {
-        let try_deadline = self.plan.try_deadline(now);
-        let until = try_deadline.into_iter().chain(self.plan.deadline()).min();
-        let Some(until) = until else { return self.exchange(head, body, down).await };
-        let deadline = self.plan.deadline();
-        match tokio::time::timeout_at(until, self.exchange(head, body, down)).await {
-            Ok(tried) => tried,
-            Err(_) if deadline.is_some_and(|deadline| deadline <= until) => Tried::Deadline,
-            Err(_) => Tried::TryTimeout,
+        let (cx, began, known) = (self.cx, self.began, self.plan.deadline());
+        let (limit, try_limit) = (self.limit, self.plan.try_limit());
+        let mut exchange = pin!(self.exchange(head, body, down));
+        if limit.is_none() && try_limit.is_none() {
+            return exchange.await;
         }
+        let (mut timer, mut over) = (pin!(None::<Sleep>), Tried::Deadline);
+        poll_fn(|task| {
+            if let Poll::Ready(tried) = exchange.as_mut().poll(task) {
+                return Poll::Ready(tried);
+            }
+            if timer.is_none()
+                && let Some(end) = cx.request_end()
+            {
+                let all = known.or(limit.map(|limit| end.max(began) + limit));
+                let this = try_limit.map(|limit| end.max(now) + limit);
+                if this.is_some_and(|this| all.is_none_or(|all| this < all)) {
+                    over = Tried::TryTimeout;
+                }
+                timer.set(all.into_iter().chain(this).min().map(tokio::time::sleep_until));
+            }
+            let Some(sleep) = timer.as_mut().as_pin_mut() else { return Poll::Pending };
+            sleep.poll(task).map(|()| std::mem::replace(&mut over, Tried::Deadline))
+        })
+        .await
     }
 
     async fn exchange(&mut self, head: &RequestHead, body: Body, down: &mut Downstream) -> Tried {

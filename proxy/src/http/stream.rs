@@ -7,13 +7,15 @@ use super::limits::Limits;
 use super::{forwarded, log, normalize, request_id, router};
 use crate::drain::Drain;
 use crate::env::Instant;
-use crate::filter::{End, Facts, Filter, FilterState, Received, StreamCx, Verdict, plain, reply, request_half, response_half};
+use crate::filter::{
+    End, Facts, Filter, FilterState, Pulled, Received, StreamCx, Verdict, plain, reply, request_half, response_half,
+};
 use crate::message::{Body, Frame, Known, Request, RequestHead, Response, ResponseHead, Source};
 use crate::net::PeerFacts;
 use crate::outcome::{Outcome, Reason};
 use crate::route::RouteTable;
 use smallvec::SmallVec;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
@@ -154,7 +156,7 @@ async fn limited(
             return Reason::MaxDuration.into();
         }
         if limits.idle.is_some_and(|limit| cx.active.get() + limit <= now) {
-            let complete = cx.info.borrow().request_end.is_some();
+            let complete = cx.request_end().is_some();
             return if complete { Reason::IdleTimeout } else { Reason::RequestIdleTimeout }.into();
         }
     }
@@ -235,35 +237,40 @@ fn arrive(settings: &Settings, cx: &StreamCx, rq: &mut Request) -> Option<Respon
     }
     forwarded::request(&mut rq.head, config, cx);
     request_id::request(&mut rq.head, config, &cx.facts.env);
-    if !matches!(rq.body, Body::Source(_)) {
-        cx.info.borrow_mut().request_end = Some(cx.start);
-    }
     let body = std::mem::replace(&mut rq.body, Body::Empty);
-    (rq.body, cx.info.borrow_mut().bytes_received) = match body {
+    (rq.body, cx.info.borrow_mut().received) = match body {
         Body::Empty => (Body::Empty, Received::Whole(0)),
         Body::Full(bytes) => {
             let received = Received::Whole(bytes.len() as u64);
             (Body::Full(bytes), received)
         }
         Body::Source(body) => {
-            let received = Rc::new(Cell::new(0));
-            (Body::source(Counted { body, received: Rc::clone(&received) }), Received::SoFar(received))
+            let pulled = Rc::new(Pulled::default());
+            (Body::source(Noted { body, pulled: Rc::clone(&pulled) }), Received::Streamed(pulled))
         }
     };
     None
 }
 
-/// A streamed body that counts what is pulled.
-struct Counted {
+/// A streamed body that notes what is pulled.
+struct Noted {
     body: Box<dyn Source>,
-    received: Rc<Cell<u64>>,
+    pulled: Rc<Pulled>,
 }
 
-impl Source for Counted {
+impl Source for Noted {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
         let polled = self.body.poll_frame(cx);
-        if let Poll::Ready(Some(Ok(Frame::Data(data)))) = &polled {
-            self.received.set(self.received.get() + data.len() as u64);
+        let ended = match &polled {
+            Poll::Ready(Some(Ok(Frame::Data(data)))) => {
+                self.pulled.bytes.set(self.pulled.bytes.get() + data.len() as u64);
+                self.body.length() == Some(0)
+            }
+            Poll::Ready(Some(Ok(Frame::Trailers(_))) | None) => true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        if ended && self.pulled.ended.get().is_none() {
+            self.pulled.ended.set(Some(Instant::now()));
         }
         polled
     }

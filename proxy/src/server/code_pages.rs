@@ -65,7 +65,8 @@ fn resident_file_kib() -> Option<u64> {
 
 /// Drops the resident pages of this program's code.
 fn drop_own_code() {
-    let (Ok(maps), Ok(program)) = (std::fs::read_to_string("/proc/self/maps"), std::fs::read_link("/proc/self/exe")) else {
+    let (Ok(maps), Ok(program)) = (std::fs::read_to_string("/proc/self/maps"), std::fs::read_link("/proc/self/exe"))
+    else {
         return;
     };
     for (start, length) in maps.lines().filter_map(|line| code_of(line, program.to_str()?)) {

@@ -13,8 +13,8 @@ mod validation;
 
 pub use accept::{ServerContext, ServerReady, cert_facts};
 pub use config::Spec;
-pub use params::Params;
 pub use connect::ClientContext;
+pub use params::Params;
 pub use secrets::Secrets;
 pub use validation::{Unverified, Validation};
 

@@ -102,7 +102,8 @@ impl Secrets {
         let builder = ClientConfig::builder_with_provider(Arc::new(spec.params.provider()))
             .with_protocol_versions(spec.params.versions())
             .map_err(|error| Refusal::new("tls_params", error.to_string()))?;
-        let builder = builder.dangerous().with_custom_certificate_verifier(validation.of_server(spec.check_server_name));
+        let builder =
+            builder.dangerous().with_custom_certificate_verifier(validation.of_server(spec.check_server_name));
         let mut config = match spec.keys.first() {
             None => builder.with_no_client_auth(),
             Some(source) => match self.certified(source)? {

@@ -75,9 +75,14 @@ impl<'a> Plan<'a> {
         self.retries
     }
 
-    /// When the current try times out by itself.
-    pub fn try_deadline(&self, now: Instant) -> Option<Instant> {
-        self.policy.and_then(|p| p.per_try_timeout).map(|limit| now + limit)
+    /// How long a try may take.
+    pub fn try_limit(&self) -> Option<Duration> {
+        self.policy.and_then(|policy| policy.per_try_timeout)
+    }
+
+    /// Says when the whole request times out: known once the request has arrived as a whole.
+    pub fn set_deadline(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
     }
 
     /// When the whole request times out.
