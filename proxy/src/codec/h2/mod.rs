@@ -3,6 +3,7 @@
 //! One engine for both roles. It keeps the wakers of those who wait for a stream, and nothing else of a runtime.
 
 mod connection;
+mod control;
 mod frame;
 mod heads;
 mod hpack;
