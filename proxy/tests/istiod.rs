@@ -3,7 +3,7 @@
 //! The recordings are not part of this repository: the directory is `../shared/golden` beside the workspace or what
 //! `FERROMESH_GOLDEN` names; without it the test says so and passes over.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and prints its table")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use prost::Message;
 use proto::envoy::cluster::Cluster;

@@ -10,7 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, mpsc};
 use support::{Proxy, connect, free_port, http, listener, read_head};
 
 struct Ca {
@@ -36,7 +36,7 @@ impl Ca {
 }
 
 /// A server for `*.good.test` that wants a certificate of `ca`, and answers with the name that the client asked for.
-fn server(ca: &Ca, names: &Arc<Mutex<Vec<String>>>) -> u16 {
+fn server(ca: &Ca, names: mpsc::Sender<String>) -> u16 {
     let (cert, key) = ca.leaf(&["*.good.test", "good.test"]);
     let mut roots = rustls::RootCertStore::empty();
     roots.add(ca.der.clone()).unwrap();
@@ -48,7 +48,7 @@ fn server(ca: &Ca, names: &Arc<Mutex<Vec<String>>>) -> u16 {
         .with_client_cert_verifier(clients)
         .with_single_cert(vec![cert.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap();
-    let (config, names) = (Arc::new(config), Arc::clone(names));
+    let config = Arc::new(config);
     support::upstream(move |stream: TcpStream| {
         let session = rustls::ServerConnection::new(Arc::clone(&config)).unwrap();
         let mut stream = rustls::StreamOwned::new(session, stream);
@@ -56,7 +56,7 @@ fn server(ca: &Ca, names: &Arc<Mutex<Vec<String>>>) -> u16 {
         while let Ok(n) = stream.read(&mut buffer)
             && n > 0
         {
-            names.lock().unwrap().push(stream.conn.server_name().unwrap_or("none").to_owned());
+            names.send(stream.conn.server_name().unwrap_or("none").to_owned()).unwrap();
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi").unwrap();
         }
     })
@@ -85,8 +85,8 @@ fn get(port: u16, host: &str) -> (String, String) {
 fn a_server_is_asked_for_and_checked_by_the_host_of_the_request_with_keys_of_files() {
     let (directory, port, ca) = (tempfile::tempdir().unwrap(), free_port(), Ca::new());
     write_keys(directory.path(), &Ca::new());
-    let names = Arc::new(Mutex::new(Vec::new()));
-    let up = server(&ca, &names);
+    let (sender, names) = mpsc::channel();
+    let up = server(&ca, sender);
     let at = |name: &str| directory.path().join(name).display().to_string();
     let sds = |name: &str| {
         format!(
@@ -119,10 +119,10 @@ fn a_server_is_asked_for_and_checked_by_the_host_of_the_request_with_keys_of_fil
     write_keys(directory.path(), &ca);
     proxy.until(|_| get(port, "good.test") == ("200".to_owned(), "hi".to_owned()));
 
-    names.lock().unwrap().clear();
+    names.try_iter().for_each(drop);
     assert_eq!(get(port, "a.good.test:8443").0, "200");
     assert_eq!(get(port, "good.test").0, "200");
-    assert_eq!(*names.lock().unwrap(), ["a.good.test", "good.test"]);
+    assert_eq!(names.try_iter().collect::<Vec<_>>(), ["a.good.test", "good.test"]);
     assert_eq!(get(port, "bad.test").0, "503");
-    assert_eq!(names.lock().unwrap().len(), 2, "nothing was sent there");
+    assert_eq!(names.try_iter().next(), None, "nothing was sent there");
 }

@@ -41,7 +41,7 @@ pub async fn serve_http(
     if h2 {
         serve_h2((io, first), Rc::clone(settings), filters, peer).await;
     } else {
-        serve_h1((io, first), Rc::clone(settings), filters, peer).await;
+        Box::pin(serve_h1((io, first), Rc::clone(settings), filters, peer)).await;
     }
     stats.increment(HttpMetric::DownstreamCxDestroy);
 }

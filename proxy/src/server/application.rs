@@ -116,7 +116,7 @@ impl Application {
     pub(super) async fn probe(&self, path: &str) -> Option<Answer> {
         let probe = self.probes.get(path)?;
         let limit = Duration::from_secs(probe.timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or(1));
-        Some(match tokio::time::timeout(limit, probe.ask()).await {
+        Some(match tokio::time::timeout(limit, Box::pin(probe.ask())).await {
             Ok(Ok(status)) => text(status, ""),
             Ok(Err(why)) => text(500, format!("{why}\n")),
             Err(_) => text(500, format!("no answer within {limit:?}\n")),
@@ -163,9 +163,10 @@ impl HttpGet {
     async fn send(&self) -> Result<(u16, Vec<u8>), String> {
         let stream = connect(self.host.as_deref(), self.port).await?;
         if self.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
-            return self.exchange(unverified(stream).await.map_err(|error| error.to_string())?).await;
+            let session = unverified(stream).await.map_err(|error| error.to_string())?;
+            return Box::pin(self.exchange(session)).await;
         }
-        self.exchange(stream).await
+        Box::pin(self.exchange(stream)).await
     }
 
     async fn exchange(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(u16, Vec<u8>), String> {

@@ -87,13 +87,9 @@ impl Server {
         let names = names::Settings::of(&bootstrap)?;
         let termination = Termination::of(&bootstrap)?;
         let change = terms(bootstrap.flags.drain_strategy, bootstrap.drain_time, Some(bootstrap.drain_time));
-        let options = FeedOptions {
-            node: bootstrap.node.clone(),
-            converter: converter.clone(),
-            tls: None,
-            also: vec![Kind::NameTable],
-            own_secret_services: identity::own_secret_services(enrolment.as_ref()),
-        };
+        let own_secret_services = identity::own_secret_services(enrolment.as_ref());
+        let (node, also) = (bootstrap.node.clone(), vec![Kind::NameTable]);
+        let options = FeedOptions { node, converter: converter.clone(), tls: None, also, own_secret_services };
         let registry = registry(&bootstrap)?;
         let feed = Feed::new(bootstrap.clone(), options)?;
         let log_writer = LogWriter::start()?;

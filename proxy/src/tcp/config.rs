@@ -97,8 +97,8 @@ pub fn parse(typed: &Any, cx: RouteContext<'_>) -> Result<TcpConfig, Refusal> {
 /// When entries are written beside the last one; the older fields say the same.
 #[expect(deprecated, reason = "Envoy still reads the older fields")]
 fn log_options(written: &TcpProxy) -> TcpAccessLogOptions {
-    written.access_log_options.clone().unwrap_or_else(|| TcpAccessLogOptions {
-        access_log_flush_interval: written.access_log_flush_interval.clone(),
+    written.access_log_options.unwrap_or_else(|| TcpAccessLogOptions {
+        access_log_flush_interval: written.access_log_flush_interval,
         flush_access_log_on_connected: written.flush_access_log_on_connected,
         ..TcpAccessLogOptions::default()
     })
@@ -142,7 +142,6 @@ pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use prost::Message;
     use serde_json::{Value, json};
 
     fn parsed(more: &Value) -> TcpConfig {

@@ -54,14 +54,13 @@ impl Pins {
         }
     }
 
-    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), Error> {
+    fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), CertificateError> {
         let hash = |bytes: &[u8]| Sha256::try_from(digest(&SHA256, bytes).as_ref()).unwrap_or_default();
-        let (_, parsed) =
-            X509Certificate::from_der(leaf).map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+        let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
         if self.certificate.contains(&hash(leaf)) || self.spki.contains(&hash(parsed.public_key().raw)) {
             return Ok(());
         }
-        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+        Err(CertificateError::ApplicationVerificationFailure)
     }
 }
 
@@ -93,7 +92,7 @@ impl ServerCertVerifier for Pinned<Arc<dyn ServerCertVerifier>> {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.pins.check(leaf)?;
+        self.pins.check(leaf).map_err(Error::InvalidCertificate)?;
         self.chain.verify_server_cert(leaf, intermediates, server_name, ocsp_response, now)
     }
 
@@ -135,7 +134,7 @@ impl ClientCertVerifier for Pinned<Arc<dyn ClientCertVerifier>> {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.pins.check(leaf)?;
+        self.pins.check(leaf).map_err(Error::InvalidCertificate)?;
         self.chain.verify_client_cert(leaf, intermediates, now)
     }
 

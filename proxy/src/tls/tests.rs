@@ -125,7 +125,7 @@ fn session(secrets: &Secrets, client: &Spec, server: &Spec) -> Result<Made, Stri
 }
 
 /// Bytes from one side to the other.
-fn pass<A, B, S, T>(from: &mut A, to: &mut B) -> Result<(), rustls::Error>
+fn pass<A, B, S, T>(from: &mut A, to: &mut B) -> Result<(), Box<rustls::Error>>
 where
     A: std::ops::DerefMut<Target = rustls::ConnectionCommon<S>>,
     B: std::ops::DerefMut<Target = rustls::ConnectionCommon<T>>,
@@ -137,7 +137,7 @@ where
     let mut rest = bytes.as_slice();
     while !rest.is_empty() {
         to.read_tls(&mut rest).unwrap();
-        to.process_new_packets()?;
+        to.process_new_packets().map_err(Box::new)?;
     }
     Ok(())
 }
@@ -226,7 +226,7 @@ fn versions_suites_and_curves_are_as_configured() {
         ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384", "AES256-GCM-SHA384", "AES128-GCM-SHA256"];
     let server = json!({"tls_minimum_protocol_version": "TLSv1_2", "cipher_suites": istio, "ecdh_curves": ["P-256"]});
     let expected = "TLSv1_2 TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 secp256r1";
-    assert_eq!(made(old.clone(), server.clone()).as_deref(), Ok(expected));
+    assert_eq!(made(old, server.clone()).as_deref(), Ok(expected));
     let narrow = |suite: &str| json!({"tls_maximum_protocol_version": "TLSv1_2", "cipher_suites": [suite]});
     assert!(made(narrow("ECDHE-ECDSA-AES128-GCM-SHA256"), server.clone()).is_err(), "no suite in common");
     assert!(made(json!({"ecdh_curves": ["X25519"]}), server).is_err(), "no curve in common");
@@ -265,7 +265,7 @@ fn stapled(client: &Spec, server: &Spec) -> String {
     use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
     use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
     #[derive(Debug, Default)]
-    struct Notes(std::sync::Mutex<Vec<u8>>);
+    struct Notes(std::sync::OnceLock<Vec<u8>>);
     impl ServerCertVerifier for Notes {
         fn verify_server_cert(
             &self,
@@ -275,7 +275,7 @@ fn stapled(client: &Spec, server: &Spec) -> String {
             staple: &[u8],
             _: UnixTime,
         ) -> Result<ServerCertVerified, rustls::Error> {
-            *self.0.lock().unwrap() = staple.to_vec();
+            self.0.set(staple.to_vec()).unwrap();
             Ok(ServerCertVerified::assertion())
         }
 
@@ -312,7 +312,7 @@ fn stapled(client: &Spec, server: &Spec) -> String {
         pass(&mut client, &mut server).unwrap();
         pass(&mut server, &mut client).unwrap();
     }
-    String::from_utf8(notes.0.lock().unwrap().clone()).unwrap()
+    String::from_utf8(notes.0.get().unwrap().clone()).unwrap()
 }
 
 fn secret(name: &str, kind: &str, value: Value) -> proto::envoy::tls::Secret {
