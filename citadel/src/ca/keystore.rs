@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(days, 3650);
     }
 
-    // spec: CA-12, CA-21
+    // spec: CA-1, CA-12, CA-21
     #[test]
     fn a_plugged_intermediate_signs_for_its_root() {
         for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_RSA_SHA256] {
@@ -222,6 +222,13 @@ mod tests {
             assert_eq!(above.lines().collect::<Vec<_>>(), cert.lines().collect::<Vec<_>>());
             assert_eq!(authority.roots().to_pem().lines().count(), root.lines().count());
             assert!(!store(directory.path()).is_generated());
+            let id = identity::spiffe::SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap();
+            let csr = identity::csr::Csr::generate(&id).unwrap();
+            let grant = crate::ca::policy::Grant { id, ttl: Duration::from_secs(60) };
+            let chain = crate::ca::sign::sign(&authority, &csr.pem, &grant, SystemTime::now()).unwrap();
+            assert_eq!(chain.len(), 3, "leaf, intermediate, roots");
+            assert_eq!(chain[1].lines().collect::<Vec<_>>(), cert.lines().collect::<Vec<_>>());
+            assert_eq!(chain[2], authority.roots().to_pem());
         }
     }
 

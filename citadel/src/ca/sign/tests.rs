@@ -101,7 +101,7 @@ fn serials_are_long_and_unique() {
     }
 }
 
-// spec: CA-10
+// spec: CA-4, CA-10
 #[test]
 fn a_leaf_never_outlives_its_signer() {
     let key = CaKey::generate().unwrap();
@@ -117,7 +117,7 @@ fn a_leaf_never_outlives_its_signer() {
     assert_eq!(sign(&old, &csr.pem, &grant(0), later), Err(SignError::AuthorityExpired));
 }
 
-// spec: CA-5
+// spec: CA-3, CA-5
 #[test]
 fn malformed_requests_are_refused_with_a_reason() {
     let authority = authority();
