@@ -114,13 +114,9 @@ pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Re
         "envoy.extensions.filters.network.rbac.v3.RBAC" => {
             let written: proto::envoy::network_filters::rbac::v3::Rbac =
                 any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
-            let refused = [
-                ("matcher", written.matcher.is_some()),
-                ("shadow_rules", written.shadow_rules.is_some()),
-                ("shadow_matcher", written.shadow_matcher.is_some()),
-            ];
-            if let Some((field, _)) = refused.iter().find(|(_, written)| *written) {
-                return Err(Refusal::unsupported(*field));
+            // Shadow rules only show in statistics.
+            if written.matcher.is_some() {
+                return Err(Refusal::unsupported("matcher"));
             }
             let rules = written.rules.as_ref().map(|rules| rbac::parse_rules(rules).within("rules")).transpose()?;
             Ok(rules.map(NetworkFilter::Rbac))
