@@ -176,7 +176,7 @@ fn what_an_answer_says_decides_whether_it_is_asked_for_again() {
     let default = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
     // condition, further fields of the policy, script, number of requests, final status
     type Script = &'static [(u16, &'static str)];
-    let rows: [(&str, &str, Script, usize, u16); 16] = [
+    let rows: [(&str, &str, Script, usize, u16); 17] = [
         ("5xx", "", &[(500, ""), (200, "")], 2, 200),
         ("5xx", "", &[(404, "")], 1, 404),
         ("5xx", "", &[(503, "")], 2, 503),
@@ -193,6 +193,7 @@ fn what_an_answer_says_decides_whether_it_is_asked_for_again() {
         (default, "", &[(200, "grpc-status: 14\r\n"), (200, "grpc-status: 0\r\n")], 2, 200),
         ("retriable-headers", "retriable_headers: [{name: x-again}]", &[(200, "x-again: 1\r\n"), (201, "")], 2, 201),
         ("5xx", "", &[(503, "x-envoy-overloaded: true\r\n")], 1, 503),
+        ("5xx", "retriable_request_headers: [{name: x-repeat}]", &[(503, "")], 1, 503),
     ];
     let (mut clusters, mut routes, mut counters) = (String::new(), Vec::new(), Vec::new());
     for (index, (on, more, script, ..)) in rows.iter().enumerate() {

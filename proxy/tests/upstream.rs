@@ -179,12 +179,14 @@ fn connections_and_retries_have_limits_of_their_own() {
     let retry = "retry_policy: {retry_on: 5xx, num_retries: 2, retry_back_off: {base_interval: 0.001s}}";
     let routes = format!(
         "{{match: {{prefix: /one}}, route: {{cluster: one}}}}, {{match: {{prefix: /none}}, route: {{cluster: none, {retry}}}}}, \
-         {{match: {{prefix: /some}}, route: {{cluster: some, {retry}}}}}"
+         {{match: {{prefix: /some}}, route: {{cluster: some, {retry}}}}}, {{match: {{prefix: /default}}, route: {{cluster: ranked}}}}, \
+         {{match: {{prefix: /high}}, route: {{cluster: ranked, priority: HIGH}}}}"
     );
     let clusters = [
         limited("one", slow, "max_connections: 1"),
         limited("none", bad, "max_retries: 0"),
         limited("some", bad, "max_retries: 1, max_requests: 1"),
+        limited("ranked", slow, "max_requests: 0}, {priority: HIGH, max_requests: 1"),
     ];
     let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
     let chain = format!("{{filters: [{}]}}", http(&routes, ""));
@@ -195,6 +197,8 @@ fn connections_and_retries_have_limits_of_their_own() {
         assert!(client.join().unwrap().starts_with("HTTP/1.1 200 "), "those who wait are served in turn");
     }
     assert_eq!((asked.load(Ordering::SeqCst), most.load(Ordering::SeqCst)), (6, 1));
+    assert!(ask(port, "/default").ends_with("reset reason: overflow"));
+    assert!(ask(port, "/high").starts_with("HTTP/1.1 200 "), "each priority has limits of its own");
     assert!(ask(port, "/none").starts_with("HTTP/1.1 503 "));
     assert_eq!(none.swap(0, Ordering::SeqCst), 1, "no retry is allowed");
     assert!(ask(port, "/some").starts_with("HTTP/1.1 503 "));

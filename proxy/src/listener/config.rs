@@ -326,3 +326,47 @@ fn chain_match(written: Option<&FilterChainMatch>) -> Result<ChainMatch, Refusal
         source_ports: written.source_ports.iter().filter_map(|port| u16::try_from(*port).ok()).collect(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::registry;
+    use prost::Message;
+    use serde_json::{Value, json};
+
+    fn listener(more: &Value) -> ListenerConfig {
+        let filters = json!([{"name": "tcp", "typed_config": {"stat_prefix": "p", "cluster": "c", "@type": format!("type.googleapis.com/{TCP}")}}]);
+        let mut json = json!({"name": "l", "filter_chains": [{"filters": filters}],
+            "address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}}});
+        json.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let bytes = proto::json::from_value("envoy.config.listener.v3.Listener", &json).unwrap();
+        let (environment, runtime) = Default::default();
+        let parse_override = &registry::parse_override;
+        let cx = RouteContext { environment: &environment, runtime: &runtime, parse_override };
+        parse(&Listener::decode(bytes.as_slice()).unwrap(), cx).unwrap()
+    }
+
+    // spec: PR-5, TC-5, OD-1
+    #[test]
+    fn inspection_takes_15_s_unless_told_and_for_ever_where_zero_is_said() {
+        let plain = listener(&json!({}));
+        assert_eq!((plain.inspect_timeout, plain.continue_on_timeout), (Some(Duration::from_secs(15)), false));
+        assert!(plain.bind_to_port && !plain.use_original_dst && !plain.inbound);
+        let istio = listener(&json!({"listener_filters_timeout": "0s", "continue_on_listener_filters_timeout": true,
+            "use_original_dst": true, "bind_to_port": false, "traffic_direction": "INBOUND"}));
+        assert_eq!((istio.inspect_timeout, istio.continue_on_timeout), (None, true));
+        assert!(!istio.bind_to_port && istio.use_original_dst && istio.inbound);
+    }
+
+    // spec: PR-3, PR-5
+    #[test]
+    fn inspectors_leave_the_ports_alone_that_they_are_told_of() {
+        let filter = |type_name: &str, port: u32| {
+            json!({"name": "i", "typed_config": {"@type": format!("type.googleapis.com/{type_name}")},
+                "filter_disabled": {"destination_port_range": {"start": port, "end": port + 1}}})
+        };
+        let both = listener(&json!({"listener_filters": [filter(TLS_INSPECTOR, 25), filter(HTTP_INSPECTOR, 3306)]}));
+        let at = |port| (both.inspectors_at(port).tls, both.inspectors_at(port).http);
+        assert_eq!((at(24), at(25), at(3306), at(3307)), ((true, true), (false, true), (true, false), (true, true)));
+    }
+}

@@ -67,6 +67,7 @@ fn of_a_repeated_header_one_value_is_enough() {
     assert!(!matcher("w", true).matches_request(&head) && matcher("z", true).matches_request(&head));
 }
 
+// spec: VS-9
 #[test]
 fn a_request_is_seen_with_its_pseudo_headers() {
     let mut head = RequestHead::new(Version::H11, b"GET", b"http", b"a:80", b"/p?q");

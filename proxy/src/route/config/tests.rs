@@ -403,6 +403,7 @@ fn timeouts_and_retries_have_envoys_defaults() {
     );
     assert_eq!((istio.timeouts.route, istio.timeouts.idle), (None, Some(None)));
     assert_eq!((istio.timeouts.max_stream_duration, istio.timeouts.grpc_timeout_max), (Some(None), Some(None)));
+    assert!(!istio.high_priority && route(json!({"priority": "HIGH"}), json!({})).high_priority);
     let old = route(json!({"timeout": "3s", "max_grpc_timeout": "3s"}), json!({})).timeouts.clone();
     assert_eq!((old.max_grpc_timeout, old.grpc_timeout_max), (Some(Some(Duration::from_secs(3))), None));
     let none = route(json!({"timeout": "0s", "max_grpc_timeout": "0s"}), json!({})).timeouts.clone();

@@ -138,7 +138,7 @@ fn the_first_configuration_comes_in_envoys_order() {
     assert!(bench.client.is_ready());
 }
 
-// spec: XM-2
+// spec: XD-9, XM-2
 #[test]
 fn a_cluster_without_endpoints_holds_the_acknowledgement_but_not_for_ever() {
     let mut bench = Bench::new();
@@ -332,6 +332,17 @@ fn a_heartbeat_changes_nothing_and_is_acknowledged() {
     assert_eq!(bench.settle(&[]), [""]);
     assert_eq!(bench.requests(), ["CDS ack beat"]);
     assert!(bench.client.store().get(Kind::Cluster, "a").is_some());
+}
+
+// spec: XD-2
+#[test]
+fn the_aggregated_stream_speaks_what_it_is_told_and_delta_where_nothing_is_said() {
+    let speaks = |ads| {
+        let options = ClientOptions { ads, ..ClientOptions::default() };
+        Client::new(options, Node { id: "n".into(), ..Node::default() }).flavour(&Origin::Ads)
+    };
+    assert_eq!(speaks(Some(Flavour::Sotw)), Flavour::Sotw);
+    assert_eq!((speaks(Some(Flavour::Delta)), speaks(None)), (Flavour::Delta, Flavour::Delta));
 }
 
 // spec: XD-9

@@ -145,7 +145,7 @@ fn a_verdict_about_an_earlier_stream_is_not_sent() {
     assert_eq!(delta(&mut session, &store), None);
 }
 
-// spec: XD-3, XD-5, XD-9
+// spec: XD-3, XD-5, XD-9, XD-12
 #[test]
 fn state_of_the_world_keeps_version_and_nonce_and_sees_what_is_left_out() {
     let (mut session, store) = (session(Flavour::Sotw), Store::default());
@@ -183,4 +183,33 @@ fn state_of_the_world_keeps_version_and_nonce_and_sees_what_is_left_out() {
     let nack = next(&mut session);
     assert_eq!((nack.version_info.as_str(), nack.response_nonce.as_str()), ("v1", "n2"), "the last accepted version");
     assert!(nack.error_detail.is_some());
+}
+
+// spec: XD-5, XD-9
+#[test]
+fn state_of_the_world_may_send_a_part_of_what_was_asked_for_by_name_and_a_wildcard_stays_one() {
+    let (mut session, store) = (session(Flavour::Sotw), Store::default());
+    session.want(Kind::Endpoint, ["a", "b"].into_iter().map(Arc::from).collect());
+    session.want_all(Kind::Listener);
+    session.want(Kind::Listener, BTreeSet::from(["on-demand".into()]));
+    session.handle_connected();
+    let mut asked = Vec::new();
+    while let Some(Request::Sotw(request)) = session.poll_request(&store) {
+        asked.push((request.type_url, request.resource_names));
+    }
+    let of = |kind: Kind, names: &[&str]| {
+        (kind.type_url().to_owned(), names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(asked, [of(Kind::Endpoint, &["a", "b"]), of(Kind::Listener, &[])]);
+    let respond = |kind: Kind, name: &str| DiscoveryResponse {
+        type_url: kind.type_url().into(),
+        resources: vec![Any { type_url: kind.type_url().into(), value: [&[10, 1], name.as_bytes()].concat() }],
+        ..DiscoveryResponse::default()
+    };
+    for (kind, gone) in [(Kind::Endpoint, 0), (Kind::Route, 0), (Kind::Listener, 1)] {
+        session.want(kind, ["a", "b"].into_iter().map(Arc::from).collect());
+        session.handle_sotw(respond(kind, "a")).unwrap();
+        let received = session.handle_sotw(respond(kind, "b")).unwrap();
+        assert_eq!(received.update.removed.len(), gone, "{kind:?}: left out is gone of clusters and listeners alone");
+    }
 }
