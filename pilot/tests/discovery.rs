@@ -396,3 +396,29 @@ async fn a_proxy_whose_workload_joins_a_service_is_told_what_it_serves_then() {
     assert_eq!(client.next().await.removed_resources, ["inbound|9080||"]);
     running.stop(Duration::from_millis(100)).await;
 }
+
+// spec: PI-37, PI-38
+#[tokio::test]
+async fn a_rule_for_connections_changes_the_listener_and_no_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let services = "apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec: {clusterIP: 10.96.0.3, ports: [{name: tcp, port: 5432}]}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: other}\nspec: {clusterIP: 10.96.0.4, ports: [{name: tcp, port: 5432}]}\n";
+    let to = |host: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: db}}\nspec: {{hosts: [db], tcp: [{{route: [{{destination: {{host: {host}, port: {{number: 5432}}}}}}]}}]}}\n"
+        )
+    };
+    std::fs::write(dir.path().join("services.yaml"), services).unwrap();
+    std::fs::write(dir.path().join("rule.yaml"), to("db")).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    for url in [type_url::CLUSTER, type_url::LISTENER] {
+        client.subscribe(url, &["*"]);
+        client.next().await;
+    }
+    std::fs::write(dir.path().join("rule.yaml"), to("other")).unwrap();
+    let next = client.next().await;
+    assert_eq!((next.type_url.as_str(), sorted(&next.resources)), (type_url::LISTENER, vec!["10.96.0.3_5432"]));
+    let listener = &next.resources[0].resource.as_ref().unwrap().value;
+    assert!(String::from_utf8_lossy(listener).contains("outbound|5432||other.default.svc.cluster.local"));
+    running.stop(Duration::from_millis(100)).await;
+}
