@@ -422,3 +422,32 @@ async fn a_rule_for_connections_changes_the_listener_and_no_cluster() {
     assert!(String::from_utf8_lossy(listener).contains("outbound|5432||other.default.svc.cluster.local"));
     running.stop(Duration::from_millis(100)).await;
 }
+
+// spec: XI-8, PI-42
+#[tokio::test]
+async fn a_refusal_names_the_objects_that_the_refused_resources_come_from() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    std::fs::write(dir.path().join("rule.yaml"), rule("3s")).unwrap();
+    let policy = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: policy}\nspec: {host: reviews, trafficPolicy: {loadBalancer: {simple: RANDOM}}}\n";
+    std::fs::write(dir.path().join("policy.yaml"), policy).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    for (url, name, refused) in [(type_url::CLUSTER, "*", REVIEWS), (type_url::ROUTE, "9080", "9080")] {
+        client.subscribe(url, &[name]);
+        let response = client.receive().await.unwrap();
+        client.send(DeltaDiscoveryRequest {
+            type_url: url.to_owned(),
+            response_nonce: response.nonce,
+            error_detail: Some(RpcStatus { code: 13, message: format!("{refused}: no"), ..RpcStatus::default() }),
+            ..DeltaDiscoveryRequest::default()
+        });
+    }
+    let nacks = eventually(running.http.unwrap(), "/debug/nacks", |body| body.contains("RDS")).await;
+    let nacks: serde_json::Value = serde_json::from_str(&nacks).unwrap();
+    let path = |kind: &str| format!("/apis/networking.istio.io/v1/namespaces/default/{kind}");
+    assert_eq!(nacks[0]["objects"], serde_json::json!([path("destination-rule/policy")]));
+    assert_eq!(nacks[0]["services"], serde_json::json!(["reviews.default.svc.cluster.local"]));
+    assert_eq!(nacks[1]["objects"], serde_json::json!([path("virtual-service/reviews")]));
+    running.stop(Duration::from_millis(100)).await;
+}

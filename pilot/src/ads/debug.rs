@@ -2,6 +2,7 @@
 
 use crate::delivery::hub::{Peer, Status, World};
 use crate::delivery::{Command, HubHandle};
+use crate::translate::Encoded;
 use crate::translate::cache::ResourceType;
 use crate::translate::node::Role;
 use axum::Router;
@@ -10,7 +11,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The questions and who answers them.
 const QUESTIONS: [(&str, &str); 10] = [
@@ -122,15 +124,49 @@ async fn nacks(State(hub): State<HubHandle>) -> Response {
         let refused = peer.progress.iter().filter_map(|(kind, progress)| Some((*kind, progress.nack.clone()?)));
         refused
             .map(|(kind, nack)| {
-                let named = |name: &str| !name.is_empty() && nack.message.contains(name);
-                let resources: Vec<String> =
-                    peer.snapshot.of(kind).iter().map(|r| r.name.to_string()).filter(|name| named(name)).collect();
+                let named =
+                    |resource: &&Arc<Encoded>| !resource.name.is_empty() && nack.message.contains(&*resource.name);
+                let refused: Vec<&Arc<Encoded>> = peer.snapshot.of(kind).iter().filter(named).collect();
+                let mut origins = Origins::default();
+                for resource in &refused {
+                    origins.collect(&proto::json::any_to_value(kind.type_url(), &resource.bytes));
+                }
+                let names: Vec<&str> = refused.iter().map(|resource| &*resource.name).collect();
                 let short = proto::type_url::short_name(kind.type_url());
-                json!({"proxy": id, "type": short, "code": nack.code, "message": nack.message, "resources": resources})
+                json!({
+                    "proxy": id, "type": short, "code": nack.code, "message": nack.message, "resources": names,
+                    "objects": origins.objects, "services": origins.services,
+                })
             })
             .collect::<Vec<_>>()
     };
     Json(peers.iter().flat_map(of).collect::<Vec<_>>()).into_response()
+}
+
+/// What refused resources come from, as their metadata says (XI-8).
+#[derive(Default)]
+struct Origins {
+    /// Paths of Istio's objects.
+    objects: BTreeSet<String>,
+    /// Hosts of services.
+    services: BTreeSet<String>,
+}
+
+impl Origins {
+    fn collect(&mut self, value: &Value) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(istio) = fields.get("istio") {
+                    self.objects.extend(istio["config"].as_str().map(str::to_owned));
+                    let services = istio["services"].as_array().into_iter().flatten();
+                    self.services.extend(services.filter_map(|service| service["host"].as_str()).map(str::to_owned));
+                }
+                fields.values().for_each(|inner| self.collect(inner));
+            }
+            Value::Array(items) => items.iter().for_each(|inner| self.collect(inner)),
+            _ => {}
+        }
+    }
 }
 
 async fn status(State(hub): State<HubHandle>) -> Response {
@@ -195,7 +231,7 @@ async fn endpointz(State(hub): State<HubHandle>) -> Response {
 
 async fn configz(State(hub): State<HubHandle>) -> Response {
     let Some(world) = world(&hub).await else { return gone() };
-    let one = |object: &std::sync::Arc<crate::source::Object>| {
+    let one = |object: &Arc<crate::source::Object>| {
         let file = object.origin.as_ref().map(|origin| origin.file.to_string());
         json!({"kind": object.key.kind, "namespace": &*object.key.namespace, "name": &*object.key.name, "file": file})
     };
