@@ -261,3 +261,15 @@ fn connections_are_counted_where_dashboards_look() {
     proxy.until(|proxy| shows(proxy, &then));
     assert!(shows(&proxy, &["tcp.l.downstream_cx_tx_bytes_total: 40"]));
 }
+
+// spec: DR-31, LB-13
+#[test]
+fn an_endpoint_that_cannot_be_connected_is_left_alone() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let outlier = "type: STATIC, outlier_detection: {consecutive_5xx: 3, base_ejection_time: 60s},";
+    let half = cluster("half", &[free_port(), named("up")]).replace("type: STATIC,", outlier);
+    let yaml = format!("  - {}\n  clusters:\n{half}", listener("l", port, "", &chain("cluster: half")));
+    let _proxy = Proxy::start(directory.path(), &yaml);
+    let failed = (0..30).filter(|_| all(&connect(port)).is_empty()).count();
+    assert_eq!(failed, 3, "then it is known");
+}

@@ -3,7 +3,8 @@
 use super::pace::Pace;
 use super::set::{ClusterConfig, Discovery, Protocol, TransportMatch};
 use crate::balancer::Policy;
-use crate::endpoint::{Limits, Outlier, Thresholds};
+use crate::endpoint::config::outlier;
+use crate::endpoint::{Limits, Thresholds};
 use crate::refusal::{Refusal, Within};
 use crate::tls::{self, ClientContext};
 use proto::any;
@@ -91,7 +92,7 @@ pub fn parse(written: &Cluster) -> Result<Parsed, Refusal> {
         keepalive: keepalive(written),
         service: service(written),
         external: istio_flag(written, "external") || istio_flag(written, "disable_mx"),
-        outlier: written.outlier_detection.as_ref().map(Outlier::from),
+        outlier: written.outlier_detection.as_ref().map(outlier).transpose()?,
         auto_sni: auto.sni,
     };
     Ok(Parsed { config, members, tls })

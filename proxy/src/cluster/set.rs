@@ -207,6 +207,9 @@ impl Cluster {
 
     /// Looks again at ejections and closes idle connections that are too old.
     pub fn sweep(&self, now_ms: u64) {
+        if let Some(outlier) = &self.config.outlier {
+            outlier.sweep(&self.hosts.borrow(), now_ms);
+        }
         self.balancer.borrow_mut().refresh(&self.hosts.borrow(), now_ms);
         let now = self.env.now();
         let mut pools = self.pools.borrow_mut();

@@ -1,15 +1,18 @@
 //! `ClusterLoadAssignment` → endpoints.
 
-use super::{Address, Endpoint, EndpointShared, Health, HostSet, Locality, Priority};
+use super::{Address, Endpoint, EndpointShared, Health, HostSet, InARow, Locality, Outlier, Priority, Share};
 use crate::refusal::{Refusal, Within};
 use foldhash::HashMap;
+use proto::duration::from_proto;
+use proto::envoy::cluster::OutlierDetection;
 use proto::envoy::core::{self, address};
 use proto::envoy::endpoint::{
     ClusterLoadAssignment, Endpoint as Written, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
 };
-use proto::envoy::wkt::value::Kind;
+use proto::envoy::wkt::{UInt32Value, value::Kind};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Shared state of endpoints that an earlier version of the assignment had, by address.
 pub type Known = HashMap<Address, Arc<EndpointShared>>;
@@ -177,10 +180,65 @@ pub fn address_of(written: Option<&core::Address>) -> Result<Where, Refusal> {
     }
 }
 
+/// Reads `OutlierDetection` (LB-13).
+///
+/// # Errors
+/// What is not supported yet.
+pub fn outlier(written: &OutlierDetection) -> Result<Outlier, Refusal> {
+    if !written.monitors.is_empty() {
+        return Err(Refusal::unsupported("outlier_detection.monitors"));
+    }
+    if written.detect_degraded_hosts.as_ref().is_some_and(|b| b.value) {
+        return Err(Refusal::unsupported("outlier_detection.detect_degraded_hosts"));
+    }
+    let number = |n: &Option<UInt32Value>, default| n.as_ref().map_or(default, |n| n.value);
+    let time = |d: &Option<proto::envoy::wkt::Duration>, default| {
+        d.as_ref().map_or_else(|| Duration::from_secs(default), from_proto)
+    };
+    let in_a_row = |count: &Option<UInt32Value>, enforcing: &Option<UInt32Value>, default| InARow {
+        count: number(count, 5),
+        enforcing_percent: number(enforcing, default),
+    };
+    let base_ejection = time(&written.base_ejection_time, 30);
+    Ok(Outlier {
+        consecutive_5xx: in_a_row(&written.consecutive_5xx, &written.enforcing_consecutive_5xx, 100),
+        consecutive_gateway: in_a_row(
+            &written.consecutive_gateway_failure,
+            &written.enforcing_consecutive_gateway_failure,
+            0,
+        ),
+        consecutive_local: in_a_row(
+            &written.consecutive_local_origin_failure,
+            &written.enforcing_consecutive_local_origin_failure,
+            100,
+        ),
+        split_local: written.split_external_local_origin_errors,
+        success_rate: Share {
+            enforcing_percent: number(&written.enforcing_success_rate, 100),
+            minimum_hosts: number(&written.success_rate_minimum_hosts, 5),
+            request_volume: number(&written.success_rate_request_volume, 100),
+            threshold: number(&written.success_rate_stdev_factor, 1900),
+        },
+        failure_percentage: Share {
+            enforcing_percent: number(&written.enforcing_failure_percentage, 0),
+            minimum_hosts: number(&written.failure_percentage_minimum_hosts, 5),
+            request_volume: number(&written.failure_percentage_request_volume, 50),
+            threshold: number(&written.failure_percentage_threshold, 85),
+        },
+        interval: time(&written.interval, 10),
+        base_ejection,
+        max_ejection: time(&written.max_ejection_time, 300).max(base_ejection),
+        jitter: time(&written.max_ejection_time_jitter, 0),
+        max_ejection_percent: number(&written.max_ejection_percent, 10),
+        always_one: written.always_eject_one_host.as_ref().is_some_and(|b| b.value),
+        next_sweep_ms: Arc::default(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::envoy::wkt::{Struct, UInt32Value, Value};
+    use proto::envoy::wkt::{Struct, Value};
 
     fn socket(address: &str, port: u32) -> core::Address {
         let port_specifier = Some(core::socket_address::PortSpecifier::PortValue(port));

@@ -59,6 +59,12 @@ pub struct EndpointShared {
     pub failures: AtomicU32,
     /// Gateway failures in a row; written by workers with each answer.
     pub gateway_failures: AtomicU32,
+    /// Failures to get an answer in a row, where those count on their own; written by workers.
+    pub local_failures: AtomicU32,
+    /// Answers of this interval; written by workers with each answer.
+    pub answers: AtomicU32,
+    /// Those below 500.
+    pub good_answers: AtomicU32,
     /// How often it was ejected; written by the worker that ejects.
     pub ejections: AtomicU32,
     /// Milliseconds of the process clock until which the endpoint is ejected; written by the outlier detector.

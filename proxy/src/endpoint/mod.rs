@@ -9,4 +9,4 @@ mod outlier;
 
 pub use breaker::{Limit, Limits, Permit, Thresholds};
 pub use hosts::{Address, Endpoint, EndpointShared, Health, HostSet, Locality, Priority};
-pub use outlier::{Outlier, Verdict};
+pub use outlier::{InARow, Outlier, Share, Verdict};

@@ -217,8 +217,8 @@ impl<'a> Tries<'a> {
             Tried::Head(head, _) if matches!(head.status, 502..=504) => Verdict::GatewayError,
             Tried::Head(head, _) if head.status >= 500 => Verdict::ServerError,
             Tried::Head(..) => Verdict::Good,
-            Tried::Failed { outcome, .. } if outcome.reason.side() == Side::Upstream => Verdict::GatewayError,
-            Tried::TryTimeout | Tried::Deadline => Verdict::GatewayError,
+            Tried::Failed { outcome, .. } if outcome.reason.side() == Side::Upstream => Verdict::LocalError,
+            Tried::TryTimeout | Tried::Deadline => Verdict::LocalError,
             Tried::Failed { .. } => return,
         };
         let now_ms = self.cx.facts.clock.now_ms();

@@ -7,13 +7,15 @@ use super::splice;
 use crate::balancer::Wish;
 use crate::cluster::Pick;
 use crate::drain::{Stage, Stay};
+use crate::endpoint::Verdict;
 use crate::env::Instant;
 use crate::filter::Facts;
 use crate::net::{Io, PeerFacts};
-use crate::outcome::{Outcome, Reason};
+use crate::outcome::{Outcome, Reason, Side};
 use crate::telemetry::access_log::Entry;
 use crate::telemetry::istio::Reporter;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Serves one connection until it ends, or until `stay` is over. `reporter`: the side that `istio.stats` reports, where
@@ -154,7 +156,16 @@ async fn connect(
         let endpoint = cluster.pick(wish, Some(peer.local))?;
         report.tries(&endpoint);
         tried.push(endpoint.clone());
-        match cluster.open_tcp(&Pick::new(endpoint)).await {
+        let opened = cluster.open_tcp(&Pick::new(Arc::clone(&endpoint))).await;
+        let verdict = if opened.is_ok() { Verdict::Good } else { Verdict::LocalError };
+        if let Some(outlier) = &cluster.config.outlier
+            && opened.as_ref().err().is_none_or(|outcome| outcome.reason.side() == Side::Upstream)
+            && outlier.note(&endpoint, &cluster.hosts(), verdict, facts.clock.now_ms())
+        {
+            tracing::info!(cluster = &*cluster.config.name, endpoint = %endpoint.address, "endpoint ejected");
+            cluster.refresh(facts.clock.now_ms());
+        }
+        match opened {
             Ok(up) => return Ok(up),
             Err(outcome) => last = outcome,
         }

@@ -72,7 +72,9 @@ fn panic_and_outlier_detection_are_read() {
         cluster(json!({"common_lb_config": {"healthy_panic_threshold": {"value": 0}}, "outlier_detection": {}}));
     assert_eq!(config.panic_percent, 0);
     let outlier = config.outlier.unwrap();
-    assert_eq!((outlier.consecutive_5xx, outlier.consecutive_gateway), (5, 0));
+    let limits = [outlier.consecutive_5xx, outlier.consecutive_gateway, outlier.consecutive_local];
+    assert_eq!(limits.map(|limit| (limit.count, limit.enforcing_percent)), [(5, 100), (5, 0), (5, 100)]);
+    assert!(!outlier.split_local && !outlier.always_one);
     assert_eq!((outlier.interval, outlier.base_ejection), (Duration::from_secs(10), Duration::from_secs(30)));
     assert_eq!((outlier.max_ejection, outlier.max_ejection_percent), (Duration::from_secs(300), 10));
 }
