@@ -50,6 +50,10 @@ fn rules_are_bound_to_hosts_of_the_servers() {
 fn https_redirect_requires_tls_for_all() {
     let gateway = "selector: {istio: ingressgateway}\nservers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [old.com], tls: {httpsRedirect: true}}]";
     assert_eq!(world(gateway, "").gateway().host("http.8080", "old.com:80")["require_tls"], "ALL");
+    let bound = world(gateway, &rule("v", "old.com", &format!("{{{TO}}}"))).gateway().host("http.8080", "old.com:80");
+    assert_eq!((&bound["require_tls"], &bound["routes"]), (&json!("ALL"), &Value::Null), "a rule changes nothing");
+    let plain = world(SHOP, &rule("v", "shop.com", &format!("{{{TO}}}"))).gateway().host("http.8080", "shop.com:80");
+    assert_eq!(plain["require_tls"], Value::Null);
 }
 
 // spec: GW-17
@@ -67,6 +71,11 @@ fn servers_of_one_port_share_one_table() {
     let routes = told.routes("http.8080");
     let names: Vec<_> = crate::told::names(&routes["virtual_hosts"]);
     assert_eq!(names, ["b.com:80", "shop.com:80"]);
+    let one_host = rule("v", "shop.com", &format!("{{match: [{{uri: {{prefix: /v}}}}], {TO}}}"))
+        + &rule("w", "shop.com", &format!("{{match: [{{uri: {{prefix: /w}}}}], {TO}}}"));
+    let routes = world(SHOP, &one_host).gateway().routes("http.8080");
+    assert_eq!(crate::told::names(&routes["virtual_hosts"]), ["shop.com:80"], "one host, however many rules");
+    assert_eq!(routes["virtual_hosts"][0]["routes"].as_array().unwrap().len(), 2);
 }
 
 // spec: GW-19, GW-20, FC-4

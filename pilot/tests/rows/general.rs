@@ -129,6 +129,11 @@ fn of_one_host_in_two_namespaces_the_own_one_is_used() {
             .replace("far.other.svc.cluster.local", "x.com"),
     )
     .client();
+    let two = "---\napiVersion: v1\nkind: Service\nmetadata: {name: two, namespace: other, creationTimestamp: '2020-01-01T00:00:00Z'}\nspec: {clusterIP: 10.96.8.2, ports: [{name: http, port: 88}]}\n";
+    let older = squat("aaa", "1999-01-01T00:00:00Z", 87).replace("far.other", "two.other");
+    let with_older = World::new(&format!("{older}{two}")).client();
+    assert!(with_older.has_cluster("outbound|88||two.other.svc.cluster.local"), "however old the entry is");
+    assert!(!with_older.has_cluster("outbound|87||two.other.svc.cluster.local"));
     assert!(told.has_cluster("outbound|86||x.com") && !told.has_cluster("outbound|85||x.com"), "then the oldest");
 }
 

@@ -114,6 +114,19 @@ fn a_port_whose_protocol_is_found_out_has_five_chains() {
     assert_eq!(timeout("protocolDetectionTimeout: 3s\n")["listener_filters_timeout"], "3s");
 }
 
+// spec: NM-2, NM-7, FC-5
+#[test]
+fn a_served_port_is_called_by_the_workloads_number_and_its_host_by_the_services() {
+    let more = "---\napiVersion: v1\nkind: Service\nmetadata: {name: moved}\nspec: {clusterIP: 10.96.8.1, selector: {app: reviews}, ports: [{name: http, port: 80, targetPort: 8888}]}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: moved, labels: {kubernetes.io/service-name: moved}}\naddressType: IPv4\nports: [{name: http, port: 8888}]\nendpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: reviews-1}}]\n";
+    let told = World::new(more).server();
+    assert!(told.has_cluster("inbound|8888||") && !told.has_cluster("inbound|80||"));
+    let routes = manager(&chain(&told.inbound(), "0.0.0.0_8888", "raw_buffer"))["route_config"].clone();
+    let host = &routes["virtual_hosts"][0];
+    assert_eq!((&routes["name"], &host["name"]), (&json!("inbound|8888||"), &json!("inbound|http|80")));
+    let operation = &host["routes"][0]["decorator"]["operation"];
+    assert_eq!(operation, "moved.default.svc.cluster.local:80/*");
+}
+
 // spec: MT-8, FC-1, FC-4, FC-5, VS-33
 #[test]
 fn requests_go_to_the_workload_with_the_clients_identity() {

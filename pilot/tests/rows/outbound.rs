@@ -259,12 +259,32 @@ fn access_logs_are_istios() {
         manager(&listener["filter_chains"][0])["access_log"][0]["typed_config"]["log_format"].clone()
     };
     let text = log("accessLogFile: /dev/stdout\n")["text_format_source"]["inline_string"].as_str().unwrap().to_owned();
-    assert!(text.starts_with("[%START_TIME%] \"%REQ(:METHOD)%") && text.ends_with("%ROUTE_NAME%\n"));
-    assert_eq!(log("accessLogFile: /dev/stdout\naccessLogFormat: 'x'\n")["text_format_source"]["inline_string"], "x");
-    assert_eq!(
-        log("accessLogFile: /dev/stdout\naccessLogEncoding: JSON\n")["json_format"]["response_code"],
-        "%RESPONSE_CODE%"
+    let expected = concat!(
+        "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" %RESPONSE_CODE% ",
+        "%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %CONNECTION_TERMINATION_DETAILS% ",
+        "\"%UPSTREAM_TRANSPORT_FAILURE_REASON%\" %BYTES_RECEIVED% %BYTES_SENT% %DURATION% ",
+        "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" ",
+        "\"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\" %UPSTREAM_CLUSTER_RAW% ",
+        "%UPSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% ",
+        "%ROUTE_NAME%\n"
     );
+    assert_eq!(text, expected);
+    assert_eq!(log("accessLogFile: /dev/stdout\naccessLogFormat: 'x'\n")["text_format_source"]["inline_string"], "x");
+    let fields = log("accessLogFile: /dev/stdout\naccessLogEncoding: JSON\n")["json_format"].clone();
+    let expected = json!({
+        "start_time": "%START_TIME%", "route_name": "%ROUTE_NAME%", "method": "%REQ(:METHOD)%",
+        "path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%", "protocol": "%PROTOCOL%", "response_code": "%RESPONSE_CODE%",
+        "response_flags": "%RESPONSE_FLAGS%", "response_code_details": "%RESPONSE_CODE_DETAILS%",
+        "connection_termination_details": "%CONNECTION_TERMINATION_DETAILS%", "bytes_received": "%BYTES_RECEIVED%",
+        "bytes_sent": "%BYTES_SENT%", "duration": "%DURATION%",
+        "upstream_service_time": "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%", "x_forwarded_for": "%REQ(X-FORWARDED-FOR)%",
+        "user_agent": "%REQ(USER-AGENT)%", "request_id": "%REQ(X-REQUEST-ID)%", "authority": "%REQ(:AUTHORITY)%",
+        "upstream_host": "%UPSTREAM_HOST%", "upstream_cluster": "%UPSTREAM_CLUSTER_RAW%",
+        "upstream_local_address": "%UPSTREAM_LOCAL_ADDRESS%", "downstream_local_address": "%DOWNSTREAM_LOCAL_ADDRESS%",
+        "downstream_remote_address": "%DOWNSTREAM_REMOTE_ADDRESS%", "requested_server_name": "%REQUESTED_SERVER_NAME%",
+        "upstream_transport_failure_reason": "%UPSTREAM_TRANSPORT_FAILURE_REASON%"
+    });
+    assert_eq!(fields, expected);
     let own = log("accessLogFile: /dev/stdout\naccessLogEncoding: JSON\naccessLogFormat: '{\"a\": \"%PROTOCOL%\"}'\n");
     assert_eq!(own["json_format"], json!({"a": "%PROTOCOL%"}));
     let catch_all = World::with_mesh("accessLogFile: /dev/stdout\n", "").client().listener("virtualOutbound");

@@ -24,6 +24,20 @@ fn wildcards_forward_to_where_the_client_went() {
     );
 }
 
+// spec: SE-1
+#[test]
+fn hosts_are_compared_in_lower_case_and_each_is_a_service() {
+    let told = World::new(&object(
+        "ServiceEntry",
+        "e",
+        "hosts: [Api.Example.Com, '*.wild.com']\nresolution: NONE\nports: [{number: 80, name: http, protocol: HTTP}]",
+    ))
+    .client();
+    assert!(told.has_cluster("outbound|80||api.example.com") && told.has_cluster("outbound|80||*.wild.com"));
+    let host = told.host("80", "*.wild.com:80");
+    assert!(host["domains"].as_array().unwrap().contains(&"*.wild.com".into()), "{host}");
+}
+
 // spec: SE-2
 #[test]
 fn addresses_are_where_tcp_listens() {

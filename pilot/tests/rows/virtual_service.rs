@@ -562,7 +562,7 @@ fn a_service_without_a_rule_has_a_default_route() {
     assert_eq!(route["match"], json!({"prefix": "/"}));
 }
 
-// spec: VSM-7
+// spec: VSM-7, NM-9
 #[test]
 fn domains_are_every_name_under_which_a_client_may_ask() {
     let alias = "---\napiVersion: v1\nkind: Service\nmetadata: {name: alias}\nspec: {type: ExternalName, externalName: reviews.default.svc.cluster.local}\n";

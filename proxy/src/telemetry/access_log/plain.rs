@@ -303,9 +303,6 @@ fn local(tls: Option<&TlsFacts>) -> Option<&CertFacts> {
 }
 
 fn flags<'a>(facts: &LogFacts<'a>, long: bool) -> Value<'a> {
-    if facts.flags.is_empty() {
-        return Value::Absent;
-    }
     let mut out = Vec::with_capacity(8);
     if long {
         facts.flags.write_long(&mut out)
