@@ -10,7 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::{Proxy, free_port};
+use support::{Proxy, cluster, free_port, http, listener};
 
 const HEAD: &str = "GET / HTTP/1.1\r\nHost: a\r\n";
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\n";
@@ -318,27 +318,9 @@ fn request_end(buf: &[u8]) -> Option<usize> {
 
 fn proxy(directory: &std::path::Path, upstream: u16) -> (Proxy, u16) {
     let port = free_port();
-    let api = "type.googleapis.com/envoy.extensions.filters";
-    let yaml = format!(
-        "  - name: l
-    address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          '@type': {api}.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: l
-          http_protocol_options: {{accept_http_10: true}}
-          route_config: {{name: r, virtual_hosts: [{{name: v, domains: ['*'], routes: [{{match: {{prefix: ''}}, route: {{cluster: up}}}}]}}]}}
-          http_filters: [{{name: router, typed_config: {{'@type': {api}.http.router.v3.Router}}}}]
-  clusters:
-  - name: up
-    type: STATIC
-    load_assignment:
-      cluster_name: up
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}}}]}}]
-"
-    );
+    let http = http("{match: {prefix: ''}, route: {cluster: up}}", "http_protocol_options: {accept_http_10: true},");
+    let listener = listener("l", port, "", &format!("{{filters: [{http}]}}"));
+    let yaml = format!("  - {listener}\n  clusters:\n{}", cluster("up", &[upstream]));
     (Proxy::start(directory, &yaml), port)
 }
 

@@ -6,11 +6,11 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::{Proxy, free_port};
+use support::{Proxy, cluster, free_port, http, listener, upstream};
 
 const IDLE: Duration = Duration::from_millis(30);
 const CLIENTS: usize = 8;
@@ -18,17 +18,9 @@ const REQUESTS: usize = 100;
 
 /// Counts what it has processed.
 fn app() -> (u16, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
     let processed = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&processed);
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (stream, counter) = (stream.unwrap(), Arc::clone(&counter));
-            std::thread::spawn(move || serve(stream, &counter));
-        }
-    });
-    (port, processed)
+    (upstream(move |stream| serve(stream, &counter)), processed)
 }
 
 fn serve(mut stream: TcpStream, processed: &AtomicUsize) {
@@ -54,27 +46,9 @@ fn serve(mut stream: TcpStream, processed: &AtomicUsize) {
     }
 }
 
-fn config(listen: u16, upstream: u16) -> String {
-    let api = "type.googleapis.com/envoy.extensions.filters";
-    format!(
-        "  - name: l
-    address: {{socket_address: {{address: 127.0.0.1, port_value: {listen}}}}}
-    filter_chains:
-    - filters:
-      - name: http
-        typed_config:
-          '@type': {api}.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: l
-          route_config: {{name: r, virtual_hosts: [{{name: v, domains: ['*'], routes: [{{match: {{prefix: /}}, route: {{cluster: up}}}}]}}]}}
-          http_filters: [{{name: router, typed_config: {{'@type': {api}.http.router.v3.Router}}}}]
-  clusters:
-  - name: up
-    type: STATIC
-    load_assignment:
-      cluster_name: up
-      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {upstream}}}}}}}}}]}}]
-"
-    )
+fn config(listen: u16, app: u16) -> String {
+    let chain = format!("{{filters: [{}]}}", http("{match: {prefix: /}, route: {cluster: up}}", ""));
+    format!("  - {}\n  clusters:\n{}", listener("l", listen, "", &chain), cluster("up", &[app]))
 }
 
 /// Sends requests with pauses of -0.6 to +1.8 ms around the app's limit; gives back how many were answered with 200.
@@ -107,9 +81,9 @@ fn client(port: u16, request: &str, seed: usize) -> usize {
 
 fn measure(request: &'static str) -> (usize, usize) {
     let directory = tempfile::tempdir().unwrap();
-    let (upstream, processed) = app();
+    let (app, processed) = app();
     let port = free_port();
-    let _proxy = Proxy::start(directory.path(), &config(port, upstream));
+    let _proxy = Proxy::start(directory.path(), &config(port, app));
     let clients: Vec<_> = (0..CLIENTS).map(|seed| std::thread::spawn(move || client(port, request, seed))).collect();
     let good = clients.into_iter().map(|client| client.join().unwrap()).sum();
     (good, processed.load(Ordering::SeqCst))

@@ -1,6 +1,9 @@
 //! `Cluster` → what is fixed about it, and how its endpoints are found.
 
-use super::pace::Pace;
+mod pace;
+
+pub use pace::Pace;
+
 use super::set::{ClusterConfig, Discovery, Protocol, TransportMatch};
 use crate::balancer::Policy;
 use crate::endpoint::config::outlier;

@@ -3,10 +3,9 @@
 //! Knows how to open an exchange with an endpoint. Must never know a route, a filter or a retry.
 
 pub mod config;
-mod pace;
 mod set;
 mod upstream;
 
-pub use pace::Pace;
+pub use config::Pace;
 pub use set::{Cluster, ClusterConfig, ClusterSet, Dialer, Discovery, Protocol, TransportMatch};
 pub use upstream::{Failure, Pick, TcpUpstream, Upstream};

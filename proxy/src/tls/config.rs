@@ -1,7 +1,12 @@
 //! `UpstreamTlsContext` and `DownstreamTlsContext` → what a TLS context needs.
 
-use super::params::Params;
-use super::validation::Validation;
+mod params;
+mod pins;
+mod validation;
+
+pub use params::Params;
+pub use validation::{Unverified, Validation};
+
 use crate::refusal::{Refusal, Within};
 use proto::any;
 use proto::envoy::core::{DataSource, TransportSocket, data_source, transport_socket::ConfigType};

@@ -1,8 +1,7 @@
 //! Secrets by name, and rustls configurations made of them. Main thread.
 
 use super::accept::{ServerReady, cert_facts};
-use super::config::{KeySource, Pem, Spec, ValidationSource};
-use super::validation::Validation;
+use super::config::{KeySource, Pem, Spec, Validation, ValidationSource};
 use crate::refusal::{Refusal, Within};
 use identity::bundle::TrustBundle;
 use identity::svid::Svid;

@@ -1,7 +1,7 @@
 //! `CertificateValidationContext` → what a peer's certificate must be, and the verifiers of it.
 
-use super::config::read;
 use super::pins::{Pinned, Pins};
+use super::read;
 use crate::refusal::{Refusal, Within};
 use identity::bundle::TrustBundle;
 use identity::crl::{Depth, Revocations};

@@ -1,5 +1,6 @@
-//! Who this proxy is: what others are told of it, and its place in metrics.
+//! `Node` → its facts.
 
+use super::NodeFacts;
 use crate::telemetry::istio::Workload;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,19 +8,6 @@ use prost::Message;
 use proto::envoy::core::Node;
 use proto::envoy::wkt::{Struct, Value, value::Kind};
 use std::sync::Arc;
-
-/// Facts of the node, made once per process.
-#[derive(Debug, Clone, Default)]
-pub struct NodeFacts {
-    /// Node id.
-    pub id: Box<str>,
-    /// `x-envoy-peer-metadata`: base64 of a protobuf struct (MD-1, MD-2).
-    pub exchange: Box<str>,
-    /// The workload in metrics.
-    pub workload: Arc<Workload>,
-    /// The same fields as a struct, for the TCP exchange.
-    pub fields: Struct,
-}
 
 impl NodeFacts {
     /// The facts of `node`; `identity` is the proxy's SPIFFE id, where it is known.
@@ -47,7 +35,6 @@ impl NodeFacts {
             id: node.id.as_str().into(),
             exchange: STANDARD.encode(encode_sorted(&fields)).into(),
             workload: Arc::new(workload),
-            fields,
         }
     }
 }

@@ -1,0 +1,17 @@
+//! Who this proxy is: what others are told of it, and its place in metrics.
+
+mod config;
+
+use crate::telemetry::istio::Workload;
+use std::sync::Arc;
+
+/// Facts of the node, made once per process.
+#[derive(Debug, Clone, Default)]
+pub struct NodeFacts {
+    /// Node id.
+    pub id: Box<str>,
+    /// `x-envoy-peer-metadata`: base64 of a protobuf struct (MD-1, MD-2).
+    pub exchange: Box<str>,
+    /// The workload in metrics.
+    pub workload: Arc<Workload>,
+}
