@@ -1,7 +1,7 @@
 //! JSON and YAML ↔ protobuf in a short-lived child of the same binary (design decision M): the descriptors cost 17 MB
 //! and 0.1 s, so the process that serves never loads them.
 
-use super::BootstrapError;
+use super::{BootstrapError, mask};
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -20,6 +20,9 @@ pub struct JsonArgs {
     pub direction: Direction,
     /// Full name of the message
     pub type_name: String,
+    /// Fields of each configuration that are written, as a FieldMask; absent: all
+    #[arg(long)]
+    pub mask: Option<String>,
 }
 
 /// Which way a child converts.
@@ -46,6 +49,9 @@ pub fn convert(args: &JsonArgs, mut input: impl Read, mut output: impl Write) ->
         Direction::Decode => {
             let mut value = proto::json::to_value(&args.type_name, &bytes)?;
             proto::json::redact(&args.type_name, &mut value)?;
+            if let Some(mask) = &args.mask {
+                mask::apply(mask, &mut value).map_err(anyhow::Error::msg)?;
+            }
             let mut text = serde_json::to_vec_pretty(&value)?;
             text.push(b'\n');
             text
@@ -144,7 +150,7 @@ mod tests {
 
     fn convert(direction: Direction, input: &[u8]) -> anyhow::Result<Vec<u8>> {
         let mut output = Vec::new();
-        super::convert(&JsonArgs { direction, type_name: BOOTSTRAP.to_owned() }, input, &mut output)?;
+        super::convert(&JsonArgs { direction, type_name: BOOTSTRAP.to_owned(), mask: None }, input, &mut output)?;
         Ok(output)
     }
 

@@ -6,6 +6,7 @@
 mod convert;
 mod environment;
 mod flags;
+mod mask;
 mod node;
 mod support;
 

@@ -15,8 +15,12 @@ pub(super) fn flags(arguments: &[&str]) -> Flags {
 
 fn check(yaml: &str, arguments: &[&str]) -> Result<Bootstrap, BootstrapError> {
     let mut bytes = Vec::new();
-    convert(&JsonArgs { direction: Direction::Encode, type_name: BOOTSTRAP.to_owned() }, yaml.as_bytes(), &mut bytes)
-        .unwrap();
+    convert(
+        &JsonArgs { direction: Direction::Encode, type_name: BOOTSTRAP.to_owned(), mask: None },
+        yaml.as_bytes(),
+        &mut bytes,
+    )
+    .unwrap();
     Bootstrap::check(Written::decode(bytes.as_slice()).unwrap(), flags(arguments), Environment::default())
 }
 

@@ -19,8 +19,8 @@ const CONFIG_DUMP: &str = "envoy.admin.v3.ConfigDump";
 const PIECE_BYTES: usize = 32 << 10;
 
 pub(super) async fn respond(parts: &AdminParts, ask: &[(String, String)]) -> Answer {
-    let wanted = match selection(ask) {
-        Ok(wanted) => wanted,
+    let (wanted, mask) = match selection(ask) {
+        Ok(found) => found,
         Err(why) => return text(400, format!("{why}\n")),
     };
     let mut bootstrap = parts.bootstrap.written.clone();
@@ -32,9 +32,13 @@ pub(super) async fn respond(parts: &AdminParts, ask: &[(String, String)]) -> Ans
         Err(why) => return text(404, format!("{why}\n")),
     };
     drop(store);
-    let command = parts.converter.command(Direction::Decode, CONFIG_DUMP);
+    let mut command = parts.converter.command(Direction::Decode, CONFIG_DUMP);
+    if let Some(mask) = &mask {
+        command.args(["--mask", mask]);
+    }
     match convert(Command::from(command), dump).await {
         Ok(answer) => answer,
+        Err(why) if why.contains("the field mask") => text(400, format!("{}\n", why.trim_start_matches("Error: "))),
         Err(why) => {
             tracing::warn!(why, "config dump cannot be written");
             text(500, format!("config dump cannot be written: {why}\n"))
@@ -42,10 +46,12 @@ pub(super) async fn respond(parts: &AdminParts, ask: &[(String, String)]) -> Ans
     }
 }
 
-fn selection(ask: &[(String, String)]) -> Result<DumpSelection, String> {
-    let mut wanted = DumpSelection::default();
+/// What is asked for, and which fields of it.
+fn selection(ask: &[(String, String)]) -> Result<(DumpSelection, Option<String>), String> {
+    let (mut wanted, mut mask) = (DumpSelection::default(), None);
     for (name, value) in ask {
         match name.as_str() {
+            "mask" => mask = Some(value.clone()),
             "resource" => wanted.resource = Some(value.clone()),
             "name_regex" => wanted.name = Some(Regex::new(value).map_err(|error| format!("name_regex: {error}"))?),
             "include_eds" => wanted.include_eds = value != "off",
@@ -55,7 +61,7 @@ fn selection(ask: &[(String, String)]) -> Result<DumpSelection, String> {
     }
     // a question for endpoints is a question that includes them
     wanted.include_eds |= wanted.resource.as_deref().is_some_and(|resource| resource.ends_with("endpoint_configs"));
-    Ok(wanted)
+    Ok((wanted, mask))
 }
 
 /// Gives `input` to the child, waits for its first output and streams the rest.

@@ -141,7 +141,7 @@ impl Admin {
 const PATHS: [(&str, bool, &str); 20] = [
     ("/certs", false, "certificates"),
     ("/clusters", false, "clusters and endpoints (format=json)"),
-    ("/config_dump", false, "configuration (resource=, name_regex=, include_eds)"),
+    ("/config_dump", false, "configuration (resource=, mask=, name_regex=, include_eds)"),
     ("/drain_listeners", true, "drain listeners (graceful, inboundonly, skip_exit)"),
     ("/healthcheck/fail", true, "fail health checks"),
     ("/healthcheck/ok", true, "pass health checks"),
