@@ -295,6 +295,13 @@ async fn stats_are_shown_as_text_json_and_for_prometheus() {
     assert_eq!(state, expected);
     let json = bench.json("/stats?format=json&type=Counters&usedonly&filter=upstream").await;
     assert_eq!(json["stats"][0], json!({"name": "cluster.outbound|80||b.upstream_rq_total", "value": 5}));
+    bench.cluster_cells.record(ClusterMetric::UpstreamRqTime, 7);
+    bench.cluster_cells.record(ClusterMetric::UpstreamRqTime, 30);
+    for (buckets, shown) in [("cumulative", ["B10(nan,1)", "B50(nan,2)"]), ("disjoint", ["B10(nan,1)", "B50(nan,1)"])] {
+        let (_, text) = bench.get(&format!("/stats?filter=upstream_rq_time&histogram_buckets={buckets}")).await;
+        assert!(shown.iter().all(|bucket| text.split(' ').any(|found| found.trim() == *bucket)), "{text}");
+    }
+    assert_eq!(bench.get("/stats?histogram_buckets=detailed").await.0, 400);
     assert_eq!(bench.get("/stats?filter=(").await.0, 400);
     assert_eq!(bench.get("/stats?type=Nothing").await.0, 400);
     let (_, days) = bench.get("/stats?filter=days_until").await;

@@ -14,5 +14,5 @@ mod series;
 
 pub use config::StatsConfig;
 pub use counters::{BUCKETS, Cells, Family, Held, InFamily, Metric, MetricKind};
-pub use scrape::{Registry, Selection, Snapshot};
+pub use scrape::{Histograms, Registry, Selection, Snapshot};
 pub use series::{Labels, MAX_SCOPES, Registrar};

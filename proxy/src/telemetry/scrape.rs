@@ -28,6 +28,20 @@ pub struct Selection {
     pub used_only: bool,
     /// Only metrics of this kind.
     pub kind: Option<MetricKind>,
+    /// How the text form shows histograms.
+    pub histograms: Histograms,
+}
+
+/// How histograms are shown (`histogram_buckets`, AD-4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Histograms {
+    /// As quantiles.
+    #[default]
+    Quantiles,
+    /// As buckets, each with all that are below its bound.
+    Cumulative,
+    /// As buckets, each with its own.
+    Disjoint,
 }
 
 impl Default for Registry {
@@ -144,7 +158,7 @@ impl Snapshot {
     pub fn text(&self, selection: &Selection) -> String {
         let (mut plain, mut histograms) = (Vec::new(), Vec::new());
         self.each(selection, |name, metric, values| match metric.kind {
-            MetricKind::Histogram => histograms.push(format!("{name}: {}", quantiles_text(values))),
+            MetricKind::Histogram => histograms.push(format!("{name}: {}", selection.histograms.text(values))),
             _ => plain.push(format!("{name}: {}", scalar(metric.kind, values))),
         });
         plain.sort();
@@ -287,10 +301,25 @@ fn push(out: &mut String, text: std::fmt::Arguments<'_>) {
 /// The quantiles that Envoy shows.
 const QUANTILES: [f64; 10] = [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0];
 
-fn quantiles_text(values: &[u64]) -> String {
-    if values.iter().take(BUCKETS.len() + 1).all(|count| *count == 0) {
-        return "No recorded values".to_owned();
+impl Histograms {
+    fn text(self, values: &[u64]) -> String {
+        if values.iter().take(BUCKETS.len() + 1).all(|count| *count == 0) {
+            return "No recorded values".to_owned();
+        }
+        if self == Self::Quantiles {
+            return quantiles_text(values);
+        }
+        let mut below = 0;
+        let bounds = BUCKETS.iter().map(ToString::to_string).chain(["inf".to_owned()]);
+        let shown = bounds.zip(values).map(|(bound, count)| {
+            below += count;
+            format!("B{bound}(nan,{})", if self == Self::Cumulative { below } else { *count })
+        });
+        shown.collect::<Vec<_>>().join(" ")
     }
+}
+
+fn quantiles_text(values: &[u64]) -> String {
     let shown = QUANTILES.iter().map(|quantile| {
         let value = quantile_of(values, *quantile).unwrap_or_default();
         format!("P{}(nan,{value})", quantile * 100.0)
@@ -419,7 +448,7 @@ mod tests {
         let cells = registry.registrar(1).named::<ClusterMetric>("a");
         cells.add(ClusterMetric::UpstreamRqTotal, 4);
         let snapshot = registry.collect();
-        let counters = Selection { kind: Some(MetricKind::Counter), used_only: true, filter: None };
+        let counters = Selection { kind: Some(MetricKind::Counter), used_only: true, ..Selection::default() };
         let json = snapshot.json(&counters);
         assert_eq!(json["stats"][0], serde_json::json!({"name": "cluster.a.upstream_rq_total", "value": 4}));
         assert!(!snapshot.text(&counters).contains("membership"));

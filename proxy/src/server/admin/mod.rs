@@ -154,7 +154,7 @@ const PATHS: [(&str, bool, &str); 20] = [
     ("/ready", false, "whether the process is live"),
     ("/reopen_logs", true, "open access logs anew"),
     ("/server_info", false, "version, state, flags"),
-    ("/stats", false, "metrics (filter=, usedonly, type=, format=)"),
+    ("/stats", false, "metrics (filter=, usedonly, type=, format=, histogram_buckets=)"),
     ("/stats/prometheus", false, "metrics for Prometheus (filter=, usedonly)"),
     ("/", false, "this list"),
     ("/init_dump", false, "what the start waits for"),

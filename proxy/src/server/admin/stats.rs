@@ -7,7 +7,7 @@ use crate::server::answer::{Answer, json, text, with_type};
 use crate::telemetry::names::{
     ClusterManagerMetric, ClusterState, ControlPlaneMetric, ListenerManagerMetric, ServerMetric,
 };
-use crate::telemetry::{Cells, Labels, MetricKind, Registrar, Registry, Selection, Snapshot};
+use crate::telemetry::{Cells, Histograms, Labels, MetricKind, Registrar, Registry, Selection, Snapshot};
 use crate::xds::{Kind, certificates};
 use regex::Regex;
 use std::collections::{HashMap, HashSet};
@@ -188,5 +188,14 @@ fn selection(ask: &[(String, String)]) -> Result<Selection, String> {
         Some("Histograms") => Some(MetricKind::Histogram),
         Some(other) => return Err(format!("invalid &type= param {other}: one of All, Counters, Gauges, Histograms")),
     };
-    Ok(Selection { filter, used_only: value(ask, "usedonly").is_some(), kind })
+    let histograms = match (value(ask, "histogram_buckets"), value(ask, "format")) {
+        (None | Some("none" | "summary"), _) => Histograms::Quantiles,
+        (Some("cumulative"), None | Some("text")) => Histograms::Cumulative,
+        (Some("disjoint"), None | Some("text")) => Histograms::Disjoint,
+        (Some("cumulative" | "disjoint"), Some(format)) => {
+            return Err(format!("not supported yet: histogram_buckets with format={format}"));
+        }
+        (Some(other), _) => return Err(format!("not supported yet: histogram_buckets={other}")),
+    };
+    Ok(Selection { filter, used_only: value(ask, "usedonly").is_some(), kind, histograms })
 }
