@@ -123,7 +123,7 @@ async fn bench(address: AdminAddress, arguments: &[&str]) -> Bench {
     endpoint.weight = 3;
     endpoint.shared.active.store(2, Ordering::Relaxed);
     let cluster = Arc::new(ClusterConfig::plain("outbound|80||b"));
-    let hosts = Arc::new(HostSet::flat(vec![endpoint]));
+    let hosts = Arc::new(HostSet::flat(vec![endpoint, Endpoint::at(Address::Ip("10.0.0.3:80".parse().unwrap()))]));
     let endpoint = hosts.iter().next().unwrap().clone();
     let everything = Published { clusters: vec![(cluster, hosts)], listeners: Vec::new() };
     let (published, seen) = watch::channel(Arc::new(everything));
@@ -235,6 +235,7 @@ async fn clusters_show_endpoints_with_health_and_load() {
         "outbound|80||b::10.0.0.2:80::rq_active::2",
         "outbound|80||b::10.0.0.2:80::health_flags::/degraded_eds_health",
         "outbound|80||b::10.0.0.2:80::weight::3",
+        "outbound|80||b::10.0.0.3:80::health_flags::healthy",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
@@ -290,8 +291,8 @@ async fn stats_are_shown_as_text_json_and_for_prometheus() {
     assert!(prometheus.contains("envoy_cluster_manager_cds_update_rejected{} 1\n"), "{prometheus}");
     assert_eq!(bench.get("/stats?format=prometheus&usedonly").await.1.lines().count(), prometheus.lines().count());
     let (_, state) = bench.get("/stats?usedonly&filter=membership|upstream_rq_active|ejections").await;
-    let expected = "cluster.outbound|80||b.membership_degraded: 1\ncluster.outbound|80||b.membership_total: 1\n\
-        cluster.outbound|80||b.upstream_rq_active: 2\n";
+    let expected = "cluster.outbound|80||b.membership_degraded: 1\ncluster.outbound|80||b.membership_healthy: 1\n\
+        cluster.outbound|80||b.membership_total: 2\ncluster.outbound|80||b.upstream_rq_active: 2\n";
     assert_eq!(state, expected);
     let json = bench.json("/stats?format=json&type=Counters&usedonly&filter=upstream").await;
     assert_eq!(json["stats"][0], json!({"name": "cluster.outbound|80||b.upstream_rq_total", "value": 5}));
@@ -338,6 +339,9 @@ async fn what_changes_something_needs_post() {
         assert_eq!(ask(&address, "POST", path).await, (200, "OK\n".to_owned()));
         assert_eq!(bench.commands.recv().await, Some(command));
     }
+    let refused = (400, "skip_exit requires graceful\n".to_owned());
+    assert_eq!(ask(&address, "POST", "/drain_listeners?skip_exit").await, refused);
+    assert!(bench.commands.try_recv().is_err());
     let (_, levels) = ask(&address, "POST", "/logging?paths=http:trace,pool:debug").await;
     assert!(levels.contains("  http: trace\n") && levels.contains("  pool: debug\n"), "{levels}");
     let (_, levels) = ask(&address, "POST", "/logging?level=error").await;

@@ -7,6 +7,8 @@ mod support;
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 use support::{Proxy, cluster, connect, free_port, http, listener, read_head, tcp, upstream};
 
 /// Istio's fields in JSON.
@@ -37,11 +39,13 @@ const FIELDS: [(&str, &str); 24] = [
     ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
 ];
 
-/// An application that reads five bytes and answers with seven.
+/// An application that reads five bytes and answers with seven, 30 ms later.
 fn app() -> u16 {
     upstream(|mut stream: TcpStream| {
         read_head(&mut stream);
         stream.read_exact(&mut [0; 5]).unwrap();
+        drop(stream.set_read_timeout(Some(Duration::from_millis(30))));
+        drop(stream.read(&mut [0]));
         drop(stream.write_all(b"HTTP/1.1 201 Created\r\nconnection: close\r\ncontent-length: 7\r\n\r\nanswers"));
     })
 }
@@ -112,14 +116,11 @@ fn series(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
     text.lines().find(fits).and_then(|line| line.rsplit(' ').next()?.parse().ok())
 }
 
-// spec: TM-1, TM-2, TM-3, TM-5, TM-6, LBL-1, LBL-3, LBL-4, LBL-5
-#[test]
-fn requests_and_connections_are_counted_on_the_side_that_sees_them() {
-    let directory = tempfile::tempdir().unwrap();
-    let (outbound, inbound, bytes) = (free_port(), free_port(), free_port());
+/// A listener of each direction with the metrics filter, and one for bytes; requests below `/left` go to `silent`.
+fn counted([outbound, inbound, bytes]: [u16; 3], silent: u16) -> String {
     let stats = "{name: istio.stats, typed_config: {'@type': type.googleapis.com/stats.PluginConfig}}";
     let routes = "{match: {prefix: /up}, route: {cluster: 'outbound|80||shop.test'}}, \
-                  {match: {prefix: /gone}, route: {cluster: gone}}";
+                  {match: {prefix: /gone}, route: {cluster: gone}}, {match: {prefix: /left}, route: {cluster: silent}}";
     let manager = http(routes, "").replace("http_filters: [", &format!("http_filters: [{stats}, "));
     let chain = format!("{{filters: [{manager}]}}");
     let of_bytes = format!("{{filters: [{stats}, {}]}}", tcp("cluster: bytes"));
@@ -129,27 +130,50 @@ fn requests_and_connections_are_counted_on_the_side_that_sees_them() {
         stream.read_exact(&mut text).unwrap();
         drop(stream.write_all(b"12345"));
     });
-    let clusters =
-        [cluster("'outbound|80||shop.test'", &[app()]).replace("type: STATIC", service), cluster("bytes", &[echo])]
-            .concat();
-    let yaml = format!(
+    let clusters = [
+        cluster("'outbound|80||shop.test'", &[app()]).replace("type: STATIC", service),
+        cluster("bytes", &[echo]),
+        cluster("silent", &[silent]),
+    ]
+    .concat();
+    format!(
         "  - {}\n  - {}\n  - {}\n  clusters:\n{clusters}",
         listener("out", outbound, "traffic_direction: OUTBOUND,", &chain),
         listener("in", inbound, "traffic_direction: INBOUND,", &chain),
         listener("bytes", bytes, "traffic_direction: OUTBOUND,", &of_bytes)
-    );
+    )
+}
+
+// spec: TM-1, TM-2, TM-3, TM-5, TM-6, LBL-1, LBL-3, LBL-5, LBL-6
+#[test]
+fn requests_and_connections_are_counted_on_the_side_that_sees_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let (outbound, inbound, bytes) = (free_port(), free_port(), free_port());
+    let (seen, left) = channel();
+    let silent = upstream(move |mut stream: TcpStream| {
+        read_head(&mut stream);
+        seen.send(()).unwrap();
+        drop(stream.read_to_end(&mut Vec::new()));
+    });
+    let yaml = counted([outbound, inbound, bytes], silent);
     let proxy = Proxy::start(directory.path(), &yaml);
     for _ in 0..2 {
         post(outbound, "/up", "");
     }
     post(outbound, "/gone", "");
     post(inbound, "/up", "");
+    let mut client = connect(outbound);
+    client.write_all(b"GET /left HTTP/1.1\r\nhost: shop.test\r\n\r\n").unwrap();
+    left.recv().unwrap();
+    drop(client);
     let mut stream = connect(bytes);
     stream.write_all(b"abc").unwrap();
     stream.read_to_string(&mut String::new()).unwrap();
     drop(stream);
     let closed = |text: &str| series(text, "istio_tcp_connections_closed_total", &["reporter=\"source\""]) == Some(1.0);
-    proxy.until(|proxy| proxy.admin("GET", "/stats/prometheus").is_some_and(|text| closed(&text)));
+    let gone = ["reporter=\"source\"", "response_code=\"0\"", "response_flags=\"DC\""];
+    let done = |text: &str| closed(text) && series(text, "istio_requests_total", &gone) == Some(1.0);
+    proxy.until(|proxy| proxy.admin("GET", "/stats/prometheus").is_some_and(|text| done(&text)));
     let text = proxy.admin("GET", "/stats/prometheus").unwrap();
     let source = [
         "reporter=\"source\"",
@@ -181,6 +205,8 @@ fn requests_and_connections_are_counted_on_the_side_that_sees_them() {
         let sum = series(&text, name, &of_source).unwrap();
         assert!(sum >= least && sum < 2000.0, "{name} {sum}");
     }
+    let took = series(&text, "istio_request_duration_milliseconds_sum", &of_source);
+    assert!(took.is_some_and(|took| (60.0..10_000.0).contains(&took)), "{took:?}");
     let tcp = ["reporter=\"source\"", "request_protocol=\"tcp\"", "response_flags=\"-\""];
     for (name, value) in [("connections_opened", 1.0), ("received_bytes", 3.0), ("sent_bytes", 5.0)] {
         assert_eq!(series(&text, &format!("istio_tcp_{name}_total"), &tcp), Some(value), "{name}: {text}");

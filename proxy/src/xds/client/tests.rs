@@ -138,7 +138,7 @@ fn the_first_configuration_comes_in_envoys_order() {
     assert!(bench.client.is_ready());
 }
 
-// spec: XD-9, XM-2
+// spec: XD-9, XM-2, LC-2
 #[test]
 fn a_cluster_without_endpoints_holds_the_acknowledgement_but_not_for_ever() {
     let mut bench = Bench::new();
