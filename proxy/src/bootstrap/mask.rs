@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// Paths of a mask as a tree; a node without children is wanted whole.
 #[derive(Debug, Default)]
-struct Node(BTreeMap<String, Node>);
+struct Node(BTreeMap<String, Self>);
 
 impl Node {
     fn parse(mask: &str) -> Self {
@@ -34,7 +34,8 @@ impl Node {
                 });
                 any
             }
-            Value::Array(list) => list.iter_mut().fold(false, |any, value| self.trim(value) || any),
+            // all of them, whatever the first says
+            Value::Array(list) => list.iter_mut().filter_map(|value| self.trim(value).then_some(())).count() > 0,
             _ => false,
         }
     }
@@ -59,8 +60,8 @@ fn snake(name: &str) -> String {
 pub(super) fn apply(mask: &str, dump: &mut Value) -> Result<(), String> {
     let root = Node::parse(mask);
     let configs = dump.get_mut("configs").and_then(Value::as_array_mut);
-    let trimmed = configs.into_iter().flatten().fold(false, |any, config| root.trim(config) || any);
-    if trimmed { Ok(()) } else { Err(format!("the field mask {mask} could not be applied to any configuration")) }
+    let trimmed = configs.into_iter().flatten().filter_map(|config| root.trim(config).then_some(())).count();
+    if trimmed > 0 { Ok(()) } else { Err(format!("the field mask {mask} could not be applied to any configuration")) }
 }
 
 #[cfg(test)]
