@@ -142,10 +142,13 @@ impl<'a> Tries<'a> {
     async fn run(mut self, rq: &mut Request, down: &mut Downstream) -> Result<Response, Outcome> {
         let mut body = self.keep(rq);
         self.mirror(rq);
+        let mut sent_at = self.began;
         loop {
-            self.cx.info.borrow_mut().attempts += 1;
-            let sent_at = self.cx.now();
-            self.cx.info.borrow_mut().upstream_start = Some(sent_at);
+            {
+                let mut info = self.cx.info.borrow_mut();
+                info.attempts += 1;
+                info.upstream_start = Some(sent_at);
+            }
             self.stamp(&mut rq.head, sent_at);
             let tried = self.one(&rq.head, body, sent_at, down).await;
             self.judge(&tried);
@@ -188,6 +191,7 @@ impl<'a> Tries<'a> {
                         tokio::time::sleep(after).await;
                     }
                     body = self.rewound()?;
+                    sent_at = self.cx.now();
                 }
                 Action::Fail(outcome) => return Err(self.fail(outcome)),
                 Action::Forward | Action::Continue => return Err(Reason::Internal.into()),

@@ -203,7 +203,9 @@ async fn answer(
     mut response: Response,
     down: &mut Downstream,
 ) -> Result<(), Outcome> {
-    finish_response(&mut response.head, &settings.config.server, &cx.facts.env, cx.now());
+    let answered = cx.info.borrow().response_start;
+    let now = answered.unwrap_or_else(|| cx.now());
+    finish_response(&mut response.head, &settings.config.server, &cx.facts.env, now);
     if settings.config.request_id_in_response
         && let Some(id) = work.request.head.headers.get(Known::XRequestId)
     {

@@ -2,7 +2,7 @@
 
 use super::facts::LogFacts;
 use super::operator::Operator;
-use super::value::{Value, write_json_string};
+use super::value::{Json, Number, Show, Text, write_json_string};
 use crate::bootstrap::Environment;
 
 /// The text format that Istio's proxies use by default (spec AL-1).
@@ -97,14 +97,16 @@ impl Format {
 
     /// The value as a whole number, where it is one.
     pub(super) fn number(&self, facts: &LogFacts<'_>) -> Option<u64> {
-        if let [Piece::Operator(operator, None)] = &*self.pieces
-            && let Value::Number(number) = operator.value(facts)
-        {
-            return Some(number);
+        let mut number = Number::default();
+        match &*self.pieces {
+            [Piece::Operator(operator, None)] => operator.show(facts, &mut number),
+            _ => {
+                let mut text = Vec::with_capacity(20);
+                self.write_omitting(facts, &mut text);
+                number.text(&text);
+            }
         }
-        let mut text = Vec::with_capacity(20);
-        self.write_omitting(facts, &mut text);
-        std::str::from_utf8(&text).ok()?.trim().parse().ok()
+        number.0
     }
 
     fn write_or(&self, facts: &LogFacts<'_>, absent: &[u8], out: &mut Vec<u8>) {
@@ -112,7 +114,12 @@ impl Format {
             match piece {
                 Piece::Byte(byte) => out.push(*byte),
                 Piece::Literal(text) => out.extend_from_slice(text),
-                Piece::Operator(operator, limit) => operator.value(facts).write_text(*limit, absent, out),
+                Piece::Operator(operator, None) => operator.show(facts, &mut Text { out, absent }),
+                Piece::Operator(operator, Some(limit)) => {
+                    let from = out.len();
+                    operator.show(facts, &mut Text { out, absent });
+                    out.truncate(from + limit);
+                }
             }
         }
     }
@@ -214,27 +221,22 @@ impl Node {
         })
     }
 
-    fn write(&self, facts: &LogFacts<'_>, omit_absent: bool, out: &mut Vec<u8>) {
+    /// Appends the value; true where it is an operator's that is not known.
+    fn write(&self, facts: &LogFacts<'_>, omit_absent: bool, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Object(fields) => {
                 out.push(b'{');
                 let from = out.len();
                 for (key, node) in fields {
-                    let value = match node {
-                        Self::Operator(operator, _) => operator.value(facts),
-                        _ => Value::Absent,
-                    };
-                    if omit_absent && matches!(node, Self::Operator(..)) && value.is_absent() {
-                        continue;
-                    }
-                    if out.len() > from {
+                    let before = out.len();
+                    if before > from {
                         out.push(b',');
                     }
                     out.extend_from_slice(key);
                     out.push(b':');
-                    match node {
-                        Self::Operator(_, limit) => value.write_json(*limit, out),
-                        _ => node.write(facts, omit_absent, out),
+                    let is_absent = node.write(facts, omit_absent, out);
+                    if omit_absent && is_absent {
+                        out.truncate(before);
                     }
                 }
                 out.push(b'}');
@@ -250,13 +252,18 @@ impl Node {
                 out.push(b']');
             }
             Self::Constant(text) => out.extend_from_slice(text),
-            Self::Operator(operator, limit) => operator.value(facts).write_json(*limit, out),
+            Self::Operator(operator, limit) => {
+                let mut json = Json { out, limit: *limit, was_absent: false };
+                operator.show(facts, &mut json);
+                return json.was_absent;
+            }
             Self::Text(format) => {
                 let mut text = Vec::with_capacity(64);
                 format.write_or(facts, if omit_absent { b"" } else { b"-" }, &mut text);
                 write_json_string(&text, out);
             }
         }
+        false
     }
 }
 

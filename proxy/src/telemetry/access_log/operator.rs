@@ -4,9 +4,8 @@ use super::facts::{LogFacts, Metadata, Times};
 use super::header_choice::HeaderChoice;
 use super::plain::Plain;
 use super::time::TimeFormat;
-use super::value::Value;
+use super::value::Show;
 use crate::bootstrap::Environment;
-use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// An operator with its arguments.
@@ -125,33 +124,33 @@ impl Operator {
         }
     }
 
-    /// Its value for one entry.
-    pub(super) fn value<'a>(&'a self, facts: &LogFacts<'a>) -> Value<'a> {
-        self.try_value(facts).unwrap_or(Value::Absent)
+    /// Shows its value for one entry.
+    #[inline]
+    pub(super) fn show(&self, facts: &LogFacts<'_>, to: &mut impl Show) {
+        if self.try_show(facts, to).is_none() {
+            to.absent();
+        }
     }
 
-    fn try_value<'a>(&'a self, facts: &LogFacts<'a>) -> Option<Value<'a>> {
-        Some(match self {
-            Self::Fixed(text) => Value::Text(Cow::Borrowed(text)),
-            Self::StartTime(format) => Value::Time(facts.start?, format),
-            Self::EmitTime(format) => Value::Time(facts.start? + facts.times.total?, format),
-            Self::Request(choice) => Value::Text(Cow::Borrowed(choice.of_request(facts.request?)?)),
-            Self::RequestWithoutQuery(choice) => {
-                Value::Text(Cow::Borrowed(without_query(choice.of_request(facts.request?)?)))
-            }
+    fn try_show(&self, facts: &LogFacts<'_>, to: &mut impl Show) -> Option<()> {
+        match self {
+            Self::Fixed(text) => to.text(text),
+            Self::StartTime(format) => to.time(facts.start?, format),
+            Self::EmitTime(format) => to.time(facts.start? + facts.times.total?, format),
+            Self::Request(choice) => to.text(choice.of_request(facts.request?)?),
+            Self::RequestWithoutQuery(choice) => to.text(without_query(choice.of_request(facts.request?)?)),
             Self::Response(choice) => {
                 let response = facts.response?;
-                if choice.is_status() {
-                    return Some(Value::Number(u64::from(response.status)));
+                match choice.is_status() {
+                    true => to.number(u64::from(response.status)),
+                    false => to.text(choice.of_headers(&response.headers)?),
                 }
-                Value::Text(Cow::Borrowed(choice.of_headers(&response.headers)?))
             }
-            Self::Trailer(choice) => Value::Text(Cow::Borrowed(choice.of_headers(facts.trailers?)?)),
-            Self::Between(from, to, precision) => {
-                let elapsed = to.of(&facts.times)?.checked_sub(from.of(&facts.times)?)?;
-                Value::Number(precision.count(elapsed))
+            Self::Trailer(choice) => to.text(choice.of_headers(facts.trailers?)?),
+            Self::Between(from, until, precision) => {
+                to.number(precision.count(until.of(&facts.times)?.checked_sub(from.of(&facts.times)?)?));
             }
-            Self::GrpcStatus(form) => form.show(facts.grpc_status()?),
+            Self::GrpcStatus(form) => form.show(facts.grpc_status()?, to),
             Self::Certificate(side, when, format) => {
                 let certificate = match side {
                     Side::DownstreamPeer => facts.peer_certificate()?,
@@ -161,7 +160,7 @@ impl Operator {
                     CertificateTime::Start => certificate.not_before,
                     CertificateTime::End => certificate.not_after,
                 };
-                Value::Time(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?), format)
+                to.time(UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?), format);
             }
             Self::Metadata(source, namespace, path) => {
                 let metadata: &Metadata = match source {
@@ -170,11 +169,12 @@ impl Operator {
                     MetadataSource::Endpoint => facts.upstream.host_metadata?,
                 };
                 let root = metadata.get(namespace)?;
-                Value::Json(Cow::Borrowed(path.iter().try_fold(root, |value, key| value.get(&**key))?))
+                to.json(path.iter().try_fold(root, |value, key| value.get(&**key))?);
             }
-            Self::FilterState(key) => Value::text(&**facts.filter_state?.get(key)?),
-            Self::Plain(plain) => return plain.value(facts),
-        })
+            Self::FilterState(key) => to.text(facts.filter_state?.get(key)?.as_bytes()),
+            Self::Plain(plain) => return plain.show(facts, to),
+        }
+        Some(())
     }
 }
 
@@ -279,12 +279,12 @@ pub(super) const GRPC_NAMES: [(&str, &str); 17] = [
 ];
 
 impl GrpcForm {
-    fn show<'a>(self, code: u32) -> Value<'a> {
+    fn show(self, code: u32, to: &mut impl Show) {
         let names = usize::try_from(code).ok().and_then(|code| GRPC_NAMES.get(code));
         match (self, names) {
-            (Self::Camel, Some((camel, _))) => Value::text(*camel),
-            (Self::Snake, Some((_, snake))) => Value::text(*snake),
-            _ => Value::Number(u64::from(code)),
+            (Self::Camel, Some((camel, _))) => to.text(camel.as_bytes()),
+            (Self::Snake, Some((_, snake))) => to.text(snake.as_bytes()),
+            _ => to.number(u64::from(code)),
         }
     }
 }

@@ -2,12 +2,13 @@
 
 use super::facts::LogFacts;
 use super::operator::Precision;
-use super::value::Value;
+use super::value::Show;
 use crate::message::Known;
 use crate::net::{CertFacts, TlsFacts};
 use base64::Engine;
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 macro_rules! operators {
     ($($(#[$doc:meta])* $name:ident { $($variant:ident = $text:literal,)* })*) => {
@@ -149,62 +150,68 @@ impl Plain {
             .or_else(|| TlsFact::of(name).map(Self::Tls))
     }
 
-    /// Its value for one entry.
+    /// Shows its value for one entry, where it is known.
     #[inline]
-    pub(super) fn value<'a>(self, facts: &LogFacts<'a>) -> Option<Value<'a>> {
+    pub(super) fn show(self, facts: &LogFacts<'_>, to: &mut impl Show) -> Option<()> {
         match self {
-            Self::Stream(fact) => fact.value(facts),
-            Self::Duration(fact) => fact.value(facts),
-            Self::Bytes(fact) => Some(Value::Number(fact.value(facts))),
-            Self::Address(fact) => fact.value(facts),
-            Self::Upstream(fact) => fact.value(facts),
-            Self::Tls(fact) => fact.value(facts),
+            Self::Stream(fact) => fact.show(facts, to),
+            Self::Duration(fact) => {
+                to.number(Precision::Millis.count(fact.elapsed(facts)?));
+                Some(())
+            }
+            Self::Bytes(fact) => {
+                to.number(fact.count(facts));
+                Some(())
+            }
+            Self::Address(fact) => fact.show(facts, to),
+            Self::Upstream(fact) => fact.show(facts, to),
+            Self::Tls(fact) => fact.show(facts, to),
         }
     }
 }
 
 impl StreamFact {
-    fn value<'a>(self, facts: &LogFacts<'a>) -> Option<Value<'a>> {
-        Some(match self {
-            Self::Protocol => Value::text(facts.protocol?.as_str()),
-            Self::ResponseCode => Value::Number(u64::from(facts.status.unwrap_or(0))),
-            Self::ResponseCodeDetails => Value::text(facts.details?),
-            Self::ResponseFlags => flags(facts, false),
-            Self::ResponseFlagsLong => flags(facts, true),
-            Self::ConnectionTerminationDetails => Value::text(facts.connection_termination?),
-            Self::ConnectionId => Value::Number(facts.peer?.id),
-            Self::RequestedServerName => Value::nonempty(&facts.peer?.sni),
-            Self::RouteName => Value::nonempty(facts.route_name?),
-            Self::VirtualClusterName => Value::nonempty(facts.virtual_cluster?),
-            Self::FilterChainName => Value::nonempty(&facts.peer?.filter_chain),
-            Self::AccessLogType => Value::text(facts.entry.name()),
-            Self::UniqueId => Value::text(uuid(facts.unique_id?)),
+    fn show(self, facts: &LogFacts<'_>, to: &mut impl Show) -> Option<()> {
+        match self {
+            Self::Protocol => to.text(facts.protocol?.as_str().as_bytes()),
+            Self::ResponseCode => to.number(u64::from(facts.status.unwrap_or(0))),
+            Self::ResponseCodeDetails => to.text(facts.details?.as_bytes()),
+            Self::ResponseFlags => to.text(&flags(facts, false)),
+            Self::ResponseFlagsLong => to.text(&flags(facts, true)),
+            Self::ConnectionTerminationDetails => to.text(facts.connection_termination?.as_bytes()),
+            Self::ConnectionId => to.number(facts.peer?.id),
+            Self::RequestedServerName => to.text(some(&facts.peer?.sni)?),
+            Self::RouteName => to.text(some(facts.route_name?)?),
+            Self::VirtualClusterName => to.text(some(facts.virtual_cluster?)?),
+            Self::FilterChainName => to.text(some(&facts.peer?.filter_chain)?),
+            Self::AccessLogType => to.text(facts.entry.name().as_bytes()),
+            Self::UniqueId => to.text(uuid(facts.unique_id?).as_bytes()),
             Self::StreamId => match facts.request.and_then(|request| request.headers.get(Known::XRequestId)) {
-                Some(id) => Value::Text(Cow::Borrowed(id)),
-                None => Value::text(uuid(facts.unique_id?)),
+                Some(id) => to.text(id),
+                None => to.text(uuid(facts.unique_id?).as_bytes()),
             },
-            Self::TraceId => Value::nonempty(facts.trace_id?),
-            Self::GrpcStatusNumber => Value::Number(u64::from(facts.grpc_status()?)),
-        })
+            Self::TraceId => to.text(some(facts.trace_id?)?),
+            Self::GrpcStatusNumber => to.number(u64::from(facts.grpc_status()?)),
+        }
+        Some(())
     }
 }
 
 impl DurationFact {
-    fn value<'a>(self, facts: &LogFacts<'a>) -> Option<Value<'a>> {
+    fn elapsed(self, facts: &LogFacts<'_>) -> Option<Duration> {
         let times = &facts.times;
-        let elapsed = match self {
-            Self::Duration => times.total?,
-            Self::RequestDuration => times.request_end?,
-            Self::RequestTxDuration => times.upstream_request_end?,
-            Self::ResponseDuration => times.upstream_response_start?,
-            Self::ResponseTxDuration => times.response_end?.checked_sub(times.upstream_response_start?)?,
-        };
-        Some(Value::Number(Precision::Millis.count(elapsed)))
+        match self {
+            Self::Duration => times.total,
+            Self::RequestDuration => times.request_end,
+            Self::RequestTxDuration => times.upstream_request_end,
+            Self::ResponseDuration => times.upstream_response_start,
+            Self::ResponseTxDuration => times.response_end?.checked_sub(times.upstream_response_start?),
+        }
     }
 }
 
 impl BytesFact {
-    fn value(self, facts: &LogFacts<'_>) -> u64 {
+    fn count(self, facts: &LogFacts<'_>) -> u64 {
         let bytes = &facts.bytes;
         match self {
             Self::BytesReceived => bytes.received,
@@ -222,75 +229,91 @@ impl BytesFact {
 }
 
 impl AddressFact {
-    fn value<'a>(self, facts: &LogFacts<'a>) -> Option<Value<'a>> {
-        let ip = |address: SocketAddr| Value::text(address.ip().to_string());
-        let port = |address: SocketAddr| Value::Number(u64::from(address.port()));
+    fn show(self, facts: &LogFacts<'_>, to: &mut impl Show) -> Option<()> {
+        let ip = |address: SocketAddr| address.ip().to_string();
+        let port = |address: SocketAddr| u64::from(address.port());
         let remote = || facts.upstream.host.and_then(|host| host.parse::<SocketAddr>().ok());
-        Some(match self {
-            Self::DownstreamLocalAddress => Value::Address(facts.peer?.local),
-            Self::DownstreamLocalAddressWithoutPort => ip(facts.peer?.local),
-            Self::DownstreamLocalPort => port(facts.peer?.local),
-            Self::DownstreamRemoteAddress => Value::Address(facts.peer?.remote),
-            Self::DownstreamRemoteAddressWithoutPort => ip(facts.peer?.remote),
-            Self::DownstreamRemotePort => port(facts.peer?.remote),
-            Self::DownstreamDirectRemoteAddress => Value::Address(facts.peer?.direct_remote),
-            Self::DownstreamDirectRemoteAddressWithoutPort => ip(facts.peer?.direct_remote),
-            Self::DownstreamDirectRemotePort => port(facts.peer?.direct_remote),
-            Self::UpstreamLocalAddress => Value::Address(facts.upstream.local?),
-            Self::UpstreamLocalAddressWithoutPort => ip(facts.upstream.local?),
-            Self::UpstreamLocalPort => port(facts.upstream.local?),
-            Self::UpstreamHost | Self::UpstreamRemoteAddress => Value::nonempty(facts.upstream.host?),
-            Self::UpstreamRemoteAddressWithoutPort => ip(remote()?),
-            Self::UpstreamRemotePort => port(remote()?),
-        })
+        match self {
+            Self::DownstreamLocalAddress => to.address(facts.peer?.local),
+            Self::DownstreamLocalAddressWithoutPort => to.text(ip(facts.peer?.local).as_bytes()),
+            Self::DownstreamLocalPort => to.number(port(facts.peer?.local)),
+            Self::DownstreamRemoteAddress => to.address(facts.peer?.remote),
+            Self::DownstreamRemoteAddressWithoutPort => to.text(ip(facts.peer?.remote).as_bytes()),
+            Self::DownstreamRemotePort => to.number(port(facts.peer?.remote)),
+            Self::DownstreamDirectRemoteAddress => to.address(facts.peer?.direct_remote),
+            Self::DownstreamDirectRemoteAddressWithoutPort => to.text(ip(facts.peer?.direct_remote).as_bytes()),
+            Self::DownstreamDirectRemotePort => to.number(port(facts.peer?.direct_remote)),
+            Self::UpstreamLocalAddress => to.address(facts.upstream.local?),
+            Self::UpstreamLocalAddressWithoutPort => to.text(ip(facts.upstream.local?).as_bytes()),
+            Self::UpstreamLocalPort => to.number(port(facts.upstream.local?)),
+            Self::UpstreamHost | Self::UpstreamRemoteAddress => to.text(some(facts.upstream.host?)?),
+            Self::UpstreamRemoteAddressWithoutPort => to.text(ip(remote()?).as_bytes()),
+            Self::UpstreamRemotePort => to.number(port(remote()?)),
+        }
+        Some(())
     }
 }
 
 impl UpstreamFact {
-    fn value<'a>(self, facts: &LogFacts<'a>) -> Option<Value<'a>> {
+    fn show(self, facts: &LogFacts<'_>, to: &mut impl Show) -> Option<()> {
         let upstream = &facts.upstream;
-        Some(match self {
-            Self::UpstreamProtocol => Value::text(upstream.protocol?.as_str()),
-            Self::UpstreamCluster => Value::nonempty(upstream.cluster_alias.or(upstream.cluster)?),
-            Self::UpstreamClusterRaw => Value::nonempty(upstream.cluster?),
-            Self::UpstreamTransportFailureReason => Value::spaceless(upstream.transport_failure?),
-            Self::UpstreamRequestAttemptCount => Value::Number(u64::from(upstream.attempts.unwrap_or(0))),
-            Self::UpstreamConnectionId => Value::Number(upstream.connection_id?),
-        })
+        match self {
+            Self::UpstreamProtocol => to.text(upstream.protocol?.as_str().as_bytes()),
+            Self::UpstreamCluster => to.text(some(upstream.cluster_alias.or(upstream.cluster)?)?),
+            Self::UpstreamClusterRaw => to.text(some(upstream.cluster?)?),
+            Self::UpstreamTransportFailureReason => to.text(&spaceless(upstream.transport_failure?)?),
+            Self::UpstreamRequestAttemptCount => to.number(u64::from(upstream.attempts.unwrap_or(0))),
+            Self::UpstreamConnectionId => to.number(upstream.connection_id?),
+        }
+        Some(())
     }
 }
 
 impl TlsFact {
-    fn value<'a>(self, facts: &LogFacts<'a>) -> Option<Value<'a>> {
+    fn show(self, facts: &LogFacts<'_>, to: &mut impl Show) -> Option<()> {
         let down = || facts.peer?.tls.as_ref();
         let (up_peer, up_local) = (|| peer(facts.upstream.tls), || local(facts.upstream.tls));
-        Some(match self {
-            Self::DownstreamTlsVersion => Value::nonempty(down()?.version),
-            Self::DownstreamTlsCipher => Value::nonempty(&down()?.cipher),
+        match self {
+            Self::DownstreamTlsVersion => to.text(some(down()?.version)?),
+            Self::DownstreamTlsCipher => to.text(some(&down()?.cipher)?),
             // TLS 1.3 has no session id (RFC 8446 section 4.1.3), and this proxy resumes by tickets only
             Self::DownstreamTlsSessionId => return None,
-            Self::DownstreamPeerUriSan => list(&peer(down())?.uri_sans),
-            Self::DownstreamPeerDnsSan => list(&peer(down())?.dns_sans),
-            Self::DownstreamPeerSubject => Value::nonempty(&peer(down())?.subject),
-            Self::DownstreamPeerIssuer => Value::nonempty(&peer(down())?.issuer),
-            Self::DownstreamPeerSerial => Value::nonempty(&peer(down())?.serial),
-            Self::DownstreamPeerFingerprint1 => Value::text(sha1(&peer(down())?.der)),
-            Self::DownstreamPeerFingerprint256 => Value::nonempty(&peer(down())?.sha256),
-            Self::DownstreamPeerCert => Value::text(url_encoded_pem(&peer(down())?.der)),
-            Self::DownstreamLocalUriSan => list(&local(down())?.uri_sans),
-            Self::DownstreamLocalDnsSan => list(&local(down())?.dns_sans),
-            Self::DownstreamLocalSubject => Value::nonempty(&local(down())?.subject),
-            Self::UpstreamTlsVersion => Value::nonempty(facts.upstream.tls?.version),
-            Self::UpstreamTlsCipher => Value::nonempty(&facts.upstream.tls?.cipher),
-            Self::UpstreamPeerUriSan => list(&up_peer()?.uri_sans),
-            Self::UpstreamPeerDnsSan => list(&up_peer()?.dns_sans),
-            Self::UpstreamPeerSubject => Value::nonempty(&up_peer()?.subject),
-            Self::UpstreamPeerIssuer => Value::nonempty(&up_peer()?.issuer),
-            Self::UpstreamPeerCert => Value::text(url_encoded_pem(&up_peer()?.der)),
-            Self::UpstreamLocalUriSan => list(&up_local()?.uri_sans),
-            Self::UpstreamLocalDnsSan => list(&up_local()?.dns_sans),
-            Self::UpstreamLocalSubject => Value::nonempty(&up_local()?.subject),
-        })
+            Self::DownstreamPeerUriSan => to.text(&list(&peer(down())?.uri_sans)?),
+            Self::DownstreamPeerDnsSan => to.text(&list(&peer(down())?.dns_sans)?),
+            Self::DownstreamPeerSubject => to.text(some(&peer(down())?.subject)?),
+            Self::DownstreamPeerIssuer => to.text(some(&peer(down())?.issuer)?),
+            Self::DownstreamPeerSerial => to.text(some(&peer(down())?.serial)?),
+            Self::DownstreamPeerFingerprint1 => to.text(sha1(&peer(down())?.der).as_bytes()),
+            Self::DownstreamPeerFingerprint256 => to.text(some(&peer(down())?.sha256)?),
+            Self::DownstreamPeerCert => to.text(url_encoded_pem(&peer(down())?.der).as_bytes()),
+            Self::DownstreamLocalUriSan => to.text(&list(&local(down())?.uri_sans)?),
+            Self::DownstreamLocalDnsSan => to.text(&list(&local(down())?.dns_sans)?),
+            Self::DownstreamLocalSubject => to.text(some(&local(down())?.subject)?),
+            Self::UpstreamTlsVersion => to.text(some(facts.upstream.tls?.version)?),
+            Self::UpstreamTlsCipher => to.text(some(&facts.upstream.tls?.cipher)?),
+            Self::UpstreamPeerUriSan => to.text(&list(&up_peer()?.uri_sans)?),
+            Self::UpstreamPeerDnsSan => to.text(&list(&up_peer()?.dns_sans)?),
+            Self::UpstreamPeerSubject => to.text(some(&up_peer()?.subject)?),
+            Self::UpstreamPeerIssuer => to.text(some(&up_peer()?.issuer)?),
+            Self::UpstreamPeerCert => to.text(url_encoded_pem(&up_peer()?.der).as_bytes()),
+            Self::UpstreamLocalUriSan => to.text(&list(&up_local()?.uri_sans)?),
+            Self::UpstreamLocalDnsSan => to.text(&list(&up_local()?.dns_sans)?),
+            Self::UpstreamLocalSubject => to.text(some(&up_local()?.subject)?),
+        }
+        Some(())
+    }
+}
+
+/// Text that counts as unknown when it is empty.
+fn some(text: &str) -> Option<&[u8]> {
+    (!text.is_empty()).then_some(text.as_bytes())
+}
+
+/// Text in which Envoy writes `_` for white space, so that a log line still splits at spaces.
+fn spaceless(text: &str) -> Option<Cow<'_, [u8]>> {
+    match text.contains(char::is_whitespace) {
+        true => Some(Cow::Owned(text.replace(char::is_whitespace, "_").into_bytes())),
+        false => some(text).map(Cow::Borrowed),
     }
 }
 
@@ -302,21 +325,21 @@ fn local(tls: Option<&TlsFacts>) -> Option<&CertFacts> {
     tls?.local.as_ref()
 }
 
-fn flags<'a>(facts: &LogFacts<'a>, long: bool) -> Value<'a> {
+fn flags(facts: &LogFacts<'_>, long: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(8);
     if long {
         facts.flags.write_long(&mut out)
     } else {
         facts.flags.write_short(&mut out)
     }
-    Value::Text(Cow::Owned(out))
+    out
 }
 
-fn list(names: &[Box<str>]) -> Value<'_> {
+fn list(names: &[Box<str>]) -> Option<Cow<'_, [u8]>> {
     match names {
-        [] => Value::Absent,
-        [one] => Value::text(&**one),
-        many => Value::text(many.join(",")),
+        [] => None,
+        [one] => Some(Cow::Borrowed(one.as_bytes())),
+        many => Some(Cow::Owned(many.join(",").into_bytes())),
     }
 }
 

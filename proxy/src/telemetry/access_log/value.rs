@@ -1,89 +1,138 @@
-//! What an operator yields, and how it looks in text and in JSON.
+//! What operators yield, and how it looks in text and in JSON.
 
 use super::time::TimeFormat;
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-/// The value of one operator for one entry.
-#[derive(Debug, Clone)]
-pub(super) enum Value<'a> {
+/// Takes the value of an operator: nothing is made that is not written.
+pub(super) trait Show {
     /// Not known.
-    Absent,
+    fn absent(&mut self);
     /// Bytes, most often text.
-    Text(Cow<'a, [u8]>),
+    fn text(&mut self, text: &[u8]);
     /// A number.
-    Number(u64),
+    fn number(&mut self, number: u64);
     /// An address with its port.
-    Address(SocketAddr),
+    fn address(&mut self, address: SocketAddr);
     /// A point in time.
-    Time(SystemTime, &'a TimeFormat),
+    fn time(&mut self, time: SystemTime, format: &TimeFormat);
     /// Structured metadata.
-    Json(Cow<'a, serde_json::Value>),
+    fn json(&mut self, value: &serde_json::Value);
 }
 
-impl<'a> Value<'a> {
-    pub(super) fn text(text: impl Into<Cow<'a, str>>) -> Self {
-        Self::Text(match text.into() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
-            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
-        })
-    }
+/// Text at the end of a line.
+#[derive(Debug)]
+pub(super) struct Text<'a> {
+    pub(super) out: &'a mut Vec<u8>,
+    /// Stands for what is not known.
+    pub(super) absent: &'a [u8],
+}
 
-    /// Text that counts as unknown when it is empty.
-    pub(super) fn nonempty(text: &'a str) -> Self {
-        if text.is_empty() { Self::Absent } else { Self::text(text) }
-    }
-
-    /// Text in which Envoy writes `_` for white space, so that a log line still splits at spaces.
-    pub(super) fn spaceless(text: &'a str) -> Self {
-        match text.contains(char::is_whitespace) {
-            true => Self::text(text.replace(char::is_whitespace, "_")),
-            false => Self::nonempty(text),
+impl Show for Text<'_> {
+    #[inline]
+    fn absent(&mut self) {
+        match self.absent {
+            [byte] => self.out.push(*byte),
+            text => self.out.extend_from_slice(text),
         }
     }
 
-    /// Whether there is nothing to show.
-    pub(super) fn is_absent(&self) -> bool {
-        matches!(self, Self::Absent)
+    #[inline]
+    fn text(&mut self, text: &[u8]) {
+        self.out.extend_from_slice(text);
     }
 
-    /// Appends the text form, at most `limit` bytes of it; `absent` stands for what is not known.
-    pub(super) fn write_text(&self, limit: Option<usize>, absent: &[u8], out: &mut Vec<u8>) {
-        let from = out.len();
-        match self {
-            Self::Absent => out.extend_from_slice(absent),
-            Self::Text(text) => out.extend_from_slice(text),
-            Self::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
-            Self::Address(address) => write_address(*address, out),
-            Self::Time(time, format) => format.write(*time, out),
-            Self::Json(value) => match value.as_str() {
-                Some(text) => out.extend_from_slice(text.as_bytes()),
-                None => out.extend_from_slice(value.to_string().as_bytes()),
-            },
-        }
-        if let Some(limit) = limit
-            && out.len() - from > limit
-        {
-            out.truncate(from + limit);
+    #[inline]
+    fn number(&mut self, number: u64) {
+        match number {
+            0..=9 => self.out.push(b'0' + number as u8),
+            _ => self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
         }
     }
 
-    /// Appends the JSON form: numbers stay numbers, what is not known is null.
-    pub(super) fn write_json(&self, limit: Option<usize>, out: &mut Vec<u8>) {
-        match self {
-            Self::Absent => out.extend_from_slice(b"null"),
-            Self::Number(number) => out.extend_from_slice(itoa::Buffer::new().format(*number).as_bytes()),
-            Self::Json(value) => out.extend_from_slice(value.to_string().as_bytes()),
-            Self::Text(text) => {
-                write_json_string(text.get(..limit.unwrap_or(usize::MAX).min(text.len())).unwrap_or(text), out);
-            }
-            Self::Address(_) | Self::Time(..) => {
-                let mut text = Vec::with_capacity(32);
-                self.write_text(limit, b"", &mut text);
-                write_json_string(&text, out);
-            }
+    fn address(&mut self, address: SocketAddr) {
+        write_address(address, self.out);
+    }
+
+    fn time(&mut self, time: SystemTime, format: &TimeFormat) {
+        format.write(time, self.out);
+    }
+
+    fn json(&mut self, value: &serde_json::Value) {
+        match value.as_str() {
+            Some(text) => self.out.extend_from_slice(text.as_bytes()),
+            None => self.out.extend_from_slice(value.to_string().as_bytes()),
         }
+    }
+}
+
+/// A JSON value at the end of a line: numbers stay numbers, what is not known is null.
+#[derive(Debug)]
+pub(super) struct Json<'a> {
+    pub(super) out: &'a mut Vec<u8>,
+    /// Bytes of a text that are shown.
+    pub(super) limit: Option<usize>,
+    /// Whether the value was not known.
+    pub(super) was_absent: bool,
+}
+
+impl Json<'_> {
+    fn quoted(&mut self, write: impl FnOnce(&mut Text<'_>)) {
+        let mut text = Vec::with_capacity(32);
+        write(&mut Text { out: &mut text, absent: b"" });
+        self.text(&text);
+    }
+}
+
+impl Show for Json<'_> {
+    fn absent(&mut self) {
+        self.was_absent = true;
+        self.out.extend_from_slice(b"null");
+    }
+
+    fn text(&mut self, text: &[u8]) {
+        let shown = self.limit.unwrap_or(usize::MAX).min(text.len());
+        write_json_string(text.get(..shown).unwrap_or(text), self.out);
+    }
+
+    fn number(&mut self, number: u64) {
+        self.out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    fn address(&mut self, address: SocketAddr) {
+        self.quoted(|text| text.address(address));
+    }
+
+    fn time(&mut self, time: SystemTime, format: &TimeFormat) {
+        self.quoted(|text| text.time(time, format));
+    }
+
+    fn json(&mut self, value: &serde_json::Value) {
+        self.out.extend_from_slice(value.to_string().as_bytes());
+    }
+}
+
+/// The number that a value is, where it is one.
+#[derive(Debug, Default)]
+pub(super) struct Number(pub(super) Option<u64>);
+
+impl Show for Number {
+    fn absent(&mut self) {}
+
+    fn text(&mut self, text: &[u8]) {
+        self.0 = std::str::from_utf8(text).ok().and_then(|text| text.trim().parse().ok());
+    }
+
+    fn number(&mut self, number: u64) {
+        self.0 = Some(number);
+    }
+
+    fn address(&mut self, _: SocketAddr) {}
+
+    fn time(&mut self, _: SystemTime, _: &TimeFormat) {}
+
+    fn json(&mut self, value: &serde_json::Value) {
+        self.0 = value.as_u64();
     }
 }
 

@@ -97,7 +97,7 @@ fn series_are_bounded_and_go_with_their_configuration() {
     }
     let shown = registry.collect().prometheus(&Selection::default());
     let series = |text: &str| text.lines().filter(|line| line.starts_with("envoy_custom_requests{")).count();
-    assert_eq!(series(&shown), 2, "one for each of the first two, the group without tags has the third: {shown}");
+    assert_eq!(series(&shown), 3, "two, for the group without tags has one of three, and the overflow: {shown}");
     let rest = "envoy_custom_requests{reporter=\"overflow\",principal=\"overflow\",code=\"overflow\",mixed_tag=\"overflow\"} 8";
     assert!(shown.contains(rest), "{shown}");
     drop(log);
