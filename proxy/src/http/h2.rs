@@ -1,7 +1,7 @@
 //! One HTTP/2 connection from a client: its streams are futures in one set, polled by the connection's task.
 
+use super::crew::Crew;
 use super::downstream::{Downstream, Sent};
-use super::slots::Slots;
 use super::stream::{Settings, serve_stream};
 use crate::codec::bridge::strip_connection_headers;
 use crate::codec::h2::{Code, Config, Connection, Role};
@@ -153,7 +153,8 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     };
     let link = Link::new(io, Connection::new(Role::Server, config));
     link.with(|connection| connection.receive(&first));
-    let slots = Slots::new();
+    let crew = Crew::new();
+    let work = async |(id, head, empty)| one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer).await;
     let mut streams = FuturesUnordered::new();
     let mut leave = Leave::new(&settings);
     let serving = poll_fn(|cx| {
@@ -162,17 +163,19 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
             link.with(Connection::close);
         }
         let gone = link.poll_read(cx).is_ready() || cut;
-        while let Some((id, head, empty)) = link.with(Connection::next_request) {
+        while let Some(request) = link.with(Connection::next_request) {
             leave.requests += 1;
-            streams.push(slots.fill(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer)));
+            if let Some(seat) = crew.give(request) {
+                streams.push(Box::pin(crew.work(seat, &work)));
+            }
         }
         while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
-        if streams.is_empty() {
-            slots.shrink();
+        if crew.busy() == 0 {
+            crew.shrink();
         }
         leave.poll(cx, &settings, &link);
         let over = gone || link.look(Connection::is_closed);
-        if over && (streams.is_empty() || gone) { Poll::Ready(()) } else { Poll::Pending }
+        if over && (crew.busy() == 0 || gone) { Poll::Ready(()) } else { Poll::Pending }
     });
     serving.await;
     // A peer that is gone takes its streams with it: dropping them ends their work and returns their permits.

@@ -4,6 +4,7 @@
 //! came from.
 
 pub mod config;
+mod crew;
 mod downstream;
 mod forwarded;
 mod h1;
@@ -15,7 +16,6 @@ mod normalize;
 mod request_id;
 mod router;
 pub mod serve;
-mod slots;
 mod stream;
 
 pub use downstream::{Downstream, Sent, Watch};

@@ -39,7 +39,7 @@ pub struct Headers {
 }
 
 /// Lists that a thread keeps for reuse.
-const STOCK: usize = 128;
+const STOCK: usize = 256;
 /// Arena capacity above which a list is not kept for reuse.
 const STOCK_ARENA_BYTES: usize = 16 << 10;
 

@@ -296,7 +296,7 @@ impl Connection {
             return self.refuse(id, Code::PROTOCOL_ERROR);
         }
         stream.recv_end = true;
-        stream.trailers = Some(block.head.headers);
+        stream.trailers = Some(Box::new(block.head.headers));
         stream.wake_reader();
         self.bury(id);
         Ok(())
@@ -304,7 +304,7 @@ impl Connection {
 
     /// Writes a block, split into CONTINUATION frames where it is larger than a frame.
     fn write_block(&mut self, id: u32, end: bool, fill: impl FnOnce(&mut super::hpack::Encoder, &mut Vec<u8>)) {
-        let start = self.out.len();
+        let start = self.output_mut().len();
         let end_flag = if end { flag::END_STREAM } else { 0 };
         Head { length: 0, kind: kind::HEADERS, flags: flag::END_HEADERS | end_flag, stream: id }.write(&mut self.out);
         self.encoder.begin(&mut self.out);

@@ -16,7 +16,7 @@ pub(super) enum Ending {
     /// END_STREAM.
     End,
     /// Trailers, with END_STREAM.
-    Trailers(Headers),
+    Trailers(Box<Headers>),
 }
 
 /// A head that arrived.
@@ -32,23 +32,25 @@ pub(super) enum Inbound {
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     first: Option<T>,
-    rest: VecDeque<T>,
+    /// Boxed: nearly all queues never have a second.
+    #[expect(clippy::box_collection, reason = "a stream is moved, and this is 8 bytes instead of 32")]
+    rest: Option<Box<VecDeque<T>>>,
 }
 
 impl<T> Queue<T> {
     const fn new() -> Self {
-        Self { first: None, rest: VecDeque::new() }
+        Self { first: None, rest: None }
     }
 
     pub(super) fn push(&mut self, item: T) {
         match &self.first {
             None => self.first = Some(item),
-            Some(_) => self.rest.push_back(item),
+            Some(_) => self.rest.get_or_insert_default().push_back(item),
         }
     }
 
     pub(super) fn pop(&mut self) -> Option<T> {
-        let next = self.rest.pop_front();
+        let next = self.rest.as_mut().and_then(|rest| rest.pop_front());
         std::mem::replace(&mut self.first, next)
     }
 
@@ -57,11 +59,11 @@ impl<T> Queue<T> {
     }
 
     pub(super) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
+        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.first.iter().chain(&self.rest)
+        self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 }
 
@@ -76,7 +78,7 @@ pub(super) struct Stream {
     /// A final head arrived.
     pub(super) got_head: bool,
     pub(super) data: Queue<Bytes>,
-    pub(super) trailers: Option<Headers>,
+    pub(super) trailers: Option<Box<Headers>>,
     pub(super) recv_end: bool,
     /// Bytes that content-length still announces.
     pub(super) announced: Option<u64>,

@@ -72,7 +72,7 @@ impl Connection {
             return Poll::Ready(Some(Ok(Frame::Data(data))));
         }
         if stream.recv_end {
-            return Poll::Ready(stream.trailers.take().map(|trailers| Ok(Frame::Trailers(trailers))));
+            return Poll::Ready(stream.trailers.take().map(|trailers| Ok(Frame::Trailers(*trailers))));
         }
         if stream.reset.is_some() || fatal.is_some() {
             return Poll::Ready(Some(Err(ended(
@@ -154,7 +154,7 @@ impl Connection {
     /// Ends the sending half behind what waits.
     pub fn send_end(&mut self, id: u32, trailers: Option<Headers>) {
         if let Some(stream) = self.streams.get_mut(&id) {
-            stream.ending = trailers.map_or(Ending::End, Ending::Trailers);
+            stream.ending = trailers.map_or(Ending::End, |trailers| Ending::Trailers(Box::new(trailers)));
         }
         self.push(id);
     }
@@ -226,6 +226,7 @@ impl Connection {
 
     /// Moves one frame of a stream, and its end where nothing is left. True where the stream has nothing to wait for.
     fn move_frame(&mut self, id: u32) -> bool {
+        self.output_mut();
         let has_room = self.has_room();
         let (window, max) = (self.send_window, self.peer_max_payload);
         let Some(stream) = self.streams.get_mut(&id) else { return true };
