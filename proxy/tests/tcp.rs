@@ -273,3 +273,24 @@ fn an_endpoint_that_cannot_be_connected_is_left_alone() {
     let failed = (0..30).filter(|_| all(&connect(port)).is_empty()).count();
     assert_eq!(failed, 3, "then it is known");
 }
+
+// spec: TC-1, ST-5
+#[test]
+fn a_connection_ends_at_the_end_of_its_time() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let log = directory.path().join("log");
+    let fields = format!(
+        "cluster: up, max_downstream_connection_duration: 0.5s, access_log: {}",
+        file_log(&log, "%RESPONSE_FLAGS%")
+    );
+    let up = upstream(|mut stream: TcpStream| drop(stream.read_to_end(&mut Vec::new())));
+    let yaml = format!("  - {}\n  clusters:\n{}", listener("l", port, "", &chain(&fields)), cluster("up", &[up]));
+    let proxy = Proxy::start(directory.path(), &yaml);
+    let (began, stream) = (Instant::now(), connect(port));
+    assert_eq!(all(&stream), "");
+    assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+    let counted = "tcp.l.max_downstream_connection_duration: 1\n";
+    proxy.until(|proxy| proxy.admin("GET", "/stats").is_some_and(|stats| stats.contains(counted)));
+    proxy.quit();
+    assert_eq!(std::fs::read_to_string(log).unwrap(), "DT\n");
+}

@@ -99,11 +99,7 @@ impl<'a> Report<'a> {
 
     /// The connection has ended.
     pub(super) fn ended(&self, moved: &Moved, outcome: Option<&Outcome>) {
-        let mut flags = outcome.map_or(Flags::NONE, |outcome| outcome.reason.face().flags);
-        if flags.intersects(Flags::UF) {
-            // All connects that were allowed have failed (LR-32).
-            flags.insert(Flags::URX);
-        }
+        let flags = flags(outcome);
         if self.series.borrow().is_none() {
             self.open(flags);
         }
@@ -154,7 +150,7 @@ impl<'a> Report<'a> {
 
     /// Writes an entry of the access logs.
     pub(super) fn log(&self, moved: &Moved, entry: Entry, outcome: Option<&Outcome>) {
-        let flags = outcome.map_or(Flags::NONE, |outcome| outcome.reason.face().flags);
+        let flags = flags(outcome);
         let upstream = self.upstream.borrow();
         let host = upstream.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
         let (received, sent) = (moved.up.get(), moved.down.get());
@@ -191,6 +187,19 @@ impl<'a> Report<'a> {
             log.log(&facts, random, &self.facts.logs);
         }
     }
+}
+
+/// The response flags of a connection that has ended so.
+fn flags(outcome: Option<&Outcome>) -> Flags {
+    let Some(outcome) = outcome else { return Flags::NONE };
+    let mut flags = outcome.reason.face().flags;
+    match outcome.reason {
+        // All connects that were allowed have failed (LR-32).
+        Reason::ConnectFailure | Reason::ConnectTimeout => flags.insert(Flags::URX),
+        Reason::MaxDuration => flags.insert(Flags::DT),
+        _ => {}
+    }
+    flags
 }
 
 #[cfg(test)]
