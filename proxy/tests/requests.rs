@@ -467,6 +467,7 @@ fn an_expecting_client_is_told_to_go_on_and_pipelined_requests_are_answered_in_o
 
 // spec: RT-5, AL-4
 #[test]
+#[expect(clippy::disallowed_methods, reason = "the time that an upload takes is the thing measured")]
 fn the_routes_time_runs_from_the_end_of_the_request() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
@@ -498,7 +499,7 @@ fn the_routes_time_runs_from_the_end_of_the_request() {
                     .as_bytes(),
             )
             .unwrap();
-        std::thread::sleep(slow_upload); // the time that is measured
+        std::thread::sleep(slow_upload);
         stream.write_all(b"cd").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -508,12 +509,13 @@ fn the_routes_time_runs_from_the_end_of_the_request() {
     proxy.terminate();
     proxy.until_ended();
     let text = std::fs::read_to_string(&log).unwrap();
-    for (line, (status, least)) in text.lines().zip([("200", 400), ("504", 600), ("504", 600)]) {
+    for (line, (status, waited)) in text.lines().zip([("200", 0), ("504", 200), ("504", 200)]) {
         let mut fields = line.split(' ');
         assert_eq!(fields.next(), Some(status), "{text}");
         let mut number = || fields.next().unwrap().parse::<u64>().unwrap();
         let (upload, whole) = (number(), number());
-        assert!(upload >= 400 && whole >= least && whole < 3000, "{text}");
+        // The proxy may see the head later than the client has written it.
+        assert!(upload > 200 && whole >= upload + waited - waited / 100 && whole < 3000, "{text}");
     }
     assert_eq!(text.lines().count(), 3, "{text}");
 }
