@@ -4,7 +4,7 @@ mod pace;
 
 pub use pace::Pace;
 
-use super::set::{ClusterConfig, Discovery, Protocol, TransportMatch};
+use super::settings::{ClusterConfig, Discovery, Protocol, TransportMatch};
 use crate::balancer::Policy;
 use crate::endpoint::config::outlier;
 use crate::endpoint::{Limits, Thresholds};

@@ -4,8 +4,10 @@
 
 pub mod config;
 mod set;
+mod settings;
 mod upstream;
 
 pub use config::Pace;
-pub use set::{Cluster, ClusterConfig, ClusterSet, Dialer, Discovery, Protocol, TransportMatch};
+pub use set::{Cluster, ClusterSet, Dialer};
+pub use settings::{ClusterConfig, Discovery, Protocol, TransportMatch};
 pub use upstream::{Failure, Pick, TcpUpstream, Upstream};
