@@ -276,7 +276,7 @@ impl<'a> Tries<'a> {
             if timer.is_none()
                 && let Some(end) = cx.request_end()
             {
-                let all = known.or(limit.map(|limit| end.max(began) + limit));
+                let all = known.or_else(|| limit.map(|limit| end.max(began) + limit));
                 let this = try_limit.map(|limit| end.max(now) + limit);
                 if this.is_some_and(|this| all.is_none_or(|all| this < all)) {
                     over = Tried::TryTimeout;

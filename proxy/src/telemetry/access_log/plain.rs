@@ -91,12 +91,12 @@ operators! {
     }
     /// The upstream side.
     UpstreamFact {
-        UpstreamProtocol = "UPSTREAM_PROTOCOL",
-        UpstreamCluster = "UPSTREAM_CLUSTER",
-        UpstreamClusterRaw = "UPSTREAM_CLUSTER_RAW",
-        UpstreamTransportFailureReason = "UPSTREAM_TRANSPORT_FAILURE_REASON",
-        UpstreamRequestAttemptCount = "UPSTREAM_REQUEST_ATTEMPT_COUNT",
-        UpstreamConnectionId = "UPSTREAM_CONNECTION_ID",
+        Protocol = "UPSTREAM_PROTOCOL",
+        Cluster = "UPSTREAM_CLUSTER",
+        ClusterRaw = "UPSTREAM_CLUSTER_RAW",
+        TransportFailureReason = "UPSTREAM_TRANSPORT_FAILURE_REASON",
+        RequestAttemptCount = "UPSTREAM_REQUEST_ATTEMPT_COUNT",
+        ConnectionId = "UPSTREAM_CONNECTION_ID",
     }
     /// A TLS session or its certificates.
     TlsFact {
@@ -258,12 +258,12 @@ impl UpstreamFact {
     fn show(self, facts: &LogFacts<'_>, to: &mut impl Show) -> Option<()> {
         let upstream = &facts.upstream;
         match self {
-            Self::UpstreamProtocol => to.text(upstream.protocol?.as_str().as_bytes()),
-            Self::UpstreamCluster => to.text(some(upstream.cluster_alias.or(upstream.cluster)?)?),
-            Self::UpstreamClusterRaw => to.text(some(upstream.cluster?)?),
-            Self::UpstreamTransportFailureReason => to.text(&spaceless(upstream.transport_failure?)?),
-            Self::UpstreamRequestAttemptCount => to.number(u64::from(upstream.attempts.unwrap_or(0))),
-            Self::UpstreamConnectionId => to.number(upstream.connection_id?),
+            Self::Protocol => to.text(upstream.protocol?.as_str().as_bytes()),
+            Self::Cluster => to.text(some(upstream.cluster_alias.or(upstream.cluster)?)?),
+            Self::ClusterRaw => to.text(some(upstream.cluster?)?),
+            Self::TransportFailureReason => to.text(&spaceless(upstream.transport_failure?)?),
+            Self::RequestAttemptCount => to.number(u64::from(upstream.attempts.unwrap_or(0))),
+            Self::ConnectionId => to.number(upstream.connection_id?),
         }
         Some(())
     }

@@ -116,7 +116,8 @@ fn what_cannot_be_counted_is_refused_by_its_field() {
         change(&mut config);
         parse(&config).unwrap_err().to_string()
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 6] = [
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let cases: [(Change<'_>, &str); 6] = [
         (&|config| config["stat_prefix"] = "".into(), "stat_prefix"),
         (&|config| config["gauges"] = json!([{"stat": {"name": "g"}, "value_fixed": 1}]), "gauges"),
         (&|config| config["histograms"][0]["unit"] = "Percent".into(), "histograms[0].unit Percent"),
