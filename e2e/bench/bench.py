@@ -515,14 +515,14 @@ def main():
                 count, allocations = instructions(scenario, True, work)
                 print(f"instructions {scenario} istio: {count:.0f} and {allocations:.1f} allocations per request", flush=True)
             else:
-                print("instructions: no valgrind")
+                print("instructions: not counted, valgrind is missing (apt-get install valgrind)")
         if wanted(f"calls {scenario}"):
             if shutil.which("strace"):
                 calls = system_calls(scenario, True, work)
                 named = ", ".join(f"{name} {n:.2f}" for name, n in calls.items())
                 print(f"calls {scenario} istio: {sum(calls.values()):.2f} system calls per request: {named}", flush=True)
             else:
-                print("calls: no strace")
+                print("calls: not counted, strace is missing (apt-get install strace)")
     shutil.rmtree(work)
 
 

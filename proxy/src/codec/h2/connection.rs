@@ -3,9 +3,9 @@
 use super::frame::{Code, HEAD_BYTES, Head, MAX_PAYLOAD, PREFACE, flag, kind, number, setting, unpad};
 use super::hpack::{Decoder, Encoder};
 use super::limits::{Budget, Flood};
+use super::spare;
 use super::stream::Stream;
 use foldhash::{HashMap, HashMapExt};
-use std::cell::RefCell;
 use std::collections::VecDeque;
 
 /// Which side we are.
@@ -59,16 +59,6 @@ impl From<Flood> for Fatal {
 
 /// Output that may wait before streams stop adding to it.
 pub(super) const HIGH_WATER: usize = 1 << 20;
-/// Output buffers that a thread keeps for its connections.
-const STOCK: usize = 8;
-/// Capacity above which an output buffer is not kept, in bytes.
-const STOCK_BYTES: usize = 128 << 10;
-
-thread_local! {
-    /// Emptied output buffers: an idle connection holds none, and a busy one finds one that is warm.
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
-
 /// What a window is before SETTINGS change it.
 const DEFAULT_WINDOW: i64 = 65_535;
 pub(super) const MAX_WINDOW: i64 = 0x7fff_ffff;
@@ -191,7 +181,7 @@ impl Connection {
     /// The output, with memory where it had none.
     pub(super) fn output_mut(&mut self) -> &mut Vec<u8> {
         if self.out.capacity() == 0 {
-            self.out = SPARE.with_borrow_mut(Vec::pop).unwrap_or_default();
+            self.out = spare::take();
         }
         &mut self.out
     }
@@ -220,7 +210,7 @@ impl Connection {
             self.out.clear();
             self.written = 0;
             self.control_bytes = 0;
-            give_back(std::mem::take(&mut self.out));
+            spare::give_back(std::mem::take(&mut self.out));
         }
         self.pump();
     }
@@ -505,16 +495,4 @@ impl Connection {
             self.credit += stream.data.iter().map(|data| data.len() as u32).sum::<u32>();
         }
     }
-}
-
-fn give_back(mut buffer: Vec<u8>) {
-    if buffer.capacity() > STOCK_BYTES {
-        return;
-    }
-    buffer.clear();
-    SPARE.with_borrow_mut(|spare| {
-        if spare.len() < STOCK {
-            spare.push(buffer);
-        }
-    });
 }

@@ -8,6 +8,7 @@ mod frame;
 mod heads;
 mod hpack;
 mod limits;
+mod spare;
 mod stream;
 mod streams;
 
