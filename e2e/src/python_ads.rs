@@ -88,7 +88,12 @@ impl Drop for PythonAds {
 /// Where Python is missing or the packages cannot be fetched.
 pub fn python() -> anyhow::Result<PathBuf> {
     let home = std::env::home_dir().context("no home directory")?;
-    let environment = home.join(".cache/ferromesh/grpc-venv");
+    let cache = home.join(".cache/ferromesh");
+    std::fs::create_dir_all(&cache)?;
+    // Tests run side by side: one of them fetches, the others wait.
+    let turn = std::fs::File::create(cache.join("grpc-venv.lock"))?;
+    turn.lock()?;
+    let environment = cache.join("grpc-venv");
     let python = environment.join("bin/python");
     let run = |program: &Path, arguments: &[&str]| -> anyhow::Result<bool> {
         let status = Command::new(program).args(arguments).stderr(Stdio::null()).status();

