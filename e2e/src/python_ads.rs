@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use serde_json::Value;
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -18,6 +19,8 @@ pub struct PythonAds {
     child: Child,
     input: ChildStdin,
     events: Receiver<Value>,
+    /// Events that came while something else was waited for.
+    kept: VecDeque<Value>,
     /// Where it listens.
     pub port: u16,
 }
@@ -40,7 +43,7 @@ impl PythonAds {
                 }
             }
         });
-        let mut server = Self { child, input, events, port: 0 };
+        let mut server = Self { child, input, events, kept: VecDeque::new(), port: 0 };
         let port = server.wait("its port", |event| event["port"].as_u64())?;
         server.port = u16::try_from(port)?;
         Ok(server)
@@ -52,8 +55,14 @@ impl PythonAds {
     /// Where the server does not take them.
     pub fn set(&mut self, resources: &Value) -> anyhow::Result<()> {
         writeln!(self.input, "{resources}")?;
-        self.wait("that it took the resources", |event| event["taken"].as_bool())?;
-        Ok(())
+        // A client may acknowledge them before the server has said that it took them.
+        loop {
+            let event = self.events.recv_timeout(PATIENCE).context("ADS never said that it took the resources")?;
+            if event["taken"].as_bool().is_some() {
+                return Ok(());
+            }
+            self.kept.push_back(event);
+        }
     }
 
     /// Waits for an event; earlier ones are passed over.
@@ -65,8 +74,12 @@ impl PythonAds {
         let mut seen = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let event =
-                self.events.recv_timeout(left).map_err(|_| anyhow::anyhow!("ADS never said {what}: {seen:?}"))?;
+            let event = match self.kept.pop_front() {
+                Some(event) => event,
+                None => {
+                    self.events.recv_timeout(left).map_err(|_| anyhow::anyhow!("ADS never said {what}: {seen:?}"))?
+                }
+            };
             if let Some(found) = wanted(&event) {
                 return Ok(found);
             }
