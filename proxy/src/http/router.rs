@@ -123,7 +123,7 @@ impl<'a> Tries<'a> {
         let policy = route.retry.as_ref().filter(|policy| {
             policy.request_headers.is_empty() || policy.request_headers.iter().any(|m| m.matches_request(&rq.head))
         });
-        let plan = Plan::new(policy, idempotent, None);
+        let plan = Plan::new(policy, idempotent);
         let limit = limits::of_tries(&route.timeouts, &rq.head);
         let mut this = Self { cx, route, cluster, plan, ask, replay: None, retry_permit: None, limit, began: cx.now() };
         this.find_deadline();

@@ -77,8 +77,8 @@ impl Headers {
     }
 
     /// Appends a field that must never enter a compression table (RFC 7541 section 7.1.3).
-    pub fn append_sensitive(&mut self, name: &[u8], value: &[u8]) {
-        let known = Known::of(name);
+    /// Its known name the caller has already looked up.
+    pub fn append_sensitive(&mut self, known: Known, name: &[u8], value: &[u8]) {
         self.push(name, value, known, true);
     }
 

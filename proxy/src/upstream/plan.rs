@@ -61,8 +61,8 @@ pub struct Plan<'a> {
 
 impl<'a> Plan<'a> {
     /// A plan before the first try. `idempotent`: the method may be repeated (RFC 9110 section 9.2.2).
-    pub fn new(policy: Option<&'a RetryPolicy>, idempotent: bool, deadline: Option<Instant>) -> Self {
-        Self { policy, idempotent, replayed: false, spilled: false, retries: 0, deadline }
+    pub fn new(policy: Option<&'a RetryPolicy>, idempotent: bool) -> Self {
+        Self { policy, idempotent, replayed: false, spilled: false, retries: 0, deadline: None }
     }
 
     /// Whether the body must be kept for another try.
@@ -211,14 +211,14 @@ mod tests {
 
     fn retries_head(on: &str, head: &ResponseHead) -> bool {
         let policy = policy(on, 1);
-        let action = Plan::new(Some(&policy), true, None).handle(Event::Head(head), Instant::now(), 0.5);
+        let action = Plan::new(Some(&policy), true).handle(Event::Head(head), Instant::now(), 0.5);
         matches!(action, Action::Retry { .. })
     }
 
     fn retries_failure(on: &str, reason: Reason, unsent: bool) -> bool {
         let (policy, outcome) = (policy(on, 1), Outcome::from(reason));
         let event = Event::Failed { outcome: &outcome, unsent, stale: false };
-        matches!(Plan::new(Some(&policy), true, None).handle(event, Instant::now(), 0.5), Action::Retry { .. })
+        matches!(Plan::new(Some(&policy), true).handle(event, Instant::now(), 0.5), Action::Retry { .. })
     }
 
     // spec: RT-1, VS-28
@@ -229,7 +229,7 @@ mod tests {
         assert!(retries_head("retriable-4xx", &head(409, None)) && !retries_head("retriable-4xx", &head(404, None)));
         let codes = RetryPolicy { status_codes: [418].into(), ..policy("retriable-status-codes", 1) };
         let now = Instant::now();
-        let retry = |status| Plan::new(Some(&codes), true, None).handle(Event::Head(&head(status, None)), now, 0.0);
+        let retry = |status| Plan::new(Some(&codes), true).handle(Event::Head(&head(status, None)), now, 0.0);
         assert!(matches!(retry(418), Action::Retry { .. }));
         assert_eq!(retry(503), Action::Forward);
         let again = proto::envoy::route::HeaderMatcher { name: "x-again".into(), ..Default::default() };
@@ -238,7 +238,7 @@ mod tests {
             ..policy("retriable-headers", 1)
         };
         let mut asks = head(200, None);
-        let retry = |head: &ResponseHead| Plan::new(Some(&named), true, None).handle(Event::Head(head), now, 0.0);
+        let retry = |head: &ResponseHead| Plan::new(Some(&named), true).handle(Event::Head(head), now, 0.0);
         assert_eq!(retry(&asks), Action::Forward);
         asks.headers.append(b"x-again", b"1");
         assert!(matches!(retry(&asks), Action::Retry { .. }));
@@ -287,18 +287,19 @@ mod tests {
         let policy = policy("5xx", 2);
         let now = Instant::now();
         let bad = head(503, None);
-        let mut plan = Plan::new(Some(&policy), true, None);
+        let mut plan = Plan::new(Some(&policy), true);
         assert!(matches!(plan.handle(Event::Head(&bad), now, 0.5), Action::Retry { .. }) && !plan.exhausted());
         assert!(matches!(plan.handle(Event::Head(&bad), now, 0.5), Action::Retry { .. }) && plan.exhausted());
         assert_eq!(plan.handle(Event::Head(&bad), now, 0.5), Action::Forward);
-        let mut plan = Plan::new(Some(&policy), true, None);
+        let mut plan = Plan::new(Some(&policy), true);
         assert_eq!(plan.handle(Event::Spilled, now, 0.5), Action::Continue);
         assert!(!plan.may_retry());
         assert_eq!(plan.handle(Event::Head(&bad), now, 0.5), Action::Forward);
-        let mut plan = Plan::new(Some(&policy), true, Some(now + Duration::from_millis(5)));
+        let mut plan = Plan::new(Some(&policy), true);
+        plan.set_deadline(now + Duration::from_millis(5));
         assert_eq!(plan.handle(Event::Head(&bad), now, 0.9), Action::Forward);
         assert_eq!(plan.handle(Event::Deadline, now, 0.0), Action::Fail(Reason::RouteTimeout.into()));
-        let mut plan = Plan::new(None, true, None);
+        let mut plan = Plan::new(None, true);
         assert_eq!(plan.handle(Event::TryTimeout, now, 0.0), Action::Fail(Reason::PerTryTimeout.into()));
     }
 
@@ -307,7 +308,7 @@ mod tests {
     fn backoff_is_jittered_and_capped() {
         let policy = policy("5xx", 10);
         let now = Instant::now();
-        let mut plan = Plan::new(Some(&policy), true, None);
+        let mut plan = Plan::new(Some(&policy), true);
         let expected_ms = [25, 75, 175, 250, 250];
         for limit in expected_ms {
             let Action::Retry { after, .. } = plan.handle(Event::Head(&head(500, None)), now, 1.0) else {
@@ -326,15 +327,15 @@ mod tests {
         let outcome = Outcome::from(Reason::UpstreamClosed);
         let now = Instant::now();
         let event = |unsent| Event::Failed { outcome: &outcome, unsent, stale: true };
-        let mut plan = Plan::new(None, true, None);
+        let mut plan = Plan::new(None, true);
         assert_eq!(
             plan.handle(event(false), now, 0.0),
             Action::Retry { after: Duration::ZERO, fresh: true, by_policy: false }
         );
         assert_eq!(plan.handle(event(false), now, 0.0), Action::Fail(outcome.clone()));
-        let mut post = Plan::new(None, false, None);
+        let mut post = Plan::new(None, false);
         assert_eq!(post.handle(event(false), now, 0.0), Action::Fail(outcome.clone()));
-        let mut post = Plan::new(None, false, None);
+        let mut post = Plan::new(None, false);
         assert!(matches!(post.handle(event(true), now, 0.0), Action::Retry { fresh: true, .. }));
     }
 }

@@ -69,7 +69,7 @@ impl Block {
         }
         let headers = &mut self.head.headers;
         match field.never_index {
-            true => headers.append_sensitive(name, value),
+            true => headers.append_sensitive(known, name, value),
             false => headers.append_as(known, name, value),
         }
     }

@@ -1,4 +1,4 @@
-//! Certificates that are known by their hash (`verify_certificate_spki`, `verify_certificate_hash`).
+//! What is asked of a leaf beside its chain: its hash (`verify_certificate_spki`, `verify_certificate_hash`), its name.
 
 use crate::refusal::Refusal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use proto::envoy::tls::CertificateValidationContext;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use std::sync::Arc;
@@ -55,6 +56,9 @@ impl Pins {
     }
 
     fn check(&self, leaf: &CertificateDer<'_>) -> Result<(), CertificateError> {
+        if self.is_empty() {
+            return Ok(());
+        }
         let hash = |bytes: &[u8]| Sha256::try_from(digest(&SHA256, bytes).as_ref()).unwrap_or_default();
         let (_, parsed) = X509Certificate::from_der(leaf).map_err(|_| CertificateError::BadEncoding)?;
         if self.certificate.contains(&hash(leaf)) || self.spki.contains(&hash(parsed.public_key().raw)) {
@@ -69,21 +73,18 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
     text.as_bytes().chunks(2).map(|pair| Some(nibble(*pair.first()?)? << 4 | nibble(*pair.get(1)?)?)).collect()
 }
 
-/// A verifier behind which the leaf must have one of the pins, too.
+/// A verifier that asks more of the leaf than a good chain.
 #[derive(Debug)]
-pub(super) struct Pinned<V> {
-    chain: V,
-    pins: Pins,
+pub(super) struct WithLeaf<V> {
+    /// Verifies the chain.
+    pub(super) chain: V,
+    /// The leaf must have one of these.
+    pub(super) pins: Pins,
+    /// A server's leaf must be good for the session's server name.
+    pub(super) by_name: bool,
 }
 
-impl<V> Pinned<V> {
-    /// Puts pins before a verifier.
-    pub(super) fn new(chain: V, pins: Pins) -> Self {
-        Self { chain, pins }
-    }
-}
-
-impl ServerCertVerifier for Pinned<Arc<dyn ServerCertVerifier>> {
+impl ServerCertVerifier for WithLeaf<Arc<dyn ServerCertVerifier>> {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
@@ -93,6 +94,9 @@ impl ServerCertVerifier for Pinned<Arc<dyn ServerCertVerifier>> {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         self.pins.check(leaf).map_err(Error::InvalidCertificate)?;
+        if self.by_name {
+            rustls::client::verify_server_name(&ParsedCertificate::try_from(leaf)?, server_name)?;
+        }
         self.chain.verify_server_cert(leaf, intermediates, server_name, ocsp_response, now)
     }
 
@@ -119,7 +123,7 @@ impl ServerCertVerifier for Pinned<Arc<dyn ServerCertVerifier>> {
     }
 }
 
-impl ClientCertVerifier for Pinned<Arc<dyn ClientCertVerifier>> {
+impl ClientCertVerifier for WithLeaf<Arc<dyn ClientCertVerifier>> {
     fn client_auth_mandatory(&self) -> bool {
         self.chain.client_auth_mandatory()
     }

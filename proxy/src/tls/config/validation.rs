@@ -1,6 +1,6 @@
 //! `CertificateValidationContext` → what a peer's certificate must be, and the verifiers of it.
 
-use super::pins::{Pinned, Pins};
+use super::pins::{Pins, WithLeaf};
 use super::read;
 use crate::refusal::{Refusal, Within};
 use identity::bundle::TrustBundle;
@@ -15,7 +15,6 @@ use proto::envoy::tls::{
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::server::ParsedCertificate;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use std::sync::Arc;
@@ -99,8 +98,10 @@ impl Validation {
             Some(chain) => Arc::new(chain),
             None => Arc::new(Unverified),
         };
-        let chain = if by_name { Arc::new(ByName(chain)) } else { chain };
-        if self.pins.is_empty() { chain } else { Arc::new(Pinned::new(chain, self.pins.clone())) }
+        if self.pins.is_empty() && !by_name {
+            return chain;
+        }
+        Arc::new(WithLeaf { chain, pins: self.pins.clone(), by_name })
     }
 
     /// The verifier of a client; `None` where no certificate is asked for.
@@ -111,7 +112,10 @@ impl Validation {
             if required { chain } else { chain.optional() }
         })?;
         let chain: Arc<dyn ClientCertVerifier> = Arc::new(chain);
-        Some(if self.pins.is_empty() { chain } else { Arc::new(Pinned::new(chain, self.pins.clone())) })
+        if self.pins.is_empty() {
+            return Some(chain);
+        }
+        Some(Arc::new(WithLeaf { chain, pins: self.pins.clone(), by_name: false }))
     }
 }
 
@@ -190,45 +194,5 @@ impl ServerCertVerifier for Unverified {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         provider().signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// A verifier behind which the leaf must be good for the server name, too.
-#[derive(Debug)]
-struct ByName(Arc<dyn ServerCertVerifier>);
-
-impl ServerCertVerifier for ByName {
-    fn verify_server_cert(
-        &self,
-        leaf: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        rustls::client::verify_server_name(&ParsedCertificate::try_from(leaf)?, server_name)?;
-        self.0.verify_server_cert(leaf, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
     }
 }
