@@ -214,6 +214,24 @@ fn extended_connect_looks_like_an_upgrade() {
     assert_eq!((head.method(), head.protocol(), empty), (&b"GET"[..], &b"websocket"[..], false));
 }
 
+// RFC 7541 section 7.1.3: an intermediary must not index it either.
+#[test]
+fn what_must_never_be_indexed_stays_so_through_a_hop() {
+    let (mut client, mut server) = pair();
+    let mut head = get(b"/");
+    head.headers.append_sensitive(Known::Authorization, b"authorization", b"secret");
+    client.open(&head, None, true);
+    settle(&mut client, &mut server);
+    let (_, head, _) = server.next_request().expect("a request");
+    let marks: Vec<_> = head
+        .headers
+        .iter()
+        .enumerate()
+        .map(|(i, (name, _))| (name.bytes.to_vec(), head.headers.never_index(i)))
+        .collect();
+    assert_eq!(marks, [(b"x-up".to_vec(), false), (b"authorization".to_vec(), true)]);
+}
+
 #[test]
 fn garbage_never_panics() {
     let mut random = fastrand::Rng::with_seed(17);
