@@ -2,6 +2,7 @@
 //!
 //! This crate has no behaviour. The modules, in the order in which one meets them:
 //! - [`envoy`]: short names for Envoy's v3 API (crate `envoy-types`)
+//! - [`otlp`]: short names for OpenTelemetry's protocol (crate `opentelemetry-proto`)
 //! - [`missing`]: messages that `envoy-types` lacks, with the source of each field number
 //! - [`istio`]: Istio's objects as written in YAML, one file per kind
 //! - [`type_url`]: type URL ↔ short name, one table
@@ -17,6 +18,7 @@ pub mod envoy;
 pub mod istio;
 pub mod json;
 pub mod missing;
+pub mod otlp;
 pub mod type_url;
 pub mod wire;
 

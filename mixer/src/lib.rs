@@ -1,0 +1,13 @@
+//! mixer: the policy and telemetry hub of the mesh. It speaks open protocols: Envoy's access log service, external
+//! authorization, rate limits; OTLP in and out.
+//!
+//! The modules, in the order in which data meets them:
+//! - [`args`]: the flags
+//! - [`server`]: wires the parts
+//! - [`workload`]: who is behind an address
+//!
+//! Nothing on a request's path waits for reports; decisions are leased, so that a common request costs no call.
+
+pub mod args;
+pub mod server;
+pub mod workload;

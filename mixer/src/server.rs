@@ -1,0 +1,157 @@
+//! Wires the parts; no logic of its own. Making a [`Server`] does no I/O, [`Server::start`] does.
+
+use crate::args::ServeArgs;
+use anyhow::Context as _;
+use axum::Router;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
+use vitals::admin::{self, Admin};
+use vitals::log::Level;
+use vitals::prometheus::Registry;
+
+/// Streams that one connection may have open.
+const MAX_STREAMS: u32 = 1024;
+/// How long streams may go on after the signal to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// Where an address is taken or a file is broken.
+pub async fn run(args: ServeArgs, level: Option<Level>) -> anyhow::Result<()> {
+    let mut running = Server::new(args, level).start().await?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        failed = running.failed() => return failed,
+    }
+    tracing::info!("stopping");
+    running.stop(GRACE).await;
+    Ok(())
+}
+
+/// mixer, made and not yet started.
+pub struct Server {
+    args: ServeArgs,
+    level: Option<Level>,
+}
+
+/// mixer, running.
+pub struct Running {
+    /// Where the gRPC services are.
+    pub grpc: Option<SocketAddr>,
+    /// Where the page is.
+    pub http: Option<SocketAddr>,
+    /// Where its own metrics are.
+    pub monitoring: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Waits until a part fails.
+    ///
+    /// # Errors
+    /// What made it fail.
+    pub async fn failed(&mut self) -> anyhow::Result<()> {
+        match self.tasks.join_next().await {
+            Some(ended) => ended.context("a part of mixer panicked")?,
+            None => Ok(()),
+        }
+    }
+
+    /// Stops: new streams are refused at once, open ones end within `grace`.
+    pub async fn stop(mut self, grace: Duration) {
+        self.stop.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(grace, ended).await.is_err() {
+            tracing::info!("streams were still open after {grace:?}");
+        }
+    }
+}
+
+impl Server {
+    /// mixer with these flags; the log's level can be changed where it is given.
+    pub fn new(args: ServeArgs, level: Option<Level>) -> Self {
+        Self { args, level }
+    }
+
+    /// Binds, and starts all parts.
+    ///
+    /// # Errors
+    /// When an address is taken, or a file is missing or broken.
+    pub async fn start(self) -> anyhow::Result<Running> {
+        let metrics = Registry::new();
+        let (stop, stopped) = watch::channel(false);
+        let mut running = Running { grpc: None, http: None, monitoring: None, stop, tasks: JoinSet::new() };
+        running.grpc = serve_grpc(&self.args.grpc_addr, grpc(), &mut running.tasks, &stopped).await?;
+        running.http = serve_http(&self.args.http_addr, page(), &mut running.tasks, &stopped).await?;
+        let (_ready, ready) = watch::channel(true);
+        let version = concat!("mixer ", env!("CARGO_PKG_VERSION"), "\n");
+        let admin = Admin { metrics, ready, level: self.level, version };
+        running.monitoring =
+            serve_http(&self.args.monitoring_addr, admin.router(), &mut running.tasks, &stopped).await?;
+        tracing::info!(grpc = ?running.grpc, http = ?running.http, monitoring = ?running.monitoring, "mixer serves");
+        Ok(running)
+    }
+}
+
+/// The gRPC services, one line each.
+fn grpc() -> Routes {
+    Routes::default()
+}
+
+/// The pages, one line each.
+fn page() -> Router {
+    Router::new()
+}
+
+async fn serve_grpc(
+    address: &str,
+    routes: Routes,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<SocketAddr>> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let (listener, local) = admin::bind(address).await?;
+    let stopped = stopped.clone();
+    tasks.spawn(async move {
+        let served = tonic::transport::Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), signal(stopped));
+        served.await.context("gRPC services")
+    });
+    Ok(Some(local))
+}
+
+async fn serve_http(
+    address: &str,
+    router: Router,
+    tasks: &mut JoinSet<anyhow::Result<()>>,
+    stopped: &watch::Receiver<bool>,
+) -> anyhow::Result<Option<SocketAddr>> {
+    if address.is_empty() {
+        return Ok(None);
+    }
+    let (listener, local) = admin::bind(address).await?;
+    let stopped = stopped.clone();
+    tasks.spawn(async move {
+        let serving = axum::serve(listener, router).with_graceful_shutdown(signal(stopped));
+        serving.await.context("HTTP")
+    });
+    Ok(Some(local))
+}
+
+/// Ends when mixer is told to stop.
+async fn signal(mut stopped: watch::Receiver<bool>) {
+    // The sender goes only with mixer itself: then it is time as well.
+    let _gone = stopped.wait_for(|stop| *stop).await.is_err();
+}

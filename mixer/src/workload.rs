@@ -1,0 +1,87 @@
+//! Who is behind an address: the workloads of the mesh, as pilot knows them (MX-106).
+//!
+//! pilot serves the table as JSON at `/debug/workloadz` and holds a request open until it changes
+//! (`Prefer: wait=SECONDS`, RFC 7240; `If-None-Match`, RFC 9110). mixer joins reports and decisions by this table and
+//! so needs no call per request.
+
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// A workload: a pod, or a machine that a WorkloadEntry names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Workload {
+    /// Name of the pod or entry.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Its service account.
+    pub service_account: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// What owns it: the name of the Deployment, StatefulSet …
+    pub workload: String,
+    /// Its cluster.
+    pub cluster: String,
+    /// Host names of the services that it serves.
+    pub services: Vec<String>,
+}
+
+/// All workloads, found by address or by name.
+#[derive(Debug, Default)]
+pub struct Table {
+    workloads: Vec<Arc<Workload>>,
+    by_address: HashMap<IpAddr, usize>,
+    by_name: HashMap<(String, String), usize>,
+}
+
+impl Table {
+    /// A table of these; of two with one address the later one counts.
+    pub fn new(workloads: Vec<Workload>) -> Self {
+        let mut table = Self::default();
+        for workload in workloads {
+            let index = table.workloads.len();
+            table.by_address.extend(workload.addresses.iter().map(|address| (*address, index)));
+            table.by_name.insert((workload.namespace.clone(), workload.name.clone()), index);
+            table.workloads.push(Arc::new(workload));
+        }
+        table
+    }
+
+    /// The workload that has this address.
+    pub fn by_address(&self, address: IpAddr) -> Option<&Arc<Workload>> {
+        self.workloads.get(*self.by_address.get(&address)?)
+    }
+
+    /// The workload of this name.
+    pub fn by_name(&self, namespace: &str, name: &str) -> Option<&Arc<Workload>> {
+        self.workloads.get(*self.by_name.get(&(namespace.to_owned(), name.to_owned()))?)
+    }
+
+    /// All, in pilot's order.
+    pub fn all(&self) -> &[Arc<Workload>] {
+        &self.workloads
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: MX-106
+    #[test]
+    fn a_workload_is_found_by_address_and_by_name() {
+        let text = r#"[{"name":"v1-0","namespace":"shop","addresses":["10.0.0.1","fd00::1"],"serviceAccount":"reviews",
+            "labels":{"app":"reviews"},"workload":"v1","cluster":"c","services":["reviews.shop.svc.cluster.local"]}]"#;
+        let table = Table::new(serde_json::from_str(text).unwrap());
+        let found = table.by_address("fd00::1".parse().unwrap()).unwrap();
+        assert_eq!((found.service_account.as_str(), found.labels["app"].as_str()), ("reviews", "reviews"));
+        assert_eq!(table.by_name("shop", "v1-0"), Some(found));
+        assert_eq!(table.by_name("other", "v1-0"), None);
+        assert_eq!(table.by_address("10.0.0.2".parse().unwrap()), None);
+    }
+}
