@@ -1,8 +1,9 @@
 //! The tree of commands.
 
-use crate::command::{config, status, version};
+use crate::command::{config, load, status, version};
 use crate::demo;
-use clap::{Parser, Subcommand};
+use crate::load::flags::translate;
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Looks at and runs a mesh.
@@ -23,10 +24,17 @@ enum Command {
     /// Show what a proxy has been told.
     #[command(visible_alias = "pc")]
     ProxyConfig(config::ConfigArgs),
+    /// Send requests at a rate and report latencies, as Fortio does.
+    Load(Box<load::LoadArgs>),
     /// Show versions.
     Version(version::VersionArgs),
     #[command(hide = true)]
     Reaper(demo::ReaperArgs),
+}
+
+/// Reads the command line of this process. Flags of the load tool may have one dash, as Fortio's users write them.
+pub fn parse() -> Cli {
+    Cli::parse_from(translate(&Cli::command(), std::env::args_os()))
 }
 
 /// Runs one command.
@@ -40,6 +48,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
         Command::ProxyStatus(args) => runtime.block_on(status::run(args)).map(|()| ExitCode::SUCCESS),
         Command::ProxyConfig(args) => runtime.block_on(config::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Load(args) => runtime.block_on(load::run(*args)),
         Command::Version(args) => runtime.block_on(version::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Reaper(args) => demo::reap(&args).map(|()| ExitCode::SUCCESS),
     }

@@ -1,10 +1,9 @@
 //! The meshctl binary.
 
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = meshctl::cli::Cli::parse();
+    let cli = meshctl::cli::parse();
     match meshctl::cli::run(cli) {
         Ok(code) => code,
         Err(error) if meshctl::output::is_closed_pipe(&error) => ExitCode::SUCCESS,

@@ -2,7 +2,7 @@
 
 use owo_colors::{OwoColorize, Stream, Style};
 use serde_json::Value;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
 /// How a command shows its result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -97,6 +97,19 @@ pub fn show_now(text: &str) -> anyhow::Result<()> {
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())
+}
+
+/// One line on standard error: what is said beside a result.
+pub fn note(line: &str) {
+    drop(std::io::stderr().write_all(format!("{line}\n").as_bytes())); // nowhere left to say it
+}
+
+/// A line on standard error that the next one replaces; an empty one removes it. Nothing where that is no terminal.
+pub fn progress(line: &str) {
+    let mut out = std::io::stderr();
+    if out.is_terminal() {
+        drop(out.write_all(format!("\r\x1b[2K{line}").as_bytes())); // as above
+    }
 }
 
 /// Whether an error only says that nobody reads the output any more (`meshctl … | head`).
