@@ -1,5 +1,7 @@
 //! The flags of `mixer`.
 
+use crate::export::file::Format;
+use crate::report::series::MAX_SERIES;
 use clap::Args;
 
 /// `mixer serve`. An empty address turns a server off.
@@ -17,4 +19,25 @@ pub struct ServeArgs {
     /// pilot's debug address, as `http://127.0.0.1:8080`: workloads, objects, state of the proxies
     #[arg(long)]
     pub pilot: Option<String>,
+    /// Address of OTLP over gRPC
+    #[arg(long, default_value = "127.0.0.1:4317")]
+    pub otlp_grpc_addr: String,
+    /// Address of OTLP over HTTP
+    #[arg(long, default_value = "127.0.0.1:4318")]
+    pub otlp_http_addr: String,
+    /// Address of Zipkin's collector
+    #[arg(long, default_value = "127.0.0.1:9411")]
+    pub zipkin_addr: String,
+    /// Where to write the access log: a file, or `-` for standard output
+    #[arg(long)]
+    pub access_log: Option<String>,
+    /// How lines of the access log look
+    #[arg(long, value_enum, default_value = "text")]
+    pub access_log_format: Format,
+    /// Another collector that gets spans and metrics, as `http://collector:4317` (OTLP over gRPC)
+    #[arg(long)]
+    pub otlp_export: Option<String>,
+    /// Series that are kept, merged over all proxies; what is beyond shares overflow series
+    #[arg(long, default_value_t = MAX_SERIES)]
+    pub max_series: usize,
 }

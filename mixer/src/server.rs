@@ -1,6 +1,15 @@
 //! Wires the parts; no logic of its own. Making a [`Server`] does no I/O, [`Server::start`] does.
 
 use crate::args::ServeArgs;
+use crate::export::file::Writer;
+use crate::export::otlp::Exporter;
+use crate::pilot::Pilot;
+use crate::report::hub::Hub;
+use crate::report::names::Meters;
+use crate::serve::access_log::AccessLog;
+use crate::serve::otlp::Otlp;
+use crate::serve::{metrics, otlp_http, zipkin};
+use crate::workload::{Follower, Table};
 use anyhow::Context as _;
 use axum::Router;
 use std::net::SocketAddr;
@@ -49,11 +58,30 @@ pub struct Running {
     pub http: Option<SocketAddr>,
     /// Where its own metrics are.
     pub monitoring: Option<SocketAddr>,
+    /// Where OTLP over gRPC is.
+    pub otlp_grpc: Option<SocketAddr>,
+    /// Where OTLP over HTTP is.
+    pub otlp_http: Option<SocketAddr>,
+    /// Where Zipkin's collector is.
+    pub zipkin: Option<SocketAddr>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<anyhow::Result<()>>,
 }
 
 impl Running {
+    fn new(stop: watch::Sender<bool>) -> Self {
+        Self {
+            grpc: None,
+            http: None,
+            monitoring: None,
+            otlp_grpc: None,
+            otlp_http: None,
+            zipkin: None,
+            stop,
+            tasks: JoinSet::new(),
+        }
+    }
+
     /// Waits until a part fails.
     ///
     /// # Errors
@@ -86,24 +114,84 @@ impl Server {
     /// # Errors
     /// When an address is taken, or a file is missing or broken.
     pub async fn start(self) -> anyhow::Result<Running> {
+        let args = self.args;
         let metrics = Registry::new();
         let (stop, stopped) = watch::channel(false);
-        let mut running = Running { grpc: None, http: None, monitoring: None, stop, tasks: JoinSet::new() };
-        running.grpc = serve_grpc(&self.args.grpc_addr, grpc(), &mut running.tasks, &stopped).await?;
-        running.http = serve_http(&self.args.http_addr, page(), &mut running.tasks, &stopped).await?;
+        let mut running = Running::new(stop);
+        let parts = Parts::new(&args, &metrics, &mut running.tasks).await?;
+        let tasks = &mut running.tasks;
+        running.grpc = serve_grpc(&args.grpc_addr, parts.grpc(), tasks, &stopped).await?;
+        running.otlp_grpc = serve_grpc(&args.otlp_grpc_addr, parts.otlp_grpc(), tasks, &stopped).await?;
+        running.otlp_http =
+            serve_http(&args.otlp_http_addr, otlp_http::router(parts.otlp.clone()), tasks, &stopped).await?;
+        running.zipkin = serve_http(&args.zipkin_addr, zipkin::router(parts.otlp.clone()), tasks, &stopped).await?;
+        running.http = serve_http(&args.http_addr, page(), tasks, &stopped).await?;
         let (_ready, ready) = watch::channel(true);
         let version = concat!("mixer ", env!("CARGO_PKG_VERSION"), "\n");
-        let admin = Admin { metrics, ready, level: self.level, version };
-        running.monitoring =
-            serve_http(&self.args.monitoring_addr, admin.router(), &mut running.tasks, &stopped).await?;
+        let admin = Admin { metrics: metrics.clone(), ready, level: self.level, version };
+        let monitoring = metrics::router(parts.hub, metrics).fallback_service(admin.router());
+        running.monitoring = serve_http(&args.monitoring_addr, monitoring, tasks, &stopped).await?;
         tracing::info!(grpc = ?running.grpc, http = ?running.http, monitoring = ?running.monitoring, "mixer serves");
         Ok(running)
     }
 }
 
-/// The gRPC services, one line each.
-fn grpc() -> Routes {
-    Routes::default()
+/// What the services share.
+struct Parts {
+    hub: Hub,
+    logs: AccessLog,
+    otlp: Otlp,
+}
+
+impl Parts {
+    async fn new(
+        args: &ServeArgs,
+        metrics: &Registry,
+        tasks: &mut JoinSet<anyhow::Result<()>>,
+    ) -> anyhow::Result<Self> {
+        let (hub, owner) = Hub::new(args.max_series, Meters::new(metrics)?);
+        tokio::spawn(owner);
+        let workloads = match &args.pilot {
+            None => Follower::fixed(Table::default()),
+            Some(url) => {
+                let (follower, following) = Follower::new(Pilot::new(url)?);
+                tokio::spawn(following);
+                follower
+            }
+        };
+        let writer = match &args.access_log {
+            None => None,
+            Some(path) => {
+                let (writer, writing) = Writer::open(path, args.access_log_format, hub.meters().clone()).await?;
+                tasks.spawn(writing);
+                Some(writer)
+            }
+        };
+        let exporter = match &args.otlp_export {
+            None => None,
+            Some(url) => {
+                let (exporter, exporting) = Exporter::new(url, hub.clone())?;
+                tokio::spawn(exporting);
+                Some(exporter)
+            }
+        };
+        let logs = AccessLog { hub: hub.clone(), workloads, writer };
+        Ok(Self { hub, otlp: Otlp::new(logs.clone(), exporter), logs })
+    }
+
+    /// The gRPC services, one line each.
+    fn grpc(&self) -> Routes {
+        let mut routes = Routes::builder();
+        routes.add_service(self.logs.clone().service());
+        self.otlp.add_to(&mut routes);
+        routes.routes()
+    }
+
+    fn otlp_grpc(&self) -> Routes {
+        let mut routes = Routes::builder();
+        self.otlp.add_to(&mut routes);
+        routes.routes()
+    }
 }
 
 /// The pages, one line each.
@@ -144,7 +232,8 @@ async fn serve_http(
     let (listener, local) = admin::bind(address).await?;
     let stopped = stopped.clone();
     tasks.spawn(async move {
-        let serving = axum::serve(listener, router).with_graceful_shutdown(signal(stopped));
+        let serving = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(signal(stopped));
         serving.await.context("HTTP")
     });
     Ok(Some(local))

@@ -4,10 +4,22 @@
 //! (`Prefer: wait=SECONDS`, RFC 7240; `If-None-Match`, RFC 9110). mixer joins reports and decisions by this table and
 //! so needs no call per request.
 
+use crate::pilot::{Followed, Pilot};
+use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Where pilot serves the table.
+const PATH: &str = "/debug/workloadz";
+/// First pause after pilot did not answer; it doubles up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A workload: a pod, or a machine that a WorkloadEntry names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +77,77 @@ impl Table {
     /// All, in pilot's order.
     pub fn all(&self) -> &[Arc<Workload>] {
         &self.workloads
+    }
+}
+
+/// The table as it is now, kept up to date; when pilot is away, the last good one.
+#[derive(Debug, Clone)]
+pub struct Follower {
+    table: watch::Receiver<Arc<Table>>,
+    heard: watch::Receiver<Option<Instant>>,
+}
+
+impl Follower {
+    /// A table that never changes.
+    pub fn fixed(table: Table) -> Self {
+        Self { table: watch::channel(Arc::new(table)).1, heard: watch::channel(None).1 }
+    }
+
+    /// Follows pilot's table; the second value does so for ever.
+    pub fn new(pilot: Pilot) -> (Self, impl Future<Output = ()>) {
+        let (tables, table) = watch::channel(Arc::default());
+        let (hearing, heard) = watch::channel(None);
+        (Self { table, heard }, follow(pilot, tables, hearing))
+    }
+
+    /// The table.
+    pub fn table(&self) -> Arc<Table> {
+        self.table.borrow().clone()
+    }
+
+    /// Time since pilot last answered; nothing if it never did.
+    pub fn silent(&self) -> Option<Duration> {
+        self.heard.borrow().map(|at| at.elapsed())
+    }
+
+    /// Waits until the table is another one.
+    pub async fn changed(&mut self) {
+        // The one who follows never ends: its sender stays.
+        let _gone = self.table.changed().await.is_err();
+    }
+}
+
+async fn follow(pilot: Pilot, tables: watch::Sender<Arc<Table>>, heard: watch::Sender<Option<Instant>>) {
+    let mut tag: Option<String> = None;
+    let mut pause = PAUSE;
+    loop {
+        let answer = pilot.follow(PATH, tag.as_deref()).await.and_then(|followed| match followed {
+            Followed::Same => Ok(None),
+            Followed::Changed(bytes, tag) => {
+                let workloads: Vec<Workload> = serde_json::from_slice(&bytes).context("pilot's workloads")?;
+                Ok(Some((workloads, tag)))
+            }
+        });
+        match answer {
+            Ok(changed) => {
+                pause = PAUSE;
+                heard.send_replace(Some(Instant::now()));
+                let tagged = changed.as_ref().is_none_or(|(_, tag)| tag.is_some());
+                if let Some((workloads, changed)) = changed {
+                    tag = changed;
+                    tables.send_replace(Arc::new(Table::new(workloads)));
+                }
+                if !tagged {
+                    // A pilot that does not wait is asked from time to time.
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the table of workloads stays as it was");
+                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
     }
 }
 

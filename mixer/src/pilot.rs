@@ -1,0 +1,87 @@
+//! Asking pilot: its debug pages, as JSON, over plain HTTP.
+
+use anyhow::Context as _;
+use axum::body::Bytes;
+use axum::http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use std::time::Duration;
+
+/// How long pilot may hold a question open for a change.
+const WAIT_SECONDS: u64 = 30;
+/// How long any other answer may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest answer.
+const MAX_BYTES: usize = 64 << 20;
+
+/// A client of pilot.
+#[derive(Debug, Clone)]
+pub struct Pilot {
+    client: Client<HttpConnector, Empty<Bytes>>,
+    url: String,
+}
+
+/// What pilot says of a thing that one follows.
+#[derive(Debug)]
+pub enum Followed {
+    /// It is as it was.
+    Same,
+    /// It is this now, and this is its tag.
+    Changed(Bytes, Option<String>),
+}
+
+impl Pilot {
+    /// A client of pilot's debug address, such as `http://127.0.0.1:8080`.
+    ///
+    /// # Errors
+    /// When the URL is malformed.
+    pub fn new(url: &str) -> anyhow::Result<Self> {
+        let uri: Uri = url.parse().with_context(|| format!("--pilot {url}"))?;
+        let plain = uri.scheme_str() == Some("http") && uri.host().is_some();
+        anyhow::ensure!(plain, "--pilot {url}: write it as http://HOST:PORT");
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(TIMEOUT));
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
+    }
+
+    /// The answer at a path.
+    ///
+    /// # Errors
+    /// When pilot does not answer in time, or not with 200.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Bytes> {
+        let request = Request::get(format!("{}{path}", self.url)).body(Empty::new())?;
+        let (status, bytes, _) = tokio::time::timeout(TIMEOUT, self.send(request)).await.context("pilot is slow")??;
+        anyhow::ensure!(status == StatusCode::OK, "pilot answers {status} at {path}");
+        Ok(bytes)
+    }
+
+    /// Waits until what is at a path is no longer what `tag` names (RFC 7240 `wait`, RFC 9110 `If-None-Match`).
+    ///
+    /// # Errors
+    /// When pilot does not answer.
+    pub async fn follow(&self, path: &str, tag: Option<&str>) -> anyhow::Result<Followed> {
+        let mut request = Request::get(format!("{}{path}", self.url)).header("prefer", format!("wait={WAIT_SECONDS}"));
+        if let Some(tag) = tag {
+            request = request.header(header::IF_NONE_MATCH, tag);
+        }
+        let limit = Duration::from_secs(WAIT_SECONDS) + TIMEOUT;
+        let sent = self.send(request.body(Empty::new())?);
+        match tokio::time::timeout(limit, sent).await.context("pilot is slow")?? {
+            (StatusCode::NOT_MODIFIED, ..) => Ok(Followed::Same),
+            (StatusCode::OK, bytes, tag) => Ok(Followed::Changed(bytes, tag)),
+            (status, ..) => anyhow::bail!("pilot answers {status} at {path}"),
+        }
+    }
+
+    async fn send(&self, request: Request<Empty<Bytes>>) -> anyhow::Result<(StatusCode, Bytes, Option<String>)> {
+        let answer = self.client.request(request).await.with_context(|| format!("no pilot at {}", self.url))?;
+        let status = answer.status();
+        let tag = answer.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
+        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("pilot's answer: {error}"))?;
+        Ok((status, body.to_bytes(), tag))
+    }
+}

@@ -1,0 +1,12 @@
+//! What mixer serves, one file per protocol. These files translate; they decide nothing.
+//!
+//! - [`access_log`]: Envoy's access log service
+//! - [`otlp`], [`otlp_http`]: OpenTelemetry's protocol
+//! - [`zipkin`]: Zipkin's collector
+//! - [`metrics`]: Prometheus' exposition
+
+pub mod access_log;
+pub mod metrics;
+pub mod otlp;
+pub mod otlp_http;
+pub mod zipkin;
