@@ -3,6 +3,7 @@
 use crate::export::file::Format;
 use crate::report::series::MAX_SERIES;
 use clap::Args;
+use std::path::PathBuf;
 
 /// `mixer serve`. An empty address turns a server off.
 #[derive(Debug, Clone, Args)]
@@ -40,4 +41,15 @@ pub struct ServeArgs {
     /// Series that are kept, merged over all proxies; what is beyond shares overflow series
     #[arg(long, default_value_t = MAX_SERIES)]
     pub max_series: usize,
+    /// Policy
+    #[command(flatten)]
+    pub policy: PolicyArgs,
+}
+
+/// Where policy comes from and how it is served.
+#[derive(Debug, Clone, Default, Args)]
+pub struct PolicyArgs {
+    /// A directory of YAML with objects of config.istio.io and policy.ferromesh.io, watched
+    #[arg(long)]
+    pub config_dir: Option<PathBuf>,
 }

@@ -8,14 +8,27 @@
 //! - [`report`]: from what proxies send to what mixer knows
 //! - [`workload`]: who is behind an address
 //! - [`pilot`]: asking pilot
+//! - [`source`], [`yaml`]: directories of YAML, watched; what stands in them, with lines
+//! - [`join`]: a call joined with the workloads at its ends, as a bag of attributes
+//! - [`attribute`]: what can be known of a request
+//! - [`expression`]: the language of rules
+//! - [`rule`]: rules, compiled
+//! - [`policy`]: objects → rules → decisions
 //! - [`export`]: what leaves mixer: Prometheus' text, access logs, OTLP
 //!
 //! Nothing on a request's path waits for reports; decisions are leased, so that a common request costs no call.
 
 pub mod args;
+pub mod attribute;
 pub mod export;
+pub mod expression;
+pub mod join;
 pub mod pilot;
+pub mod policy;
 pub mod report;
+pub mod rule;
 pub mod serve;
 pub mod server;
+pub mod source;
 pub mod workload;
+pub mod yaml;

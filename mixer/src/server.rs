@@ -8,6 +8,7 @@ use crate::report::hub::Hub;
 use crate::report::names::Meters;
 use crate::serve::access_log::AccessLog;
 use crate::serve::otlp::Otlp;
+use crate::serve::policy::Policy;
 use crate::serve::{metrics, otlp_http, zipkin};
 use crate::workload::{Follower, Table};
 use anyhow::Context as _;
@@ -141,6 +142,7 @@ struct Parts {
     hub: Hub,
     logs: AccessLog,
     otlp: Otlp,
+    policy: Policy,
 }
 
 impl Parts {
@@ -175,8 +177,9 @@ impl Parts {
                 Some(exporter)
             }
         };
+        let policy = Policy::start(&args.policy, workloads.clone(), tasks).await?;
         let logs = AccessLog { hub: hub.clone(), workloads, writer };
-        Ok(Self { hub, otlp: Otlp::new(logs.clone(), exporter), logs })
+        Ok(Self { hub, otlp: Otlp::new(logs.clone(), exporter), logs, policy })
     }
 
     /// The gRPC services, one line each.
@@ -184,6 +187,7 @@ impl Parts {
         let mut routes = Routes::builder();
         routes.add_service(self.logs.clone().service());
         self.otlp.add_to(&mut routes);
+        self.policy.add_to(&mut routes);
         routes.routes()
     }
 

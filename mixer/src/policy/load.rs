@@ -1,0 +1,214 @@
+//! Objects → compiled policy. A bad object is refused alone, and its last good version stays in force.
+
+use super::handler::{self, Handler};
+use super::instance::{self, Instance};
+use super::object::{Key, Object, Objects, Problem, references};
+use crate::attribute::{Type, Vocabulary};
+use crate::rule::{Resolve, Rule};
+use crate::source::Texts;
+use crate::yaml::{Fault, Place};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// The namespace whose rules hold everywhere (`configDefaultNamespace`, MX-21).
+pub const ROOT_NAMESPACE: &str = "istio-system";
+
+/// Everything that is in force.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Names and types of attributes.
+    pub vocabulary: Vocabulary,
+    /// Rules that hold everywhere.
+    pub root: Vec<Arc<Rule>>,
+    /// Rules by the namespace in which they hold.
+    pub by_namespace: HashMap<String, Vec<Arc<Rule>>>,
+    /// The handlers.
+    pub handlers: Vec<Arc<Handler>>,
+    /// What was refused.
+    pub problems: Vec<Problem>,
+    /// How many objects of which kind were read, and how many of them refused.
+    pub counts: BTreeMap<&'static str, Count>,
+}
+
+/// How many were read and refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Count {
+    /// All.
+    pub read: usize,
+    /// Those refused.
+    pub refused: usize,
+}
+
+impl Policy {
+    /// Rules that hold in a namespace, those for everywhere first.
+    pub fn rules(&self, namespace: Option<&str>) -> impl Iterator<Item = &Arc<Rule>> {
+        let own = namespace.and_then(|namespace| self.by_namespace.get(namespace));
+        self.root.iter().chain(own.into_iter().flatten())
+    }
+
+    /// Whether any rule depends on the namespace.
+    pub fn is_scoped(&self) -> bool {
+        !self.by_namespace.is_empty()
+    }
+
+    /// All rules.
+    pub fn all_rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.root.iter().chain(self.by_namespace.values().flatten())
+    }
+}
+
+/// Reads texts again and again, and keeps what was good.
+#[derive(Debug, Default)]
+pub struct Loader {
+    objects: Objects,
+    handlers: BTreeMap<Key, Arc<Handler>>,
+    instances: BTreeMap<Key, Arc<Instance>>,
+    rules: BTreeMap<Key, Arc<Rule>>,
+}
+
+impl Loader {
+    /// Compiles the texts of all files.
+    pub fn load(&mut self, texts: &Texts) -> Policy {
+        let mut loading = Loading { problems: self.objects.read(texts), counts: BTreeMap::new() };
+        let vocabulary = loading.vocabulary(&self.objects);
+        let before = std::mem::take(&mut self.handlers);
+        self.handlers =
+            loading.compile("handler", self.objects.of(handler::KINDS), &before, |object, last| match last {
+                Some(last) if last.spec == object.spec => Ok(last.clone()),
+                _ => Handler::parse(object).map(Arc::new),
+            });
+        let before = std::mem::take(&mut self.instances);
+        self.instances = loading.compile("instance", self.objects.of(instance::KINDS), &before, |object, _| {
+            Instance::parse(object, &vocabulary).map(Arc::new)
+        });
+        let before = std::mem::take(&mut self.rules);
+        let names = Names { handlers: &self.handlers, instances: &self.instances };
+        self.rules = loading.compile("rule", self.objects.of(&["rule"]), &before, |object, last| {
+            let tally = last.map_or_else(Arc::default, |last: &Arc<Rule>| last.tally.clone());
+            Rule::parse(object, &vocabulary, &names, tally).map(Arc::new)
+        });
+        let mut policy = Policy {
+            vocabulary,
+            handlers: self.handlers.values().cloned().collect(),
+            problems: loading.problems,
+            counts: loading.counts,
+            ..Policy::default()
+        };
+        for rule in self.rules.values() {
+            match rule.namespace.as_str() {
+                ROOT_NAMESPACE => policy.root.push(rule.clone()),
+                _ => policy.by_namespace.entry(rule.namespace.clone()).or_default().push(rule.clone()),
+            }
+        }
+        policy
+    }
+}
+
+/// What one round of loading finds.
+struct Loading {
+    problems: Vec<Problem>,
+    counts: BTreeMap<&'static str, Count>,
+}
+
+impl Loading {
+    fn refuse(&mut self, object: &Object, fault: Fault) {
+        self.problems.push(Problem { object: Some(object.key.clone()), file: object.file.clone(), fault });
+    }
+
+    /// Compiles objects of one sort; what fails keeps its last good version.
+    fn compile<'o, T>(
+        &mut self,
+        sort: &'static str,
+        objects: impl Iterator<Item = &'o Object>,
+        before: &BTreeMap<Key, Arc<T>>,
+        compile: impl Fn(&Object, Option<&Arc<T>>) -> Result<Arc<T>, Fault>,
+    ) -> BTreeMap<Key, Arc<T>> {
+        let mut found = BTreeMap::new();
+        let mut count = Count::default();
+        for object in objects {
+            count.read += 1;
+            let last = before.get(&object.key);
+            match compile(object, last) {
+                Ok(compiled) => drop(found.insert(object.key.clone(), compiled)),
+                Err(fault) => {
+                    count.refused += 1;
+                    self.refuse(object, fault);
+                    found.extend(last.map(|last| (object.key.clone(), last.clone())));
+                }
+            }
+        }
+        self.counts.insert(sort, count);
+        found
+    }
+
+    /// Istio's attributes and those that objects add (MX-44).
+    fn vocabulary(&mut self, objects: &Objects) -> Vocabulary {
+        let mut vocabulary = Vocabulary::built_in();
+        let mut count = Count::default();
+        for object in objects.of(&["attributemanifest"]) {
+            match manifest(object, &mut vocabulary) {
+                Ok(attributes) => count.read += attributes,
+                Err(fault) => {
+                    count.refused += 1;
+                    self.refuse(object, fault);
+                }
+            }
+        }
+        self.counts.insert("attribute", count);
+        vocabulary
+    }
+}
+
+fn manifest(object: &Object, vocabulary: &mut Vocabulary) -> Result<usize, Fault> {
+    let mut fields = Place::new(&object.spec, "spec").fields()?;
+    fields.get("revision");
+    fields.get("name");
+    let attributes = match fields.get("attributes") {
+        Some(place) => place.entries()?,
+        None => Vec::new(),
+    };
+    fields.done()?;
+    for (name, place) in &attributes {
+        let mut fields = place.fields()?;
+        fields.get("description");
+        let kind = fields.need("valueType")?;
+        let text = kind.text()?;
+        let found = Type::named(&text).ok_or_else(|| kind.fault(format!("unknown type {text}, such as STRING")))?;
+        fields.done()?;
+        vocabulary.add(name, found).map_err(|reason| place.fault(reason))?;
+    }
+    Ok(attributes.len())
+}
+
+struct Names<'l> {
+    handlers: &'l BTreeMap<Key, Arc<Handler>>,
+    instances: &'l BTreeMap<Key, Arc<Instance>>,
+}
+
+impl Resolve for Names<'_> {
+    fn handler(&self, name: &str, namespace: &str) -> Option<Arc<Handler>> {
+        find(self.handlers, handler::KINDS, |kind, handler| kind == handler.kind, (name, namespace))
+    }
+
+    fn instance(&self, name: &str, namespace: &str) -> Option<Arc<Instance>> {
+        find(self.instances, instance::KINDS, |kind, instance| kind == instance.template.name(), (name, namespace))
+    }
+}
+
+/// The object that a name means. `is` says whether an object of a general kind is of a special one.
+fn find<T>(
+    objects: &BTreeMap<Key, Arc<T>>,
+    kinds: &[&str],
+    is: impl Fn(&str, &T) -> bool,
+    (name, namespace): (&str, &str),
+) -> Option<Arc<T>> {
+    references(name, namespace).into_iter().find_map(|(kind, namespace, name)| {
+        let key = |kind: &str| Key { kind: kind.to_owned(), namespace: namespace.clone(), name: name.clone() };
+        if !kind.is_empty() {
+            let general = kinds.first().and_then(|general| objects.get(&key(general)));
+            let general = general.filter(|found| kinds.first() == Some(&kind.as_str()) || is(&kind, found));
+            return objects.get(&key(&kind)).or(general).cloned();
+        }
+        kinds.iter().find_map(|kind| objects.get(&key(kind))).cloned()
+    })
+}

@@ -1,0 +1,27 @@
+//! Policy: objects of `config.istio.io/v1alpha2` compiled to rules, and the engine that decides by them.
+//!
+//! - [`code`]: status codes of gRPC, and what HTTP makes of them
+//! - [`object`]: files → objects, with file and line
+//! - [`instance`]: what a rule takes from a request and gives to an adapter
+//! - [`handler`]: a configured adapter; [`deny`] and its neighbours are the adapters
+//! - [`load`]: objects → compiled policy; a bad object is refused alone and its last good version stays
+//! - [`decision`]: what the engine says, and for whom it holds
+//! - [`engine`]: bag → decision
+//! - [`view`]: what a person may want to see of all this
+//!
+//! What this part must never know: the wire, proxies, where a bag came from.
+
+pub mod code;
+pub mod decision;
+pub mod deny;
+pub mod engine;
+pub mod handler;
+pub mod instance;
+pub mod load;
+pub mod object;
+pub mod view;
+
+pub use decision::{Decision, Lease};
+pub use engine::Engine;
+pub use object::Problem;
+pub use view::View;
