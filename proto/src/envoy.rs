@@ -41,4 +41,5 @@ pub use envoy_types::pb::envoy::extensions::filters::network::tcp_proxy::v3 as t
 pub use envoy_types::pb::envoy::extensions::load_balancing_policies;
 pub use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 pub use envoy_types::pb::envoy::extensions::upstreams::http::v3 as upstream_http;
+pub use envoy_types::pb::opentelemetry::proto::common::v1 as otlp_common;
 pub use envoy_types::pb::xds;

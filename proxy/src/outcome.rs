@@ -76,6 +76,8 @@ impl Flags {
     pub const RL: Self = Self(1 << 11);
     /// Denied by, or failed at, the external authorization service.
     pub const UAEX: Self = Self(1 << 12);
+    /// The rate limit service failed.
+    pub const RLSE: Self = Self(1 << 13);
     /// The client went away.
     pub const DC: Self = Self(1 << 14);
     /// Retries or connect attempts were used up.
@@ -191,6 +193,10 @@ pub enum Reason {
     ExtAuthzError,
     /// The local rate limit refused (LR-18).
     LocalRateLimited,
+    /// The rate limit service refused (LR-18).
+    RateLimited,
+    /// The rate limit service failed, and that denies.
+    RateLimitError,
     /// The request's header block is over the limit (LR-21).
     HeadersTooLarge,
     /// The request breaks the protocol; the detail names how (LR-22).
@@ -232,11 +238,28 @@ pub struct Outcome {
     pub reason: Reason,
     /// What only this occurrence knows: an errno text, a policy name, the rule that was broken.
     pub detail: Option<Box<str>>,
+    /// The limit that was reached.
+    pub limit: Option<Exceeded>,
 }
 
 impl From<Reason> for Outcome {
     fn from(reason: Reason) -> Self {
-        Self { reason, detail: None }
+        Self { reason, detail: None, limit: None }
+    }
+}
+
+/// A limit that was reached (D13): its name in Envoy's configuration, with its unit, and its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exceeded {
+    /// `max_requests`, `timeout_ms`.
+    pub name: &'static str,
+    /// In the unit that the name says.
+    pub value: u64,
+}
+
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, self.value)
     }
 }
 
@@ -277,6 +300,8 @@ impl Reason {
             Self::ExtAuthzDenied => face(403, Flags::UAEX, "ext_authz_denied", ""),
             Self::ExtAuthzError => face(403, Flags::UAEX, "ext_authz_error", ""),
             Self::LocalRateLimited => face(429, Flags::RL, "local_rate_limited", "local_rate_limited"),
+            Self::RateLimited => face(429, Flags::RL, "request_rate_limited", ""),
+            Self::RateLimitError => face(500, Flags::RLSE, "rate_limiter_error", ""),
             Self::HeadersTooLarge => face(431, Flags::DPE, "http1.headers_too_large", ""),
             Self::Malformed => face(400, Flags::DPE, "http1.codec_error", ""),
             Self::LowVersion => face(426, Flags::DPE, "low_version", ""),
@@ -308,6 +333,49 @@ impl Reason {
             Self::Overflow => "overflow",
             _ => return None,
         })
+    }
+
+    /// What it means, in one sentence for people (D13); the table of the reference is made of these.
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Complete => "the message ended as its sender meant it to",
+            Self::NoHealthyUpstream => "no endpoint may be used: all are unhealthy, ejected, or outside the subset",
+            Self::ConnectFailure => "the endpoint refused the connection or cannot be reached",
+            Self::ConnectTimeout => "the endpoint did not accept the connection in time",
+            Self::UnknownCluster => "the route names a cluster that does not exist: a subset or a service is missing",
+            Self::NoRoute => "no virtual host or no route matches the request",
+            Self::RouteTimeout => "the server did not answer within the route's time limit",
+            Self::PerTryTimeout => "the server did not answer within the time limit of the last try",
+            Self::UpstreamClosed => "the server closed the connection before it had answered",
+            Self::UpstreamReset => "the server reset the stream before it had answered",
+            Self::UpstreamRefused => "the server refused the stream without looking at it",
+            Self::UpstreamProtocol => "the server sent what is no HTTP",
+            Self::Overflow => "a circuit breaker of the DestinationRule is full",
+            Self::FaultAbort => "a fault that the VirtualService injects",
+            Self::RbacDenied => "an AuthorizationPolicy denies the request, or none allows it",
+            Self::JwtDenied => "a token is missing or not valid",
+            Self::ExtAuthzDenied => "the authorization service denies the request",
+            Self::ExtAuthzError => "the authorization service did not answer, and requests must not pass without it",
+            Self::LocalRateLimited => "the local rate limit is used up",
+            Self::RateLimited => "the rate limit service says that the limit is used up",
+            Self::RateLimitError => "the rate limit service did not answer, and requests must not pass without it",
+            Self::HeadersTooLarge => "the request's headers are larger than allowed",
+            Self::Malformed => "the request breaks the protocol",
+            Self::LowVersion => "the client speaks HTTP/1.0, which is not accepted here",
+            Self::MissingHost => "the request names no host",
+            Self::UpgradeFailed => "the upgrade is not allowed on this route",
+            Self::DownstreamGone => "the client went away before it had the answer",
+            Self::IdleTimeout => "no byte moved for the stream's idle timeout while the server worked",
+            Self::RequestIdleTimeout => "no byte came from the client for the stream's idle timeout",
+            Self::RequestTimeout => "the request did not arrive in time",
+            Self::RequestHeaderTimeout => "the request's headers did not arrive in time",
+            Self::MaxDuration => "the stream was open for as long as it may be",
+            Self::PayloadTooLarge => "the request's body is larger than the buffer for it",
+            Self::Overloaded => "this proxy sheds load",
+            Self::DnsFailure => "the server's name has no address",
+            Self::Shutdown => "this proxy is stopping",
+            Self::Internal => "a fault of this proxy",
+        }
     }
 
     /// Who caused it.
@@ -342,7 +410,14 @@ const BEFORE_RESPONSE: &str = "upstream_reset_before_response_started";
 impl Outcome {
     /// An outcome with what only this occurrence knows.
     pub fn with_detail(reason: Reason, detail: impl Into<Box<str>>) -> Self {
-        Self { reason, detail: Some(detail.into()) }
+        Self { reason, detail: Some(detail.into()), limit: None }
+    }
+
+    /// The same with the limit that was reached, unless it says one already.
+    #[must_use]
+    pub fn over(mut self, name: &'static str, value: u64) -> Self {
+        self.limit = self.limit.or(Some(Exceeded { name, value }));
+        self
     }
 
     /// A request that breaks the protocol; `how` is the detail after Envoy's `http1.`/`http2.` prefix.

@@ -173,7 +173,7 @@ fn both_sides_prove_themselves_and_learn_who_the_other_is() {
         &routes,
         &format!(
             "access_log: {},",
-            file_log(&log, "%REQ(:PATH)% %RESPONSE_FLAGS% %UPSTREAM_TRANSPORT_FAILURE_REASON%")
+            file_log(&log, "%REQ(:PATH)% %RESPONSE_FLAGS% %UPSTREAM_TRANSPORT_FAILURE_REASON%|%FERROMESH_REASON(why)%")
         ),
     );
     let with = |name: &str, port: u16, common: &str| {
@@ -212,6 +212,12 @@ fn both_sides_prove_themselves_and_learn_who_the_other_is() {
     }
     let answer = get(front, "/picky");
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.ends_with("RBAC: access denied"), "{answer}");
+    // D13: a peer of the mesh is told why, a client that has proven nothing is not
+    assert_eq!(value(&answer, "x-ferromesh-reason"), None, "{answer}");
+    let told = over_tls(picky, &mesh, Some(&client), &[]).unwrap();
+    let reason = "side=mesh; policy=none; why='an AuthorizationPolicy denies the request, or none allows it'"
+        .replace('\'', "\"");
+    assert_eq!(value(&told, "x-ferromesh-reason"), Some(reason.as_str()), "{told}");
     // plaintext gets no answer at all
     assert_eq!(get(strict, "/"), "");
     assert!(over_tls(strict, &mesh, None, &[]).is_err());
@@ -232,7 +238,7 @@ fn both_sides_prove_themselves_and_learn_who_the_other_is() {
     proxy.quit();
     let log = std::fs::read_to_string(log).unwrap();
     let lines: Vec<&str> = log.lines().collect();
-    assert_eq!((lines[0], lines[6]), ("/good - -", "/picky - -"), "{log}");
+    assert_eq!((lines[0], lines[6]), ("/good - -|-", format!("/picky - -|{reason}").as_str()), "{log}");
     assert!(lines[1].starts_with("/wrong-name UF TLS_error:"), "{log}");
     assert!(lines[2].starts_with("/wrong-roots UF TLS_error:"), "{log}");
 }

@@ -17,6 +17,18 @@ pub enum Limit {
     Retries,
 }
 
+impl Limit {
+    /// Its field in `CircuitBreakers.Thresholds`.
+    fn field(self) -> &'static str {
+        match self {
+            Self::Connections => "max_connections",
+            Self::Pending => "max_pending_requests",
+            Self::Requests => "max_requests",
+            Self::Retries => "max_retries",
+        }
+    }
+}
+
 /// The maxima of one priority; `u32::MAX` is unlimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
@@ -71,7 +83,7 @@ impl Limits {
     /// Takes a place. Unlimited limits cost no atomic operation.
     ///
     /// # Errors
-    /// [`Reason::Overflow`] where the limit is reached; the detail names it.
+    /// [`Reason::Overflow`] where the limit is reached; it names the limit.
     pub fn take(self: &Arc<Self>, limit: Limit) -> Result<Permit, Outcome> {
         let max = self.maximum(limit);
         if max == u32::MAX {
@@ -81,7 +93,7 @@ impl Limits {
         let taken = used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < max).then_some(n + 1));
         match taken {
             Ok(_) => Ok(Permit { limits: Some(Arc::clone(self)), limit }),
-            Err(_) => Err(Reason::Overflow.into()),
+            Err(_) => Err(Outcome::from(Reason::Overflow).over(limit.field(), max.into())),
         }
     }
 

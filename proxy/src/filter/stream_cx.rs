@@ -10,7 +10,7 @@ use crate::net::PeerFacts;
 use crate::node::NodeFacts;
 use crate::outcome::{Flags, Outcome};
 use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
-use crate::telemetry::access_log::{LogBuffers, LogSinks, LoggedStats};
+use crate::telemetry::access_log::{LogBuffers, LogSinks};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
 use crate::xds::FeedHandle;
@@ -52,7 +52,7 @@ impl Facts {
             node: Arc::default(),
             metrics: Rc::new(IstioMetrics::new(Rc::clone(&registrar))),
             stats: Rc::new(EnvoyStats::new(Rc::clone(&registrar))),
-            logs: Rc::new(LogSinks { lines: LogBuffers::detached(), stats: LoggedStats::new(registrar) }),
+            logs: Rc::new(LogSinks::new(LogBuffers::detached(), registrar)),
             clock: ProcessClock::start(),
             feed: None,
         }
@@ -107,6 +107,10 @@ pub struct StreamInfo {
     pub flags: Flags,
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: Option<Cow<'static, str>>,
+    /// Why this proxy answered by itself.
+    pub outcome: Option<Outcome>,
+    /// What a proxy on the way says of why it answered by itself (`x-ferromesh-reason`).
+    pub told: Option<Box<str>>,
     /// Name of the cluster that the route chose.
     pub cluster: Option<Arc<str>>,
     /// The cluster, where there is one of that name.
@@ -233,6 +237,7 @@ impl StreamCx {
         let mut info = self.info.borrow_mut();
         info.flags.insert(outcome.reason.face().flags);
         info.details = Some(Cow::Owned(outcome.details()));
+        info.outcome = Some(outcome);
     }
 
     /// When the request had arrived as a whole.

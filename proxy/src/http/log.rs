@@ -2,10 +2,10 @@
 
 use crate::env::Instant;
 use crate::filter::{End, StreamCx, StreamInfo};
-use crate::message::RequestHead;
+use crate::message::{Known, RequestHead, ResponseHead};
 use crate::outcome::Reason;
 use crate::route::Action;
-use crate::telemetry::access_log::{AccessLog, Bytes, Entry, LogFacts, Times, Upstream};
+use crate::telemetry::access_log::{AccessLog, Bytes, Entry, LogFacts, Times, Upstream, provenance};
 use crate::telemetry::envoy::StreamEnd;
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>, now: Insta
             _ => end.response.map_or(0, |head| head.status),
         }),
         route_name: route.as_ref().map(|route| &*route.name),
+        origin: route.as_ref().and_then(|route| route.origin.as_deref()),
         entry: Entry::DownstreamEnd,
         ..facts(cx, end.request, &info, host)
     };
@@ -72,6 +73,10 @@ pub(super) fn facts<'a>(
         protocol: Some(request.version),
         flags: info.flags,
         details: info.details.as_deref(),
+        outcome: info.outcome.as_ref(),
+        told: info.told.as_deref(),
+        downstream_workload: info.downstream_workload.as_deref(),
+        upstream_workload: info.upstream_workload.as_deref(),
         bytes: Bytes {
             received: info.received.bytes(),
             sent: info.bytes_sent,
@@ -100,6 +105,31 @@ pub(super) fn facts<'a>(
             ..Upstream::default()
         },
         ..LogFacts::default()
+    }
+}
+
+/// Tells a peer of the mesh, who has proven its identity, why this proxy answers by itself (design decision J).
+pub(super) fn tell_peer(cx: &StreamCx, request: &RequestHead, head: &mut ResponseHead) {
+    let info = cx.info.borrow();
+    if info.outcome.is_none() || cx.peer.peer_id().is_none() {
+        return;
+    }
+    let host = info.endpoint.as_ref().map(|endpoint| &*endpoint.text);
+    let route = cx.route(request);
+    let origin = route.as_ref().and_then(|route| route.origin.as_deref());
+    let text = provenance(&LogFacts { origin, ..facts(cx, request, &info, host) });
+    head.headers.set(Known::XFerromeshReason, text.as_bytes());
+}
+
+/// Takes what a proxy on the way says of why it answered by itself. Only a proven peer is believed, and the client sees
+/// it only where it is one itself.
+pub(super) fn told(cx: &StreamCx, info: &mut StreamInfo, head: &mut ResponseHead) {
+    let Some(text) = head.headers.get(Known::XFerromeshReason) else { return };
+    if info.upstream_identity.is_some() {
+        info.told = Some(String::from_utf8_lossy(text).into());
+    }
+    if info.upstream_identity.is_none() || cx.peer.peer_id().is_none() {
+        head.headers.remove(Known::XFerromeshReason);
     }
 }
 

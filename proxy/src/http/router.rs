@@ -2,8 +2,7 @@
 
 use super::downstream::Downstream;
 use super::limits;
-use super::log::facts;
-use super::log::millis;
+use super::log::{self, facts, millis};
 use crate::cluster::{Cluster, Upstream};
 use crate::endpoint::{Limit, Permit, Verdict};
 use crate::env::Instant;
@@ -359,7 +358,16 @@ impl<'a> Tries<'a> {
         if self.plan.exhausted() {
             self.cx.info.borrow_mut().flags.insert(Flags::URX);
         }
-        outcome
+        let limit = match outcome.reason {
+            Reason::RouteTimeout => self.limit.map(|limit| ("timeout_ms", limit)),
+            Reason::PerTryTimeout => self.plan.try_limit().map(|limit| ("per_try_timeout_ms", limit)),
+            Reason::ConnectTimeout => Some(("connect_timeout_ms", self.cluster.config.connect_timeout)),
+            _ => None,
+        };
+        match limit {
+            Some((name, limit)) => outcome.over(name, millis(limit)),
+            None => outcome,
+        }
     }
 
     fn response(&self, mut head: ResponseHead, upstream: Upstream, sent_at: Instant, now: Instant) -> Response {
@@ -367,6 +375,7 @@ impl<'a> Tries<'a> {
             replay.commit();
         }
         let mut info = self.cx.info.borrow_mut();
+        log::told(self.cx, &mut info, &mut head);
         info.response_start = Some(now);
         info.details = Some(Cow::Borrowed("via_upstream"));
         if self.plan.exhausted() && head.status >= 500 {

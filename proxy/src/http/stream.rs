@@ -152,12 +152,13 @@ async fn limited(
             return outcome;
         }
         let now = cx.now();
-        if life.is_some_and(|life| life <= now) {
-            return Reason::MaxDuration.into();
+        if let Some(limit) = limits.life.filter(|limit| cx.start + *limit <= now) {
+            return Outcome::from(Reason::MaxDuration).over("max_stream_duration_ms", log::millis(limit));
         }
-        if limits.idle.is_some_and(|limit| cx.active.get() + limit <= now) {
+        if let Some(limit) = limits.idle.filter(|limit| cx.active.get() + *limit <= now) {
             let complete = cx.request_end().is_some();
-            return if complete { Reason::IdleTimeout } else { Reason::RequestIdleTimeout }.into();
+            let reason = if complete { Reason::IdleTimeout } else { Reason::RequestIdleTimeout };
+            return Outcome::from(reason).over("stream_idle_timeout_ms", log::millis(limit));
         }
     }
 }
@@ -211,6 +212,7 @@ async fn answer(
     {
         response.head.headers.set(Known::XRequestId, id);
     }
+    log::tell_peer(cx, &work.request.head, &mut response.head);
     let head = work.response.insert(response.head);
     cx.info.borrow_mut().header_bytes_sent = head.headers.size_bytes() as u64;
     let result = down.send(head, response.body, &mut work.sent).await;

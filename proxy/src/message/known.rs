@@ -48,7 +48,7 @@ known! {
     XEnvoyDecoratorOperation = "x-envoy-decorator-operation", XEnvoyOverloaded = "x-envoy-overloaded",
     XEnvoyRatelimited = "x-envoy-ratelimited", XEnvoyPeerMetadata = "x-envoy-peer-metadata",
     XEnvoyPeerMetadataId = "x-envoy-peer-metadata-id", XEnvoyForceTrace = "x-envoy-force-trace",
-    XEnvoyUpstreamCanary = "x-envoy-upstream-canary", XEnvoyDegraded = "x-envoy-degraded",
+    XFerromeshReason = "x-ferromesh-reason", XEnvoyUpstreamCanary = "x-envoy-upstream-canary", XEnvoyDegraded = "x-envoy-degraded",
     XEnvoyImmediateHealthCheckFail = "x-envoy-immediate-health-check-fail",
     AccessControlRequestMethod = "access-control-request-method",
 }

@@ -2,11 +2,13 @@
 //!
 //! Knows sockets and TLS records. Must never know a message, a route or a cluster.
 
+mod config;
 mod facts;
 mod io;
 pub mod sim;
 mod tls_io;
 
+pub use config::Service;
 pub use facts::{CertFacts, PeerFacts, TlsFacts};
 pub use io::{Io, Liveness};
 pub use tls_io::{Session, TlsIo};

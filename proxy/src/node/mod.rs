@@ -12,6 +12,8 @@ pub struct NodeFacts {
     pub id: Box<str>,
     /// `x-envoy-peer-metadata`: base64 of a protobuf struct (MD-1, MD-2).
     pub exchange: Box<str>,
+    /// The encoded `Node` without its lists of extensions: who sends a log.
+    pub encoded: Box<[u8]>,
     /// The workload in metrics.
     pub workload: Arc<Workload>,
 }

@@ -301,7 +301,7 @@ impl Source for Exchange {
                 }
                 Ok(Decoded::More) => {}
                 Err(outcome) => {
-                    let outcome = Outcome { reason: Reason::UpstreamProtocol, detail: outcome.detail };
+                    let outcome = Outcome { reason: Reason::UpstreamProtocol, ..outcome };
                     return Poll::Ready(Some(Err(outcome)));
                 }
             }

@@ -6,26 +6,20 @@
 use crate::env::Instant;
 use crate::filter::Facts;
 use crate::filter::ext_authz::grpc;
-use crate::net::PeerFacts;
+use crate::net::{PeerFacts, Service};
 use crate::outcome::{Outcome, Reason};
 use crate::refusal::Refusal;
 use proto::any;
-use proto::duration::from_proto;
 use proto::envoy::auth::attribute_context::TlsSession;
 use proto::envoy::auth::{AttributeContext, CheckRequest};
-use proto::envoy::core::grpc_service::TargetSpecifier;
 use proto::envoy::network_filters::ext_authz::v3::ExtAuthz as Written;
 use proto::envoy::wkt::Any;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Configuration.
 #[derive(Debug)]
 pub struct ExtAuthz {
-    cluster: Arc<str>,
-    /// `:authority`; the cluster's name where it is empty.
-    authority: Box<str>,
-    timeout: Duration,
+    service: Service,
     /// Let the connection pass where the service fails (`failure_mode_allow`).
     allow_on_error: bool,
     include_tls_session: bool,
@@ -53,14 +47,8 @@ impl ExtAuthz {
         if let Some((field, _)) = refused.iter().find(|(_, written)| *written) {
             return Err(Refusal::unsupported(*field));
         }
-        let service = written.grpc_service.ok_or_else(|| Refusal::new("grpc_service", "is needed"))?;
-        let Some(TargetSpecifier::EnvoyGrpc(envoy)) = &service.target_specifier else {
-            return Err(Refusal::unsupported("grpc_service: only envoy_grpc"));
-        };
         Ok(Self {
-            cluster: envoy.cluster_name.as_str().into(),
-            authority: envoy.authority.as_str().into(),
-            timeout: service.timeout.as_ref().map_or(TIMEOUT, from_proto),
+            service: Service::parse(written.grpc_service.as_ref())?,
             allow_on_error: written.failure_mode_allow,
             include_tls_session: written.include_tls_session,
         })
@@ -68,7 +56,8 @@ impl ExtAuthz {
 
     /// Whether the connection may pass.
     pub async fn allows(&self, peer: &PeerFacts, facts: &Facts) -> bool {
-        let deadline = Instant::now() + self.timeout;
+        let timeout = self.service.timeout.unwrap_or(TIMEOUT);
+        let deadline = Instant::now() + timeout;
         let session = || TlsSession { sni: peer.sni.to_string() };
         let question = CheckRequest {
             attributes: Some(AttributeContext {
@@ -79,14 +68,14 @@ impl ExtAuthz {
             }),
         };
         let asked = async {
-            let cluster = facts.clusters.get(&self.cluster).ok_or(Reason::UnknownCluster)?;
-            grpc::ask(&cluster, &self.authority, &question, (self.timeout, deadline)).await
+            let cluster = facts.clusters.get(&self.service.cluster).ok_or(Reason::UnknownCluster)?;
+            grpc::ask(&cluster, &self.service.authority, &question, (timeout, deadline)).await
         };
         let timed_out = |_| Err(Outcome::from(Reason::RouteTimeout));
         match tokio::time::timeout_at(deadline, asked).await.unwrap_or_else(timed_out) {
             Ok(answer) => answer.status.is_some_and(|status| status.code == 0),
             Err(outcome) => {
-                tracing::debug!(cluster = &*self.cluster, %outcome, "the authorization service fails");
+                tracing::debug!(cluster = &*self.service.cluster, %outcome, "the authorization service fails");
                 self.allow_on_error
             }
         }

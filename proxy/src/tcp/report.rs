@@ -210,7 +210,7 @@ mod tests {
     use crate::endpoint::{Address, HostSet};
     use crate::env::Env;
     use crate::net::Io;
-    use crate::telemetry::access_log::{AccessLog, LogContext, LogSinks, LogWriter, LoggedStats};
+    use crate::telemetry::access_log::{AccessLog, LogContext, LogSinks, LogWriter};
     use crate::telemetry::istio::IstioMetrics;
     use crate::telemetry::{Registry, Selection};
     use prost::Message;
@@ -278,8 +278,7 @@ mod tests {
         let mut registry = Registry::new();
         let mut facts = Facts::alone(Env::seeded(1));
         facts.metrics = Rc::new(IstioMetrics::new(Rc::new(registry.registrar(100))));
-        let stats = LoggedStats::new(Rc::new(registry.registrar(100)));
-        facts.logs = Rc::new(LogSinks { lines: writer.buffers(), stats });
+        facts.logs = Rc::new(LogSinks::new(writer.buffers(), Rc::new(registry.registrar(100))));
         let back = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint::at(Address::Ip(back.local_addr().unwrap()));
         let hosts = Arc::new(HostSet::flat(vec![endpoint]));

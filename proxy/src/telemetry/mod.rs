@@ -9,6 +9,8 @@ pub mod envoy;
 pub mod istio;
 mod made_up;
 pub mod names;
+mod otlp;
+pub mod outbox;
 mod scrape;
 mod series;
 

@@ -221,6 +221,26 @@ family! {
     ConnectionsClosedTotal Counter "istio_tcp_connections_closed_total" "Connections closed.",
 }
 
+family! {
+    /// Access logs that go to a service (MX-118).
+    LogExportMetric, LOG_EXPORT = "access_logs", None;
+    GrpcWritten Counter "grpc_access_log.logs_written" "Entries of requests given to a stream.",
+    GrpcDropped Counter "grpc_access_log.logs_dropped" "Entries of requests dropped.",
+    TcpWritten Counter "tcp_grpc_access_log.logs_written" "Entries of connections given to a stream.",
+    TcpDropped Counter "tcp_grpc_access_log.logs_dropped" "Entries of connections dropped.",
+    OtlpWritten Counter "open_telemetry_access_log.logs_written" "Entries sent.",
+    OtlpDropped Counter "open_telemetry_access_log.logs_dropped" "Entries dropped.",
+}
+
+family! {
+    /// Spans that go to a collector (TR-4).
+    SpanExportMetric, SPAN_EXPORT = "tracing", None;
+    OtlpSent Counter "opentelemetry.spans_sent" "Spans sent.",
+    OtlpDropped Counter "opentelemetry.spans_dropped" "Spans dropped.",
+    ZipkinSent Counter "zipkin.spans_sent" "Spans sent.",
+    ZipkinDropped Counter "zipkin.spans_dropped" "Spans dropped.",
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,6 +260,8 @@ mod tests {
             &LISTENER_MANAGER,
             &ISTIO_HTTP,
             &ISTIO_TCP,
+            &LOG_EXPORT,
+            &SPAN_EXPORT,
         ] {
             let names: BTreeSet<_> = family.metrics.iter().map(|metric| metric.name).collect();
             assert_eq!(names.len(), family.metrics.len(), "{}", family.prefix);

@@ -4,10 +4,12 @@
 
 mod attempt;
 mod call;
+mod grpc;
 mod plan;
 mod replay;
 
 pub use attempt::{Ask, attempt};
 pub use call::call;
+pub use grpc::{Method, framed, unary, unary_bytes};
 pub use plan::{Action, Event, Plan};
 pub use replay::Replay;

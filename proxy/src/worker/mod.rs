@@ -2,6 +2,7 @@
 //!
 //! Knows what it serves. Must never know where configuration comes from, nor another worker.
 
+mod export;
 mod inbox;
 
 pub use inbox::{Message, ReportTo, Which, WorkerReport};
@@ -21,10 +22,11 @@ use crate::listener::{
 use crate::node::NodeFacts;
 use crate::route::RouteTable;
 use crate::telemetry::Registrar;
-use crate::telemetry::access_log::{LogBuffers, LogSinks, LoggedStats};
+use crate::telemetry::access_log::{LogBuffers, LogSinks};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::IstioMetrics;
 use crate::xds::FeedHandle;
+use export::Exporter;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -88,7 +90,7 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
         node: parts.node,
         metrics: Rc::new(IstioMetrics::new(Rc::clone(&registrar))),
         stats: Rc::new(EnvoyStats::new(Rc::clone(&registrar))),
-        logs: Rc::new(LogSinks { lines: parts.logs, stats: LoggedStats::new(registrar) }),
+        logs: Rc::new(LogSinks::new(parts.logs, registrar)),
         clock: Arc::clone(&parts.clock),
         feed: Some(parts.feed),
     });
@@ -114,6 +116,8 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
 
 impl Worker {
     async fn work(mut self, mut inbox: mpsc::Receiver<Message>) {
+        let exporter = Exporter::new(Rc::clone(&self.serve.facts));
+        let exporting = tokio::task::spawn_local(Rc::clone(&exporter).run());
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -130,6 +134,8 @@ impl Worker {
             }
         }
         self.serve.facts.logs.lines.flush();
+        exporting.abort();
+        exporter.finish().await;
     }
 
     fn handle(&mut self, message: Message) {

@@ -137,6 +137,7 @@ pub fn scan_response(
     limits: HeadLimits,
 ) -> Result<Option<(ResponseHead, ResponseMeta)>, Outcome> {
     scan_response_inner(buf, method, limits).map_err(|o| Outcome {
+        limit: None,
         reason: Reason::UpstreamProtocol,
         detail: o.detail.filter(|d| **d != *"http1.codec_error"),
     })

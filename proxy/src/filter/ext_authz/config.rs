@@ -1,10 +1,11 @@
 //! `ExtAuthz` and `ExtAuthzPerRoute` of Envoy's API.
 
 use super::{BodyLimit, ExtAuthz, Service};
+use crate::net;
 use crate::refusal::{Refusal, Within};
 use proto::any;
 use proto::duration::from_proto;
-use proto::envoy::core::{HttpUri, grpc_service::TargetSpecifier, http_uri::HttpUpstreamType};
+use proto::envoy::core::{HttpUri, http_uri::HttpUpstreamType};
 use proto::envoy::http_filters::ext_authz::v3::{
     BufferSettings, ExtAuthz as Written, ExtAuthzPerRoute, HttpService, ext_authz::Services, ext_authz_per_route,
 };
@@ -33,11 +34,7 @@ pub fn parse(typed: &Any) -> Result<ExtAuthz, Refusal> {
     let (service, timeout) = match &written.services {
         Some(Services::HttpService(http)) => http_service(http).within("http_service")?,
         Some(Services::GrpcService(grpc)) => {
-            let Some(TargetSpecifier::EnvoyGrpc(envoy)) = &grpc.target_specifier else {
-                return Err(Refusal::unsupported("grpc_service: only envoy_grpc"));
-            };
-            let (cluster, authority) = (envoy.cluster_name.as_str().into(), envoy.authority.as_str().into());
-            (Service::Grpc { cluster, authority }, limit(grpc.timeout.as_ref()))
+            (Service::Grpc(net::Service::parse(Some(grpc))?), limit(grpc.timeout.as_ref()))
         }
         None => return Err(Refusal::new("services", "is needed")),
     };

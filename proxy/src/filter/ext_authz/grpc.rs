@@ -1,15 +1,14 @@
 //! The gRPC service `envoy.service.auth.v3.Authorization`.
 
-use super::{ExtAuthz, MAX_ANSWER_BYTES};
+use super::ExtAuthz;
 use crate::cluster::Cluster;
 use crate::codec::bytes::is_token;
 use crate::env::Instant;
 use crate::filter::{StreamCx, plain};
-use crate::message::{Body, Frame, Headers, Known, Request, RequestHead, Response, Source, Version};
+use crate::message::{Headers, Request, RequestHead, Response, Source};
 use crate::outcome::{Outcome, Reason};
-use crate::upstream::call;
-use bytes::{BufMut, Bytes, BytesMut};
-use prost::Message;
+use crate::upstream::{Method, unary};
+use bytes::Bytes;
 use proto::envoy::auth::attribute_context::{HttpRequest, Peer, Request as Described};
 use proto::envoy::auth::{AttributeContext, CheckRequest, CheckResponse, check_response::HttpResponse};
 use proto::envoy::core::header_value_option::HeaderAppendAction;
@@ -20,7 +19,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
-const PATH: &[u8] = b"/envoy.service.auth.v3.Authorization/Check";
+const PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 /// `PERMISSION_DENIED`'s HTTP status, where a service denies without one.
 const DENIED: u16 = 403;
 
@@ -87,37 +86,15 @@ pub fn peer(address: SocketAddr, id: Option<&str>) -> Peer {
 /// Asks the service.
 ///
 /// # Errors
-/// Why there is no answer: it cannot be reached, it answers with another status than OK, or with something unreadable.
+/// Why there is no answer.
 pub async fn ask(
     cluster: &Rc<Cluster>,
     authority: &str,
     question: &CheckRequest,
     (timeout, deadline): (Duration, Instant),
 ) -> Result<CheckResponse, Outcome> {
-    let authority = if authority.is_empty() { &cluster.config.name } else { authority };
-    let mut head = RequestHead::new(Version::H2, b"POST", b"http", authority.as_bytes(), PATH);
-    head.headers.append_known(Known::ContentType, b"application/grpc");
-    head.headers.append_known(Known::Te, b"trailers");
-    head.headers.append_known(Known::GrpcTimeout, format!("{}m", timeout.as_millis()).as_bytes());
-    let length = question.encoded_len();
-    let mut message = BytesMut::with_capacity(5 + length);
-    message.put_u8(0);
-    message.put_u32(u32::try_from(length).map_err(|_| Reason::PayloadTooLarge)?);
-    message.put_slice(&question.encode_to_vec());
-    let mut answer = call(cluster, Request { head, body: Body::full(message.freeze()) }, deadline).await?;
-    let failed = || Outcome::from(Reason::UpstreamProtocol);
-    let (mut read, mut status) = (BytesMut::new(), answer.head.headers.get(Known::GrpcStatus).map(<[u8]>::to_vec));
-    while let Some(frame) = answer.body.frame().await {
-        match frame? {
-            Frame::Data(data) if read.len() + data.len() <= MAX_ANSWER_BYTES => read.extend_from_slice(&data),
-            Frame::Data(_) => return Err(failed()),
-            Frame::Trailers(trailers) => status = trailers.get(Known::GrpcStatus).map(<[u8]>::to_vec),
-        }
-    }
-    if answer.head.status != 200 || status.as_deref() != Some(b"0") || read.first() != Some(&0) {
-        return Err(failed());
-    }
-    CheckResponse::decode(read.get(5..).unwrap_or_default()).map_err(|_| failed())
+    let method = Method { cluster, authority, path: PATH };
+    unary(method, question, (timeout, deadline)).await
 }
 
 /// Does to the request what the service says; `Some` is what the client gets where it denies.

@@ -13,6 +13,7 @@ pub use config::{Override, parse, parse_override};
 use super::{Decision, Step, StreamCx, plain};
 use crate::env::Instant;
 use crate::message::{Body, Frame, Known, Request, RequestHead, Response, Version};
+use crate::net;
 use crate::outcome::{Outcome, Reason};
 use crate::upstream::call;
 use bytes::{Bytes, BytesMut};
@@ -62,12 +63,7 @@ pub enum Service {
         upstream_headers: Box<[Box<[u8]>]>,
     },
     /// `Authorization/Check`.
-    Grpc {
-        /// Cluster of the service.
-        cluster: Arc<str>,
-        /// `:authority`; the cluster's name where it is empty.
-        authority: Box<str>,
-    },
+    Grpc(net::Service),
 }
 
 /// The filter's name, under which routes may switch it off.
@@ -108,11 +104,11 @@ impl ExtAuthz {
                     }
                     Ok(None)
                 }
-                Service::Grpc { cluster, authority } => {
+                Service::Grpc(service) => {
                     let context = own.as_ref().map(|own| &own.context);
                     let question = grpc::question(self, rq, &body, context, cx);
-                    let service = cx.cluster(cluster).ok_or(Reason::UnknownCluster)?;
-                    let answer = grpc::ask(&service, authority, &question, (self.timeout, deadline)).await?;
+                    let cluster = cx.cluster(&service.cluster).ok_or(Reason::UnknownCluster)?;
+                    let answer = grpc::ask(&cluster, &service.authority, &question, (self.timeout, deadline)).await?;
                     grpc::obey(answer, &mut rq.head)
                 }
             }

@@ -4,6 +4,8 @@ use super::expression::Expression;
 use super::facts::{Entry, LogFacts};
 use super::filter::{Comparison, LogFilter, Relation};
 use super::format::{ENVOY_TEXT, Format, JsonFormat};
+use super::grpc::GrpcLog;
+use super::otlp::OtlpLog;
 use super::sinks::LogSinks;
 use super::stats::StatsLog;
 use crate::bootstrap::Environment;
@@ -17,6 +19,8 @@ use proto::envoy::accesslog::{
 use proto::envoy::core::{SubstitutionFormatString, substitution_format_string};
 use proto::envoy::extensions::access_loggers::file::v3::{FileAccessLog, file_access_log::AccessLogFormat};
 use proto::envoy::extensions::access_loggers::filters::cel::v3::ExpressionFilter;
+use proto::envoy::extensions::access_loggers::grpc::v3::{HttpGrpcAccessLogConfig, TcpGrpcAccessLogConfig};
+use proto::envoy::extensions::access_loggers::open_telemetry::v3::OpenTelemetryAccessLogConfig;
 use proto::envoy::extensions::access_loggers::stats::v3::Config as StatsConfig;
 use proto::envoy::extensions::access_loggers::stream::v3::{
     StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
@@ -39,6 +43,10 @@ enum Sink {
     Lines(Arc<str>, Line),
     /// Statistics.
     Stats(StatsLog),
+    /// Entries for a service.
+    Grpc(Box<GrpcLog>),
+    /// Records for a collector.
+    Otlp(Box<OtlpLog>),
 }
 
 #[derive(Debug, Clone)]
@@ -80,6 +88,8 @@ impl AccessLog {
         match &self.sink {
             Sink::Lines(path, line) => sinks.lines.line(path, |out| line.write(facts, out)),
             Sink::Stats(stats) => stats.count(facts, &sinks.stats),
+            Sink::Grpc(log) => log.log(facts, &sinks.outbox),
+            Sink::Otlp(log) => log.log(facts, &sinks.outbox),
         }
     }
 }
@@ -120,6 +130,18 @@ fn sink(any: &Any, cx: LogContext<'_>) -> Result<Sink, Refusal> {
         "envoy.extensions.access_loggers.stats.v3.Config" => {
             let config: StatsConfig = proto::any::unpack(any).map_err(malformed)?;
             Ok(Sink::Stats(StatsLog::parse(&config, cx)?))
+        }
+        "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig" => {
+            let config: HttpGrpcAccessLogConfig = proto::any::unpack(any).map_err(malformed)?;
+            Ok(Sink::Grpc(Box::new(GrpcLog::http(&config, cx)?)))
+        }
+        "envoy.extensions.access_loggers.grpc.v3.TcpGrpcAccessLogConfig" => {
+            let config: TcpGrpcAccessLogConfig = proto::any::unpack(any).map_err(malformed)?;
+            Ok(Sink::Grpc(Box::new(GrpcLog::tcp(&config, cx)?)))
+        }
+        "envoy.extensions.access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig" => {
+            let config: OpenTelemetryAccessLogConfig = proto::any::unpack(any).map_err(malformed)?;
+            Ok(Sink::Otlp(Box::new(OtlpLog::parse(&config, cx)?)))
         }
         _ => Err(Refusal::unsupported(format!("access log {name}"))),
     }

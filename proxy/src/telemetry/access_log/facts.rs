@@ -2,7 +2,8 @@
 
 use crate::message::{Headers, RequestHead, ResponseHead, Version};
 use crate::net::{CertFacts, PeerFacts, TlsFacts};
-use crate::outcome::Flags;
+use crate::outcome::{Flags, Outcome};
+use crate::telemetry::istio::Workload;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -29,6 +30,16 @@ pub struct LogFacts<'a> {
     pub flags: Flags,
     /// Response code details.
     pub details: Option<&'a str>,
+    /// Why this proxy answered by itself.
+    pub outcome: Option<&'a Outcome>,
+    /// What a proxy on the way says of why it answered by itself.
+    pub told: Option<&'a str>,
+    /// The object that made the route, as its metadata says.
+    pub origin: Option<&'a str>,
+    /// The client's workload, by metadata exchange.
+    pub downstream_workload: Option<&'a Workload>,
+    /// The server's workload, by metadata exchange.
+    pub upstream_workload: Option<&'a Workload>,
     /// Why the connection was ended by this proxy.
     pub connection_termination: Option<&'a str>,
     /// Byte counts.

@@ -3,6 +3,7 @@
 use super::facts::{LogFacts, Metadata, Times};
 use super::header_choice::HeaderChoice;
 use super::plain::Plain;
+use super::reason::Part;
 use super::time::TimeFormat;
 use super::value::Show;
 use crate::bootstrap::Environment;
@@ -24,6 +25,8 @@ pub(super) enum Operator {
     Certificate(Side, CertificateTime, TimeFormat),
     Metadata(MetadataSource, Box<str>, Vec<Box<str>>),
     FilterState(Box<str>),
+    /// Why this proxy answered by itself (D13).
+    Reason(Part),
     Plain(Plain),
 }
 
@@ -109,6 +112,7 @@ impl Operator {
             "UPSTREAM_METADATA" => Ok(metadata(MetadataSource::Endpoint, needed()?)),
             "METADATA" => metadata_of_kind(needed()?),
             "FILTER_STATE" => filter_state(needed()?),
+            "FERROMESH_REASON" => Ok(Self::Reason(Part::parse(needed()?)?)),
             "ENVIRONMENT" => Ok(Self::Fixed(environment.get(needed()?).unwrap_or("-").as_bytes().into())),
             "HOSTNAME" => Ok(Self::Fixed(rustix::system::uname().nodename().to_bytes().into())),
             "UPSTREAM_FILTER_STATE"
@@ -172,6 +176,7 @@ impl Operator {
                 to.json(path.iter().try_fold(root, |value, key| value.get(&**key))?);
             }
             Self::FilterState(key) => to.text(facts.filter_state?.get(key)?.as_bytes()),
+            Self::Reason(part) => to.text(part.of(facts)?.as_bytes()),
             Self::Plain(plain) => return plain.show(facts, to),
         }
         Some(())

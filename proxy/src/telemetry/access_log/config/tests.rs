@@ -1,5 +1,5 @@
+use super::super::LogBuffers;
 use super::super::format::ISTIO_TEXT;
-use super::super::{LogBuffers, LoggedStats};
 use super::*;
 use crate::message::{RequestHead, Version};
 use crate::telemetry::Registry;
@@ -106,8 +106,7 @@ fn filters_decide_what_is_logged() {
         ),
         (cel, facts(400, Flags::NONE, 0), facts(200, Flags::NONE, 0)),
     ];
-    let stats = LoggedStats::new(Rc::new(Registry::new().registrar(1)));
-    let sinks = LogSinks { lines: LogBuffers::detached(), stats };
+    let sinks = LogSinks::new(LogBuffers::detached(), Rc::new(Registry::new().registrar(1)));
     let logged = |log: &AccessLog, facts: &LogFacts<'_>, random: u64| {
         let before = sinks.lines.waiting_lines();
         log.log(facts, random, &sinks);

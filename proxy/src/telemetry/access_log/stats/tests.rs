@@ -40,8 +40,7 @@ fn parse(config: &Value) -> Result<AccessLog, Refusal> {
 }
 
 fn sinks(registry: &Registry, most: usize) -> LogSinks {
-    let stats = LoggedStats::new(Rc::new(registry.registrar(most)));
-    LogSinks { lines: LogBuffers::detached(), stats }
+    LogSinks::new(LogBuffers::detached(), Rc::new(registry.registrar(most)))
 }
 
 fn facts(head: &RequestHead, status: u16, ms: u64) -> LogFacts<'_> {

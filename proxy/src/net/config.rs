@@ -1,0 +1,34 @@
+//! `GrpcService` of Envoy's API → a service that this proxy calls.
+
+use crate::refusal::Refusal;
+use proto::duration::from_proto;
+use proto::envoy::core::{GrpcService, grpc_service::TargetSpecifier};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A gRPC service that this proxy calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Its cluster.
+    pub cluster: Arc<str>,
+    /// `:authority`: what is written, else the cluster's name.
+    pub authority: Arc<str>,
+    /// Time limit of a call, where one is written.
+    pub timeout: Option<Duration>,
+}
+
+impl Service {
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// It is missing, or is another one than `envoy_grpc`.
+    pub fn parse(written: Option<&GrpcService>) -> Result<Self, Refusal> {
+        let written = written.ok_or_else(|| Refusal::new("grpc_service", "is needed"))?;
+        let Some(TargetSpecifier::EnvoyGrpc(envoy)) = &written.target_specifier else {
+            return Err(Refusal::unsupported("grpc_service: only envoy_grpc"));
+        };
+        let cluster: Arc<str> = envoy.cluster_name.as_str().into();
+        let authority = if envoy.authority.is_empty() { Arc::clone(&cluster) } else { envoy.authority.as_str().into() };
+        Ok(Self { cluster, authority, timeout: written.timeout.as_ref().map(from_proto) })
+    }
+}

@@ -1,0 +1,236 @@
+//! What the proxy tells other processes: access logs to a log service and to a collector, metrics and spans.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use proto::envoy::accesslog_service::access_log_service_server::{AccessLogService, AccessLogServiceServer};
+use proto::envoy::accesslog_service::stream_access_logs_message::LogEntries;
+use proto::envoy::accesslog_service::{StreamAccessLogsMessage, StreamAccessLogsResponse};
+use proto::envoy::log_entry::HttpAccessLogEntry;
+use proto::otlp::logs_service::logs_service_server::{LogsService, LogsServiceServer};
+use proto::otlp::logs_service::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+use support::{Proxy, cluster, connect, free_port, http, listener, read_head, tcp, upstream};
+use tonic::{Request, Response, Status, Streaming};
+
+/// What a collector got.
+#[derive(Debug)]
+enum Got {
+    Logs(Box<StreamAccessLogsMessage>),
+    Records(ExportLogsServiceRequest),
+}
+
+#[derive(Clone)]
+struct Collector(Sender<Got>);
+
+#[tonic::async_trait]
+impl AccessLogService for Collector {
+    async fn stream_access_logs(
+        &self,
+        request: Request<Streaming<StreamAccessLogsMessage>>,
+    ) -> Result<Response<StreamAccessLogsResponse>, Status> {
+        let mut stream = request.into_inner();
+        while let Some(message) = stream.message().await? {
+            self.0.send(Got::Logs(Box::new(message))).unwrap();
+        }
+        Ok(Response::new(StreamAccessLogsResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportLogsServiceRequest>,
+    ) -> Result<Response<ExportLogsServiceResponse>, Status> {
+        self.0.send(Got::Records(request.into_inner())).unwrap();
+        Ok(Response::new(ExportLogsServiceResponse::default()))
+    }
+}
+
+/// A collector on this port, on a thread of its own; ends when what is given back is dropped.
+fn collector(port: u16) -> (Receiver<Got>, tokio::sync::oneshot::Sender<()>) {
+    let (sender, got) = channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let serving = tonic::transport::Server::builder()
+            .add_service(AccessLogServiceServer::new(Collector(sender.clone())))
+            .add_service(LogsServiceServer::new(Collector(sender)))
+            .serve_with_shutdown(([127, 0, 0, 1], port).into(), async {
+                drop(stopped.await);
+            });
+        runtime.block_on(async {
+            // streams of clients would hold a graceful end up
+            let _ended = tokio::time::timeout(Duration::from_secs(60), serving).await;
+        });
+        runtime.shutdown_background();
+    });
+    (got, stop)
+}
+
+fn h2(cluster: &str) -> String {
+    cluster.replace("type: STATIC", "type: STATIC, http2_protocol_options: {}")
+}
+
+fn app() -> u16 {
+    upstream(|mut stream: TcpStream| {
+        read_head(&mut stream);
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\nx-app: yes\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi"));
+    })
+}
+
+fn get(port: u16, path: &str) -> String {
+    let mut stream = connect(port);
+    let head =
+        format!("GET {path} HTTP/1.1\r\nhost: shop.test\r\nuser-agent: t\r\nx-user: jo\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn entries(got: &Receiver<Got>) -> (StreamAccessLogsMessage, Vec<HttpAccessLogEntry>) {
+    match got.recv_timeout(Duration::from_secs(20)).unwrap() {
+        Got::Logs(message) => match message.log_entries.clone() {
+            Some(LogEntries::HttpLogs(logs)) => (*message, logs.log_entry),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
+    }
+}
+
+const GRPC: &str = "type.googleapis.com/envoy.extensions.access_loggers";
+
+// spec: MX-95, MX-107, MX-118, AL-1, OB-9
+#[test]
+fn requests_are_told_to_a_log_service_with_the_reason_of_a_failure() {
+    let directory = tempfile::tempdir().unwrap();
+    let (port, service, down) = (free_port(), free_port(), free_port());
+    let (got, _stop) = collector(service);
+    let log = format!(
+        "access_log: [{{name: als, typed_config: {{'@type': {GRPC}.grpc.v3.HttpGrpcAccessLogConfig, \
+         additional_request_headers_to_log: [x-user], additional_response_headers_to_log: [x-app], \
+         common_config: {{log_name: ferromesh, transport_api_version: V3, grpc_service: {{envoy_grpc: {{cluster_name: als}}}}, \
+         custom_tags: [{{tag: env, literal: {{value: test}}}}, {{tag: user, request_header: {{name: x-user}}}}]}}}}}}],"
+    );
+    let origin = "metadata: {filter_metadata: {istio: {config: /apis/networking.istio.io/v1/namespaces/shop/virtual-service/front}}}";
+    let routes = format!(
+        "{{name: ok, match: {{prefix: /ok}}, route: {{cluster: up}}}}, {{name: down, match: {{prefix: /down}}, {origin}, route: {{cluster: down}}}}"
+    );
+    let chain = format!("{{filters: [{}]}}", http(&routes, &log));
+    let clusters = [cluster("up", &[app()]), cluster("down", &[down]), h2(&cluster("als", &[service]))].concat();
+    let yaml = format!("  - {}\n  clusters:\n{clusters}", listener("l", port, "", &chain));
+    let arguments =
+        ["--service-node", "sidecar~10.0.0.1~v1.shop~shop.svc.cluster.local", "--service-cluster", "v1.shop"];
+    let proxy = Proxy::launch(directory.path(), &format!("static_resources:\n  listeners:\n{yaml}"), &arguments, &[]);
+    assert!(get(port, "/ok?q=1").starts_with("HTTP/1.1 200"));
+    assert!(get(port, "/down").starts_with("HTTP/1.1 503"));
+    let (message, first) = entries(&got);
+    let identifier = message.identifier.unwrap();
+    assert_eq!(identifier.node.unwrap().id, "sidecar~10.0.0.1~v1.shop~shop.svc.cluster.local");
+    assert_eq!(identifier.log_name, "ferromesh");
+    let all = if first.len() == 2 { first } else { [first, entries(&got).1].concat() };
+    let (ok, down) = (&all[0], &all[1]);
+    let (request, response) = (ok.request.as_ref().unwrap(), ok.response.as_ref().unwrap());
+    assert_eq!((request.path.as_str(), request.authority.as_str()), ("/ok?q=1", "shop.test"));
+    assert_eq!((request.user_agent.as_str(), request.request_headers["x-user"].as_str()), ("t", "jo"));
+    assert_eq!((response.response_code.unwrap().value, response.response_body_bytes), (200, 2));
+    assert_eq!(response.response_headers["x-app"], "yes");
+    let common = ok.common_properties.as_ref().unwrap();
+    assert_eq!((common.upstream_cluster.as_str(), common.route_name.as_str()), ("up", "ok"));
+    assert_eq!((common.custom_tags["env"].as_str(), common.custom_tags["user"].as_str()), ("test", "jo"));
+    assert_eq!(common.custom_tags.len(), 2, "nothing went wrong: no reason");
+    assert!(common.duration.is_some() && common.upstream_remote_address.is_some() && common.start_time.is_some());
+    let common = down.common_properties.as_ref().unwrap();
+    assert!(common.response_flags.unwrap().upstream_connection_failure);
+    let tag = |name: &str| common.custom_tags[&format!("ferromesh.{name}")].clone();
+    assert_eq!((tag("side").as_str(), tag("object").as_str()), ("network", "VirtualService/shop/front"));
+    assert!(tag("peer").starts_with("127.0.0.1:") && tag("why").contains("refused the connection"));
+    get(port, "/ok");
+    assert!(entries(&got).0.identifier.is_none(), "who sends is said once a stream");
+    proxy.quit();
+}
+
+// spec: MX-118
+#[test]
+fn a_log_service_that_is_away_costs_entries_and_no_request() {
+    let directory = tempfile::tempdir().unwrap();
+    let (port, service) = (free_port(), free_port());
+    let log = format!(
+        "access_log: [{{name: als, typed_config: {{'@type': {GRPC}.grpc.v3.HttpGrpcAccessLogConfig, common_config: \
+         {{log_name: x, buffer_flush_interval: 0.05s, grpc_service: {{envoy_grpc: {{cluster_name: als}}}}}}}}}}],"
+    );
+    let chain = format!("{{filters: [{}]}}", http("{match: {prefix: /}, route: {cluster: up}}", &log));
+    let clusters = [cluster("up", &[app()]), h2(&cluster("als", &[service]))].concat();
+    let yaml = format!("  - {}\n  clusters:\n{clusters}", listener("l", port, "", &chain));
+    let proxy = Proxy::start(directory.path(), &yaml);
+    let dropped = |proxy: &Proxy| {
+        let stats = proxy.admin("GET", "/stats?filter=grpc_access_log").unwrap();
+        let line = stats.lines().find_map(|line| line.strip_prefix("access_logs.grpc_access_log.logs_dropped: "));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    for _ in 0..5 {
+        assert!(get(port, "/").starts_with("HTTP/1.1 200"));
+    }
+    proxy.until(|proxy| {
+        get(port, "/");
+        dropped(proxy) > 0
+    });
+    let (got, _stop) = collector(service);
+    proxy.until(|_| {
+        get(port, "/");
+        got.try_recv().is_ok()
+    });
+    proxy.quit();
+}
+
+// spec: MX-95, MX-99, OB-9
+#[test]
+fn connections_go_to_a_log_service_and_records_to_a_collector() {
+    let directory = tempfile::tempdir().unwrap();
+    let (port, plain, service) = (free_port(), free_port(), free_port());
+    let (got, _stop) = collector(service);
+    let common = "log_name: x, grpc_service: {envoy_grpc: {cluster_name: als}}";
+    let connections = format!(
+        "cluster: up, access_log: [{{name: als, typed_config: {{'@type': {GRPC}.grpc.v3.TcpGrpcAccessLogConfig, common_config: {{{common}}}}}}}]"
+    );
+    let records = format!(
+        "access_log: [{{name: otel, typed_config: {{'@type': {GRPC}.open_telemetry.v3.OpenTelemetryAccessLogConfig, \
+         common_config: {{{common}}}, body: {{string_value: '%REQ(:METHOD)% %RESPONSE_CODE%'}}, \
+         attributes: {{values: [{{key: path, value: {{string_value: '%REQ(:PATH)%'}}}}]}}}}}}],"
+    );
+    let first = listener("t", plain, "", &format!("{{filters: [{}]}}", tcp(&connections)));
+    let second = listener(
+        "l",
+        port,
+        "",
+        &format!("{{filters: [{}]}}", http("{match: {prefix: /}, route: {cluster: up}}", &records)),
+    );
+    let clusters = [cluster("up", &[app()]), h2(&cluster("als", &[service]))].concat();
+    let proxy = Proxy::start(directory.path(), &format!("  - {first}\n  - {second}\n  clusters:\n{clusters}"));
+    assert!(get(plain, "/").ends_with("hi"));
+    match got.recv_timeout(Duration::from_secs(20)).unwrap() {
+        Got::Logs(message) => {
+            let Some(LogEntries::TcpLogs(logs)) = message.log_entries else { panic!("{message:?}") };
+            let bytes = logs.log_entry[0].connection_properties.unwrap();
+            assert!(bytes.sent_bytes > 40 && bytes.received_bytes > 40, "{bytes:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(get(port, "/p").ends_with("hi"));
+    match got.recv_timeout(Duration::from_secs(20)).unwrap() {
+        Got::Records(request) => {
+            let of_resource = &request.resource_logs[0];
+            assert_eq!(of_resource.resource.as_ref().unwrap().attributes[0].key, "log_name");
+            let record = format!("{:?}", of_resource.scope_logs[0].log_records[0]);
+            assert!(record.contains("GET 200") && record.contains("/p"), "{record}");
+        }
+        other => panic!("{other:?}"),
+    }
+    proxy.quit();
+}
