@@ -10,6 +10,11 @@ use proto::envoy::accesslog_service::{StreamAccessLogsMessage, StreamAccessLogsR
 use proto::envoy::log_entry::HttpAccessLogEntry;
 use proto::otlp::logs_service::logs_service_server::{LogsService, LogsServiceServer};
 use proto::otlp::logs_service::{ExportLogsServiceRequest, ExportLogsServiceResponse};
+use proto::otlp::metrics::metric::Data;
+use proto::otlp::metrics::number_data_point::Value;
+use proto::otlp::metrics_service::metrics_service_server::{MetricsService, MetricsServiceServer};
+use proto::otlp::metrics_service::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -22,6 +27,18 @@ use tonic::{Request, Response, Status, Streaming};
 enum Got {
     Logs(Box<StreamAccessLogsMessage>),
     Records(ExportLogsServiceRequest),
+    Metrics(ExportMetricsServiceRequest),
+}
+
+#[tonic::async_trait]
+impl MetricsService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportMetricsServiceRequest>,
+    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
+        self.0.send(Got::Metrics(request.into_inner())).unwrap();
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
+    }
 }
 
 #[derive(Clone)]
@@ -60,7 +77,8 @@ fn collector(port: u16) -> (Receiver<Got>, tokio::sync::oneshot::Sender<()>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let serving = tonic::transport::Server::builder()
             .add_service(AccessLogServiceServer::new(Collector(sender.clone())))
-            .add_service(LogsServiceServer::new(Collector(sender)))
+            .add_service(LogsServiceServer::new(Collector(sender.clone())))
+            .add_service(MetricsServiceServer::new(Collector(sender)))
             .serve_with_shutdown(([127, 0, 0, 1], port).into(), async {
                 drop(stopped.await);
             });
@@ -233,4 +251,76 @@ fn connections_go_to_a_log_service_and_records_to_a_collector() {
         other => panic!("{other:?}"),
     }
     proxy.quit();
+}
+
+/// The running total of each metric, over all its series.
+fn totals(request: &ExportMetricsServiceRequest) -> BTreeMap<String, i64> {
+    let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
+    let value = |value: &Option<Value>| match value {
+        Some(Value::AsInt(value)) => *value,
+        _ => 0,
+    };
+    let total = |data: &Data| match data {
+        Data::Sum(sum) => sum.data_points.iter().map(|point| value(&point.value)).sum(),
+        Data::Histogram(histogram) => histogram.data_points.iter().map(|point| point.count.cast_signed()).sum(),
+        _ => 0,
+    };
+    metrics.iter().map(|metric| (metric.name.clone(), total(metric.data.as_ref().unwrap()))).collect()
+}
+
+fn metrics(got: &Receiver<Got>) -> ExportMetricsServiceRequest {
+    match got.recv_timeout(Duration::from_secs(20)).unwrap() {
+        Got::Metrics(request) => request,
+        other => panic!("{other:?}"),
+    }
+}
+
+// spec: MX-99
+#[test]
+fn metrics_go_to_a_collector_as_running_totals_of_what_has_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (port, service) = (free_port(), free_port());
+    let (got, _stop) = collector(service);
+    let stats = "{name: istio.stats, typed_config: {'@type': type.googleapis.com/stats.PluginConfig}}";
+    let chain = http("{match: {prefix: /}, route: {cluster: up}}", "")
+        .replace("http_filters: [", &format!("http_filters: [{stats}, "));
+    let clusters = [cluster("up", &[app()]), h2(&cluster("mixer", &[service]))].concat();
+    let sink = "stats_flush_interval: 0.2s\nstats_sinks: [{name: s, typed_config: {'@type': \
+                type.googleapis.com/envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig, \
+                grpc_service: {envoy_grpc: {cluster_name: mixer}}}}]";
+    let listeners = listener("l", port, "", &format!("{{filters: [{chain}]}}"));
+    let yaml = format!("{sink}\nstatic_resources:\n  listeners:\n  - {listeners}\n  clusters:\n{clusters}");
+    let arguments =
+        ["--service-node", "sidecar~10.0.0.1~v1.shop~shop.svc.cluster.local", "--service-cluster", "v1.shop"];
+    let proxy = Proxy::launch(directory.path(), &yaml, &arguments, &[]);
+    let requests = |wanted: i64| loop {
+        let report = metrics(&got);
+        if totals(&report).get("istio_requests_total") == Some(&wanted) {
+            break report;
+        }
+    };
+    get(port, "/");
+    let report = requests(1);
+    let about = format!("{:?}", report.resource_metrics[0].resource);
+    assert!(about.contains("service.instance.id") && about.contains("sidecar~10.0.0.1~v1.shop"), "{about}");
+    let all = totals(&report);
+    assert_eq!(
+        (all["istio_request_duration_milliseconds"], all["cluster.upstream_rq_total"] >= 1),
+        (1, true),
+        "{all:?}"
+    );
+    get(port, "/");
+    get(port, "/");
+    requests(3);
+    let again = std::iter::from_fn(|| got.recv_timeout(Duration::from_secs(1)).ok()).take(3);
+    let told =
+        again.filter(|got| matches!(got, Got::Metrics(report) if totals(report).contains_key("istio_requests_total")));
+    assert!(told.count() < 3, "a series that has not changed is not told again");
+    get(port, "/");
+    proxy.quit();
+    let last = std::iter::from_fn(|| got.recv_timeout(Duration::from_millis(500)).ok()).filter_map(|got| match got {
+        Got::Metrics(report) => totals(&report).get("istio_requests_total").copied(),
+        _ => None,
+    });
+    assert_eq!(last.last(), Some(4), "the last report is made before the process ends");
 }

@@ -19,7 +19,6 @@ pub(super) fn check(written: &Written) -> Result<(), BootstrapError> {
     let refused = [
         ("hds_config", written.hds_config.is_some()),
         ("flags_path", !written.flags_path.is_empty()),
-        ("stats_sinks", !written.stats_sinks.is_empty()),
         ("tracing", written.tracing.is_some()),
         ("overload_manager", written.overload_manager.is_some()),
         ("header_prefix", !written.header_prefix.is_empty() && written.header_prefix != "x-envoy"),
@@ -66,7 +65,7 @@ pub(super) fn without_effect(written: &Written) -> Vec<&'static str> {
         ("watchdogs", written.watchdogs.is_some()),
         ("cluster_manager", written.cluster_manager.is_some()),
         ("memory_allocator_manager", written.memory_allocator_manager.is_some()),
-        ("stats_flush_interval", written.stats_flush_interval.is_some()),
+        ("stats_flush_interval", written.stats_flush_interval.is_some() && written.stats_sinks.is_empty()),
         ("deferred_stat_options", written.deferred_stat_options.is_some()),
         ("typed_dns_resolver_config", written.typed_dns_resolver_config.is_some()),
         ("default_regex_engine", written.default_regex_engine.is_some()),

@@ -45,7 +45,7 @@ fn admin_address_concurrency_and_runtime_are_read() {
 fn what_would_be_ignored_is_refused_by_name() {
     let cases = [
         ("overload_manager: {refresh_interval: 1s}", "not supported yet: overload_manager"),
-        ("stats_sinks: [{name: x}]", "not supported yet: stats_sinks"),
+        ("hds_config: {}", "not supported yet: hds_config"),
         (
             "layered_runtime: {layers: [{name: a, disk_layer: {}}]}",
             "not supported yet: layered_runtime.layers[0].disk_layer",

@@ -1,6 +1,8 @@
 //! Sends each worker the changed parts, in order.
 
-use crate::worker::{Message, ReportTo, WorkerReport};
+use crate::net::Service;
+use crate::worker::{Call, Message, ReportTo, WorkerReport};
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 /// The inboxes of all workers.
@@ -26,6 +28,16 @@ impl Workers {
             if inbox.send(make(index)).await.is_err() {
                 tracing::warn!(worker = index, "worker has ended");
             }
+        }
+    }
+
+    /// Has the first worker make a call; whether it was answered with OK.
+    pub async fn call(&self, service: &Service, path: &'static str, message: Bytes) -> bool {
+        let (done, answer) = oneshot::channel();
+        let call = Box::new(Call { service: service.clone(), path, message, done });
+        match self.inboxes.first() {
+            Some(inbox) if inbox.send(Message::Call(call)).await.is_ok() => answer.await.unwrap_or(false),
+            _ => false,
         }
     }
 

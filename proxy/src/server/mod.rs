@@ -11,6 +11,7 @@ mod identity;
 pub mod logging;
 mod names;
 pub mod probe;
+mod sink;
 
 use crate::bootstrap::{Bootstrap, Converter, Environment, Flags, Mode, extensions};
 use crate::drain::Terms;
@@ -19,7 +20,7 @@ use crate::filter::registry;
 use crate::node::NodeFacts;
 use crate::publish::{Publisher, Workers};
 use crate::telemetry::access_log::LogWriter;
-use crate::telemetry::{MAX_SCOPES, Registry, StatsConfig};
+use crate::telemetry::{MAX_SCOPES, MetricSink, Registry, StatsConfig};
 use crate::worker::{self, Message, Parts, Which};
 use crate::xds::{Batch, Cause, Feed, FeedOptions, Kind};
 use admin::{Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, StatsReader, own_stats};
@@ -30,7 +31,7 @@ use logging::Logging;
 use probe::Probes;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
@@ -76,6 +77,8 @@ struct Server {
     signals: (Signal, Signal),
     termination: Termination,
     drain: Option<Drain>,
+    /// Reports metrics.
+    sink: Option<sink::Reporter>,
     /// When these listeners stop accepting.
     stopping: Option<(Instant, Which)>,
 }
@@ -88,13 +91,22 @@ impl Server {
         let termination = Termination::of(&bootstrap)?;
         let change = terms(bootstrap.flags.drain_strategy, bootstrap.drain_time, Some(bootstrap.drain_time));
         let own_secret_services = identity::own_secret_services(enrolment.as_ref());
-        let (node, also) = (bootstrap.node.clone(), vec![Kind::NameTable]);
-        let options = FeedOptions { node, converter: converter.clone(), tls: None, also, own_secret_services };
+        let also = vec![Kind::NameTable];
+        let options = FeedOptions {
+            node: bootstrap.node.clone(),
+            converter: converter.clone(),
+            tls: None,
+            also,
+            own_secret_services,
+        };
         let registry = registry(&bootstrap)?;
+        let (id, own) = (&*bootstrap.node.id, identity::own_id(enrolment.as_ref()));
+        let node = Arc::new(NodeFacts::of(&bootstrap.node, own.as_deref()));
+        let metric_sink = MetricSink::of(&bootstrap.written, id, &node.workload, SystemTime::now())
+            .map_err(|why| anyhow!("{why}"))?;
         let feed = Feed::new(bootstrap.clone(), options)?;
         let log_writer = LogWriter::start()?;
         let clock = ProcessClock::start();
-        let node = Arc::new(NodeFacts::of(&bootstrap.node, identity::own_id(enrolment.as_ref()).as_deref()));
         let (workers, threads) = start_workers(bootstrap.concurrency.get(), |index| Parts {
             index,
             clock: Arc::clone(&clock),
@@ -109,10 +121,12 @@ impl Server {
         let (stage, stage_to) = watch::channel(Stage::PreInitializing);
         let (command_to, commands) = mpsc::channel(COMMANDS);
         let bootstrap = Arc::new(bootstrap);
+        let mut sink = None;
         if !validate {
             let main_stats = MainStats::new(&registry);
             let (stats, asked) = StatsReader::channel();
             tokio::spawn(own_stats(registry, asked));
+            sink = metric_sink.map(|sink| sink::Reporter::start(sink, stats.clone(), publisher.workers()));
             let parts = Arc::new(AdminParts {
                 bootstrap: Arc::clone(&bootstrap),
                 converter,
@@ -148,6 +162,7 @@ impl Server {
             signals,
             termination,
             drain: None,
+            sink,
             stopping: None,
         })
     }
@@ -250,8 +265,11 @@ impl Server {
     }
 
     async fn stop(self) {
-        let Self { mut feed, publisher, threads, log_writer, drain, .. } = self;
+        let Self { mut feed, publisher, threads, log_writer, drain, sink, .. } = self;
         feed.save().await;
+        if let Some(sink) = sink {
+            sink.finish().await;
+        }
         // A worker ends when nobody can send to it any more: a drain holds inboxes too.
         drop((feed, publisher, drain));
         for thread in threads {

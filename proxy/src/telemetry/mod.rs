@@ -13,8 +13,10 @@ mod otlp;
 pub mod outbox;
 mod scrape;
 mod series;
+mod sink;
 
 pub use config::StatsConfig;
 pub use counters::{BUCKETS, Cells, Family, Held, InFamily, Metric, MetricKind};
 pub use scrape::{Histograms, Registry, Selection, Snapshot};
 pub use series::{Labels, MAX_SCOPES, Registrar};
+pub use sink::{MetricSink, Report};

@@ -205,7 +205,16 @@ impl Snapshot {
         found
     }
 
-    fn keeps(&self, family: &Family, metric: &Metric, labels: &Labels) -> bool {
+    /// All scopes with their cells.
+    pub(super) fn scopes(&self) -> impl Iterator<Item = (&'static Family, &Labels, &[u64])> {
+        self.sums.iter().map(|(key, cells)| (key.family.0, &key.labels, cells.as_slice()))
+    }
+
+    pub(super) fn config(&self) -> &StatsConfig {
+        &self.config
+    }
+
+    pub(super) fn keeps(&self, family: &Family, metric: &Metric, labels: &Labels) -> bool {
         family.prefix.is_empty() || self.config.keeps_all() || self.config.keeps(&dotted_name(family, metric, labels))
     }
 

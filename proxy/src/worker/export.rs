@@ -3,11 +3,12 @@
 //! A service that is away costs entries, never a request: a stream that has ended is opened again with the next entries,
 //! but not at once; what comes meanwhile is dropped and counted.
 
+use super::Call;
 use crate::cluster::Cluster;
 use crate::env::Instant;
 use crate::filter::Facts;
 use crate::message::{Body, Frame, Known, Request, RequestHead, Source, Version};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use crate::telemetry::outbox::{Destination, Parcel, Shape};
 use crate::upstream::{Method, call, framed, unary_bytes};
 use bytes::Bytes;
@@ -135,6 +136,27 @@ impl Line {
     }
 }
 
+/// Makes a call that the main thread asks for.
+pub(super) fn call_for_main(facts: &Rc<Facts>, asked: Call) {
+    let cluster = facts.clusters.get(&asked.service.cluster);
+    tokio::task::spawn_local(async move {
+        let done = match cluster {
+            None => Err(Reason::UnknownCluster.into()),
+            Some(cluster) => {
+                let timeout = asked.service.timeout.unwrap_or(TIMEOUT);
+                let method = Method { cluster: &cluster, authority: &asked.service.authority, path: asked.path };
+                unary_bytes(method, asked.message, (timeout, Instant::now() + timeout)).await.map(drop)
+            }
+        };
+        if let Err(outcome) = &done {
+            tracing::debug!(cluster = &*asked.service.cluster, path = asked.path, %outcome, "call failed");
+        }
+        if asked.done.send(done.is_ok()).is_err() {
+            tracing::trace!("nobody waits for the call any more");
+        }
+    });
+}
+
 /// One message as a call of its own.
 async fn deliver(cluster: &Rc<Cluster>, parcel: &Parcel) -> Result<(), Outcome> {
     let to = &parcel.to;
@@ -157,7 +179,7 @@ async fn deliver(cluster: &Rc<Cluster>, parcel: &Parcel) -> Result<(), Outcome> 
     let answer = call(cluster, Request { head, body: Body::full(message) }, deadline).await?;
     match answer.head.status {
         200..=299 => Ok(()),
-        status => Err(Outcome::with_detail(crate::outcome::Reason::UpstreamProtocol, format!("status {status}"))),
+        status => Err(Outcome::with_detail(Reason::UpstreamProtocol, format!("status {status}"))),
     }
 }
 

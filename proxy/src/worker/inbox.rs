@@ -4,7 +4,9 @@ use crate::cluster::ClusterConfig;
 use crate::drain::Terms;
 use crate::endpoint::HostSet;
 use crate::listener::ListenerConfig;
+use crate::net::Service;
 use crate::route::RouteTable;
+use bytes::Bytes;
 use std::net::TcpListener;
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -55,6 +57,21 @@ pub enum Message {
     StopAccepting(Which),
     /// How is it going?
     Report(ReportTo),
+    /// A gRPC call that the main thread has to make.
+    Call(Box<Call>),
+}
+
+/// A gRPC call of the main thread.
+#[derive(Debug)]
+pub struct Call {
+    /// The service.
+    pub service: Service,
+    /// `/package.Service/Method`.
+    pub path: &'static str,
+    /// The message, framed.
+    pub message: Bytes,
+    /// Gets whether it was answered with OK.
+    pub done: oneshot::Sender<bool>,
 }
 
 /// What a worker says of itself.

@@ -5,7 +5,7 @@
 mod export;
 mod inbox;
 
-pub use inbox::{Message, ReportTo, Which, WorkerReport};
+pub use inbox::{Call, Message, ReportTo, Which, WorkerReport};
 
 use crate::cluster::{Cluster, ClusterSet};
 use crate::drain::{Drain, Terms};
@@ -172,6 +172,7 @@ impl Worker {
             }
             Message::StopAccepting(which) => self.stop_accepting_on(which),
             Message::Report(to) => to.answer(self.report()),
+            Message::Call(asked) => export::call_for_main(&self.serve.facts, *asked),
         }
     }
 
