@@ -239,7 +239,7 @@ pub struct Outcome {
     /// What only this occurrence knows: an errno text, a policy name, the rule that was broken.
     pub detail: Option<Box<str>>,
     /// The limit that was reached.
-    pub limit: Option<Exceeded>,
+    pub limit: Option<Box<Exceeded>>,
 }
 
 impl From<Reason> for Outcome {
@@ -416,7 +416,7 @@ impl Outcome {
     /// The same with the limit that was reached, unless it says one already.
     #[must_use]
     pub fn over(mut self, name: &'static str, value: u64) -> Self {
-        self.limit = self.limit.or(Some(Exceeded { name, value }));
+        self.limit = self.limit.or_else(|| Some(Box::new(Exceeded { name, value })));
         self
     }
 

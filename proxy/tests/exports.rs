@@ -14,6 +14,8 @@ use proto::otlp::metrics::metric::Data;
 use proto::otlp::metrics::number_data_point::Value;
 use proto::otlp::metrics_service::metrics_service_server::{MetricsService, MetricsServiceServer};
 use proto::otlp::metrics_service::{ExportMetricsServiceRequest, ExportMetricsServiceResponse};
+use proto::otlp::trace_service::trace_service_server::{TraceService, TraceServiceServer};
+use proto::otlp::trace_service::{ExportTraceServiceRequest, ExportTraceServiceResponse};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -28,6 +30,18 @@ enum Got {
     Logs(Box<StreamAccessLogsMessage>),
     Records(ExportLogsServiceRequest),
     Metrics(ExportMetricsServiceRequest),
+    Spans(ExportTraceServiceRequest),
+}
+
+#[tonic::async_trait]
+impl TraceService for Collector {
+    async fn export(
+        &self,
+        request: Request<ExportTraceServiceRequest>,
+    ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        self.0.send(Got::Spans(request.into_inner())).unwrap();
+        Ok(Response::new(ExportTraceServiceResponse::default()))
+    }
 }
 
 #[tonic::async_trait]
@@ -78,7 +92,8 @@ fn collector(port: u16) -> (Receiver<Got>, tokio::sync::oneshot::Sender<()>) {
         let serving = tonic::transport::Server::builder()
             .add_service(AccessLogServiceServer::new(Collector(sender.clone())))
             .add_service(LogsServiceServer::new(Collector(sender.clone())))
-            .add_service(MetricsServiceServer::new(Collector(sender)))
+            .add_service(MetricsServiceServer::new(Collector(sender.clone())))
+            .add_service(TraceServiceServer::new(Collector(sender)))
             .serve_with_shutdown(([127, 0, 0, 1], port).into(), async {
                 drop(stopped.await);
             });
@@ -323,4 +338,155 @@ fn metrics_go_to_a_collector_as_running_totals_of_what_has_changed() {
         _ => None,
     });
     assert_eq!(last.last(), Some(4), "the last report is made before the process ends");
+}
+
+/// An application that sends on the heads that it gets.
+fn listening() -> (u16, Receiver<String>) {
+    let (heads, got) = channel();
+    let port = upstream(move |mut stream: TcpStream| {
+        heads.send(read_head(&mut stream)).unwrap();
+        drop(stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi"));
+    });
+    (port, got)
+}
+
+fn value(head: &str, name: &str) -> Option<String> {
+    let found = head.lines().filter_map(|line| line.split_once(": ")).find(|(key, _)| key.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value.to_owned())
+}
+
+/// Two sidecars in one process: the client's and the server's, and an application behind them.
+fn two_hops(tracing: &str, app: u16) -> (u16, String) {
+    let (outbound, inbound) = (free_port(), free_port());
+    let tracing = format!("tracing: {{random_sampling: {{value: 100}}, {tracing}}},");
+    let route = |cluster: &str| {
+        format!(
+            "{{match: {{prefix: /}}, decorator: {{operation: '{cluster}.shop:80/*'}}, route: {{cluster: {cluster}}}}}"
+        )
+    };
+    let side = |name: &str, port: u16, direction: &str, cluster: &str| {
+        let chain = format!("{{filters: [{}]}}", http(&route(cluster), &tracing));
+        listener(name, port, &format!("traffic_direction: {direction},"), &chain)
+    };
+    let (first, second) = (side("out", outbound, "OUTBOUND", "in"), side("in", inbound, "INBOUND", "app"));
+    let clusters = [cluster("in", &[inbound]), cluster("app", &[app])].concat();
+    (outbound, format!("  - {first}\n  - {second}\n  clusters:\n{clusters}"))
+}
+
+// spec: TR-1, TR-2, TR-3, TR-4
+#[test]
+fn spans_go_to_zipkin_and_the_next_hop_is_told_of_the_trace() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spans, got) = channel();
+    let zipkin = upstream(move |mut stream: TcpStream| {
+        let head = read_head(&mut stream);
+        let mut body = vec![0; value(&head, "content-length").unwrap().parse().unwrap()];
+        stream.read_exact(&mut body).unwrap();
+        drop(stream.write_all(b"HTTP/1.1 202 Accepted\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"));
+        let list: Vec<serde_json::Value> = serde_json::from_slice(&body).unwrap();
+        assert!(head.starts_with("POST /api/v2/spans HTTP/1.1\r\n"), "{head}");
+        list.into_iter().for_each(|span| spans.send(span).unwrap());
+    });
+    let (app, heads) = listening();
+    let tracer = "provider: {name: z, typed_config: {'@type': type.googleapis.com/envoy.config.trace.v3.ZipkinConfig, \
+                  collector_cluster: zipkin, collector_endpoint: /api/v2/spans, collector_endpoint_version: HTTP_JSON, \
+                  trace_id_128bit: true, shared_span_context: false}}, \
+                  custom_tags: [{tag: user, request_header: {name: x-user}}, {tag: mesh, literal: {value: m}}]";
+    let (port, yaml) = two_hops(tracer, app);
+    let yaml = format!("{yaml}{}", cluster("zipkin", &[zipkin]));
+    let arguments =
+        ["--service-node", "sidecar~10.0.0.1~v1.shop~shop.svc.cluster.local", "--service-cluster", "v1.shop"];
+    let proxy = Proxy::launch(directory.path(), &format!("static_resources:\n  listeners:\n{yaml}"), &arguments, &[]);
+    let answer = get(port, "/a?b=1");
+    assert_eq!(value(&answer, "x-envoy-decorator-operation"), None, "{answer}");
+    let head = heads.recv_timeout(Duration::from_secs(20)).unwrap();
+    let mut all: Vec<serde_json::Value> = (0..2).map(|_| got.recv_timeout(Duration::from_secs(20)).unwrap()).collect();
+    all.sort_by_key(|span| span["kind"].as_str().map(str::to_owned));
+    let (client, server) = (&all[0], &all[1]);
+    assert_eq!((client["kind"].as_str(), server["kind"].as_str()), (Some("CLIENT"), Some("SERVER")));
+    assert_eq!((client["traceId"].as_str().unwrap().len(), &client["traceId"]), (32, &server["traceId"]));
+    assert_eq!((&server["parentId"], client.get("parentId")), (&client["id"], None));
+    assert_eq!(value(&head, "x-b3-traceid").as_deref(), client["traceId"].as_str());
+    assert_eq!(value(&head, "x-b3-spanid").as_deref(), server["id"].as_str());
+    assert_eq!(
+        (value(&head, "x-b3-sampled").as_deref(), value(&head, "x-b3-parentspanid").as_deref()),
+        (Some("1"), client["id"].as_str())
+    );
+    assert_eq!(
+        (&client["name"], &server["name"]),
+        (&"in.shop:80/*".into(), &"in.shop:80/*".into()),
+        "one name for both"
+    );
+    assert_eq!(server["localEndpoint"]["serviceName"], "v1.shop");
+    let tags = &server["tags"];
+    let expected = [
+        ("http.method", "GET"),
+        ("http.url", "http://shop.test/a?b=1"),
+        ("http.status_code", "200"),
+        ("http.protocol", "HTTP/1.1"),
+        ("user_agent", "t"),
+        ("user", "jo"),
+        ("mesh", "m"),
+        ("upstream_cluster", "app"),
+        ("response_flags", "-"),
+        ("component", "proxy"),
+        ("peer.address", "127.0.0.1"),
+        ("response_size", "2"),
+        ("node_id", "sidecar~10.0.0.1~v1.shop~shop.svc.cluster.local"),
+    ];
+    for (key, value) in expected {
+        assert_eq!(tags[key], value, "{key}: {tags}");
+    }
+    assert_eq!(tags["guid:x-request-id"].as_str().unwrap().as_bytes()[14], b'9', "the id says that it is sampled");
+    assert!(tags.get("error").is_none());
+    proxy.quit();
+}
+
+// spec: TR-1, TR-4
+#[test]
+fn spans_go_to_an_otlp_collector_and_a_parents_decision_counts() {
+    let directory = tempfile::tempdir().unwrap();
+    let service = free_port();
+    let (got, _stop) = collector(service);
+    let (app, heads) = listening();
+    let tracer = "spawn_upstream_span: true, provider: {name: o, typed_config: {'@type': \
+                  type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig, service_name: shop, \
+                  grpc_service: {envoy_grpc: {cluster_name: otel}}}}";
+    let (port, yaml) = two_hops(tracer, app);
+    let proxy = Proxy::start(directory.path(), &format!("{yaml}{}", h2(&cluster("otel", &[service]))));
+    let ask = |flags: &str| {
+        let mut stream = connect(port);
+        let parent = format!("00-{}-00f067aa0ba902b7-{flags}", "4bf92f3577b34da6a3ce929d0e0e4736");
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: a\r\ntraceparent: {parent}\r\ntracestate: v=1\r\nconnection: close\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.read_to_string(&mut String::new()).unwrap();
+        heads.recv_timeout(Duration::from_secs(20)).unwrap()
+    };
+    let unsampled = ask("00");
+    assert!(value(&unsampled, "traceparent").unwrap().ends_with("-00"), "{unsampled}");
+    let sampled = ask("01");
+    let told = value(&sampled, "traceparent").unwrap();
+    assert!(told.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && told.ends_with("-01"), "{told}");
+    assert_eq!(value(&sampled, "tracestate").as_deref(), Some("v=1"));
+    let mut spans = Vec::new();
+    while spans.len() < 4 {
+        if let Got::Spans(request) = got.recv_timeout(Duration::from_secs(20)).unwrap() {
+            let of_resource = &request.resource_spans[0];
+            assert!(format!("{:?}", of_resource.resource).contains("shop"));
+            spans.extend(of_resource.scope_spans[0].spans.clone());
+        }
+    }
+    assert_eq!(spans.len(), 4, "two hops and a try of each; nothing of the request that is not sampled");
+    let hex = |id: &[u8]| id.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let by_id = |id: &[u8]| spans.iter().find(|span| span.span_id == id);
+    let last = spans.iter().find(|span| told.contains(&hex(&span.span_id))).unwrap();
+    assert_eq!(last.name, "router app egress");
+    let server = by_id(&last.parent_span_id).unwrap();
+    let first_try = by_id(&server.parent_span_id).unwrap();
+    let client = by_id(&first_try.parent_span_id).unwrap();
+    assert_eq!(hex(&client.parent_span_id), "00f067aa0ba902b7");
+    assert_eq!((first_try.name.as_str(), client.name.as_str()), ("router in egress", "in.shop:80/*"));
+    proxy.quit();
 }

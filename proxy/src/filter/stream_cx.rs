@@ -13,6 +13,7 @@ use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
 use crate::telemetry::access_log::{LogBuffers, LogSinks};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
+use crate::telemetry::trace::Trace;
 use crate::xds::FeedHandle;
 use std::any::Any;
 use std::borrow::Cow;
@@ -108,9 +109,11 @@ pub struct StreamInfo {
     /// `%RESPONSE_CODE_DETAILS%`.
     pub details: Option<Cow<'static, str>>,
     /// Why this proxy answered by itself.
-    pub outcome: Option<Outcome>,
+    pub outcome: Option<Box<Outcome>>,
     /// What a proxy on the way says of why it answered by itself (`x-ferromesh-reason`).
     pub told: Option<Box<str>>,
+    /// The trace that the request belongs to.
+    pub trace: Option<Box<Trace>>,
     /// Name of the cluster that the route chose.
     pub cluster: Option<Arc<str>>,
     /// The cluster, where there is one of that name.
@@ -237,7 +240,7 @@ impl StreamCx {
         let mut info = self.info.borrow_mut();
         info.flags.insert(outcome.reason.face().flags);
         info.details = Some(Cow::Owned(outcome.details()));
-        info.outcome = Some(outcome);
+        info.outcome = Some(Box::new(outcome));
     }
 
     /// When the request had arrived as a whole.

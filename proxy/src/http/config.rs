@@ -6,7 +6,9 @@ use crate::filter::{Filter, registry};
 use crate::refusal::{Refusal, Within};
 use crate::route::{RouteContext, RouteTable};
 use crate::telemetry::access_log::{AccessLog, LogContext};
+use crate::telemetry::trace::TraceConfig;
 use proto::duration::from_proto;
+use proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use proto::envoy::hcm::{
     HttpConnectionManager, http_connection_manager as hcm, http_connection_manager::RouteSpecifier, http_filter,
 };
@@ -157,6 +159,10 @@ pub struct HcmConfig {
     pub refuse_underscores: bool,
     /// Access logs.
     pub access_log: Vec<AccessLog>,
+    /// Which requests are followed, and who is told.
+    pub tracing: Option<Arc<TraceConfig>>,
+    /// Whether the request's id says that it is followed, and whether it decides so.
+    pub request_id_reason: (bool, bool),
 }
 
 impl HcmConfig {
@@ -237,7 +243,24 @@ pub fn parse(written: &HttpConnectionManager, cx: RouteContext<'_>) -> Result<Hc
         refuse_http10: false,
         refuse_underscores: common.headers_with_underscores_action == 1,
         access_log: access_logs(&written.access_log, cx)?,
+        tracing: tracing(written, cx)?,
+        request_id_reason: request_id_reason(written)?,
     })
+}
+
+fn tracing(written: &HttpConnectionManager, cx: RouteContext<'_>) -> Result<Option<Arc<TraceConfig>>, Refusal> {
+    let context = LogContext { environment: cx.environment, runtime: cx.runtime };
+    let parsed = written.tracing.as_ref().map(|tracing| TraceConfig::parse(tracing, context).within("tracing"));
+    Ok(parsed.transpose()?.map(Arc::new))
+}
+
+/// `pack_trace_reason` and `use_request_id_for_trace_sampling` (HD-1).
+fn request_id_reason(written: &HttpConnectionManager) -> Result<(bool, bool), Refusal> {
+    let typed = written.request_id_extension.as_ref().and_then(|extension| extension.typed_config.as_ref());
+    let Some(any) = typed else { return Ok((true, true)) };
+    let config: UuidRequestIdConfig = proto::any::unpack(any)
+        .map_err(|_| Refusal::unsupported(format!("request_id_extension {}", proto::any::type_name(&any.type_url))))?;
+    Ok((flag(config.pack_trace_reason.as_ref(), true), flag(config.use_request_id_for_trace_sampling.as_ref(), true)))
 }
 
 /// Parses access logs.

@@ -1,12 +1,14 @@
 //! The facts of a stream as access logs see them.
 
+use super::config::HcmConfig;
 use crate::env::Instant;
 use crate::filter::{End, StreamCx, StreamInfo};
 use crate::message::{Known, RequestHead, ResponseHead};
 use crate::outcome::Reason;
 use crate::route::Action;
-use crate::telemetry::access_log::{AccessLog, Bytes, Entry, LogFacts, Times, Upstream, provenance};
+use crate::telemetry::access_log::{Bytes, Entry, LogFacts, Times, Upstream, provenance};
 use crate::telemetry::envoy::StreamEnd;
+use crate::telemetry::trace::{Teller, Trace};
 use std::time::Duration;
 
 /// Counts a stream that has ended, at `now`, in Envoy's statistics.
@@ -26,12 +28,13 @@ pub(super) fn count(prefix: &str, cx: &StreamCx, end: &End<'_>, now: Instant) {
     });
 }
 
-/// Writes the entries of a stream that has ended at `now`.
-pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>, now: Instant) {
-    if logs.is_empty() {
+/// Writes the entries of a stream that has ended at `now`, and its spans.
+pub(super) fn write(config: &HcmConfig, cx: &StreamCx, end: &End<'_>, now: Instant) {
+    let info = cx.info.borrow();
+    let trace = info.trace.as_deref().filter(|trace| trace.is_sampled());
+    if config.access_log.is_empty() && trace.is_none() {
         return;
     }
-    let info = cx.info.borrow();
     let host = info.endpoint.as_ref().map(|endpoint| &*endpoint.text);
     let route = cx.route(end.request);
     // A filter may have answered before the router chose the cluster; the route names it all the same.
@@ -53,8 +56,12 @@ pub(super) fn write(logs: &[AccessLog], cx: &StreamCx, end: &End<'_>, now: Insta
     };
     facts.upstream.cluster = facts.upstream.cluster.or(routed);
     facts.times.total = Some(now.saturating_duration_since(cx.start));
-    for log in logs {
+    for log in &config.access_log {
         log.log(&facts, cx.random, &cx.facts.logs);
+    }
+    if let Some(trace) = trace {
+        let teller = Teller { node: &cx.facts.node.id, cluster: &cx.facts.node.cluster };
+        trace.report(&facts, teller, &cx.facts.logs.outbox);
     }
 }
 
@@ -73,10 +80,11 @@ pub(super) fn facts<'a>(
         protocol: Some(request.version),
         flags: info.flags,
         details: info.details.as_deref(),
-        outcome: info.outcome.as_ref(),
+        outcome: info.outcome.as_deref(),
         told: info.told.as_deref(),
         downstream_workload: info.downstream_workload.as_deref(),
         upstream_workload: info.upstream_workload.as_deref(),
+        trace_id: info.trace.as_deref().map(Trace::id),
         bytes: Bytes {
             received: info.received.bytes(),
             sent: info.bytes_sent,

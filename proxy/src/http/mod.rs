@@ -17,6 +17,7 @@ mod request_id;
 mod router;
 pub mod serve;
 mod stream;
+mod trace;
 
 pub use downstream::{Downstream, Sent, Watch};
 pub use h1::{Conn as H1Conn, Reply as H1Reply, serve_h1};

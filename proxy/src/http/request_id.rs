@@ -3,6 +3,7 @@
 use super::config::HcmConfig;
 use crate::env::Env;
 use crate::message::{Known, RequestHead};
+use crate::telemetry::trace::TraceConfig;
 
 /// Makes the id where there is none, and at the edge where the client's is not to be kept.
 pub(super) fn request(head: &mut RequestHead, config: &HcmConfig, env: &Env) {
@@ -14,6 +15,38 @@ pub(super) fn request(head: &mut RequestHead, config: &HcmConfig, env: &Env) {
         return;
     }
     head.headers.set(Known::XRequestId, &uuid4(env.bits()));
+}
+
+/// Where a UUID says its version; the id of a request that is followed says why instead.
+const REASON: usize = 14;
+
+/// Whether a request is followed (TR-2): its id says so, the client asks for it, or chance decides by the id, so that
+/// all hops decide alike. The id says it from here on.
+pub(super) fn is_traced(head: &mut RequestHead, config: &TraceConfig, (pack, ask): (bool, bool), random: u64) -> bool {
+    let id = head.headers.get(Known::XRequestId).filter(|id| id.len() == 36);
+    let before = id.and_then(|id| id.get(REASON)).copied().filter(|_| ask).unwrap_or(b'4');
+    let digits = id.and_then(|id| std::str::from_utf8(id.get(..8)?).ok());
+    let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(random);
+    let mut reason = match before {
+        b'9' | b'a' | b'b' => before,
+        _ if head.headers.contains(Known::XClientTraceId) && config.client.takes(random) => b'b',
+        _ if head.headers.contains(Known::XEnvoyForceTrace) => b'a',
+        _ if config.random.takes(number) => b'9',
+        _ => b'4',
+    };
+    if reason != b'4' && !config.overall.takes(number) {
+        reason = b'4';
+    }
+    if pack
+        && reason != before
+        && let Some(mut id) = id.map(<[u8]>::to_vec)
+    {
+        if let Some(digit) = id.get_mut(REASON) {
+            *digit = reason;
+        }
+        head.headers.set(Known::XRequestId, &id);
+    }
+    reason != b'4'
 }
 
 /// A random UUID (RFC 9562 section 5.4) as text.
@@ -63,5 +96,44 @@ mod tests {
         assert!(matches!(made[19], b'8' | b'9' | b'a' | b'b'));
         assert_eq!(after(Some(b"mine"), false).as_deref(), Some(&b"mine"[..]));
         assert_ne!(after(Some(b"mine"), true).as_deref(), Some(&b"mine"[..]));
+    }
+
+    // spec: HD-1, TR-2
+    #[test]
+    fn the_id_says_whether_the_request_is_followed_and_all_hops_decide_alike() {
+        use crate::telemetry::trace::Share;
+        let config = |client, random, overall| TraceConfig {
+            client: Share(client),
+            random: Share(random),
+            overall: Share(overall),
+            tags: Box::default(),
+            max_path: 256,
+            span_per_try: false,
+            operation: None,
+            driver: None,
+        };
+        let decide = |id: &str, more: &[(&str, &str)], config: &TraceConfig, how| {
+            let mut head = RequestHead::new(Version::H11, b"GET", b"http", b"a", b"/");
+            head.headers.append(b"x-request-id", id.as_bytes());
+            more.iter().for_each(|(name, value)| head.headers.append(name.as_bytes(), value.as_bytes()));
+            let traced = is_traced(&mut head, config, how, 9_999);
+            let after = String::from_utf8(head.headers.get(Known::XRequestId).unwrap_or_default().to_vec());
+            (traced, after.unwrap_or_default())
+        };
+        // 0x14 = 20 of 10,000: within 1 %
+        let (within, beyond) = ("00000014-0000-4000-8000-000000000000", "000003e8-0000-4000-8000-000000000000");
+        let (all, one) = ((true, true), config(10_000, 100, 10_000));
+        assert_eq!(decide(within, &[], &one, all), (true, "00000014-0000-9000-8000-000000000000".into()));
+        assert_eq!(decide(beyond, &[], &one, all), (false, beyond.into()));
+        let client = [("x-client-trace-id", "1")];
+        assert_eq!(decide(beyond, &client, &one, all), (true, "000003e8-0000-b000-8000-000000000000".into()));
+        let forced = [("x-envoy-force-trace", "1")];
+        assert_eq!(decide(beyond, &forced, &one, all), (true, "000003e8-0000-a000-8000-000000000000".into()));
+        let followed = "000003e8-0000-9000-8000-000000000000";
+        assert_eq!(decide(followed, &[], &config(0, 0, 10_000), all), (true, followed.into()));
+        assert!(!decide(followed, &[], &config(0, 0, 10_000), (true, false)).0, "the id does not decide");
+        assert_eq!(decide(within, &[], &one, (false, true)), (true, within.into()), "the id does not say it");
+        assert_eq!(decide(followed, &[], &config(0, 0, 100), all), (false, beyond.into()), "no more than so many");
+        assert_eq!(decide("mine", &[], &one, all), (false, "mine".into()));
     }
 }

@@ -3,6 +3,7 @@
 use super::downstream::Downstream;
 use super::limits;
 use super::log::{self, facts, millis};
+use super::trace;
 use crate::cluster::{Cluster, Upstream};
 use crate::endpoint::{Limit, Permit, Verdict};
 use crate::env::Instant;
@@ -149,8 +150,10 @@ impl<'a> Tries<'a> {
                 info.upstream_start = Some(sent_at);
             }
             self.stamp(&mut rq.head, sent_at);
+            trace::try_begins(self.cx, &mut rq.head, sent_at);
             let tried = self.one(&rq.head, body, sent_at, down).await;
             self.judge(&tried);
+            trace::try_ended(self.cx, &self.cluster, sent_at, tried.status());
             self.find_deadline();
             let now = self.cx.now();
             let action = match tried {
@@ -396,6 +399,16 @@ enum Tried {
     Failed { outcome: Outcome, unsent: bool, stale: bool },
     TryTimeout,
     Deadline,
+}
+
+impl Tried {
+    /// Status of the answer, where there is one.
+    fn status(&self) -> Option<u16> {
+        match self {
+            Self::Head(head, _) => Some(head.status),
+            Self::Failed { .. } | Self::TryTimeout | Self::Deadline => None,
+        }
+    }
 }
 
 fn shadow(head: &RequestHead, mirror: &Mirror) -> RequestHead {

@@ -4,7 +4,7 @@ use super::config::HcmConfig;
 use super::downstream::{Downstream, Sent, Watch};
 use super::headers::finish_response;
 use super::limits::Limits;
-use super::{forwarded, log, normalize, request_id, router};
+use super::{forwarded, log, normalize, request_id, router, trace};
 use crate::drain::Drain;
 use crate::env::Instant;
 use crate::filter::{
@@ -212,6 +212,7 @@ async fn answer(
     {
         response.head.headers.set(Known::XRequestId, id);
     }
+    trace::answered(cx, &work.request.head, &mut response.head);
     log::tell_peer(cx, &work.request.head, &mut response.head);
     let head = work.response.insert(response.head);
     cx.info.borrow_mut().header_bytes_sent = head.headers.size_bytes() as u64;
@@ -241,6 +242,9 @@ fn arrive(settings: &Settings, cx: &StreamCx, rq: &mut Request) -> Option<Respon
     }
     forwarded::request(&mut rq.head, config, cx);
     request_id::request(&mut rq.head, config, &cx.facts.env);
+    if let Some(tracing) = &config.tracing {
+        trace::begin(tracing, config.request_id_reason, cx, &mut rq.head);
+    }
     let body = std::mem::replace(&mut rq.body, Body::Empty);
     (rq.body, cx.info.borrow_mut().received) = match body {
         Body::Empty => (Body::Empty, Received::Whole(0)),
@@ -291,7 +295,7 @@ fn finish(settings: &Settings, chain: &[Filter], cx: &StreamCx, work: &mut Work,
     }
     let ended = cx.info.borrow().response_end;
     let now = ended.unwrap_or_else(|| cx.now());
-    log::write(&settings.config.access_log, cx, &end, now);
+    log::write(&settings.config, cx, &end, now);
     log::count(&settings.config.stat_prefix, cx, &end, now);
     work.request.body = Body::Empty;
 }
@@ -315,6 +319,6 @@ pub(super) async fn refuse(
     cx.info.borrow_mut().bytes_sent = sent.body_bytes;
     let end = End { outcome, request: head, response: Some(&response.head) };
     let now = cx.now();
-    log::write(&settings.config.access_log, &cx, &end, now);
+    log::write(&settings.config, &cx, &end, now);
     log::count(&settings.config.stat_prefix, &cx, &end, now);
 }

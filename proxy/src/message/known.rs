@@ -48,7 +48,9 @@ known! {
     XEnvoyDecoratorOperation = "x-envoy-decorator-operation", XEnvoyOverloaded = "x-envoy-overloaded",
     XEnvoyRatelimited = "x-envoy-ratelimited", XEnvoyPeerMetadata = "x-envoy-peer-metadata",
     XEnvoyPeerMetadataId = "x-envoy-peer-metadata-id", XEnvoyForceTrace = "x-envoy-force-trace",
-    XFerromeshReason = "x-ferromesh-reason", XEnvoyUpstreamCanary = "x-envoy-upstream-canary", XEnvoyDegraded = "x-envoy-degraded",
+    XFerromeshReason = "x-ferromesh-reason", XB3SpanId = "x-b3-spanid", XB3ParentSpanId = "x-b3-parentspanid",
+    XB3Sampled = "x-b3-sampled", XB3Flags = "x-b3-flags", XClientTraceId = "x-client-trace-id",
+    XEnvoyDownstreamServiceCluster = "x-envoy-downstream-service-cluster", XEnvoyUpstreamCanary = "x-envoy-upstream-canary", XEnvoyDegraded = "x-envoy-degraded",
     XEnvoyImmediateHealthCheckFail = "x-envoy-immediate-health-check-fail",
     AccessControlRequestMethod = "access-control-request-method",
 }

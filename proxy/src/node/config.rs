@@ -33,6 +33,7 @@ impl NodeFacts {
         let fields = Struct { fields: known.collect() };
         Self {
             id: node.id.as_str().into(),
+            cluster: node.cluster.as_str().into(),
             encoded: Node { extensions: Vec::new(), client_features: Vec::new(), ..node.clone() }
                 .encode_to_vec()
                 .into(),

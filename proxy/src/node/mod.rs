@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub struct NodeFacts {
     /// Node id.
     pub id: Box<str>,
+    /// Service cluster.
+    pub cluster: Box<str>,
     /// `x-envoy-peer-metadata`: base64 of a protobuf struct (MD-1, MD-2).
     pub exchange: Box<str>,
     /// The encoded `Node` without its lists of extensions: who sends a log.

@@ -238,6 +238,8 @@ pub struct Route {
     pub high_priority: bool,
     /// Operation name for traces.
     pub decorator: Option<Box<str>>,
+    /// Whether the other side is told of that name.
+    pub decorator_propagate: bool,
     /// The Istio object that made this route (`istio.config` metadata), for explain.
     pub origin: Option<Box<str>>,
 }
@@ -272,6 +274,7 @@ impl Route {
             cluster_not_found_status: 503,
             high_priority: false,
             decorator: None,
+            decorator_propagate: false,
             origin: None,
         }
     }

@@ -91,19 +91,11 @@ impl Server {
         let termination = Termination::of(&bootstrap)?;
         let change = terms(bootstrap.flags.drain_strategy, bootstrap.drain_time, Some(bootstrap.drain_time));
         let own_secret_services = identity::own_secret_services(enrolment.as_ref());
-        let also = vec![Kind::NameTable];
-        let options = FeedOptions {
-            node: bootstrap.node.clone(),
-            converter: converter.clone(),
-            tls: None,
-            also,
-            own_secret_services,
-        };
+        let (node, also) = (bootstrap.node.clone(), vec![Kind::NameTable]);
+        let options = FeedOptions { node, converter: converter.clone(), tls: None, also, own_secret_services };
         let registry = registry(&bootstrap)?;
-        let (id, own) = (&*bootstrap.node.id, identity::own_id(enrolment.as_ref()));
-        let node = Arc::new(NodeFacts::of(&bootstrap.node, own.as_deref()));
-        let metric_sink = MetricSink::of(&bootstrap.written, id, &node.workload, SystemTime::now())
-            .map_err(|why| anyhow!("{why}"))?;
+        let node = Arc::new(NodeFacts::of(&bootstrap.node, identity::own_id(enrolment.as_ref()).as_deref()));
+        let metric_sink = metric_sink(&bootstrap, &node)?;
         let feed = Feed::new(bootstrap.clone(), options)?;
         let log_writer = LogWriter::start()?;
         let clock = ProcessClock::start();
@@ -150,21 +142,13 @@ impl Server {
             }
         }
         let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        Ok(Self {
-            bootstrap,
-            feed,
-            publisher,
-            threads,
-            log_writer,
-            published,
-            stage,
-            commands,
-            signals,
-            termination,
-            drain: None,
-            sink,
-            stopping: None,
-        })
+        let (drain, stopping) = (None, None);
+        #[rustfmt::skip]
+        let server = Self {
+            bootstrap, feed, publisher, threads, log_writer, published, stage, commands, signals, termination, drain, sink,
+            stopping,
+        };
+        Ok(server)
     }
 
     /// Applies configuration and obeys commands until the process is to end.
@@ -303,6 +287,11 @@ fn open_ports(bootstrap: &Bootstrap, parts: Arc<AdminParts>) -> anyhow::Result<(
 fn registry(bootstrap: &Bootstrap) -> anyhow::Result<Registry> {
     let config = bootstrap.written.stats_config.as_ref().map(StatsConfig::parse).transpose();
     Ok(Registry::with(config.map_err(|refusal| anyhow!("stats_config.{refusal}"))?.unwrap_or_default()))
+}
+
+fn metric_sink(bootstrap: &Bootstrap, node: &NodeFacts) -> anyhow::Result<Option<MetricSink>> {
+    let sink = MetricSink::of(&bootstrap.written, &node.id, &node.workload, SystemTime::now());
+    sink.map_err(|why| anyhow!("{why}"))
 }
 
 /// Starts the worker threads.

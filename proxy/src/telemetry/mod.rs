@@ -14,6 +14,7 @@ pub mod outbox;
 mod scrape;
 mod series;
 mod sink;
+pub mod trace;
 
 pub use config::StatsConfig;
 pub use counters::{BUCKETS, Cells, Family, Held, InFamily, Metric, MetricKind};

@@ -16,12 +16,6 @@ pub(crate) fn string(key: &str, value: impl Into<String>) -> KeyValue {
     }
 }
 
-/// A number as an attribute.
-pub(crate) fn integer(key: &str, value: u64) -> KeyValue {
-    let value = i64::try_from(value).unwrap_or(i64::MAX);
-    KeyValue { value: Some(AnyValue { value: Some(Value::IntValue(value)) }), ..string(key, "") }
-}
-
 /// An encoded `Resource` with these attributes.
 pub(crate) fn resource(attributes: Vec<(String, String)>) -> Bytes {
     let attributes = attributes.into_iter().map(|(key, value)| string(&key, value)).collect();

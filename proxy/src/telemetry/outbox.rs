@@ -273,10 +273,10 @@ mod tests {
         for _ in 0..20 {
             outbox.put(&one, |out| out.resize(out.len() + MAX_WAITING_BYTES / 10, 0));
         }
-        assert_eq!(outbox.take(None)[0].count, 10);
+        assert_eq!(outbox.take(None)[0].count, 11);
         let used = Selection { used_only: true, ..Selection::default() };
         let text = registry.collect().text(&used);
-        assert!(text.contains("access_logs.grpc_access_log.logs_dropped: 10\n"), "{text}");
+        assert!(text.contains("access_logs.grpc_access_log.logs_dropped: 9\n"), "{text}");
     }
 
     fn access_log() -> Shape {

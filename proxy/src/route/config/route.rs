@@ -84,6 +84,7 @@ fn blank(written: &Written, host: &VirtualHost, outer: &Inherited, cx: RouteCont
         attempt_count_in_response: host.include_attempt_count_in_response,
         replay_limit_bytes: replay_limit(written, host),
         decorator: written.decorator.as_ref().map(|decorator| decorator.operation.as_str().into()),
+        decorator_propagate: written.decorator.as_ref().is_some_and(|d| d.propagate.is_none_or(|told| told.value)),
         origin: origin(written.metadata.as_ref()),
         ..Route::new(Action::NonForwarding)
     })

@@ -19,12 +19,15 @@ use proto::otlp::common::any_value::Value;
 use proto::otlp::logs::LogRecord;
 use std::sync::Arc;
 
+/// Keys and what their values are made of.
+type Attributes = Box<[(Box<str>, Format)]>;
+
 /// A log that goes to a collector.
 #[derive(Debug, Clone)]
 pub(super) struct OtlpLog {
     to: Arc<Destination>,
     body: Option<Format>,
-    attributes: Box<[(Box<str>, Format)]>,
+    attributes: Attributes,
     tags: Box<[Tag]>,
 }
 
@@ -104,7 +107,7 @@ fn fixed(written: Option<&KeyValueList>) -> Vec<(String, String)> {
     pairs.filter_map(|pair| Some((pair.key.clone(), text(pair.value.as_ref()?).ok()?.to_owned()))).collect()
 }
 
-fn attributes(written: Option<&KeyValueList>, cx: LogContext<'_>) -> Result<Box<[(Box<str>, Format)]>, Refusal> {
+fn attributes(written: Option<&KeyValueList>, cx: LogContext<'_>) -> Result<Attributes, Refusal> {
     let pairs = written.into_iter().flat_map(|list| &list.values);
     let parsed = pairs.map(|pair| {
         let value = pair.value.as_ref().ok_or_else(|| Refusal::new(&*pair.key, "has no value"))?;

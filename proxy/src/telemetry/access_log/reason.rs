@@ -50,7 +50,7 @@ impl Part {
                 Side::Upstream => upstream(facts),
                 Side::Local => None,
             },
-            Self::Limit => outcome.limit.map(|limit| limit.to_string().into()),
+            Self::Limit => outcome.limit.as_ref().map(|limit| limit.to_string().into()),
             Self::Policy => policy(reason, outcome.detail.as_deref()),
             Self::Object => object(facts.origin?).map(Cow::Owned),
             Self::Why => Some(reason.why().into()),

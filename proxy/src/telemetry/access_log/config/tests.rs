@@ -136,7 +136,7 @@ fn what_cannot_be_obeyed_is_refused_by_its_path() {
     let mut flag = file(json!({}));
     flag["filter"] = json!({"response_flag_filter": {"flags": ["XX"]}});
     let cases = [
-        (grpc, "typed_config.access log envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig"),
+        (grpc, "typed_config.common_config"),
         (file(json!({"path": ""})), "typed_config.path"),
         (file(json!({"log_format": {"text_format": "%NOPE%"}})), "typed_config.log_format.text_format"),
         (file(json!({"log_format": {"json_format": {"a": "%NOPE%"}}})), "typed_config.log_format.json_format"),
