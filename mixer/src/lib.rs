@@ -12,6 +12,7 @@
 //! - [`join`]: a call joined with the workloads at its ends, as a bag of attributes
 //! - [`attribute`]: what can be known of a request
 //! - [`expression`]: the language of rules
+//! - [`quota`]: counters with limits, in memory and in Redis
 //! - [`rule`]: rules, compiled
 //! - [`policy`]: objects → rules → decisions
 //! - [`export`]: what leaves mixer: Prometheus' text, access logs, OTLP
@@ -25,6 +26,7 @@ pub mod expression;
 pub mod join;
 pub mod pilot;
 pub mod policy;
+pub mod quota;
 pub mod report;
 pub mod rule;
 pub mod serve;

@@ -29,6 +29,8 @@ pub struct Rule {
     pub response_headers: Vec<HeaderTemplate>,
     /// Whether it has a say before a request: reports alone do not.
     pub checks: bool,
+    /// Whether it charges quotas.
+    pub charges: bool,
     /// What it has done so far; lives as long as an object of its name.
     pub tally: Arc<Tally>,
 }
@@ -121,9 +123,10 @@ impl Rule {
             instances.any(|instance| instance.template.variety() == variety)
         };
         let checks = has(Variety::Check) || !request_headers.is_empty() || !response_headers.is_empty();
+        let charges = has(Variety::Quota);
         let name = format!("{namespace}/{}", object.key.name);
         let namespace = namespace.clone();
-        Ok(Self { name, namespace, matches, actions, request_headers, response_headers, checks, tally })
+        Ok(Self { name, namespace, matches, actions, request_headers, response_headers, checks, charges, tally })
     }
 
     /// Whether it applies. What cannot be evaluated does not (MX-22).

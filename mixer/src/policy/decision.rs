@@ -134,7 +134,7 @@ impl Decision {
     }
 
     /// Takes an adapter's answer in (MX-20): the shortest validity counts, the first code that is not OK wins, all
-    /// messages are kept.
+    /// messages are kept, each after its handler's name unless that is empty.
     pub fn combine(&mut self, handler: &str, rule: &str, answer: &Answer) {
         if !self.answered {
             self.answered = true;
@@ -156,8 +156,10 @@ impl Decision {
         } else {
             self.message.push_str(", ");
         }
-        self.message.push_str(handler);
-        self.message.push(':');
+        if !handler.is_empty() {
+            self.message.push_str(handler);
+            self.message.push(':');
+        }
         self.message.push_str(&answer.message);
     }
 

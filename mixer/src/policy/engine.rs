@@ -1,7 +1,9 @@
 //! Bag → decision.
 
-use super::decision::{Answer, Decision};
-use super::instance::Variety;
+use super::decision::{Answer, Decision, UNANSWERED_FOR};
+use super::handler::Handler;
+use super::instance::{Instance, Variety};
+use super::limits::Charge;
 use super::load::{Loader, Policy};
 use super::view::View;
 use crate::attribute::vocabulary as v;
@@ -50,8 +52,8 @@ impl Engine {
 }
 
 impl Policy {
-    /// Decides about a request.
-    pub async fn check(&self, bag: &Bag<'_>) -> Decision {
+    /// Decides about a request (MX-19): first the checks, and where they let it pass, the quotas.
+    pub async fn check(&self, bag: &Bag<'_>, caller: Caller<'_>) -> Decision {
         let mut matched = Vec::new();
         let mut touched = Touched::default();
         let mut decision = Decision::default();
@@ -64,11 +66,74 @@ impl Policy {
             }
         }
         if decision.allowed() {
+            let namespace = namespace.as_deref();
+            self.charge(bag, &mut touched, (namespace, caller), &mut decision).await;
+        }
+        if decision.allowed() {
             header_operations(&matched, bag, &mut touched, &mut decision);
         }
         decision.by = touched.by();
         decision
     }
+
+    /// Charges a request to the quotas that are bound to its service.
+    async fn charge<'a>(
+        &'a self,
+        bag: &'a Bag<'a>,
+        touched: &mut Touched<'a>,
+        (namespace, caller): (Option<&str>, Caller<'_>),
+        decision: &mut Decision,
+    ) {
+        let mut charges = Vec::new();
+        for binding in &self.bindings {
+            charges.extend(binding.charges(bag, touched));
+        }
+        for (name, amount) in charges {
+            // A quota that no rule takes care of is granted as asked (MX-23).
+            let Some((rule, handler, instance)) = self.taker(name, namespace, bag, touched) else {
+                decision.combine("", "", &Answer::ok(UNANSWERED_FOR, None));
+                continue;
+            };
+            Tally::count(&rule.tally.hits);
+            let charge = Charge { amount, ahead: caller.leases, dedup: caller.dedup };
+            let answer = handler.charge(instance, Reader::new(bag, touched), charge).await;
+            handler.count(&answer);
+            decision.combine("", &rule.name, &answer);
+            if !decision.allowed() {
+                Tally::count(&rule.tally.denials);
+                return;
+            }
+        }
+    }
+
+    /// Who takes care of a quota: the first rule that applies and has an instance of its name.
+    fn taker<'a>(
+        &'a self,
+        name: &str,
+        namespace: Option<&str>,
+        bag: &'a Bag<'a>,
+        touched: &mut Touched<'a>,
+    ) -> Option<(&'a Rule, &'a Handler, &'a Instance)> {
+        for rule in self.rules(namespace).filter(|rule| rule.charges) {
+            let instances =
+                rule.actions.iter().flat_map(|action| action.instances.iter().map(move |one| (action, one)));
+            let mut named = instances.filter(|(_, one)| one.name == name && one.template.variety() == Variety::Quota);
+            let Some((action, instance)) = named.next() else { continue };
+            if rule.applies(&mut Reader::new(bag, touched)) {
+                return Some((rule, &action.handler, instance));
+            }
+        }
+        None
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Caller<'c> {
+    /// Whether it honours leases, so that quotas may be granted ahead.
+    pub leases: bool,
+    /// Identity of its question: asked again it counts once.
+    pub dedup: Option<&'c str>,
 }
 
 /// The namespace whose rules hold besides those for everywhere (MX-21): the destination's for an inbound proxy, the

@@ -3,7 +3,9 @@
 use super::code::Code;
 use super::decision::{Answer, Direct};
 use super::deny::Denier;
-use super::instance::{Instance, Template};
+use super::instance::{Instance, Template, texts};
+use super::limits::{Charge, Limits};
+use super::list::List;
 use super::object::Object;
 use crate::expression::eval::{Failure, Reader};
 use crate::yaml::{Fault, Node, Place};
@@ -39,6 +41,10 @@ pub struct Handler {
 pub enum Adapter {
     /// Refuses.
     Denier(Denier),
+    /// Looks a value up in a list.
+    List(List),
+    /// Counts.
+    Limits(Limits),
     /// Looks a key up in a table, and puts out what it finds.
     KeyVal(BTreeMap<String, String>),
     /// Nothing: mixer does it by itself, or nobody wants it done.
@@ -52,6 +58,7 @@ impl Handler {
     /// An unknown adapter or field, or a value out of range.
     pub fn parse(object: &Object) -> Result<Self, Fault> {
         let spec = Place::new(&object.spec, "spec");
+        let owner = format!("{}.{}", object.key.name, object.key.namespace);
         let (kind, adapter) = if object.key.kind == "handler" {
             let mut fields = spec.fields()?;
             let name = fields
@@ -64,9 +71,9 @@ impl Handler {
             let params = fields.get("params").unwrap_or_else(|| Place::new(&empty, "spec.params"));
             fields.done()?;
             let kind = name.text()?;
-            (kind.clone(), parse_adapter(&kind, &name, &params)?)
+            (kind.clone(), parse_adapter(&kind, &name, &params, owner)?)
         } else {
-            (object.key.kind.clone(), parse_adapter(&object.key.kind, &spec, &spec)?)
+            (object.key.kind.clone(), parse_adapter(&object.key.kind, &spec, &spec, owner)?)
         };
         Ok(Self {
             name: object.key.name.clone(),
@@ -94,6 +101,9 @@ impl Handler {
             (Adapter::Denier(_), template) => {
                 matches!(template, Template::CheckNothing | Template::ListEntry(_) | Template::Quota(_))
             }
+            (Adapter::List(_), template) => matches!(template, Template::ListEntry(_)),
+            (Adapter::Limits(limits), Template::Quota(_)) => return limits.takes(instance),
+            (Adapter::Limits(_), _) => false,
             (Adapter::KeyVal(_), template) => matches!(template, Template::KeyVal(_)),
         };
         match fits {
@@ -112,15 +122,35 @@ impl Handler {
 
     /// The last thing that went wrong with it.
     pub fn last_error(&self) -> Option<String> {
-        None
+        match &self.adapter {
+            Adapter::List(list) => list.last_error(),
+            _ => None,
+        }
     }
 
     /// Asks it before a request.
     pub fn check<'a>(&'a self, template: &'a Template, reader: &mut Reader<'a, '_>) -> Answer {
         match (&self.adapter, template) {
             (Adapter::Denier(denier), _) => denier.check(),
+            (Adapter::List(list), Template::ListEntry(value)) => match value.eval(reader) {
+                Ok(value) => list.check(&value.to_string()),
+                Err(failure) => unable(&failure),
+            },
             (Adapter::KeyVal(table), Template::KeyVal(key)) => match key.eval(reader) {
                 Ok(key) => look_up(table, &key.to_string()),
+                Err(failure) => unable(&failure),
+            },
+            _ => Answer::ok(super::decision::UNANSWERED_FOR, None),
+        }
+    }
+
+    /// Asks it for a charge.
+    pub async fn charge<'a>(&'a self, instance: &'a Instance, reader: Reader<'a, '_>, charge: Charge<'_>) -> Answer {
+        let mut reader = reader;
+        match (&self.adapter, &instance.template) {
+            (Adapter::Denier(denier), _) => denier.check(),
+            (Adapter::Limits(limits), Template::Quota(dimensions)) => match texts(dimensions, &mut reader) {
+                Ok(dimensions) => limits.check(instance, &dimensions, charge).await,
                 Err(failure) => unable(&failure),
             },
             _ => Answer::ok(super::decision::UNANSWERED_FOR, None),
@@ -145,9 +175,12 @@ fn look_up(table: &BTreeMap<String, String>, key: &str) -> Answer {
     }
 }
 
-fn parse_adapter(kind: &str, at: &Place<'_>, params: &Place<'_>) -> Result<Adapter, Fault> {
+fn parse_adapter(kind: &str, at: &Place<'_>, params: &Place<'_>, owner: String) -> Result<Adapter, Fault> {
     Ok(match kind {
         "denier" => Adapter::Denier(Denier::parse(params)?),
+        "listchecker" => Adapter::List(List::parse(params)?),
+        "memquota" => Adapter::Limits(Limits::memory(params, owner)?),
+        "redisquota" => Adapter::Limits(Limits::redis(params, owner)?),
         "keyval" => {
             let mut fields = params.fields()?;
             let entries = fields.need("table")?.entries()?;

@@ -3,6 +3,7 @@
 use super::handler::{self, Handler};
 use super::instance::{self, Instance};
 use super::object::{Key, Object, Objects, Problem, references};
+use super::quota_spec::{Binding, QuotaSpec};
 use crate::attribute::{Type, Vocabulary};
 use crate::rule::{Resolve, Rule};
 use crate::source::Texts;
@@ -22,6 +23,8 @@ pub struct Policy {
     pub root: Vec<Arc<Rule>>,
     /// Rules by the namespace in which they hold.
     pub by_namespace: HashMap<String, Vec<Arc<Rule>>>,
+    /// Which requests are charged.
+    pub bindings: Vec<Arc<Binding>>,
     /// The handlers.
     pub handlers: Vec<Arc<Handler>>,
     /// What was refused.
@@ -64,6 +67,8 @@ pub struct Loader {
     handlers: BTreeMap<Key, Arc<Handler>>,
     instances: BTreeMap<Key, Arc<Instance>>,
     rules: BTreeMap<Key, Arc<Rule>>,
+    specs: BTreeMap<Key, Arc<QuotaSpec>>,
+    bindings: BTreeMap<Key, Arc<Binding>>,
 }
 
 impl Loader {
@@ -87,8 +92,17 @@ impl Loader {
             let tally = last.map_or_else(Arc::default, |last: &Arc<Rule>| last.tally.clone());
             Rule::parse(object, &vocabulary, &names, tally).map(Arc::new)
         });
+        let before = std::mem::take(&mut self.specs);
+        self.specs = loading.compile("quotaspec", self.objects.of(&["QuotaSpec"]), &before, |object, _| {
+            QuotaSpec::parse(object, &vocabulary).map(Arc::new)
+        });
+        let before = std::mem::take(&mut self.bindings);
+        self.bindings = loading.compile("binding", self.objects.of(&["QuotaSpecBinding"]), &before, |object, _| {
+            Binding::parse(object, &self.specs).map(Arc::new)
+        });
         let mut policy = Policy {
             vocabulary,
+            bindings: self.bindings.values().cloned().collect(),
             handlers: self.handlers.values().cloned().collect(),
             problems: loading.problems,
             counts: loading.counts,

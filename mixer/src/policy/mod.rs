@@ -3,7 +3,8 @@
 //! - [`code`]: status codes of gRPC, and what HTTP makes of them
 //! - [`object`]: files → objects, with file and line
 //! - [`instance`]: what a rule takes from a request and gives to an adapter
-//! - [`handler`]: a configured adapter; [`deny`] and its neighbours are the adapters
+//! - [`handler`]: a configured adapter; [`deny`], [`list`] and [`limits`] are adapters
+//! - [`quota_spec`]: which requests are charged to which quotas
 //! - [`load`]: objects → compiled policy; a bad object is refused alone and its last good version stays
 //! - [`decision`]: what the engine says, and for whom it holds
 //! - [`engine`]: bag → decision
@@ -17,8 +18,11 @@ pub mod deny;
 pub mod engine;
 pub mod handler;
 pub mod instance;
+pub mod limits;
+pub mod list;
 pub mod load;
 pub mod object;
+pub mod quota_spec;
 pub mod view;
 
 pub use decision::{Decision, Lease};

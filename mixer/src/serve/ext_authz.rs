@@ -6,6 +6,7 @@
 
 use crate::join::{Call, Facts};
 use crate::policy::decision::{HeaderOperation, Operation};
+use crate::policy::engine::Caller;
 use crate::policy::{Decision, Engine, Lease};
 use crate::workload::Follower;
 use proto::envoy::auth::attribute_context::{HttpRequest, Peer};
@@ -27,6 +28,8 @@ use tonic::{Request, Response, Status};
 pub const LEASE_FIELD: &str = "ferromesh.lease";
 /// Metadata by which a caller says that it honours leases; the value is `1`.
 pub const LEASE_HEADER: &str = "x-ferromesh-lease";
+/// Metadata that names a question: asked again within a second, quotas count it once.
+pub const DEDUP_HEADER: &str = "x-ferromesh-dedup-id";
 /// The longest lease: a change of policy is in force everywhere after so long.
 pub const LONGEST_LEASE: Duration = Duration::from_secs(5);
 /// Where Envoy's filter for tokens leaves their claims.
@@ -51,20 +54,22 @@ impl ExtAuthz {
     }
 
     /// Decides about a call.
-    pub async fn decide(&self, call: Call) -> Decision {
+    pub async fn decide(&self, call: Call, caller: Caller<'_>) -> Decision {
         let table = self.workloads.table();
         let facts = Facts::join(call, &table);
         let policy = self.engine.policy();
-        policy.check(&facts.bag(&policy.vocabulary)).await
+        policy.check(&facts.bag(&policy.vocabulary), caller).await
     }
 }
 
 #[tonic::async_trait]
 impl Authorization for ExtAuthz {
     async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
-        let attributes =
-            request.into_inner().attributes.ok_or_else(|| Status::invalid_argument("attributes is missing"))?;
-        Ok(Response::new(answer(&self.decide(call(attributes)).await)))
+        let (metadata, _, message) = request.into_parts();
+        let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+        let caller = Caller { leases: text(LEASE_HEADER).is_some(), dedup: text(DEDUP_HEADER) };
+        let attributes = message.attributes.ok_or_else(|| Status::invalid_argument("attributes is missing"))?;
+        Ok(Response::new(answer(&self.decide(call(attributes), caller).await)))
     }
 }
 

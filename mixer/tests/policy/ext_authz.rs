@@ -256,3 +256,97 @@ proptest! {
         prop_assert_eq!(answer.http_response, decide(&second).http_response);
     }
 }
+
+/// A quota of 1,000 a minute for each user.
+const QUOTA: &str = "apiVersion: config.istio.io/v1alpha2\nkind: handler\nmetadata: {name: counts, namespace: istio-system}\n\
+    spec: {compiledAdapter: memquota, params: {quotas: [{name: count, maxAmount: 1000, validDuration: 60s}]}}\n---\n\
+    apiVersion: config.istio.io/v1alpha2\nkind: instance\nmetadata: {name: count, namespace: istio-system}\n\
+    spec: {compiledTemplate: quota, params: {dimensions: {user: 'request.headers[\"user\"] | \"\"'}}}\n---\n\
+    apiVersion: config.istio.io/v1alpha2\nkind: rule\nmetadata: {name: count, namespace: istio-system}\n\
+    spec: {actions: [{handler: counts, instances: [count]}]}\n---\n\
+    apiVersion: config.istio.io/v1alpha2\nkind: QuotaSpec\nmetadata: {name: count, namespace: istio-system}\n\
+    spec: {rules: [{quotas: [{quota: count}]}]}\n---\n\
+    apiVersion: config.istio.io/v1alpha2\nkind: QuotaSpecBinding\nmetadata: {name: count, namespace: istio-system}\n\
+    spec: {quotaSpecs: [{name: count}], services: [{service: '*'}]}\n---\n";
+
+/// The request that was asked for, its parts, the end of the lease, uses that are left, and the code.
+type Leased = (CheckRequest, Vec<String>, tokio::time::Instant, Option<f64>, i32);
+
+/// A proxy that honours leases, as far as these tests need one.
+struct Proxy {
+    service: ExtAuthz,
+    leased: Vec<Leased>,
+    calls: usize,
+    honours: bool,
+}
+
+impl Proxy {
+    fn new(engine: &Arc<Engine>, honours: bool) -> Self {
+        let service = ExtAuthz::new(engine.clone(), Follower::fixed(table()));
+        Self { service, leased: Vec::new(), calls: 0, honours }
+    }
+
+    /// The code of the decision about a request.
+    async fn decide(&mut self, request: &CheckRequest) -> i32 {
+        let now = tokio::time::Instant::now();
+        self.leased.retain(|(_, _, until, uses, _)| *until > now && uses.is_none_or(|uses| uses >= 1.0));
+        for (first, by, _, uses, code) in &mut self.leased {
+            let mut equal = request.clone();
+            copy(by, first, &mut equal);
+            if equal == *request {
+                *uses = uses.map(|uses| uses - 1.0);
+                return *code;
+            }
+        }
+        self.calls += 1;
+        let mut asked = tonic::Request::new(request.clone());
+        if self.honours {
+            asked.metadata_mut().insert(mixer::serve::ext_authz::LEASE_HEADER, "1".parse().unwrap());
+        }
+        let answer = self.service.check(asked).await.unwrap().into_inner();
+        let code = answer.status.clone().unwrap().code;
+        if let Some((seconds, uses, by)) = lease(&answer).filter(|_| self.honours) {
+            let until = now + std::time::Duration::from_secs_f64(seconds);
+            self.leased.push((request.clone(), by, until, uses.map(|uses| uses - 1.0), code));
+        }
+        code
+    }
+}
+
+// spec: MX-32, MX-35
+#[tokio::test(start_paused = true)]
+async fn leases_save_nearly_all_calls_and_never_exceed_a_quota() {
+    let users = ["ann", "bob", "cy"];
+    let mut lines = Vec::new();
+    for (name, yaml) in
+        [("deny rule", denier("istio-system", r#"source.labels["version"] == "v3""#)), ("quota", QUOTA.to_owned())]
+    {
+        for honours in [false, true] {
+            let engine = engine(&yaml);
+            let mut proxy = Proxy::new(&engine, honours);
+            let mut passed = 0;
+            for n in 0..1_000 {
+                let source = if n % 2 == 0 { "reviews-v2" } else { "reviews-v3" };
+                let request = get(source, "ratings", &[("user", users[n % 3])]);
+                passed += usize::from(proxy.decide(&request).await == 0);
+                tokio::time::advance(std::time::Duration::from_millis(1)).await;
+            }
+            assert_eq!(passed, if name == "quota" { 1_000 } else { 500 });
+            lines.push(format!("{name}, leases {honours}: {} calls per 1,000 requests", proxy.calls));
+            assert!(if honours { proxy.calls <= 40 } else { proxy.calls == 1_000 }, "{lines:?}");
+        }
+    }
+    let engine = engine(QUOTA);
+    let mut proxies = [Proxy::new(&engine, true), Proxy::new(&engine, true)];
+    let mut passed = 0;
+    for n in 0..4_000 {
+        passed += usize::from(proxies[n % 2].decide(&get("reviews-v2", "ratings", &[("user", "ann")])).await == 0);
+        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+    }
+    assert_eq!(passed, 1_000, "exactly the limit, by two proxies");
+    lines.push(format!(
+        "two proxies, 4,000 requests against a limit of 1,000: {} calls",
+        proxies[0].calls + proxies[1].calls
+    ));
+    eprintln!("{}", lines.join("\n"));
+}

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test panics to fail")]
 
 mod ext_authz;
+mod redis_server;
 mod request;
 mod tasks;
