@@ -15,6 +15,7 @@
 //! - [`quota`]: counters with limits, in memory and in Redis
 //! - [`rule`]: rules, compiled
 //! - [`policy`]: objects → rules → decisions
+//! - [`page`]: the live page
 //! - [`export`]: what leaves mixer: Prometheus' text, access logs, OTLP
 //!
 //! Nothing on a request's path waits for reports; decisions are leased, so that a common request costs no call.
@@ -24,6 +25,7 @@ pub mod attribute;
 pub mod export;
 pub mod expression;
 pub mod join;
+pub mod page;
 pub mod pilot;
 pub mod policy;
 pub mod quota;

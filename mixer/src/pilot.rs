@@ -7,12 +7,17 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 /// How long pilot may hold a question open for a change.
 const WAIT_SECONDS: u64 = 30;
 /// How long any other answer may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// A page that somebody looks at is asked for again after this time.
+const GLANCE_PERIOD: Duration = Duration::from_millis(500);
 /// Largest answer.
 const MAX_BYTES: usize = 64 << 20;
 
@@ -83,5 +88,45 @@ impl Pilot {
         let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
         let body = body.map_err(|error| anyhow::anyhow!("pilot's answer: {error}"))?;
         Ok((status, body.to_bytes(), tag))
+    }
+}
+
+/// A page of pilot's that is asked for again, at most every second, while somebody looks at it.
+pub struct Glance<T> {
+    looked: mpsc::Sender<()>,
+    seen: watch::Receiver<(Arc<T>, Option<Instant>)>,
+}
+
+impl<T> Clone for Glance<T> {
+    fn clone(&self) -> Self {
+        Self { looked: self.looked.clone(), seen: self.seen.clone() }
+    }
+}
+
+impl<T: Default + Send + Sync + 'static> Glance<T> {
+    /// Starts to look when [`Self::look`] is called first.
+    pub fn new(pilot: Pilot, path: &'static str, parse: fn(&[u8]) -> serde_json::Result<T>) -> Self {
+        let (looked, mut looks) = mpsc::channel(1);
+        let (sender, seen) = watch::channel((Arc::default(), None));
+        tokio::spawn(async move {
+            while looks.recv().await.is_some() {
+                match pilot.get(path).await.and_then(|bytes| Ok(parse(&bytes)?)) {
+                    Ok(now) => {
+                        sender.send_replace((Arc::new(now), Some(Instant::now())));
+                    }
+                    Err(error) => tracing::debug!(error = format!("{error:#}"), path, "what pilot said last stays"),
+                }
+                tokio::time::sleep(GLANCE_PERIOD).await;
+            }
+        });
+        Self { looked, seen }
+    }
+
+    /// What pilot said last, and how long ago; nothing if it never did. Never waits.
+    pub fn look(&self) -> (Arc<T>, Option<Duration>) {
+        // Somebody has looked already and the question is on its way.
+        let _known = self.looked.try_send(()).is_err();
+        let (seen, at) = &*self.seen.borrow();
+        (seen.clone(), at.map(|at| at.elapsed()))
     }
 }

@@ -3,6 +3,7 @@
 use crate::args::ServeArgs;
 use crate::export::file::Writer;
 use crate::export::otlp::Exporter;
+use crate::page::{self, Pages};
 use crate::pilot::Pilot;
 use crate::report::hub::Hub;
 use crate::report::names::Meters;
@@ -126,7 +127,8 @@ impl Server {
         running.otlp_http =
             serve_http(&args.otlp_http_addr, otlp_http::router(parts.otlp.clone()), tasks, &stopped).await?;
         running.zipkin = serve_http(&args.zipkin_addr, zipkin::router(parts.otlp.clone()), tasks, &stopped).await?;
-        running.http = serve_http(&args.http_addr, page(), tasks, &stopped).await?;
+        let page = parts.pages.router(page::is_local(&args.http_addr));
+        running.http = serve_http(&args.http_addr, page, tasks, &stopped).await?;
         let (_ready, ready) = watch::channel(true);
         let version = concat!("mixer ", env!("CARGO_PKG_VERSION"), "\n");
         let admin = Admin { metrics: metrics.clone(), ready, level: self.level, version };
@@ -143,6 +145,7 @@ struct Parts {
     logs: AccessLog,
     otlp: Otlp,
     policy: Policy,
+    pages: Pages,
 }
 
 impl Parts {
@@ -153,10 +156,11 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let (hub, owner) = Hub::new(args.max_series, Meters::new(metrics)?);
         tokio::spawn(owner);
-        let workloads = match &args.pilot {
+        let pilot = args.pilot.as_deref().map(Pilot::new).transpose()?;
+        let workloads = match &pilot {
             None => Follower::fixed(Table::default()),
-            Some(url) => {
-                let (follower, following) = Follower::new(Pilot::new(url)?);
+            Some(pilot) => {
+                let (follower, following) = Follower::new(pilot.clone());
                 tokio::spawn(following);
                 follower
             }
@@ -178,8 +182,9 @@ impl Parts {
             }
         };
         let policy = Policy::start(&args.policy, workloads.clone(), tasks).await?;
+        let pages = Pages::new(hub.clone(), workloads.clone(), pilot.as_ref());
         let logs = AccessLog { hub: hub.clone(), workloads, writer };
-        Ok(Self { hub, otlp: Otlp::new(logs.clone(), exporter), logs, policy })
+        Ok(Self { hub, pages, otlp: Otlp::new(logs.clone(), exporter), logs, policy })
     }
 
     /// The gRPC services, one line each.
@@ -196,11 +201,6 @@ impl Parts {
         self.otlp.add_to(&mut routes);
         routes.routes()
     }
-}
-
-/// The pages, one line each.
-fn page() -> Router {
-    Router::new()
 }
 
 async fn serve_grpc(

@@ -14,6 +14,9 @@ pub const MAX_EDGES: usize = 2_000;
 const IDLE: Duration = Duration::from_secs(15 * 60);
 /// Idle edges are looked for at most so often.
 const SWEEP: Duration = Duration::from_secs(1);
+/// With fewer requests in a stretch, a stretch of [`LONG_SECONDS`] says more.
+const FEW_REQUESTS: u64 = 20;
+const LONG_SECONDS: u32 = 20;
 /// What stands for an unknown name.
 pub const UNKNOWN: &str = "unknown";
 
@@ -123,7 +126,8 @@ impl Traffic {
         self.edges.is_empty()
     }
 
-    /// All edges that had traffic in the last 15 minutes, and what they did in the last `seconds`.
+    /// All edges that had traffic in the last 15 minutes, and what they did in the last `seconds`; of edges with few
+    /// requests the last 20.
     pub fn views(&self, now: Duration, seconds: u32) -> Vec<View> {
         let mut views: Vec<View> = Vec::new();
         for (key, window) in &self.edges {
@@ -141,7 +145,10 @@ impl Traffic {
                 continue;
             }
             let server = if *reporter == Reporter::Destination { Some(window) } else { twin };
-            let stretch = window.last(now, seconds);
+            let mut stretch = window.last(now, seconds);
+            if stretch.sample.requests < FEW_REQUESTS {
+                stretch = window.last(now, LONG_SECONDS);
+            }
             views.push(View { edge: edge.clone(), stretch, mutual_tls: server.and_then(|w| protected(w, now)), idle });
         }
         views.sort_by(|a, b| a.edge.cmp(&b.edge));

@@ -8,6 +8,8 @@
     reason = "each test uses a part of it; a test panics to fail"
 )]
 
+pub mod browser;
+
 use axum::body::Bytes;
 use axum::http::{Request, StatusCode};
 use clap::Parser;
