@@ -1,6 +1,6 @@
 //! The tree of commands.
 
-use crate::command::{config, load, status, version};
+use crate::command::{config, curl, grpcping, load, server, status, version};
 use crate::demo;
 use crate::load::flags::translate;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -26,6 +26,13 @@ enum Command {
     ProxyConfig(config::ConfigArgs),
     /// Send requests at a rate and report latencies, as Fortio does.
     Load(Box<load::LoadArgs>),
+    /// Fetch a URL once.
+    Curl(Box<curl::CurlArgs>),
+    /// Run servers that echo, delay and fail as asked.
+    Server(Box<server::ServerArgs>),
+    /// Measure the way to a gRPC server and back, and the difference of the clocks.
+    #[command(name = "grpcping")]
+    GrpcPing(Box<grpcping::GrpcPingArgs>),
     /// Show versions.
     Version(version::VersionArgs),
     #[command(hide = true)]
@@ -49,6 +56,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ProxyStatus(args) => runtime.block_on(status::run(args)).map(|()| ExitCode::SUCCESS),
         Command::ProxyConfig(args) => runtime.block_on(config::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Load(args) => runtime.block_on(load::run(*args)),
+        Command::Curl(args) => runtime.block_on(curl::run(*args)),
+        Command::Server(args) => runtime.block_on(server::run(*args)),
+        Command::GrpcPing(args) => runtime.block_on(grpcping::run(*args)),
         Command::Version(args) => runtime.block_on(version::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Reaper(args) => demo::reap(&args).map(|()| ExitCode::SUCCESS),
     }

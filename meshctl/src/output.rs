@@ -104,6 +104,26 @@ pub fn note(line: &str) {
     drop(std::io::stderr().write_all(format!("{line}\n").as_bytes())); // nowhere left to say it
 }
 
+/// Bytes on standard output, as they are.
+///
+/// # Errors
+/// Where it is closed.
+pub fn say_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(bytes)?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Bytes on standard error, as they are.
+///
+/// # Errors
+/// Where it is closed.
+pub fn note_bytes(bytes: &[u8]) -> anyhow::Result<()> {
+    std::io::stderr().write_all(bytes)?;
+    Ok(())
+}
+
 /// A line on standard error that the next one replaces; an empty one removes it. Nothing where that is no terminal.
 pub fn progress(line: &str) {
     let mut out = std::io::stderr();

@@ -1,6 +1,9 @@
 //! One file per command: its `Args`, and `run`.
 
 pub mod config;
+pub mod curl;
+pub mod grpcping;
 pub mod load;
+pub mod server;
 pub mod status;
 pub mod version;

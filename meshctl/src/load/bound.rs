@@ -147,23 +147,12 @@ impl Bound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::plan::{Late, Plan, Spread};
+    use crate::load::plan::Plan;
     use crate::load::record::Answer;
     use std::time::Duration;
 
     fn outcome() -> Outcome {
-        let plan = Plan {
-            rate: None,
-            length: None,
-            exactly: None,
-            connections: 1,
-            spread: Spread::default(),
-            late: Late::default(),
-            percentiles: vec![50.0],
-            resolution: 0.001,
-            offset: 0.0,
-        };
-        let mut record = Record::new(&plan);
+        let mut record = Record::new(&Plan::default());
         for number in 1..=100 {
             let status = if number == 100 { 503 } else { 200 };
             let ms = Duration::from_millis(number);

@@ -8,6 +8,7 @@
 //! - [`client`]: one of [`h1`], [`h2`], [`grpc`] and [`echo`] (TCP, UDP), over connections of [`dial`] and [`tls`]
 //! - [`record`], [`histogram`]: what calls came to
 //! - [`bound`]: what a run must keep for the command to succeed
+//! - [`server`]: Fortio's servers, to load
 //! - [`report`]: text and JSON, with numbers as Go writes them ([`format`])
 //!
 //! It never uses the proxy's codec: a fault that both ends shared would not be seen. It knows no mesh: addresses only.
@@ -27,6 +28,7 @@ pub mod record;
 pub mod report;
 pub mod request;
 pub mod run;
+pub mod server;
 pub mod target;
 pub mod timer;
 pub mod tls;

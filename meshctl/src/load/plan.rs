@@ -28,6 +28,23 @@ pub struct Plan {
     pub offset: f64,
 }
 
+impl Default for Plan {
+    /// Fortio's defaults.
+    fn default() -> Self {
+        Self {
+            rate: Some(8.0),
+            length: Some(Duration::from_secs(5)),
+            exactly: None,
+            connections: 4,
+            spread: Spread::default(),
+            late: Late::default(),
+            percentiles: vec![50.0, 75.0, 90.0, 99.0, 99.9],
+            resolution: 0.001,
+            offset: 0.0,
+        }
+    }
+}
+
 /// How the calls of several connections lie to each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Spread {
@@ -281,17 +298,7 @@ mod tests {
     use super::*;
 
     fn plan(rate: f64, seconds: u64, connections: usize) -> Plan {
-        Plan {
-            rate: Some(rate),
-            length: Some(Duration::from_secs(seconds)),
-            exactly: None,
-            connections,
-            spread: Spread::default(),
-            late: Late::default(),
-            percentiles: vec![50.0],
-            resolution: 0.001,
-            offset: 0.0,
-        }
+        Plan { rate: Some(rate), length: Some(Duration::from_secs(seconds)), connections, ..Plan::default() }
     }
 
     /// When calls are due if each takes no time.

@@ -193,26 +193,11 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::plan::{Late, Spread};
-
-    fn plan() -> Plan {
-        Plan {
-            rate: Some(1.0),
-            length: None,
-            exactly: None,
-            connections: 1,
-            spread: Spread::default(),
-            late: Late::default(),
-            percentiles: vec![50.0],
-            resolution: 0.001,
-            offset: 0.0,
-        }
-    }
 
     // spec: FO-32
     #[test]
     fn failures_are_in_both_histograms() {
-        let mut record = Record::new(&plan());
+        let mut record = Record::new(&Plan::default());
         let ms = Duration::from_millis;
         record.take(&Answer::http(200, 100, 50), ms(1), None);
         record.take(&Answer::http(418, 100, 50), ms(1), None);
@@ -228,7 +213,7 @@ mod tests {
     // spec: FO-43
     #[test]
     fn exact_percentiles_are_not_a_line_through_the_first_bucket() {
-        let mut record = Record::new(&plan());
+        let mut record = Record::new(&Plan::default());
         for _ in 0..99 {
             record.take(&Answer::http(200, 1, 1), Duration::from_micros(50), Some(Duration::from_micros(50)));
         }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Flags of gRPC.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 #[command(next_help_heading = "gRPC")]
 pub struct GrpcArgs {
     /// Load a gRPC server, by health checks.
@@ -25,9 +25,6 @@ pub struct GrpcArgs {
     /// Ping instead of health checks.
     #[arg(long, action = clap::ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub ping: bool,
-    /// As grpcping: health checks instead of pings.
-    #[arg(long, action = clap::ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    pub health: bool,
     /// Service whose health is asked for.
     #[arg(long, default_value = "", value_name = "NAME")]
     pub healthservice: String,

@@ -6,6 +6,8 @@
 use memchr::memmem;
 use std::io::{Error, ErrorKind, Result};
 
+/// Largest body that is kept, in bytes.
+const MAX_KEPT: usize = 64 << 20;
 /// Largest head that is accepted, in bytes.
 pub const MAX_HEAD: usize = 64 << 10;
 
@@ -23,6 +25,16 @@ pub struct Incoming {
     pub size: u64,
     /// Whether the connection may carry another request.
     pub keep: bool,
+    kept: Option<Kept>,
+}
+
+/// An answer that is kept, for people to read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// The last head, as it came.
+    pub head: Vec<u8>,
+    /// The body without the marks of chunks.
+    pub body: Vec<u8>,
 }
 
 /// What is still to come.
@@ -56,7 +68,27 @@ enum Chunk {
 impl Incoming {
     /// One whose bytes are all still to come.
     pub fn new(bodyless: bool) -> Self {
-        Self { rest: Rest::Head, bodyless, status: 0, head_size: 0, size: 0, keep: true }
+        Self { rest: Rest::Head, bodyless, status: 0, head_size: 0, size: 0, keep: true, kept: None }
+    }
+
+    /// One whose head and body are kept.
+    pub fn keeping(bodyless: bool) -> Self {
+        Self { kept: Some(Kept::default()), ..Self::new(bodyless) }
+    }
+
+    /// What was kept.
+    pub fn into_kept(self) -> Kept {
+        self.kept.unwrap_or_default()
+    }
+
+    fn keep_body(&mut self, data: &[u8]) -> Result<()> {
+        if let Some(kept) = &mut self.kept {
+            if kept.body.len() + data.len() > MAX_KEPT {
+                return Err(Error::new(ErrorKind::FileTooLarge, format!("the answer exceeds {MAX_KEPT} bytes")));
+            }
+            kept.body.extend_from_slice(data);
+        }
+        Ok(())
     }
 
     /// Whether all of it came.
@@ -114,6 +146,9 @@ impl Incoming {
             return Ok(()); // another head follows
         }
         (self.status, self.head_size) = (status, head.len() as u64);
+        if let Some(kept) = &mut self.kept {
+            kept.head = head.to_vec();
+        }
         self.keep = version != b"HTTP/1.0 ";
         let mut length = None;
         let mut chunked = false;
@@ -153,11 +188,16 @@ impl Incoming {
     fn take_body(&mut self, body: &[u8]) -> Result<usize> {
         match self.rest {
             Rest::Head | Rest::Nothing => Ok(0),
-            Rest::UntilClose => Ok(body.len()),
+            Rest::UntilClose => {
+                self.keep_body(body)?;
+                Ok(body.len())
+            }
             Rest::Length(left) => {
                 let taken = left.min(body.len() as u64);
                 self.rest = if taken == left { Rest::Nothing } else { Rest::Length(left - taken) };
-                Ok(usize::try_from(taken).unwrap_or(body.len()))
+                let taken = usize::try_from(taken).unwrap_or(body.len());
+                self.keep_body(body.get(..taken).unwrap_or_default())?;
+                Ok(taken)
             }
             Rest::Chunks(chunk) => self.take_chunks(chunk, body),
         }
@@ -167,9 +207,11 @@ impl Incoming {
         let mut used = 0;
         while let Some(&byte) = body.get(used) {
             if let Chunk::Data(left) = chunk {
-                let here = (body.len() - used) as u64;
-                let taken = left.min(here);
-                used += usize::try_from(taken).unwrap_or(body.len());
+                let data = body.get(used..).unwrap_or_default();
+                let taken = left.min(data.len() as u64);
+                let end = usize::try_from(taken).unwrap_or(data.len());
+                self.keep_body(data.get(..end).unwrap_or_default())?;
+                used += end;
                 chunk = if taken == left { Chunk::DataEnd } else { Chunk::Data(left - taken) };
                 continue;
             }
@@ -261,6 +303,15 @@ mod tests {
         let early = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 x\r\ncontent-length: 0\r\n\r\n";
         assert_eq!(facts(early), (201, 37, early.len() as u64, true));
         assert!(read("HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\n", 5, true).unwrap().keep, "HEAD has no body");
+    }
+
+    #[test]
+    fn a_kept_body_has_no_marks_of_chunks() {
+        let mut incoming = Incoming::keeping(false);
+        let text = "HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        assert_eq!(incoming.take(text.as_bytes()).unwrap(), text.len());
+        let kept = incoming.into_kept();
+        assert_eq!((kept.head.len(), kept.body.as_slice()), (46, b"abcde".as_slice()));
     }
 
     #[test]

@@ -5,11 +5,11 @@ pub mod answer;
 
 use super::dial::{Dialer, Stream};
 use super::flags::{RequestArgs, Reuse};
-use super::record::{Answer, Code};
+use super::record::Answer;
 use super::request::{Request, UUID, uuid};
 use super::watchdog::Watchdog;
-use answer::{Incoming, MAX_HEAD};
-use std::io::{Error, ErrorKind, Result, Write};
+use answer::{Incoming, Kept, MAX_HEAD};
+use std::io::{ErrorKind, Result, Write};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -38,9 +38,6 @@ pub struct FastClient {
     buffer: Vec<u8>,
     /// Bytes of the buffer that hold something.
     filled: usize,
-    /// Body and head of the last answer are kept (for `curl`).
-    keep_answer: bool,
-    last: Vec<u8>,
 }
 
 impl FastClient {
@@ -62,8 +59,6 @@ impl FastClient {
             // grown to its full size once an answer needs it: a thousand connections must not hold 128 MB
             buffer: vec![0; MIN_BUFFER.min((args.httpbufferkb << 10).clamp(4096, MAX_BUFFER))],
             filled: 0,
-            keep_answer: false,
-            last: Vec::new(),
         }
     }
 
@@ -74,27 +69,28 @@ impl FastClient {
     pub async fn call(&mut self) -> Result<Answer> {
         self.watchdog.start(self.timeout);
         let reused = self.connection.is_some();
-        let outcome = match self.exchange().await {
-            Err(error) if reused && self.filled == 0 && is_dead(&error) => self.exchange().await,
+        let fresh = Incoming::new(self.head_only);
+        let outcome = match self.exchange(fresh.clone()).await {
+            Err(error) if reused && self.filled == 0 && is_dead(&error) => self.exchange(fresh).await,
             outcome => outcome,
         };
-        if outcome.is_err() {
-            self.connection = None;
-        }
-        outcome
+        let incoming = outcome?;
+        debug_assert!(incoming.status >= 200 || incoming.status == 101, "an answer has a final status");
+        Ok(Answer::http(incoming.status, incoming.size, incoming.head_size))
     }
 
-    /// One call whose answer is given back too: the bytes as they came, and how many of them are its head.
+    /// One call whose answer is given back too, with its status.
     ///
     /// # Errors
     /// As [`Self::call`].
-    pub async fn fetch(&mut self) -> Result<(Answer, Vec<u8>)> {
-        self.keep_answer = true;
-        let answer = self.call().await?;
-        Ok((answer, std::mem::take(&mut self.last)))
+    pub async fn fetch(&mut self) -> Result<(u16, Kept)> {
+        self.watchdog.start(self.timeout);
+        let incoming = self.exchange(Incoming::keeping(self.head_only)).await?;
+        Ok((incoming.status, incoming.into_kept()))
     }
 
-    async fn exchange(&mut self) -> Result<Answer> {
+    /// Sends the request and takes the answer. The connection is kept only where all went well.
+    async fn exchange(&mut self, incoming: Incoming) -> Result<Incoming> {
         self.filled = 0;
         let mut stream = match self.connection.take() {
             Some(stream) => stream,
@@ -113,7 +109,7 @@ impl FastClient {
         if !self.keep_alive && self.half_close {
             self.watchdog.guard(stream.shutdown()).await?;
         }
-        let incoming = self.receive(&mut stream).await?;
+        let incoming = self.receive(&mut stream, incoming).await?;
         let spent = self.left.as_mut().is_some_and(|left| {
             *left = left.saturating_sub(1);
             *left == 0
@@ -121,13 +117,10 @@ impl FastClient {
         if self.keep_alive && incoming.keep && !spent {
             self.connection = Some(stream);
         }
-        let answer = Answer::http(incoming.status, incoming.size, incoming.head_size);
-        debug_assert!(answer.code != Code::Status(-1), "an answer has a status");
-        Ok(answer)
+        Ok(incoming)
     }
 
-    async fn receive(&mut self, stream: &mut Stream) -> Result<Incoming> {
-        let mut incoming = Incoming::new(self.head_only);
+    async fn receive(&mut self, stream: &mut Stream, mut incoming: Incoming) -> Result<Incoming> {
         let mut pending = 0; // bytes at the beginning of the buffer that must be looked at again
         while !incoming.is_complete() {
             let room = self.buffer.get_mut(pending..).unwrap_or_default();
@@ -140,12 +133,6 @@ impl FastClient {
             let end = pending + count;
             let bytes = self.buffer.get(..end).unwrap_or_default();
             let used = incoming.take(bytes)?;
-            if self.keep_answer {
-                self.last.extend_from_slice(bytes.get(..used).unwrap_or_default());
-                if self.last.len() > MAX_BUFFER {
-                    return Err(Error::new(ErrorKind::FileTooLarge, format!("the answer exceeds {MAX_BUFFER} bytes")));
-                }
-            }
             self.buffer.copy_within(used..end, 0);
             pending = end - used;
             if pending == self.buffer.len() {
@@ -157,7 +144,7 @@ impl FastClient {
 }
 
 /// Whether the server had closed the connection before it saw the request.
-fn is_dead(error: &Error) -> bool {
+fn is_dead(error: &std::io::Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted
