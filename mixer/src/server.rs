@@ -182,7 +182,7 @@ impl Parts {
             }
         };
         let policy = Policy::start(&args.policy, workloads.clone(), tasks).await?;
-        let pages = Pages::new(hub.clone(), workloads.clone(), pilot.as_ref());
+        let pages = Pages::new(hub.clone(), workloads.clone(), policy.engine.clone(), pilot.as_ref());
         let logs = AccessLog { hub: hub.clone(), workloads, writer };
         Ok(Self { hub, pages, otlp: Otlp::new(logs.clone(), exporter), logs, policy })
     }

@@ -192,6 +192,9 @@ async fn an_endpoint_change_is_endpoints_alone() {
 async fn refusals_are_shown_with_proxy_type_and_resource() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    let object = "{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: r, namespace: default}, \
+                  spec: {host: reviews, subsets: [{name: one, labels: {version: v1}}]}}";
+    std::fs::write(dir.path().join("rule.yaml"), object).unwrap();
     let running = pilot(dir.path(), &[]).await;
     let http = running.http.unwrap();
     let mut client =
@@ -225,6 +228,9 @@ async fn refusals_are_shown_with_proxy_type_and_resource() {
     for path in ["registryz", "endpointz", "configz", "instancesz", "connections", "mesh", "list"] {
         assert_eq!(page(http, &format!("/debug/{path}")).await.0, 200, "{path}");
     }
+    let objects: serde_json::Value = serde_json::from_str(&page(http, "/debug/configz").await.1).unwrap();
+    let rule = objects.as_array().unwrap().iter().find(|object| object["kind"] == "DestinationRule").unwrap();
+    assert_eq!((&rule["file"], &rule["spec"]["subsets"][0]["labels"]["version"]), (&"rule.yaml".into(), &"v1".into()));
     let metrics = page(running.monitoring.unwrap(), "/metrics").await.1;
     assert!(metrics.contains("pilot_total_xds_rejects{type=\"CDS\"} 1"), "{metrics}");
     assert!(metrics.contains("pilot_xds 1"), "{metrics}");

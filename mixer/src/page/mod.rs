@@ -2,7 +2,7 @@
 //!
 //! - [`graph`], [`layout`]: the mesh as a graph, and where its boxes go; pure
 //! - [`objects`]: which objects shape what
-//! - [`mesh`], [`detail`], [`failures`], [`proxies`], [`traces`]: the pages
+//! - [`mesh`], [`detail`], [`failures`], [`proxies`], [`policies`], [`traces`]: the pages
 //! - [`text`]: figures in words
 //!
 //! A page is whole without its script; the script asks for the content again every second. Pages never wait for pilot:
@@ -14,11 +14,13 @@ pub mod graph;
 pub mod layout;
 pub mod mesh;
 pub mod objects;
+pub mod policies;
 pub mod proxies;
 pub mod text;
 pub mod traces;
 
 use crate::pilot::{Glance, Pilot};
+use crate::policy::Engine;
 use crate::report::hub::Hub;
 use crate::workload::Follower;
 use askama::Template;
@@ -29,11 +31,17 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use objects::Objects;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The pages, as they stand at the top of each.
-pub const NAVIGATION: &[(&str, &str)] =
-    &[("/", "Graph"), ("/failures", "Failed requests"), ("/proxies", "Proxies"), ("/traces", "Traces")];
+pub const NAVIGATION: &[(&str, &str)] = &[
+    ("/", "Graph"),
+    ("/failures", "Failed requests"),
+    ("/proxies", "Proxies"),
+    ("/policies", "Policies"),
+    ("/traces", "Traces"),
+];
 /// Set by the script, which wants the content alone.
 const PART: &str = "x-ferromesh-part";
 /// Nothing from elsewhere, nothing inline.
@@ -47,16 +55,18 @@ const SILENT: Duration = Duration::from_secs(5);
 pub struct Pages {
     hub: Hub,
     workloads: Follower,
+    engine: Arc<Engine>,
     objects: Option<Glance<Objects>>,
     synced: Option<Glance<Vec<proxies::Synced>>>,
 }
 
 impl Pages {
     /// Pages on these sources; without pilot there are no objects and no states of proxies.
-    pub fn new(hub: Hub, workloads: Follower, pilot: Option<&Pilot>) -> Self {
+    pub fn new(hub: Hub, workloads: Follower, engine: Arc<Engine>, pilot: Option<&Pilot>) -> Self {
         Self {
             hub,
             workloads,
+            engine,
             objects: pilot.map(|pilot| Glance::new(pilot.clone(), "/debug/configz", Objects::parse)),
             synced: pilot
                 .map(|pilot| Glance::new(pilot.clone(), "/debug/syncz", |bytes: &[u8]| serde_json::from_slice(bytes))),
@@ -72,6 +82,7 @@ impl Pages {
             .route("/edge", get(detail::edge))
             .route("/failures", get(failures::show))
             .route("/proxies", get(proxies::show))
+            .route("/policies", get(policies::show))
             .route("/traces", get(traces::list))
             .route("/trace/{id}", get(traces::one))
             .route("/page.css", get(|| file("text/css", include_str!("assets/page.css"))))
@@ -100,7 +111,7 @@ impl Pages {
         Frame { at, live, time: text::now(), senders, last, warning }
     }
 
-    fn objects(&self) -> std::sync::Arc<Objects> {
+    fn objects(&self) -> Arc<Objects> {
         self.objects.as_ref().map(Glance::look).map(|(objects, _)| objects).unwrap_or_default()
     }
 }

@@ -3,7 +3,7 @@
 
 use super::entry::{Entry, Kind, MAX_HEADERS, MAX_TEXT_BYTES, Party, Reason, host_of_cluster};
 use super::point::cut;
-use super::traffic::Reporter;
+use super::traffic::{Reporter, UNKNOWN};
 use crate::workload::Table;
 use prost::Message as _;
 use proto::envoy::core::{Address, Node, RequestMethod, address, socket_address};
@@ -101,7 +101,7 @@ impl Origin {
         if let Some(packed) = common.filter_state_objects.get(state) {
             read_peer(&mut peer, packed);
         }
-        if inbound {
+        if inbound && !remote.is_empty() {
             peer.principal.clone_from(&remote);
         }
         if let Some(known) = peer.address.and_then(|address| table.by_address(address)) {
@@ -235,13 +235,20 @@ fn read_peer(peer: &mut Party, packed: &wkt::Any) {
     }
 }
 
+/// Node metadata (`NAME`, `WORKLOAD_NAME` …) or what metadata exchange says of a peer (`workload`, `service` …).
 fn read_metadata(party: &mut Party, fields: &HashMap<String, wkt::Value>) {
-    let text = |name: &str| fields.get(name).and_then(string).map(short).unwrap_or_default();
-    party.name = text("NAME");
-    party.namespace = text("NAMESPACE");
-    party.workload = text("WORKLOAD_NAME");
-    party.cluster = text("CLUSTER_ID");
-    party.owner = text("OWNER");
+    let text = |names: [&str; 2]| {
+        let found = names.iter().find_map(|name| fields.get(*name).and_then(string));
+        found.filter(|text| *text != UNKNOWN).map(short).unwrap_or_default()
+    };
+    party.name = text(["NAME", "name"]);
+    party.namespace = text(["NAMESPACE", "namespace"]);
+    party.workload = text(["WORKLOAD_NAME", "workload"]);
+    party.cluster = text(["CLUSTER_ID", "cluster"]);
+    party.owner = text(["OWNER", "owner"]);
+    party.principal = text(["IDENTITY", "identity"]);
+    party.app = text(["", "service"]);
+    party.version = text(["", "revision"]);
     if let Some(wkt::value::Kind::StructValue(labels)) = fields.get("LABELS").and_then(|v| v.kind.as_ref()) {
         let labels = labels.fields.iter().take(MAX_HEADERS);
         party.labels = labels.filter_map(|(name, value)| Some((short(name), short(string(value)?)))).collect();

@@ -2,6 +2,7 @@
 
 use crate::delivery::hub::{Peer, Status, World};
 use crate::delivery::{Command, HubHandle};
+use crate::source::object::Spec;
 use crate::translate::Encoded;
 use crate::translate::cache::ResourceType;
 use crate::translate::node::Role;
@@ -233,7 +234,19 @@ async fn configz(State(hub): State<HubHandle>) -> Response {
     let Some(world) = world(&hub).await else { return gone() };
     let one = |object: &Arc<crate::source::Object>| {
         let file = object.origin.as_ref().map(|origin| origin.file.to_string());
-        json!({"kind": object.key.kind, "namespace": &*object.key.namespace, "name": &*object.key.name, "file": file})
+        let spec = match &object.spec {
+            Spec::VirtualService(spec) => json!(spec),
+            Spec::DestinationRule(spec) => json!(spec),
+            Spec::ServiceEntry(spec) => json!(spec),
+            Spec::Gateway(spec) => json!(spec),
+            Spec::Sidecar(spec) => json!(spec),
+            Spec::PeerAuthentication(spec) => json!(spec),
+            Spec::AuthorizationPolicy(spec) => json!(spec),
+            // Pods, endpoints and the like are shown by registryz and endpointz.
+            _ => Value::Null,
+        };
+        let key = &object.key;
+        json!({"kind": key.kind, "namespace": &*key.namespace, "name": &*key.name, "file": file, "spec": spec})
     };
     Json(world.objects.iter().map(one).collect::<Vec<_>>()).into_response()
 }

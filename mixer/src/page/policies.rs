@@ -1,0 +1,21 @@
+//! The policies: rules and handlers, how often they were asked and refused, and what could not be taken.
+
+use super::{Frame, Pages, answer};
+use crate::policy::view::View;
+use askama::Template;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+
+#[derive(Template)]
+#[template(path = "policies.html", blocks = ["content"])]
+struct Page {
+    frame: Frame,
+    view: View,
+}
+
+/// `GET /policies`.
+pub async fn show(State(pages): State<Pages>, headers: HeaderMap) -> Response {
+    let page = Page { frame: pages.frame("/policies", true).await, view: pages.engine.view() };
+    answer(&headers, &page, &page.as_content())
+}
