@@ -8,15 +8,18 @@ use crate::translate::cache::ResourceType;
 use crate::translate::node::Role;
 use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::header::{self, HeaderName};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The questions and who answers them.
-const QUESTIONS: [(&str, &str); 10] = [
+const QUESTIONS: [(&str, &str); 11] = [
     ("syncz", "how far each connected proxy is, per type"),
     ("nacks", "what proxies refused, with their words"),
     ("status", "what is wrong with objects, with file, line and field"),
@@ -26,6 +29,7 @@ const QUESTIONS: [(&str, &str); 10] = [
     ("configz", "objects in force"),
     ("instancesz", "what is served at an address"),
     ("connections", "connected proxies"),
+    ("workloadz", "workloads by address; waits for a change with If-None-Match and Prefer: wait=SECONDS"),
     ("mesh", "the mesh's own settings"),
 ];
 
@@ -46,6 +50,7 @@ pub fn router(hub: HubHandle) -> Router {
         .route("/debug/configz", get(configz))
         .route("/debug/instancesz", get(instancesz))
         .route("/debug/connections", get(connections))
+        .route("/debug/workloadz", get(workloadz))
         .route("/debug/mesh", get(mesh))
         .with_state(hub)
 }
@@ -257,6 +262,50 @@ async fn instancesz(State(hub): State<HubHandle>) -> Response {
     let instances: BTreeMap<&String, Vec<Value>> =
         world.mesh.instances.iter().map(|(address, served)| (address, served.iter().map(one).collect())).collect();
     Json(instances).into_response()
+}
+
+/// Longest time that a request for workloads waits for a change.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Time between two looks at the workloads while a request waits.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Workloads as mixer joins reports by them (MX-106). With `If-None-Match` and `Prefer: wait=SECONDS` (RFC 7240) the
+/// answer waits until they differ.
+async fn workloadz(State(hub): State<HubHandle>, headers: HeaderMap) -> Response {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+    let wait = text(HeaderName::from_static("prefer")).and_then(|prefer| prefer.trim().strip_prefix("wait="));
+    let wait = wait.and_then(|seconds| seconds.parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
+    let until = Instant::now() + wait.min(MAX_WAIT);
+    loop {
+        let Some(world) = world(&hub).await else { return gone() };
+        let body = workloads(&world).to_string();
+        let tag = format!("\"{:016x}\"", crate::translate::cache::version_of(body.as_bytes()));
+        let known = text(header::IF_NONE_MATCH) == Some(tag.as_str());
+        if known && Instant::now() < until {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        } else if known {
+            return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
+        } else {
+            return ([(header::CONTENT_TYPE, "application/json".to_owned()), (header::ETAG, tag)], body)
+                .into_response();
+        }
+    }
+}
+
+fn workloads(world: &World) -> Value {
+    let mut seen = BTreeSet::new();
+    let all = world.mesh.workloads.values().filter(|workload| seen.insert((&workload.namespace, &workload.name)));
+    let one = |workload: &Arc<crate::registry::Workload>| {
+        let served = workload.addresses.iter().filter_map(|address| world.mesh.instances.get(address)).flatten();
+        let services: BTreeSet<&str> = served.map(|instance| &*instance.service.key.host).collect();
+        let mut parts = workload.text.split(';');
+        json!({
+            "name": workload.name, "namespace": workload.namespace, "addresses": workload.addresses,
+            "serviceAccount": workload.service_account, "labels": *workload.labels, "workload": parts.next(),
+            "cluster": parts.nth(3), "services": services,
+        })
+    };
+    all.map(one).collect()
 }
 
 async fn mesh(State(hub): State<HubHandle>) -> Response {

@@ -9,6 +9,7 @@ use super::gateway::{self, Gateway};
 use super::service_entry;
 use super::shared::Shared;
 use super::sidecar::{self, Sidecar};
+use super::telemetry::{self, Telemetries};
 use super::virtual_service::{self, VirtualService};
 use crate::registry::{self, EndpointSet, Registry, Service, ServiceKey, Settings, Workload};
 use crate::source::{Key, Kind, Object, Problem, Spec, Store};
@@ -51,6 +52,8 @@ pub struct Mesh {
     pub authn: Shared<Policies>,
     /// AuthorizationPolicies, oldest first.
     pub authz: Arc<Vec<Shared<AuthorizationPolicy>>>,
+    /// Telemetries.
+    pub telemetry: Arc<Telemetries>,
 }
 
 /// What a rebuilding has changed.
@@ -93,6 +96,7 @@ pub fn admit(object: &Object, config: &MeshConfig) -> Result<(), Vec<Problem>> {
         Spec::Sidecar(spec) => sidecar::parse(object, spec).map(drop),
         Spec::PeerAuthentication(spec) => authn::parse(object, spec).map(drop),
         Spec::AuthorizationPolicy(spec) => authz::parse(object, spec).map(drop),
+        Spec::Telemetry(spec) => telemetry::parse(object, spec, &config.providers).map(drop),
         Spec::ServiceEntry(spec) => service_entry::check(object, spec),
         Spec::WorkloadEntry(spec) => service_entry::check_workload(object, spec),
         Spec::Namespace | Spec::Node | Spec::Service(_) | Spec::EndpointSlice(_) | Spec::Pod(..) => Ok(()),
@@ -114,6 +118,7 @@ impl Mesh {
             gateways: Arc::default(),
             sidecars: Arc::default(),
             authz: Arc::default(),
+            telemetry: Arc::default(),
         }
     }
 
@@ -139,6 +144,7 @@ impl Mesh {
             Kind::Sidecar,
             Kind::PeerAuthentication,
             Kind::AuthorizationPolicy,
+            Kind::Telemetry,
         ];
         for kind in rules.into_iter().filter(|kind| kinds.contains(kind)) {
             self.update_rules(store, kind);
@@ -318,6 +324,13 @@ impl Mesh {
                     _ => None,
                 });
                 self.authz = renew(&self.authz, parsed.collect(), |policy| &policy.key);
+            }
+            Kind::Telemetry => {
+                let parsed = objects.iter().filter_map(|object| match &object.spec {
+                    Spec::Telemetry(spec) => telemetry::parse(object, spec, &config.providers).ok(),
+                    _ => None,
+                });
+                self.telemetry = Arc::new(Telemetries::new(parsed.collect(), &config.root_namespace));
             }
             _ => {}
         }

@@ -3,6 +3,7 @@
 use proto::istio::destination_rule::{H2UpgradePolicy, LocalityLbSetting, TcpKeepalive};
 use proto::istio::mesh_config as written;
 use proto::istio::mesh_config::{AccessLogEncoding, NormalizationType};
+use proto::istio::provider::ExtensionProvider;
 use proto::istio::sidecar::OutboundMode;
 use proto::istio::virtual_service::HttpRetry;
 use std::time::Duration;
@@ -28,6 +29,12 @@ pub struct MeshConfig {
     pub virtual_service_export_to: Vec<String>,
     pub destination_rule_export_to: Vec<String>,
     pub metrics_providers: Vec<String>,
+    pub log_providers: Vec<String>,
+    pub trace_provider: Option<String>,
+    pub providers: Vec<ExtensionProvider>,
+    /// Host and port of the service that every inbound request is checked with (`mixerCheckServer`).
+    pub check_server: Option<(String, u16)>,
+    pub policy_check_fail_open: bool,
     pub mesh_id: String,
     pub http_retry: Option<HttpRetry>,
     pub dns_refresh_rate: Duration,
@@ -56,14 +63,15 @@ impl MeshConfig {
             outbound_mode: mode.unwrap_or(OutboundMode::AllowAny),
             enable_auto_mtls: written.enable_auto_mtls.unwrap_or(true),
             enable_tracing: written.enable_tracing.unwrap_or(true),
-            access_log_file: written.access_log_file.unwrap_or_else(|| {
-                // The provider that Istio calls `envoy` is its access log on standard output.
-                if written.default_providers.access_logging.is_empty() {
-                    String::new()
-                } else {
-                    "/dev/stdout".to_owned()
-                }
-            }),
+            // The provider that Istio calls `envoy` is its access log; a file for it turns it on for the whole mesh.
+            log_providers: match (&written.access_log_file, written.default_providers.access_logging.as_slice()) {
+                (Some(file), []) if !file.is_empty() => vec!["envoy".to_owned()],
+                (_, names) => names.to_vec(),
+            },
+            access_log_file: written
+                .access_log_file
+                .filter(|f| !f.is_empty())
+                .unwrap_or_else(|| "/dev/stdout".to_owned()),
             access_log_format: written.access_log_format.unwrap_or_default(),
             access_log_encoding: written.access_log_encoding.unwrap_or_default(),
             trust_domain: written.trust_domain.unwrap_or_else(|| "cluster.local".to_owned()),
@@ -73,6 +81,10 @@ impl MeshConfig {
             virtual_service_export_to: all(written.default_virtual_service_export_to),
             destination_rule_export_to: all(written.default_destination_rule_export_to),
             metrics_providers: written.default_providers.metrics,
+            trace_provider: written.default_providers.tracing.into_iter().next(),
+            providers: written.extension_providers,
+            check_server: check_server(written.disable_policy_checks, written.mixer_check_server.as_deref()),
+            policy_check_fail_open: written.policy_check_fail_open.unwrap_or(false),
             mesh_id: written.mesh_id.unwrap_or_default(),
             http_retry: written.default_http_retry_policy,
             dns_refresh_rate: written.dns_refresh_rate.map_or(Duration::from_secs(60), |d| d.0),
@@ -117,18 +129,38 @@ pub fn parse(text: &str) -> anyhow::Result<written::MeshConfig> {
     }
 }
 
-/// Refuses providers that do not exist yet.
+/// The service that policies are asked of, unless checks are off, as they are where nothing is said.
+fn check_server(off: Option<bool>, server: Option<&str>) -> Option<(String, u16)> {
+    let (host, port) = server.filter(|_| off == Some(false))?.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+/// Refuses providers that do not exist.
 fn supported(config: written::MeshConfig) -> anyhow::Result<written::MeshConfig> {
-    let later = proto::istio::NOT_SUPPORTED_YET;
     let providers = &config.default_providers;
-    if let Some(name) = providers.metrics.iter().find(|name| *name != "prometheus") {
-        anyhow::bail!("{later}: defaultProviders.metrics {name}");
+    let lists = [
+        ("metrics", &providers.metrics, "prometheus"),
+        ("accessLogging", &providers.access_logging, "envoy"),
+        ("tracing", &providers.tracing, ""),
+    ];
+    for (field, names, built_in) in lists {
+        let known = |name: &String| name == built_in || config.extension_providers.iter().any(|p| p.name == *name);
+        if let Some(name) = names.iter().find(|name| !known(name)) {
+            anyhow::bail!(
+                "defaultProviders.{field}: {name:?} is no provider: extensionProviders has none of this name"
+            );
+        }
     }
-    if let Some(name) = providers.access_logging.iter().find(|name| *name != "envoy") {
-        anyhow::bail!("{later}: defaultProviders.accessLogging {name}");
+    for (index, provider) in config.extension_providers.iter().enumerate() {
+        let forms = provider.forms();
+        if forms != 1 || provider.name.is_empty() {
+            anyhow::bail!("extensionProviders[{index}]: a name and exactly one kind of provider are needed");
+        }
     }
-    if let Some(name) = providers.tracing.first() {
-        anyhow::bail!("{later}: defaultProviders.tracing {name}");
+    if config.disable_policy_checks == Some(false)
+        && check_server(Some(false), config.mixer_check_server.as_deref()).is_none()
+    {
+        anyhow::bail!("mixerCheckServer: HOST:PORT is needed where disablePolicyChecks is false");
     }
     Ok(config)
 }
@@ -156,9 +188,18 @@ mod tests {
             (Duration::from_secs(3), OutboundMode::RegistryOnly)
         );
         let refused = parse("defaultProviders: {tracing: [zipkin]}\n").unwrap_err();
-        assert_eq!(refused.to_string(), "not supported yet: defaultProviders.tracing zipkin");
+        assert!(refused.to_string().contains("defaultProviders.tracing: \"zipkin\" is no provider"), "{refused}");
+        let known = "extensionProviders: [{name: zipkin, zipkin: {service: z.ns, port: 9411}}]\ndefaultProviders: {tracing: [zipkin]}\n";
+        assert_eq!(MeshConfig::new(parse(known).unwrap(), "d", "c").trace_provider.as_deref(), Some("zipkin"));
+        let two =
+            parse("extensionProviders: [{name: z, prometheus: {}, zipkin: {service: z, port: 1}}]\n").unwrap_err();
+        assert!(two.to_string().contains("extensionProviders[0]"), "{two}");
         let logging = MeshConfig::new(parse("defaultProviders: {accessLogging: [envoy]}\n").unwrap(), "d", "c");
-        assert_eq!(logging.access_log_file, "/dev/stdout");
+        assert_eq!(
+            (logging.access_log_file.as_str(), logging.log_providers),
+            ("/dev/stdout", vec!["envoy".to_owned()])
+        );
+        assert!(MeshConfig::default().log_providers.is_empty());
         let error = format!("{:#}", parse("a: 1\nconnectTimeout: soon\n").unwrap_err());
         assert!(error.contains("line 2") && error.contains("connectTimeout"), "{error}");
     }

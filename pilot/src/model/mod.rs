@@ -18,6 +18,7 @@ pub mod scope;
 pub mod service_entry;
 pub mod shared;
 pub mod sidecar;
+pub mod telemetry;
 pub mod validate;
 pub mod virtual_service;
 

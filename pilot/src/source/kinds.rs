@@ -47,6 +47,14 @@ pub const TABLE: &[Row] = &[
     istio_row(SECURITY, "AuthorizationPolicy", Kind::AuthorizationPolicy, |node| {
         Ok(Spec::AuthorizationPolicy(spec(node)?))
     }),
+    Row {
+        group: "telemetry.istio.io",
+        versions: &["v1", "v1alpha1"],
+        name: "Telemetry",
+        kind: Kind::Telemetry,
+        namespaced: true,
+        decode: |node| Ok(Spec::Telemetry(spec(node)?)),
+    },
 ];
 
 /// Kinds of the mesh that come later: refused, for to ignore them would change what the user asked for.
@@ -55,7 +63,6 @@ const LATER: &[(&str, &str)] = &[
     ("networking.istio.io", "WorkloadGroup"),
     ("networking.istio.io", "ProxyConfig"),
     ("security.istio.io", "RequestAuthentication"),
-    ("telemetry.istio.io", "Telemetry"),
     ("extensions.istio.io", "WasmPlugin"),
     ("extensions.istio.io", "TrafficExtension"),
     ("gateway.networking.k8s.io", ""),
@@ -142,7 +149,7 @@ mod tests {
         }
         assert!(matches!(find("security.istio.io/v1alpha3", "PeerAuthentication"), Found::WrongVersion(_)));
         assert!(matches!(find("apps/v1", "Deployment"), Found::Unused));
-        assert!(matches!(find("telemetry.istio.io/v1", "Telemetry"), Found::Later));
+        assert!(matches!(find("networking.istio.io/v1alpha3", "EnvoyFilter"), Found::Later));
         assert!(matches!(find("v1", "Service"), Found::Watched(_)));
     }
 }

@@ -10,6 +10,7 @@ use proto::istio::meta::ObjectMeta;
 use proto::istio::peer_authentication::PeerAuthentication;
 use proto::istio::service_entry::{ServiceEntry, WorkloadEntry};
 use proto::istio::sidecar::Sidecar;
+use proto::istio::telemetry::Telemetry;
 use proto::istio::virtual_service::VirtualService;
 use std::fmt;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub enum Kind {
     Sidecar,
     PeerAuthentication,
     AuthorizationPolicy,
+    Telemetry,
 }
 
 /// The name of an object in the mesh.
@@ -71,6 +73,7 @@ pub enum Spec {
     Sidecar(Box<Sidecar>),
     PeerAuthentication(Box<PeerAuthentication>),
     AuthorizationPolicy(Box<AuthorizationPolicy>),
+    Telemetry(Box<Telemetry>),
 }
 
 /// Where an object is written.

@@ -8,6 +8,7 @@ use crate::model::{MeshConfig, Shared};
 use proto::any;
 use proto::envoy::core::TypedExtensionConfig;
 use proto::envoy::extensions::path::r#match::uri_template::v3::UriTemplateMatchConfig;
+use proto::envoy::http_filters::ext_authz::v3::{ExtAuthz, ext_authz};
 use proto::envoy::matcher::string_matcher::MatchPattern;
 use proto::envoy::matcher::{PathMatcher, StringMatcher, path_matcher};
 use proto::envoy::rbac::permission::{self, Rule as Allowed};
@@ -61,6 +62,24 @@ pub enum Protocol {
     /// Connections.
     Tcp,
 }
+
+/// The check of every request by the service that MeshConfig names (`mixerCheckServer`): its answer counts before any
+/// policy's (MX-96). It never takes longer than [`CHECK_TIMEOUT`]; without an answer the request is denied, unless
+/// `policyCheckFailOpen` says otherwise.
+pub fn check(mesh: &MeshConfig) -> Option<Any> {
+    let (host, port) = mesh.check_server.as_ref()?;
+    let mut service = super::telemetry::grpc_service((host, *port));
+    service.timeout = super::message::duration(CHECK_TIMEOUT);
+    Some(any::pack(&ExtAuthz {
+        services: Some(ext_authz::Services::GrpcService(service)),
+        transport_api_version: proto::envoy::core::ApiVersion::V3.into(),
+        failure_mode_allow: mesh.policy_check_fail_open,
+        ..ExtAuthz::default()
+    }))
+}
+
+/// Longest time that a check may take.
+const CHECK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// The RBAC filters of a workload in their order: AUDIT, DENY, ALLOW; each only where such a policy exists (AZ-2).
 pub fn filters(policies: &[Shared<AuthorizationPolicy>], protocol: Protocol, mesh: &MeshConfig) -> Vec<Any> {

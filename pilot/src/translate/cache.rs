@@ -65,9 +65,7 @@ pub struct Encoded {
 impl Encoded {
     /// A resource with the bytes around it that every delta response needs.
     pub fn new(name: &str, type_url: &str, message: &[u8]) -> Self {
-        let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
-        hasher.write(message);
-        let version = hasher.finish();
+        let version = version_of(message);
         // Any: type_url = 1, value = 2. Resource: version = 1, resource = 2, name = 3. Response: resources = 2.
         let mut any = field_head(1, type_url.len());
         any.extend_from_slice(type_url.as_bytes());
@@ -86,6 +84,13 @@ impl Encoded {
         let delta = Bytes::from(delta);
         Self { name: name.into(), version, bytes: delta.slice(delta.len() - message.len()..), delta }
     }
+}
+
+/// The version of a content: its hash.
+pub fn version_of(content: &[u8]) -> u64 {
+    let mut hasher = foldhash::fast::FixedState::with_seed(0).build_hasher();
+    hasher.write(content);
+    hasher.finish()
 }
 
 /// The text of a version.

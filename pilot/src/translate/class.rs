@@ -2,7 +2,7 @@
 
 use super::family::Families;
 use super::node::{Flavor, Node, Role};
-use super::telemetry::Identity;
+use super::telemetry::{Identity, Reports};
 use crate::model::Mesh;
 use crate::model::mesh::Instance;
 use crate::registry::{Locality, Resolution};
@@ -26,6 +26,8 @@ pub struct Class {
     pub families: Families,
     /// Who it is in its reports.
     pub identity: Identity,
+    /// What it reports, and to whom.
+    pub reports: Arc<Reports>,
     /// What it serves.
     pub instances: Vec<Instance>,
     /// Its address, where a resource names it: headless services, Sidecars with ingress, gRPC servers.
@@ -71,8 +73,10 @@ impl Class {
             .unwrap_or_else(|| "latest".to_owned());
         let ids = [&node.mesh_id, &mesh.config.mesh_id, &mesh.config.trust_domain];
         let mesh_id = ids.into_iter().find(|id| !id.is_empty()).cloned().unwrap_or_default();
+        let reports = Arc::new(Reports::of(&node.namespace, &node.labels, mesh));
         Self {
             role: node.role,
+            reports,
             identity: Identity { service, revision, cluster: node.cluster, mesh_id, namespace: node.namespace.clone() },
             namespace: node.namespace,
             labels: node.labels,

@@ -276,6 +276,7 @@ impl ClassInputs<'_> {
             flavor: self.class.flavor,
             families: self.class.families,
             identity: self.class.identity.clone(),
+            reports: Arc::clone(&self.class.reports),
             mesh: self.mesh.config.clone(),
         }
     }

@@ -5,7 +5,7 @@ use super::grpc::{GrpcClusterInput, GrpcListenerInput, GrpcServerInput};
 use super::names;
 use super::node::{Flavor, Role};
 use super::policy::{self, Policy};
-use super::telemetry::Identity;
+use super::telemetry::{Identity, Reports};
 use crate::model::authn::{Effective, Policies};
 use crate::model::authz::AuthorizationPolicy;
 use crate::model::destination_rule::DestinationRule;
@@ -160,6 +160,8 @@ pub struct Owner {
     pub families: Families,
     /// Who it is, for telemetry.
     pub identity: Identity,
+    /// What it reports, and to whom.
+    pub reports: Arc<Reports>,
     /// The mesh's settings.
     pub mesh: Shared<MeshConfig>,
 }

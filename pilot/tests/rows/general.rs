@@ -47,9 +47,8 @@ fn the_root_namespace_holds_defaults_for_all() {
 // spec: GEN-10
 #[test]
 fn kinds_and_fields_that_come_later_are_refused_and_never_ignored() {
-    for kind in ["Telemetry", "EnvoyFilter", "RequestAuthentication"] {
+    for kind in ["EnvoyFilter", "RequestAuthentication"] {
         let group = match kind {
-            "Telemetry" => "telemetry.istio.io/v1",
             "EnvoyFilter" => "networking.istio.io/v1alpha3",
             _ => "security.istio.io/v1",
         };

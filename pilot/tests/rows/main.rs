@@ -17,6 +17,7 @@ mod outbound;
 mod security;
 mod service_entry;
 mod sidecar;
+mod telemetry;
 mod told;
 mod types;
 mod virtual_service;

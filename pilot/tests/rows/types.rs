@@ -170,12 +170,14 @@ fn istios_kinds_are_watched_in_all_their_versions_or_refused_by_name() {
     {
         assert_eq!(state(&format!("security.istio.io/{version}"), kind), "watched", "{kind} {version}");
     }
+    for version in ["v1", "v1alpha1"] {
+        assert_eq!(state(&format!("telemetry.istio.io/{version}"), "Telemetry"), "watched", "{version}");
+    }
     for (api, kind) in [
         ("networking.istio.io/v1", "WorkloadGroup"),
         ("networking.istio.io/v1beta1", "ProxyConfig"),
         ("networking.istio.io/v1alpha3", "EnvoyFilter"),
         ("security.istio.io/v1", "RequestAuthentication"),
-        ("telemetry.istio.io/v1", "Telemetry"),
         ("extensions.istio.io/v1alpha1", "WasmPlugin"),
         ("extensions.istio.io/v1alpha1", "TrafficExtension"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),

@@ -2,6 +2,7 @@
 //! with a warning each, for a mesh configuration is shared with other components.
 
 use super::destination_rule::{H2UpgradePolicy, LocalityLbSetting, TcpKeepalive};
+use super::provider::ExtensionProvider;
 use super::sidecar::OutboundTrafficPolicy;
 use super::virtual_service::HttpRetry;
 use super::{Duration, Later};
@@ -35,7 +36,10 @@ istio_struct! {
         ingress_class: Option<String>,
         enable_prometheus_merge: Option<bool>,
         discovery_selectors: Option<Later>,
-        extension_providers: Option<Later>,
+        extension_providers: Vec<ExtensionProvider>,
+        disable_policy_checks: Option<bool>,
+        policy_check_fail_open: Option<bool>,
+        mixer_check_server: Option<String>,
         mesh_networks: Option<Later>,
         mesh_id: Option<String>,
     }

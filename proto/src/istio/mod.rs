@@ -62,8 +62,10 @@ pub mod gateway;
 pub mod mesh_config;
 pub mod meta;
 pub mod peer_authentication;
+pub mod provider;
 pub mod service_entry;
 pub mod sidecar;
+pub mod telemetry;
 pub mod virtual_service;
 
 /// The text of every refusal of something that Istio has and that is not supported yet.

@@ -1,10 +1,10 @@
 //! Filter chains and listener filters: the pieces that all listeners are made of (FC-2, FC-3).
 
 use super::super::family::Families;
+use super::super::inputs::Owner;
 use super::super::message::{address, duration, uint};
 use super::super::node::Flavor;
-use super::super::telemetry::{self, Direction};
-use crate::model::MeshConfig;
+use super::super::telemetry::{self, Direction, Entries};
 use proto::any;
 use proto::envoy::core::CidrRange;
 use proto::envoy::listener::listener_filter_chain_match_predicate::{MatchSet, Rule};
@@ -35,13 +35,13 @@ pub fn metadata_exchange(flavor: Flavor) -> Option<Filter> {
 }
 
 /// The stats filter, where metrics are on.
-pub fn stats(mesh: &MeshConfig, flavor: Flavor, direction: Direction) -> Option<Filter> {
-    telemetry::stats(mesh, flavor, direction).map(|config| filter("istio.stats", config))
+pub fn stats(owner: &Owner, direction: Direction) -> Option<Filter> {
+    telemetry::stats(owner, direction).map(|config| filter("istio.stats", config))
 }
 
 /// The TCP proxy.
-pub fn tcp_proxy(mut proxy: TcpProxy, mesh: &MeshConfig) -> Filter {
-    proxy.access_log = telemetry::access_log(mesh);
+pub fn tcp_proxy(mut proxy: TcpProxy, owner: &Owner, direction: Direction) -> Filter {
+    proxy.access_log = telemetry::access_log(owner, direction, Entries::Connections);
     filter("envoy.filters.network.tcp_proxy", any::pack(&proxy))
 }
 

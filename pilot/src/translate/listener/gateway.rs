@@ -108,8 +108,8 @@ impl Connections<'_> {
         let mesh = &self.input.owner.mesh;
         let rbac = authz::filters(&self.input.authz, authz::Protocol::Tcp, mesh).into_iter();
         let mut out: Vec<Filter> = rbac.map(|config| chain::filter("envoy.filters.network.rbac", config)).collect();
-        out.extend(chain::stats(mesh, self.input.owner.flavor, Direction::Gateway));
-        out.push(chain::tcp_proxy(proxy, mesh));
+        out.extend(chain::stats(&self.input.owner, Direction::Gateway));
+        out.push(chain::tcp_proxy(proxy, &self.input.owner, Direction::Gateway));
         out
     }
 

@@ -144,7 +144,7 @@ pub fn listener(input: &InboundInput) -> Listener {
         listener_filters_timeout: duration(defaults::detection_timeout(&input.owner.mesh)),
         filter_chains: chains,
         listener_filters,
-        access_log: telemetry::listener_access_log(&input.owner.mesh),
+        access_log: telemetry::listener_access_log(&input.owner, Direction::Inbound),
         ..Listener::default()
     }
 }
@@ -256,8 +256,8 @@ impl Build<'_> {
         let mesh = &self.input.owner.mesh;
         let rbac = authz::filters(&self.input.authz, authz::Protocol::Tcp, mesh).into_iter();
         let mut filters: Vec<Filter> = rbac.map(|config| chain::filter("envoy.filters.network.rbac", config)).collect();
-        filters.extend(chain::stats(mesh, self.input.owner.flavor, Direction::Inbound));
-        filters.push(chain::tcp_proxy(chain::to_cluster(&self.served.cluster), mesh));
+        filters.extend(chain::stats(&self.input.owner, Direction::Inbound));
+        filters.push(chain::tcp_proxy(chain::to_cluster(&self.served.cluster), &self.input.owner, Direction::Inbound));
         let condition = chain::chain_match(transport, offered, self.served.port);
         let mut out = self.chain(condition, filters, mesh_tls.then_some(&SERVER_TCP));
         out.name.clone_from(&self.served.name);

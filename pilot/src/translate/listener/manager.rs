@@ -10,11 +10,10 @@ use super::chain;
 use crate::model::Shared;
 use crate::model::authz::AuthorizationPolicy;
 use proto::any;
-use proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use proto::envoy::hcm::http_connection_manager::{
     ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, SetCurrentClientCertDetails, UpgradeConfig,
 };
-use proto::envoy::hcm::{HttpConnectionManager, HttpFilter, Rds, RequestIdExtension, http_filter};
+use proto::envoy::hcm::{HttpConnectionManager, HttpFilter, Rds, http_filter};
 use proto::envoy::http_filters as filters;
 use proto::envoy::listener::Filter;
 use proto::envoy::route::RouteConfiguration;
@@ -66,6 +65,9 @@ impl Manager<'_> {
         if istio {
             out.push(http_filter("istio.metadata_exchange", telemetry::http_metadata_exchange(self.direction)));
         }
+        if let Some(config) = authz::check(&self.owner.mesh).filter(|_| self.direction == Direction::Inbound) {
+            out.push(http_filter("envoy.filters.http.ext_authz", config));
+        }
         for config in authz::filters(self.authz, authz::Protocol::Http, &self.owner.mesh) {
             out.push(http_filter("envoy.filters.http.rbac", config));
         }
@@ -87,7 +89,7 @@ impl Manager<'_> {
         }
         out.push(http_filter("envoy.filters.http.fault", fault::none()));
         out.push(http_filter("envoy.filters.http.cors", any::pack(&filters::cors::v3::Cors {})));
-        if let Some(config) = telemetry::stats(&self.owner.mesh, self.owner.flavor, self.direction) {
+        if let Some(config) = telemetry::stats(self.owner, self.direction) {
             out.push(http_filter("istio.stats", config));
         }
         out.push(http_filter("envoy.filters.http.router", any::pack(&filters::router::v3::Router::default())));
@@ -103,16 +105,10 @@ impl Manager<'_> {
             proxy_100_continue: true,
             stream_idle_timeout: duration(Duration::ZERO),
             upgrade_configs: vec![UpgradeConfig { upgrade_type: "websocket".to_owned(), ..UpgradeConfig::default() }],
-            request_id_extension: Some(RequestIdExtension {
-                typed_config: Some(any::pack(&UuidRequestIdConfig {
-                    use_request_id_for_trace_sampling: boolean(true),
-                    ..UuidRequestIdConfig::default()
-                })),
-            }),
             ..HttpConnectionManager::default()
         };
         normalize(&mut manager, self.owner.mesh.path_normalization);
-        telemetry::instrument(&mut manager, &self.owner.mesh, &self.owner.identity);
+        telemetry::instrument(&mut manager, self.owner, self.direction);
         if self.direction != Direction::Outbound {
             manager.server_name = "istio-envoy".to_owned();
             let gateway = self.direction == Direction::Gateway;

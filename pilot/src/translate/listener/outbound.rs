@@ -52,8 +52,8 @@ fn unknown(mode: OutboundMode) -> &'static str {
 }
 
 fn passthrough_chain(mode: OutboundMode, owner: &Owner) -> FilterChain {
-    let stats = chain::stats(&owner.mesh, owner.flavor, Direction::Outbound);
-    let proxy = chain::tcp_proxy(chain::to_cluster(unknown(mode)), &owner.mesh);
+    let stats = chain::stats(owner, Direction::Outbound);
+    let proxy = chain::tcp_proxy(chain::to_cluster(unknown(mode)), owner, Direction::Outbound);
     FilterChain {
         name: "PassthroughFilterChain".to_owned(),
         filter_chain_match: Some(FilterChainMatch::default()),
@@ -193,8 +193,8 @@ impl<'a> Routing<'a> {
     }
 
     fn chain(&self, proxy: TcpProxy) -> FilterChain {
-        let stats = chain::stats(&self.owner.mesh, self.owner.flavor, Direction::Outbound);
-        chain::outbound(stats.into_iter().chain([chain::tcp_proxy(proxy, &self.owner.mesh)]).collect())
+        let stats = chain::stats(self.owner, Direction::Outbound);
+        chain::outbound(stats.into_iter().chain([chain::tcp_proxy(proxy, self.owner, Direction::Outbound)]).collect())
     }
 
     /// Idle timeout and hash of the destination's rule (DR-12, DR-24).
@@ -323,7 +323,7 @@ impl<'a> Routing<'a> {
 pub fn catch_all(mode: OutboundMode, owner: &Owner) -> Listener {
     let mesh = &owner.mesh;
     let port = mesh.proxy_listen_port;
-    let with_stats = |proxy| chain::stats(mesh, owner.flavor, Direction::Outbound).into_iter().chain([proxy]).collect();
+    let with_stats = |proxy| chain::stats(owner, Direction::Outbound).into_iter().chain([proxy]).collect();
     let black_hole = FilterChain {
         name: "virtualOutbound-blackhole".to_owned(),
         filter_chain_match: Some(chain::chain_match("", &[], port)),
@@ -332,7 +332,7 @@ pub fn catch_all(mode: OutboundMode, owner: &Owner) -> Listener {
     };
     let rest = FilterChain {
         name: "virtualOutbound-catchall-tcp".to_owned(),
-        filters: with_stats(chain::tcp_proxy(chain::to_cluster(unknown(mode)), mesh)),
+        filters: with_stats(chain::tcp_proxy(chain::to_cluster(unknown(mode)), owner, Direction::Outbound)),
         ..FilterChain::default()
     };
     Listener {
@@ -343,7 +343,7 @@ pub fn catch_all(mode: OutboundMode, owner: &Owner) -> Listener {
         use_original_dst: boolean(true),
         max_connections_to_accept_per_socket_event: super::super::message::uint(1),
         filter_chains: vec![black_hole, rest],
-        access_log: telemetry::listener_access_log(mesh),
+        access_log: telemetry::listener_access_log(owner, Direction::Outbound),
         ..Listener::default()
     }
 }

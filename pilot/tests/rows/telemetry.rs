@@ -1,0 +1,198 @@
+//! Telemetry and the providers of MeshConfig: who is told of what.
+
+use super::told::{World, manager, names};
+use pilot::model::mesh::admit;
+use pilot::model::{MeshConfig, mesh_config};
+use pilot::source::memory;
+use serde_json::Value;
+
+const PROVIDERS: &str = "extensionProviders:
+- {name: als, envoyHttpAls: {service: default/ratings.default.svc.cluster.local, port: 9080, logName: shop, additionalRequestHeadersToLog: [x-user]}}
+- {name: tcp, envoyTcpAls: {service: ratings.default.svc.cluster.local, port: 9080}}
+- {name: otel-logs, envoyOtelAls: {service: ratings.default.svc.cluster.local, port: 9080, logFormat: {labels: {path: '%REQ(:PATH)%'}}}}
+- {name: file, envoyFileAccessLog: {path: /dev/stderr, logFormat: {text: 'x %REQ(:PATH)%'}}}
+- {name: zipkin, zipkin: {service: ratings.default.svc.cluster.local, port: 9080, maxTagLength: 99}}
+- {name: otel, opentelemetry: {service: ratings.default.svc.cluster.local, port: 9080}}
+- {name: otel-http, opentelemetry: {service: ratings.default.svc.cluster.local, port: 9080, http: {path: /v1/traces, timeout: 3s}}}
+- {name: nowhere, zipkin: {service: nowhere.default.svc.cluster.local, port: 9411}}
+";
+
+fn telemetry(namespace: &str, name: &str, spec: &str) -> String {
+    let indented: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "---\napiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n{indented}"
+    )
+}
+
+fn world(config: &str, objects: &[String]) -> World {
+    World::with_mesh(&format!("{PROVIDERS}{config}"), &objects.concat())
+}
+
+/// The connection managers of `reviews` at the client and at the server.
+fn both(world: &World) -> (Value, Value) {
+    let listener = world.client().listener("0.0.0.0_9080");
+    let server = world.server();
+    let chains = server.inbound();
+    let own = chains.iter().find(|chain| chain["filter_chain_match"]["destination_port"] == 9080);
+    (manager(&listener["filter_chains"][0]), manager(own.unwrap()))
+}
+
+// spec: TL-1, TL-4, TL-6, OB-9
+#[test]
+fn access_logs_go_where_the_nearest_telemetry_says() {
+    let plain = world("accessLogFile: /dev/stdout\n", &[]);
+    assert_eq!(names(&both(&plain).0["access_log"]), ["envoy.access_loggers.file"]);
+    let root = telemetry("istio-system", "mesh", "accessLogging:\n- providers: [{name: als}, {name: tcp}]");
+    let own = telemetry(
+        "default",
+        "own",
+        "accessLogging:\n- match: {mode: SERVER}\n  providers: [{name: otel-logs}]\n  filter: {expression: 'response.code >= 400'}",
+    );
+    let (client, server) = both(&world("accessLogFile: /dev/stdout\n", &[root.clone(), own.clone()]));
+    let log = &client["access_log"][0];
+    assert_eq!(
+        (client["access_log"].as_array().unwrap().len(), &log["name"]),
+        (1, &"envoy.access_loggers.http_grpc".into())
+    );
+    let config = &log["typed_config"];
+    assert_eq!(config["common_config"]["log_name"], "shop");
+    let target = &config["common_config"]["grpc_service"]["envoy_grpc"]["cluster_name"];
+    assert_eq!(target, "outbound|9080||ratings.default.svc.cluster.local");
+    assert_eq!(config["additional_request_headers_to_log"][0], "x-user");
+    let log = &server["access_log"][0];
+    assert_eq!(log["name"], "envoy.access_loggers.open_telemetry");
+    assert_eq!(log["filter"]["extension_filter"]["typed_config"]["expression"], "response.code >= 400");
+    assert_eq!(log["typed_config"]["attributes"]["values"][0]["value"]["string_value"], "%REQ(:PATH)%");
+    let off = telemetry("default", "off", "selector: {matchLabels: {app: reviews}}\naccessLogging:\n- disabled: true");
+    let (client, server) = both(&world("", &[root.clone(), own, off]));
+    assert_eq!((names(&client["access_log"]).len(), server.get("access_log")), (1, None), "of this workload alone");
+    let filter = telemetry("default", "own", "accessLogging:\n- filter: {expression: 'response.code >= 500'}");
+    let (client, _) = both(&world("", &[root, filter]));
+    assert_eq!(
+        client["access_log"][0]["filter"]["extension_filter"]["typed_config"]["expression"],
+        "response.code >= 500"
+    );
+    let file = telemetry("default", "own", "accessLogging:\n- providers: [{name: file}]");
+    let config = both(&world("", &[file])).0["access_log"][0]["typed_config"].clone();
+    assert_eq!(
+        (&config["path"], &config["log_format"]["text_format_source"]["inline_string"]),
+        (&"/dev/stderr".into(), &"x %REQ(:PATH)%".into())
+    );
+}
+
+// spec: TL-4, TL-6
+#[test]
+fn connections_have_logs_of_their_own() {
+    let root =
+        telemetry("istio-system", "mesh", "accessLogging:\n- providers: [{name: als}, {name: tcp}, {name: envoy}]");
+    let listener = world("", &[root]).client().listener("10.96.0.3_3306");
+    let filters = listener["filter_chains"][0]["filters"].as_array().unwrap();
+    let logs = names(&filters.last().unwrap()["typed_config"]["access_log"]);
+    assert_eq!(logs, ["envoy.access_loggers.tcp_grpc", "envoy.access_loggers.file"]);
+}
+
+// spec: TL-1, TL-5, TL-6, OB-7
+#[test]
+fn traces_go_to_the_provider_with_the_tags_and_the_share_that_are_asked_for() {
+    let (client, _) = both(&world("", &[]));
+    assert_eq!(
+        (client["tracing"].get("provider"), &client["tracing"]["random_sampling"]["value"]),
+        (None, &1.0.into())
+    );
+    let (client, _) = both(&world("defaultProviders: {tracing: [zipkin]}\n", &[]));
+    let zipkin = &client["tracing"]["provider"]["typed_config"];
+    assert_eq!(
+        (&zipkin["collector_cluster"], &zipkin["collector_endpoint"]),
+        (&"outbound|9080||ratings.default.svc.cluster.local".into(), &"/api/v2/spans".into())
+    );
+    assert_eq!(
+        (&zipkin["trace_id_128bit"], &zipkin["shared_span_context"], &client["tracing"]["max_path_tag_length"]),
+        (&true.into(), &false.into(), &99.into())
+    );
+    let root = telemetry(
+        "istio-system",
+        "mesh",
+        "tracing:\n- providers: [{name: otel}]\n  randomSamplingPercentage: 12.34\n  customTags: {a: {literal: {value: b}}}",
+    );
+    let own = telemetry(
+        "default",
+        "own",
+        "tracing:\n- match: {mode: SERVER}\n  randomSamplingPercentage: 100\n  enableIstioTags: false\n  useRequestIdForTraceSampling: false\n  customTags: {user: {header: {name: x-user}}, env: {environment: {name: E}}, made: {formatter: {value: '%REQ(X)%'}}}",
+    );
+    let (client, server) = both(&world("", &[root.clone(), own]));
+    assert_eq!(client["tracing"]["random_sampling"]["value"], 12.34);
+    let otlp = &client["tracing"]["provider"]["typed_config"];
+    assert_eq!((&otlp["service_name"], otlp.get("http_service")), (&"client.default".into(), None));
+    let tags = |manager: &Value| -> Vec<String> {
+        let tags = manager["tracing"]["custom_tags"].as_array().unwrap().iter();
+        tags.map(|tag| tag["tag"].as_str().unwrap().to_owned())
+            .filter(|tag| !tag.starts_with("istio.authorization"))
+            .collect()
+    };
+    assert!(tags(&client).contains(&"istio.mesh_id".to_owned()) && tags(&client).contains(&"a".to_owned()));
+    assert_eq!(tags(&server), ["env", "made", "user"]);
+    assert_eq!(server["tracing"]["random_sampling"]["value"], 100.0);
+    assert_eq!(server["request_id_extension"]["typed_config"]["use_request_id_for_trace_sampling"], false);
+    let quiet = telemetry("default", "own", "tracing:\n- disableSpanReporting: true");
+    assert_eq!(both(&world("", &[root, quiet])).0["tracing"].get("provider"), None);
+    let http = telemetry("default", "own", "tracing:\n- providers: [{name: otel-http}]");
+    let uri = both(&world("", &[http])).0["tracing"]["provider"]["typed_config"]["http_service"]["http_uri"].clone();
+    assert_eq!(
+        (&uri["uri"], &uri["timeout"]),
+        (&"http://ratings.default.svc.cluster.local/v1/traces".into(), &"3s".into())
+    );
+    let nowhere = both(&world("defaultProviders: {tracing: [nowhere]}\n", &[])).0;
+    assert_eq!(nowhere["tracing"].get("provider"), None, "an Envoy refuses a collector that is not there");
+}
+
+// spec: TL-1, TL-2
+#[test]
+fn metrics_are_on_where_their_provider_is_named() {
+    let own = telemetry("default", "own", "metrics:\n- providers: [{name: prometheus}]");
+    let has = |manager: &Value| names(&manager["http_filters"]).contains(&"istio.stats");
+    assert!(!has(&both(&world("", &[])).0) && has(&both(&world("", &[own])).0));
+}
+
+// spec: TL-5, TL-6, GEN-3
+#[test]
+fn what_is_wrong_with_a_telemetry_is_named_by_its_field() {
+    let config = MeshConfig::new(mesh_config::parse(PROVIDERS).unwrap(), "cluster.local", "Kubernetes");
+    let refused = |spec: &str| {
+        let parsed = memory::parse(&telemetry("default", "t", spec), None);
+        let fields = parsed.objects.iter().filter_map(|object| admit(object, &config).err()).flatten();
+        let all: Vec<String> = fields.chain(parsed.problems).map(|problem| problem.field).collect();
+        assert_eq!(all.len(), 1, "{spec}: {all:?}");
+        all[0].clone()
+    };
+    assert_eq!(refused("tracing: [{providers: [{name: nobody}]}]"), "spec.tracing[0].providers[0].name");
+    assert_eq!(refused("tracing: [{providers: [{name: otel}, {name: zipkin}]}]"), "spec.tracing[0].providers");
+    assert_eq!(refused("tracing: [{randomSamplingPercentage: 101}]"), "spec.tracing[0].randomSamplingPercentage");
+    assert_eq!(refused("tracing: [{customTags: {a: {}}}]"), "spec.tracing[0].customTags.a");
+    assert_eq!(refused("accessLogging: [{filter: {expression: ''}}]"), "spec.accessLogging[0].filter.expression");
+    assert_eq!(refused("metrics: [{overrides: [{disabled: true}]}]"), "spec.metrics[0].overrides");
+    assert_eq!(refused("accessLoging: []"), "spec.accessLoging");
+}
+
+// spec: MX-42, MX-96
+#[test]
+fn every_inbound_request_is_checked_where_the_mesh_says_so() {
+    let filters = |config: &str| {
+        let (client, server) = both(&World::with_mesh(config, ""));
+        let of = |manager: &Value| names(&manager["http_filters"]).contains(&"envoy.filters.http.ext_authz");
+        (of(&client), of(&server), server["http_filters"][1]["typed_config"].clone())
+    };
+    assert!(!filters("mixerCheckServer: mixer.istio-system:9091\n").1, "checks are off unless they are turned on");
+    let on = "disablePolicyChecks: false\nmixerCheckServer: mixer.istio-system.svc.cluster.local:9091\n";
+    let (client, server, config) = filters(on);
+    assert_eq!((client, server), (false, true));
+    let service = &config["grpc_service"];
+    assert_eq!(service["envoy_grpc"]["cluster_name"], "outbound|9091||mixer.istio-system.svc.cluster.local");
+    assert_eq!(
+        (&service["timeout"], config.get("failure_mode_allow")),
+        (&"1s".into(), None),
+        "denied without an answer"
+    );
+    let open = filters(&format!("{on}policyCheckFailOpen: true\n")).2;
+    assert_eq!(open["failure_mode_allow"], true);
+    assert!(mesh_config::parse("disablePolicyChecks: false\n").unwrap_err().to_string().contains("mixerCheckServer"));
+}
