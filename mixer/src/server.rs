@@ -15,6 +15,7 @@ use crate::workload::{Follower, Table};
 use anyhow::Context as _;
 use axum::Router;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -183,7 +184,7 @@ impl Parts {
         };
         let policy = Policy::start(&args.policy, workloads.clone(), tasks).await?;
         let pages = Pages::new(hub.clone(), workloads.clone(), policy.engine.clone(), pilot.as_ref());
-        let logs = AccessLog { hub: hub.clone(), workloads, writer };
+        let logs = AccessLog { hub: hub.clone(), workloads, writer, hasher: Arc::default() };
         Ok(Self { hub, pages, otlp: Otlp::new(logs.clone(), exporter), logs, policy })
     }
 

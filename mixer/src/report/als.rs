@@ -63,7 +63,12 @@ impl Origin {
         request(&mut entry, logged.request.unwrap_or_default());
         response(&mut entry, logged.response.unwrap_or_default());
         if entry.service.is_empty() {
-            entry.service = host_without_port(&entry.authority);
+            let asked = host_without_port(&entry.authority);
+            let served = match entry.reporter {
+                Reporter::Destination => self.served(&asked, table),
+                Reporter::Source => None,
+            };
+            entry.service = served.unwrap_or(asked);
         }
         entry
     }
@@ -81,6 +86,14 @@ impl Origin {
         entry.request_bytes = (bytes.received_bytes, bytes.received_bytes);
         entry.response_bytes = (bytes.sent_bytes, bytes.sent_bytes);
         entry
+    }
+
+    /// The service of this workload that was asked for: the one whose name the Host header begins with, else the first.
+    fn served(&self, asked: &str, table: &Table) -> Option<String> {
+        let services = &table.by_address(self.local.address?)?.services;
+        let first = |host: &str| host.split('.').next().unwrap_or_default().to_owned();
+        let named = services.iter().find(|service| first(service) == first(asked));
+        named.or_else(|| services.first()).map(|service| short(service))
     }
 
     /// What requests and connections have in common.

@@ -6,6 +6,7 @@
 //! - [`series`]: totals over all proxies
 //! - [`window`], [`traffic`]: the last 15 minutes of each edge
 //! - [`entry`], [`als`], [`log`]: logged requests, from Envoy's access log service and from OTLP logs
+//! - [`count`]: families counted from access logs, for proxies that do not count themselves
 //! - [`span`]: recent traces
 //! - [`state`]: all of it together
 //! - [`hub`]: its one owner
@@ -14,6 +15,7 @@
 //! It never calls anybody: who is behind an address comes from the table of workloads.
 
 pub mod als;
+pub mod count;
 pub mod entry;
 pub mod family;
 pub mod hub;

@@ -26,6 +26,8 @@ pub struct Report {
     pub sender: String,
     /// The points of known families.
     pub points: Vec<Point>,
+    /// Whether mixer counted them from the sender's access log.
+    pub counted_here: bool,
 }
 
 /// One value of one series.
@@ -82,7 +84,7 @@ pub fn take(resources: Vec<ResourceMetrics>, peer: &str, hasher: &impl BuildHash
     let mut room = MAX_POINTS;
     for resource in resources {
         let attributes = resource.resource.map(|r| r.attributes).unwrap_or_default();
-        let mut report = Report { sender: sender(&attributes, peer), points: Vec::new() };
+        let mut report = Report { sender: sender(&attributes, peer), points: Vec::new(), counted_here: false };
         for metric in resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics) {
             let Some(family) = Family::of(&metric.name) else {
                 intake.unknown += count(&metric);
@@ -96,7 +98,7 @@ pub fn take(resources: Vec<ResourceMetrics>, peer: &str, hasher: &impl BuildHash
             intake.refused += offered - taken;
         }
         for point in &mut report.points {
-            point.hash = hash(point, hasher);
+            point.hash = hash(point.family, &point.labels, hasher);
         }
         intake.reports.push(report);
     }
@@ -182,11 +184,11 @@ fn fresh(start: u64, now: u64) -> bool {
 
 /// Tells series of one sender apart: a sender names the labels of a series in the same order each time. The hasher is
 /// seeded at random, so that nobody can make two series collide on purpose.
-fn hash(point: &Point, hasher: &impl BuildHasher) -> u64 {
+pub fn hash(family: Family, labels: &[KeyValue], hasher: &impl BuildHasher) -> u64 {
     use std::hash::{Hash as _, Hasher as _};
     let mut state = hasher.build_hasher();
-    point.family.hash(&mut state);
-    for label in &point.labels {
+    family.hash(&mut state);
+    for label in labels {
         label.key.hash(&mut state);
         match label.value.as_ref().and_then(|v| v.value.as_ref()) {
             Some(any_value::Value::StringValue(text)) => text.hash(&mut state),
@@ -196,6 +198,12 @@ fn hash(point: &Point, hasher: &impl BuildHasher) -> u64 {
         }
     }
     state.finish()
+}
+
+/// An attribute with a text.
+pub fn attribute(key: &str, value: &str) -> KeyValue {
+    let value = AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) };
+    KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
 }
 
 /// An attribute as text; lists and maps have none.

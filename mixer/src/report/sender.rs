@@ -27,6 +27,8 @@ pub struct Sender {
     previous: Duration,
     /// Points that it may report now.
     budget: f64,
+    /// Whether it sends metrics of Istio's families itself.
+    counts: bool,
     remembered: HashMap<u64, Last>,
 }
 
@@ -80,6 +82,7 @@ impl Senders {
             last: now,
             previous: now,
             budget: burst,
+            counts: false,
             remembered: HashMap::default(),
         });
         let earned = now.saturating_sub(sender.last).as_secs_f64() * POINTS_PER_SECOND;
@@ -92,6 +95,18 @@ impl Senders {
         }
         sender.budget -= points as f64;
         Some(sender.previous)
+    }
+
+    /// Notes that a proxy counts itself: it is no longer counted from its access log.
+    pub fn note_own_counts(&mut self, name: &str) {
+        if let Some(sender) = self.senders.get_mut(name) {
+            sender.counts = true;
+        }
+    }
+
+    /// Whether a proxy counts itself.
+    pub fn counts_itself(&self, name: &str) -> bool {
+        self.senders.get(name).is_some_and(|sender| sender.counts)
     }
 
     /// What a point of `name` adds since its last report; `find` names the series of a point that is new. Nothing where

@@ -45,10 +45,16 @@ impl State {
 
     /// Takes what a proxy counted.
     pub fn metrics(&mut self, report: &Report, now: Duration) {
+        if report.counted_here && self.senders.counts_itself(&report.sender) {
+            return;
+        }
         let Some(previous) = self.senders.note(&report.sender, report.points.len(), now) else {
             self.meters.drop("metrics", "sender", report.points.len());
             return;
         };
+        if !report.counted_here && !report.points.is_empty() {
+            self.senders.note_own_counts(&report.sender);
+        }
         // A proxy without traffic says nothing: what comes after silence has just happened.
         let from = if now.saturating_sub(previous) > REGULAR { now.saturating_sub(FLUSH) } else { previous };
         for point in &report.points {

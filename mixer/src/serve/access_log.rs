@@ -5,16 +5,20 @@
 
 use crate::export::file::Writer;
 use crate::report::als::Origin;
+use crate::report::count::count;
 use crate::report::entry::Entry;
 use crate::report::hub::{Hub, Intake};
 use crate::workload::Follower;
 use proto::envoy::accesslog_service::access_log_service_server::{AccessLogService, AccessLogServiceServer};
 use proto::envoy::accesslog_service::stream_access_logs_message::LogEntries;
 use proto::envoy::accesslog_service::{StreamAccessLogsMessage, StreamAccessLogsResponse};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
+/// Name of the log in which our proxies send failed and sampled requests.
+pub const LOG_NAME: &str = "ferromesh";
 /// Entries per second that one stream may send, with twice as many at once.
 pub const ENTRIES_PER_SECOND: f64 = 5_000.;
 /// Largest message; Envoy sends 16 KiB.
@@ -29,6 +33,17 @@ pub struct AccessLog {
     pub workloads: Follower,
     /// Where lines are written, if anywhere.
     pub writer: Option<Writer>,
+    /// Tells series apart.
+    pub hasher: Arc<foldhash::fast::RandomState>,
+}
+
+/// What a log has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Log {
+    /// Every request.
+    Complete,
+    /// Failed and sampled requests of a proxy that counts itself.
+    Partial,
 }
 
 impl AccessLog {
@@ -37,9 +52,15 @@ impl AccessLog {
         AccessLogServiceServer::new(self).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
-    /// Takes entries: lines are written, failures kept.
-    pub async fn take(&self, kind: &str, entries: Vec<Entry>) {
+    /// Takes entries of one proxy: lines are written, failures kept, and all counted where the log has every request.
+    pub async fn take(&self, kind: &str, entries: Vec<Entry>, log: Log) {
         self.hub.meters().take(kind, entries.len());
+        if let Some(report) = (log == Log::Complete).then(|| count(&entries, &*self.hasher)).flatten() {
+            let points = report.points.len();
+            if self.hub.take(Intake::Metrics(vec![report])).await.is_err() {
+                self.hub.meters().drop("metrics", "busy", points);
+            }
+        }
         if let Some(writer) = &self.writer {
             entries.iter().for_each(|entry| writer.write(entry));
         }
@@ -59,11 +80,13 @@ impl AccessLogService for AccessLog {
     ) -> Result<Response<StreamAccessLogsResponse>, Status> {
         let mut stream = request.into_inner();
         let mut origin = Origin::default();
+        let mut log = Log::Complete;
         let mut bucket = Bucket::new(ENTRIES_PER_SECOND);
         while let Some(message) = stream.message().await? {
             // Only the first message of a stream names the sender.
-            if let Some(node) = message.identifier.and_then(|identifier| identifier.node) {
-                origin = Origin::new(&node);
+            if let Some(identifier) = message.identifier {
+                origin = identifier.node.as_ref().map(Origin::new).unwrap_or_default();
+                log = if identifier.log_name == LOG_NAME { Log::Partial } else { Log::Complete };
             }
             let table = self.workloads.table();
             let mut entries: Vec<Entry> = match message.log_entries {
@@ -78,7 +101,7 @@ impl AccessLogService for AccessLog {
             let allowed = bucket.take(entries.len());
             self.hub.meters().drop("access_log", "rate", entries.len() - allowed);
             entries.truncate(allowed);
-            self.take("access_log", entries).await;
+            self.take("access_log", entries, log).await;
         }
         Ok(Response::new(StreamAccessLogsResponse {}))
     }

@@ -3,7 +3,7 @@
 use crate::export::otlp::Exporter;
 use crate::report::hub::{Busy, Intake};
 use crate::report::{log, point, span};
-use crate::serve::access_log::AccessLog;
+use crate::serve::access_log::{AccessLog, Log};
 use proto::otlp::logs_service::logs_service_server::{LogsService, LogsServiceServer};
 use proto::otlp::logs_service::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use proto::otlp::metrics_service::metrics_service_server::{MetricsService, MetricsServiceServer};
@@ -12,7 +12,6 @@ use proto::otlp::metrics_service::{
 };
 use proto::otlp::trace_service::trace_service_server::{TraceService, TraceServiceServer};
 use proto::otlp::trace_service::{ExportTraceServiceRequest, ExportTraceServiceResponse};
-use std::sync::Arc;
 use tonic::codec::CompressionEncoding;
 use tonic::service::RoutesBuilder;
 use tonic::{Request, Response, Status};
@@ -27,13 +26,12 @@ const MAX_ITEMS: usize = 20_000;
 pub struct Otlp {
     logs: AccessLog,
     exporter: Option<Exporter>,
-    hasher: Arc<foldhash::fast::RandomState>,
 }
 
 impl Otlp {
     /// The services; log records go the way of the access log.
     pub fn new(logs: AccessLog, exporter: Option<Exporter>) -> Self {
-        Self { logs, exporter, hasher: Arc::default() }
+        Self { logs, exporter }
     }
 
     /// Adds them as gRPC services.
@@ -57,7 +55,7 @@ impl Otlp {
         request: ExportMetricsServiceRequest,
         peer: &str,
     ) -> Result<ExportMetricsServiceResponse, Busy> {
-        let intake = point::take(request.resource_metrics, peer, &*self.hasher);
+        let intake = point::take(request.resource_metrics, peer, &*self.logs.hasher);
         let meters = self.logs.hub.meters();
         meters.take("metrics", intake.reports.iter().map(|report| report.points.len()).sum());
         meters.drop("metrics", "unknown", intake.unknown);
@@ -83,7 +81,7 @@ impl Otlp {
         }
         let (entries, other) = log::take(&request.resource_logs, &self.logs.workloads.table());
         self.logs.hub.meters().drop("logs", "no_access_log", other);
-        self.logs.take("logs", entries).await;
+        self.logs.take("logs", entries, Log::Partial).await;
         ExportLogsServiceResponse::default()
     }
 

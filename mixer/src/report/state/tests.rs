@@ -54,7 +54,7 @@ fn durations(labels: Vec<KeyValue>, total: u64) -> Point {
 }
 
 fn report(sender: &str, points: Vec<Point>) -> Report {
-    Report { sender: sender.to_owned(), points }
+    Report { sender: sender.to_owned(), points, counted_here: false }
 }
 
 fn state() -> State {
@@ -122,6 +122,21 @@ fn after_a_restart_of_mixer_totals_are_true_and_rates_do_not_jump() {
     assert_eq!(state.series().all()[0].total, Value::Number(1_000_150.));
     let rate = state.traffic().views(seconds(3), 5)[0].stretch.rate();
     assert!(rate < 60., "{rate}");
+}
+
+#[test]
+fn who_counts_itself_is_not_counted_from_its_log() {
+    let mut state = state();
+    let of = |sender: &str, counted_here| {
+        let point = Point { since: Since::LastReport, ..requests(labels("source", "a", "b", "200"), 10) };
+        Report { counted_here, ..report(sender, vec![point]) }
+    };
+    state.metrics(&of("plain envoy", true), seconds(1));
+    state.metrics(&of("plain envoy", true), seconds(2));
+    assert_eq!(state.series().all()[0].total, Value::Number(20.));
+    state.metrics(&of("ours", false), seconds(3));
+    state.metrics(&of("ours", true), seconds(4));
+    assert_eq!(state.series().all()[0].total, Value::Number(30.), "once, not twice");
 }
 
 #[test]
