@@ -3,12 +3,14 @@
 //! - [`proxies`]: real Envoy and our proxy, started from one bootstrap
 //! - [`app`]: an upstream that says what it received
 //! - [`client`]: requests as raw text, answers taken apart
+//! - [`fortio`]: the load tool that ours is measured against
 //! - [`python_ads`]: an ADS server by other people's code
 //! - [`grpc_peer`]: gRPC clients and servers by other people's code that speak xDS themselves
 //! - the sources of the workspace, for the tests that keep its shape (`tests/architecture.rs`, `tests/tidy.rs`)
 
 pub mod app;
 pub mod client;
+pub mod fortio;
 pub mod grpc_peer;
 pub mod proxies;
 pub mod python_ads;
