@@ -280,6 +280,27 @@ fn a_broken_bound_is_another_exit_code() {
     assert_eq!(run("p50 above 5").status.code(), Some(2), "clap refuses it with the same code");
 }
 
+// spec: FO-43
+#[test]
+fn two_targets_are_compared_in_one_run() {
+    let server = Server::start(&[]);
+    let (fast, slow) = (server.url("/?delay=5ms"), server.url("/?delay=15ms"));
+    let result = load(&["-qps", "100", "-c", "2", "-t", "2s", "-compare", &slow], &fast);
+    let rows = result["Comparison"].as_array().unwrap();
+    let row = |name: &str| rows.iter().find(|row| row["Name"] == name).unwrap();
+    assert_eq!(row("p50")["BeyondNoise"], true, "{rows:?}");
+    assert!(row("p50")["Ratio"].as_f64().unwrap() > 1.4, "{rows:?}");
+    assert_eq!((&row("errors")["A"], &row("errors")["Ratio"]), (&0.0.into(), &1.0.into()));
+    for (result, url) in [(&result, &fast), (&result["ComparedWith"], &slow)] {
+        assert_eq!(&result["URL"], url);
+        let count = result["DurationHistogram"]["Count"].as_u64().unwrap();
+        assert!((190..=215).contains(&count), "each gets the whole length at the whole rate, not {count} calls");
+    }
+    let shown = stderr(&meshctl(&["load", "-quiet", "-qps", "100", "-t", "1s", "--compare", &slow, &fast]));
+    assert!(shown.contains("B/A  verdict\n") && shown.contains("p50 "), "{shown}");
+    assert!(!meshctl(&["load", "-n", "5", "--compare", &slow, &fast]).status.success());
+}
+
 // spec: FO-23
 #[test]
 fn results_are_saved_where_asked() {

@@ -1,6 +1,8 @@
 //! `meshctl load`: Fortio's load test (spec FO-1, FO-10 … FO-33), with what it lacks (FO-43).
 
 use crate::load::bound::Bound;
+use crate::load::client::Facts;
+use crate::load::comparison::{self, Comparison};
 use crate::load::flags::{Level, RequestArgs};
 use crate::load::format::{duration, parse_duration, parse_percentiles, shortest};
 use crate::load::plan::{Late, Plan, Schedule, Spread};
@@ -10,6 +12,7 @@ use crate::load::run::{Crew, Meter, Outcome, Settings, Stop, WarmUp};
 use crate::load::target::{GrpcArgs, Kind, Target};
 use crate::output;
 use anyhow::Context;
+use serde_json::Value;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -92,6 +95,9 @@ pub struct LoadArgs {
     /// Units: us, ms, s, or % of calls for errors and success.
     #[arg(long, value_name = "p99>20ms")]
     fail_if: Vec<Bound>,
+    /// A second target: both are called in turn in short slices, each for the whole length, and shown side by side.
+    #[arg(long, value_name = "TARGET")]
+    compare: Option<String>,
     #[command(flatten)]
     grpc: GrpcArgs,
     #[command(flatten)]
@@ -110,6 +116,8 @@ impl LoadArgs {
         }
         anyhow::ensure!(self.resolution > 0.0, "-r {} must be above 0", self.resolution);
         anyhow::ensure!(self.connections > 0, "-c must be at least 1");
+        anyhow::ensure!(self.compare.is_none() || exactly.is_none(), "--compare needs a length: give -t instead of -n");
+        anyhow::ensure!(self.compare.is_none() || length.is_some(), "--compare needs an end: give -t");
         Ok(Plan {
             rate,
             length,
@@ -123,8 +131,9 @@ impl LoadArgs {
         })
     }
 
-    fn settings(&self, plan: &Plan, target: &Target, threads: usize) -> Settings {
-        let unanswered = matches!(target.kind, Kind::Tcp(_) | Kind::Udp(..)); // as Fortio: those may fail at first
+    fn settings(&self, plan: &Plan, targets: &[Target], threads: usize) -> Settings {
+        // as Fortio: those may fail at first
+        let unanswered = targets.iter().any(|target| matches!(target.kind, Kind::Tcp(_) | Kind::Udp(..)));
         Settings {
             threads,
             warm_up: plan.exactly.is_none().then_some(WarmUp {
@@ -162,7 +171,10 @@ impl LoadArgs {
 /// Where a flag is unusable, the first calls fail, or the result cannot be written.
 pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let plan = args.plan()?;
-    let target = Target::new(&args.target, &args.request, &args.grpc, args.udp_timeout)?;
+    let mut targets = Vec::new();
+    for url in std::iter::once(&args.target).chain(&args.compare) {
+        targets.push(Target::new(url, &args.request, &args.grpc, args.udp_timeout)?);
+    }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if args.gomaxprocs > 0 { args.gomaxprocs } else { processors };
     let schedule = Schedule::new(&plan, threads);
@@ -170,11 +182,10 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     output::note(&args.announcement(&plan, processors, threads));
     schedule.warnings.iter().for_each(|warning| output::note(warning));
 
-    let settings = args.settings(&plan, &target, threads);
-    let warm_up_calls = settings.warm_up.map_or(0, |_| schedule.connections);
+    let settings = args.settings(&plan, &targets, threads);
     let stop = Stop::default();
     let interrupts = tokio::spawn(obey_interrupts(stop.clone()));
-    let assembled = Crew::assemble(&plan, &schedule, vec![target.clone()], settings, stop);
+    let assembled = Crew::assemble(&plan, &schedule, targets.clone(), settings, stop.clone());
     let mut crew = match assembled.await {
         Ok(crew) => crew,
         Err(error) => {
@@ -186,45 +197,104 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
         output::note(&schedule.announcement);
     }
     let identity = args.identity();
-    let progress = (level < Level::Error).then(|| tokio::spawn(show_progress(crew.meters.clone(), plan.length)));
-    let outcome = crew.work(0, &plan, &schedule).await;
+    let length = plan.length.map(|length| length * u32::try_from(targets.len()).unwrap_or(1));
+    let progress = (level < Level::Error).then(|| tokio::spawn(show_progress(crew.meters.clone(), length)));
+    let made = match &args.compare {
+        Some(_) => comparison::run(&mut crew, &plan, threads, &stop).await.map(|both| Made::Both(Box::new(both))),
+        None => crew.work(0, &plan, &schedule).await.map(|outcome| Made::One(Box::new(outcome))),
+    };
     if let Some(progress) = progress {
         progress.abort();
         output::progress("");
     }
-    let outcome = outcome?;
-    let facts = crew.dismiss().await?.into_iter().next().unwrap_or_default();
+    let made = made?;
+    let facts = crew.dismiss().await?;
     interrupts.abort();
-    let report = Report {
-        plan: &plan,
-        schedule: &schedule,
-        target: &target,
-        outcome: &outcome,
-        facts: &facts,
-        identity: &identity,
-        warm_up_calls,
-        abort_on: args.abort_on,
-    };
-    report.lines(level).iter().for_each(|line| output::note(line));
-    save(&args, &report)?;
-    Ok(verdict(&args.fail_if, &outcome))
+    let shown = Shown { args: &args, plan: &plan, schedule: &schedule, targets: &targets, identity: &identity };
+    shown.show(&made, &facts)
+}
+
+/// What was made.
+enum Made {
+    /// Calls of one target.
+    One(Box<Outcome>),
+    /// Calls of two.
+    Both(Box<Comparison>),
+}
+
+/// What a report is made of, besides what came of the calls.
+struct Shown<'a> {
+    args: &'a LoadArgs,
+    plan: &'a Plan,
+    schedule: &'a Schedule,
+    targets: &'a [Target],
+    identity: &'a Identity,
+}
+
+impl Shown<'_> {
+    fn show(&self, made: &Made, facts: &[Vec<Facts>]) -> anyhow::Result<ExitCode> {
+        let level = self.args.request.level();
+        match made {
+            Made::One(outcome) => {
+                let report = self.report(0, outcome, facts);
+                report.lines(level).iter().for_each(|line| output::note(line));
+                save(self.args, &report.json(), &self.identity.id())?;
+                Ok(verdict(&self.args.fail_if, &[outcome.as_ref()]))
+            }
+            Made::Both(comparison) => {
+                let mut results = Vec::new();
+                for (number, outcome) in comparison.totals.iter().enumerate() {
+                    let report = self.report(number, outcome, facts);
+                    if level < Level::Warning {
+                        output::note(&format!("--- {}", report.target.url));
+                        report.lines(level).iter().for_each(|line| output::note(line));
+                    }
+                    results.push(report.json());
+                }
+                let names = [self.targets[0].url.as_str(), self.targets[1].url.as_str()];
+                comparison.lines(names).iter().for_each(|line| output::note(line));
+                // the result is that of the first target, which Fortio reads; the other stands beside it
+                let other = results.pop().unwrap_or_default();
+                let mut result = results.pop().unwrap_or_default();
+                result["Comparison"] = comparison.json();
+                result["ComparedWith"] = other;
+                save(self.args, &result, &self.identity.id())?;
+                let [a, b] = &comparison.totals;
+                Ok(verdict(&self.args.fail_if, &[a, b]))
+            }
+        }
+    }
+
+    fn report<'a>(&'a self, target: usize, outcome: &'a Outcome, facts: &'a [Vec<Facts>]) -> Report<'a> {
+        Report {
+            plan: self.plan,
+            schedule: self.schedule,
+            target: &self.targets[target],
+            outcome,
+            facts: facts.get(target).map_or(&[], Vec::as_slice),
+            identity: self.identity,
+            warm_up_calls: if self.plan.exactly.is_none() { self.schedule.connections } else { 0 },
+            abort_on: self.args.abort_on,
+        }
+    }
 }
 
 /// As for Fortio, failed calls are a result and no failure of the tool, unless a bound says so.
-fn verdict(bounds: &[Bound], outcome: &Outcome) -> ExitCode {
-    let broken: Vec<String> = bounds.iter().filter_map(|bound| bound.broken_by(outcome)).collect();
+fn verdict(bounds: &[Bound], outcomes: &[&Outcome]) -> ExitCode {
+    let of = |outcome: &&Outcome| bounds.iter().filter_map(|bound| bound.broken_by(outcome)).collect::<Vec<_>>();
+    let broken: Vec<String> = outcomes.iter().flat_map(of).collect();
     broken.iter().for_each(|text| output::note(text));
     if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(BROKEN) }
 }
 
-fn save(args: &LoadArgs, report: &Report<'_>) -> anyhow::Result<()> {
+fn save(args: &LoadArgs, result: &Value, id: &str) -> anyhow::Result<()> {
     let path = match &args.json {
         Some(path) if path == "-" => None,
         Some(path) if !path.is_empty() => Some(PathBuf::from(path)),
-        _ if args.autosave => Some(args.data_dir.join(format!("{}.json", report.identity.id()))),
+        _ if args.autosave => Some(args.data_dir.join(format!("{id}.json"))),
         _ => return Ok(()),
     };
-    let text = serde_json::to_string_pretty(&report.json())?;
+    let text = serde_json::to_string_pretty(result)?;
     let size = text.len() + 1;
     let name = match path {
         None => {

@@ -8,6 +8,7 @@
 //! - [`client`]: one of [`h1`], [`h2`], [`grpc`] and [`echo`] (TCP, UDP), over connections of [`dial`] and [`tls`]
 //! - [`record`], [`histogram`]: what calls came to
 //! - [`bound`]: what a run must keep for the command to succeed
+//! - [`comparison`]: two targets in one run
 //! - [`server`]: Fortio's servers, to load
 //! - [`report`]: text and JSON, with numbers as Go writes them ([`format`])
 //!
@@ -15,6 +16,7 @@
 
 pub mod bound;
 pub mod client;
+pub mod comparison;
 pub mod dial;
 pub mod echo;
 pub mod flags;

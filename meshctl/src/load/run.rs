@@ -13,18 +13,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::LocalSet;
 use tokio::time::Instant;
 
 /// Failures that are said one by one; the others are only counted.
 const COMPLAINTS: u64 = 10;
-
-/// How long a thread that calls as fast as it can looks for answers before it sleeps: waking up takes longer than most
-/// answers on the same machine do. Go's scheduler looks about as long.
-const LOOK: Duration = Duration::from_micros(50);
-/// Rounds of the event loop between two looks at the sockets.
-const ROUNDS: u32 = 16;
 
 /// How the calls are made, besides their pace.
 #[derive(Debug, Clone)]
@@ -86,14 +80,11 @@ impl Stop {
 pub struct Meter {
     calls: AtomicU64,
     failures: AtomicU64,
-    /// Tells who looks for answers that one came.
-    came: Notify,
 }
 
 impl Meter {
     fn count(&self, good: bool) {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        self.came.notify_waiters();
         if !good {
             self.failures.fetch_add(1, Ordering::Relaxed);
         }
@@ -260,7 +251,7 @@ struct Hand {
 impl Hand {
     /// Runs the connections that begin with these numbers, of `total` clients in all.
     fn run(mut self, numbers: Vec<usize>, total: usize) {
-        let runtime = tokio::runtime::Builder::new_current_thread().event_interval(ROUNDS).enable_all().build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let word = match runtime {
             Ok(runtime) => runtime.block_on(LocalSet::new().run_until(self.live(numbers, total))),
             Err(error) => Word::Failed(error.into()),
@@ -292,15 +283,11 @@ impl Hand {
                 };
                 tasks.push(tokio::task::spawn_local(work.run(seat)));
             }
-            let looking = order.plan.rate.is_none().then(|| tokio::task::spawn_local(look(Arc::clone(&self.meter))));
             for task in tasks {
                 match task.await {
                     Ok(seat) => seats.push(seat),
                     Err(error) => return Word::Failed(error.into()),
                 }
-            }
-            if let Some(looking) = looking {
-                looking.abort();
             }
             let record = Rc::try_unwrap(record).map_or_else(|shared| shared.borrow().clone(), RefCell::into_inner);
             self.out.send(Word::Done(Box::new(record))).unwrap_or(()); // as above
@@ -353,24 +340,6 @@ impl Hand {
             warm.push(task.await??);
         }
         Ok(warm)
-    }
-}
-
-/// Keeps the event loop awake for a short time after each answer, so that it sees the next one at once. Whatever else
-/// shall run on this processor goes first.
-async fn look(meter: Arc<Meter>) {
-    let mut seen = (meter.calls.load(Ordering::Relaxed), Instant::now());
-    loop {
-        for _ in 0..ROUNDS {
-            tokio::task::yield_now().await;
-        }
-        std::thread::yield_now();
-        let calls = meter.calls.load(Ordering::Relaxed);
-        if calls != seen.0 {
-            seen = (calls, Instant::now());
-        } else if seen.1.elapsed() > LOOK {
-            meter.came.notified().await;
-        }
     }
 }
 
