@@ -52,4 +52,28 @@ pub struct PolicyArgs {
     /// A directory of YAML with objects of config.istio.io and policy.ferromesh.io, watched
     #[arg(long)]
     pub config_dir: Option<PathBuf>,
+    /// Address of external authorization over HTTP, for proxies only
+    #[arg(long, default_value = "")]
+    pub ext_authz_http_addr: String,
+    /// The prefix that proxies put before the path of the request that they ask about over HTTP
+    #[arg(long, default_value = "")]
+    pub ext_authz_http_prefix: String,
+    /// Rate limits: a directory with the YAML of envoyproxy/ratelimit, watched
+    #[arg(long)]
+    pub ratelimit_config: Option<PathBuf>,
+    /// Rate limits: where they are counted, as `redis://HOST:PORT`; without it in this process
+    #[arg(long)]
+    pub redis: Option<String>,
+    /// Rate limits: address of the gRPC service besides --grpc-addr, such as `:8081`
+    #[arg(long, default_value = "")]
+    pub ratelimit_grpc_addr: String,
+    /// Rate limits: address of /json, /healthcheck and /rlconfig
+    #[arg(long, default_value = "")]
+    pub ratelimit_http_addr: String,
+    /// Rate limits: count, and refuse nothing
+    #[arg(long)]
+    pub ratelimit_shadow_mode: bool,
+    /// Rate limits: tell clients by the headers RateLimit-Limit, -Remaining and -Reset
+    #[arg(long)]
+    pub ratelimit_response_headers: bool,
 }

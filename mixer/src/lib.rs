@@ -13,6 +13,7 @@
 //! - [`attribute`]: what can be known of a request
 //! - [`expression`]: the language of rules
 //! - [`quota`]: counters with limits, in memory and in Redis
+//! - [`ratelimit`]: rate limits by descriptors
 //! - [`rule`]: rules, compiled
 //! - [`policy`]: objects → rules → decisions
 //! - [`page`]: the live page
@@ -29,6 +30,7 @@ pub mod page;
 pub mod pilot;
 pub mod policy;
 pub mod quota;
+pub mod ratelimit;
 pub mod report;
 pub mod rule;
 pub mod serve;

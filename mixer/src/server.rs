@@ -61,6 +61,12 @@ pub struct Running {
     pub http: Option<SocketAddr>,
     /// Where its own metrics are.
     pub monitoring: Option<SocketAddr>,
+    /// Where external authorization over HTTP is.
+    pub ext_authz_http: Option<SocketAddr>,
+    /// Where rate limits over gRPC are, besides `grpc`.
+    pub ratelimit_grpc: Option<SocketAddr>,
+    /// Where rate limits over HTTP are.
+    pub ratelimit_http: Option<SocketAddr>,
     /// Where OTLP over gRPC is.
     pub otlp_grpc: Option<SocketAddr>,
     /// Where OTLP over HTTP is.
@@ -77,6 +83,9 @@ impl Running {
             grpc: None,
             http: None,
             monitoring: None,
+            ext_authz_http: None,
+            ratelimit_grpc: None,
+            ratelimit_http: None,
             otlp_grpc: None,
             otlp_http: None,
             zipkin: None,
@@ -124,6 +133,13 @@ impl Server {
         let parts = Parts::new(&args, &metrics, &mut running.tasks).await?;
         let tasks = &mut running.tasks;
         running.grpc = serve_grpc(&args.grpc_addr, parts.grpc(), tasks, &stopped).await?;
+        let limits = &args.policy;
+        running.ratelimit_grpc =
+            serve_grpc(&limits.ratelimit_grpc_addr, parts.policy.ratelimit_grpc(), tasks, &stopped).await?;
+        running.ratelimit_http =
+            serve_http(&limits.ratelimit_http_addr, parts.policy.ratelimit_http(), tasks, &stopped).await?;
+        let ext_authz = parts.policy.ext_authz_http(&limits.ext_authz_http_prefix);
+        running.ext_authz_http = serve_http(&limits.ext_authz_http_addr, ext_authz, tasks, &stopped).await?;
         running.otlp_grpc = serve_grpc(&args.otlp_grpc_addr, parts.otlp_grpc(), tasks, &stopped).await?;
         running.otlp_http =
             serve_http(&args.otlp_http_addr, otlp_http::router(parts.otlp.clone()), tasks, &stopped).await?;
@@ -182,7 +198,7 @@ impl Parts {
                 Some(exporter)
             }
         };
-        let policy = Policy::start(&args.policy, workloads.clone(), tasks).await?;
+        let policy = Policy::start(&args.policy, workloads.clone(), metrics, tasks).await?;
         let pages = Pages::new(hub.clone(), workloads.clone(), policy.engine.clone(), pilot.as_ref());
         let logs = AccessLog { hub: hub.clone(), workloads, writer, hasher: Arc::default() };
         Ok(Self { hub, pages, otlp: Otlp::new(logs.clone(), exporter), logs, policy })

@@ -127,6 +127,21 @@ impl Node {
         }
     }
 
+    /// The same as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        match &self.value {
+            Value::Null => serde_json::Value::Null,
+            Value::Bool(value) => (*value).into(),
+            Value::Int(number) => (*number).into(),
+            Value::Float(number) => (*number).into(),
+            Value::Text(text) => text.as_str().into(),
+            Value::List(items) => items.iter().map(Self::json).collect(),
+            Value::Map(entries) => {
+                serde_json::Value::Object(entries.iter().map(|(key, value)| (key.clone(), value.json())).collect())
+            }
+        }
+    }
+
     /// An empty mapping on a line.
     pub fn empty(line: u32) -> Self {
         Self { line, value: Value::Map(Vec::new()) }

@@ -140,7 +140,7 @@ impl Limits {
             window,
             amount: charge.amount,
             best_effort: false,
-            ahead: charge.ahead,
+            ahead: charge.ahead.then_some(u64::MAX),
             dedup: charge.dedup.map(str::to_owned),
         };
         match self.counters.take(ask).await {

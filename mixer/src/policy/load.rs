@@ -5,6 +5,8 @@ use super::instance::{self, Instance};
 use super::object::{Key, Object, Objects, Problem, references};
 use super::quota_spec::{Binding, QuotaSpec};
 use crate::attribute::{Type, Vocabulary};
+use crate::ratelimit::domain::{Domain, Domains};
+use crate::ratelimit::object as ratelimit;
 use crate::rule::{Resolve, Rule};
 use crate::source::Texts;
 use crate::yaml::{Fault, Place};
@@ -27,6 +29,8 @@ pub struct Policy {
     pub bindings: Vec<Arc<Binding>>,
     /// The handlers.
     pub handlers: Vec<Arc<Handler>>,
+    /// Shared limits of RateLimit objects.
+    pub domains: Domains,
     /// What was refused.
     pub problems: Vec<Problem>,
     /// How many objects of which kind were read, and how many of them refused.
@@ -69,6 +73,7 @@ pub struct Loader {
     rules: BTreeMap<Key, Arc<Rule>>,
     specs: BTreeMap<Key, Arc<QuotaSpec>>,
     bindings: BTreeMap<Key, Arc<Binding>>,
+    limits: BTreeMap<Key, Arc<Domain>>,
 }
 
 impl Loader {
@@ -100,8 +105,14 @@ impl Loader {
         self.bindings = loading.compile("binding", self.objects.of(&["QuotaSpecBinding"]), &before, |object, _| {
             Binding::parse(object, &self.specs).map(Arc::new)
         });
+        let before = std::mem::take(&mut self.limits);
+        self.limits = loading.compile("ratelimit", self.objects.of(&[ratelimit::KIND]), &before, |object, _| {
+            let spec = ratelimit::parse(object)?;
+            Ok(Arc::new(ratelimit::domain(object, &spec)))
+        });
         let mut policy = Policy {
             vocabulary,
+            domains: self.limits.values().map(|domain| (domain.name.clone(), domain.clone())).collect(),
             bindings: self.bindings.values().cloned().collect(),
             handlers: self.handlers.values().cloned().collect(),
             problems: loading.problems,

@@ -1,5 +1,6 @@
 //! Counters with limits: what rate limits and quotas are kept by.
 //!
+//! - [`exhausted`]: those of Redis that are known to be used up
 //! - [`window`]: one counter, sans-IO: fixed, aligned and rolling windows, grants ahead
 //! - [`memory`]: counters of this process, one owner
 //! - [`redis`]: counters in Redis, one atomic script per question
@@ -9,6 +10,7 @@
 //! more than half of what is left. A slow caller gets one at a time, so that grants it does not use cannot eat its own
 //! limit. Unused grants are lost only until the window ends.
 
+pub mod exhausted;
 pub mod memory;
 pub mod redis;
 pub mod window;
@@ -50,8 +52,8 @@ pub struct Ask {
     pub amount: i64,
     /// Whether less than the amount is welcome too (MX-7).
     pub best_effort: bool,
-    /// Whether more than the amount is welcome, for a lease.
-    pub ahead: bool,
+    /// How much in all is welcome, for a lease; nothing is the amount alone.
+    pub ahead: Option<u64>,
     /// Identity of the question: asked again within a second it gets the same answer and counts once.
     pub dedup: Option<String>,
 }

@@ -1,5 +1,6 @@
 //! Counters in Redis, shared by all mixers: one atomic script per question, by the clock of Redis.
 
+use super::exhausted::Exhausted;
 use super::{Ask, CounterError, DEDUPLICATION, Grant, MAX_KEY, STORE_TIMEOUT, Window};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Script};
@@ -16,6 +17,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 pub struct Redis {
     connection: ConnectionManager,
     script: Arc<Script>,
+    exhausted: Arc<Exhausted>,
 }
 
 impl std::fmt::Debug for Redis {
@@ -38,7 +40,7 @@ impl Redis {
             .set_number_of_retries(1)
             .set_max_delay(LONGEST_WAIT);
         let connection = client.get_connection_manager_lazy(config).map_err(|error| error.to_string())?;
-        Ok(Self { connection, script: Arc::new(Script::new(include_str!("take.lua"))) })
+        Ok(Self { connection, script: Arc::new(Script::new(include_str!("take.lua"))), exhausted: Arc::default() })
     }
 
     /// Asks a counter.
@@ -46,6 +48,21 @@ impl Redis {
     /// # Errors
     /// Where Redis does not answer in time.
     pub async fn take(&self, ask: &Ask) -> Result<Grant, CounterError> {
+        // Only a window that ends by the clock stays used up until it ends.
+        let aligned = matches!(ask.window, Window::Aligned(_)) && ask.dedup.is_none();
+        if let Some(until_reset) = self.exhausted.left(&ask.key).filter(|_| aligned && ask.amount > 0) {
+            return Ok(Grant { granted: 0, remaining: 0, until_reset });
+        }
+        let grant = self.ask(ask).await?;
+        if aligned && grant.granted == 0 && grant.remaining == 0 && ask.amount > 0 {
+            self.exhausted.remember(&ask.key, grant.until_reset);
+        } else if ask.amount < 0 {
+            self.exhausted.forget(&ask.key);
+        }
+        Ok(grant)
+    }
+
+    async fn ask(&self, ask: &Ask) -> Result<Grant, CounterError> {
         let zero = Duration::ZERO;
         let (kind, length, bucket) = match ask.window {
             Window::Forever => ("forever", zero, zero),
@@ -62,7 +79,10 @@ impl Redis {
         let mut call = self.script.key(&counter);
         call.key(format!("{counter}:{id}"));
         call.arg(ask.limit).arg(kind).arg(millis(length)).arg(millis(bucket)).arg(ask.amount);
-        call.arg(u8::from(ask.best_effort)).arg(u8::from(ask.ahead)).arg(id).arg(millis(DEDUPLICATION));
+        call.arg(u8::from(ask.best_effort))
+            .arg(ask.ahead.map_or(-1, |welcome| i64::try_from(welcome).unwrap_or(i64::MAX)))
+            .arg(id)
+            .arg(millis(DEDUPLICATION));
         let mut connection = self.connection.clone();
         let asked = async {
             match call.invoke_async::<(i64, i64, i64)>(&mut connection).await {

@@ -1,9 +1,9 @@
 -- Asks a counter (window.rs does the same for counters in memory).
 -- KEYS: counter, answers. ARGV: limit, kind (forever fixed aligned rolling), length ms, bucket ms, amount, best effort,
--- ahead, identity of the question or ''.
+-- how much in all is welcome or -1, identity of the question or '', ms for which that is remembered.
 -- Returns granted, remaining, ms until reset (-1: never).
 local limit, kind, length, bucket = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local amount, best_effort, ahead, id = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7] == '1', ARGV[8]
+local amount, best_effort, ahead, id = tonumber(ARGV[5]), ARGV[6] == '1', tonumber(ARGV[7]), ARGV[8]
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 if id ~= '' then
@@ -37,14 +37,15 @@ if amount < 0 then
     local value = tonumber(redis.call('HGET', KEYS[1], string.format('%.0f', newest)))
     local back = math.min(value, -amount)
     redis.call('HINCRBY', KEYS[1], string.format('%.0f', newest), string.format('%.0f', -back))
+    redis.call('HSET', KEYS[1], 'granted', string.format('%.0f', math.max(0, granted_last + amount)))
     left = math.max(0, limit - used + back)
   end
 elseif left >= amount then
   granted = amount
-  if ahead and amount > 0 then
+  if ahead >= 0 and amount > 0 then
     local gap = math.max(1, now - last)
     local foreseen = math.min(math.floor(granted_last * 1000 / gap), granted_last * 10)
-    local most = math.max(math.min(foreseen, math.ceil(left / 2)), amount)
+    local most = math.max(math.min(foreseen, math.ceil(left / 2), ahead), amount)
     granted = math.floor(most / amount) * amount
   end
 elseif best_effort then

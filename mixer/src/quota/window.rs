@@ -31,11 +31,11 @@ impl Counter {
             return self.free(ask, ask.amount.unsigned_abs(), now_ms);
         };
         let left = ask.limit.saturating_sub(used);
-        let granted = match left >= amount {
-            true if ask.ahead => self.ahead(amount, left, now_ms),
-            true => amount,
-            false if ask.best_effort => left,
-            false => 0,
+        let granted = match (left >= amount, ask.ahead) {
+            (true, Some(welcome)) => self.ahead(amount, left.div_ceil(2).min(welcome), now_ms),
+            (true, None) => amount,
+            (false, _) if ask.best_effort => left,
+            (false, _) => 0,
         };
         if granted > 0 {
             self.add(ask.window, granted, now_ms);
@@ -66,12 +66,11 @@ impl Counter {
         }
     }
 
-    /// A multiple of the amount: about what was used in the last second.
-    fn ahead(&self, amount: u64, left: u64, now_ms: u64) -> u64 {
+    /// A multiple of the amount: about what was used in the last second, and at most so much.
+    fn ahead(&self, amount: u64, most: u64, now_ms: u64) -> u64 {
         let gap = now_ms.saturating_sub(self.last_ms).max(1);
         let foreseen = (self.last_granted * HORIZON_MS / gap).min(self.last_granted.saturating_mul(GROWTH));
-        let most = foreseen.min(left.div_ceil(2)).max(amount);
-        most / amount.max(1) * amount
+        foreseen.min(most).max(amount) / amount.max(1) * amount
     }
 
     fn add(&mut self, window: Window, granted: u64, now_ms: u64) {
@@ -89,6 +88,7 @@ impl Counter {
 
     /// Gives back, the newest first.
     fn free(&mut self, ask: &Ask, mut amount: u64, now_ms: u64) -> Grant {
+        self.last_granted = self.last_granted.saturating_sub(amount);
         for (_, used) in self.used.iter_mut().rev() {
             let back = amount.min(*used);
             *used -= back;
@@ -118,7 +118,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     pub(crate) fn ask(limit: u64, window: Window) -> Ask {
-        Ask { key: "k".into(), limit, window, amount: 1, best_effort: false, ahead: false, dedup: None }
+        Ask { key: "k".into(), limit, window, amount: 1, best_effort: false, ahead: None, dedup: None }
     }
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -164,7 +164,7 @@ pub(crate) mod tests {
     // spec: MX-35
     #[test]
     fn a_fast_caller_is_granted_about_a_second_ahead_and_a_slow_one_nothing() {
-        let ask = Ask { ahead: true, ..ask(100_000, Window::Aligned(SECOND * 60)) };
+        let ask = Ask { ahead: Some(u64::MAX), ..ask(100_000, Window::Aligned(SECOND * 60)) };
         let mut counter = Counter::default();
         let mut now = 0;
         let mut calls = 0;
@@ -180,7 +180,7 @@ pub(crate) mod tests {
 
     #[test]
     fn grants_ahead_leave_half_for_others() {
-        let ask = Ask { ahead: true, ..ask(100, Window::Aligned(SECOND * 60)) };
+        let ask = Ask { ahead: Some(u64::MAX), ..ask(100, Window::Aligned(SECOND * 60)) };
         let mut counter = Counter::default();
         let grants: Vec<u64> = (0..9).map(|at| counter.take(&ask, at).granted).collect();
         assert_eq!(grants, [1, 10, 45, 22, 11, 6, 3, 1, 1]);
@@ -202,7 +202,7 @@ pub(crate) mod tests {
             let mut grants: Vec<(u64, u64)> = Vec::new();
             for (wait, amount, ahead) in steps {
                 now += wait;
-                let grant = counter.take(&Ask { amount, ahead, ..ask(limit, window) }, now);
+                let grant = counter.take(&Ask { amount, ahead: ahead.then_some(u64::MAX), ..ask(limit, window) }, now);
                 prop_assert!(grant.granted == 0 || grant.granted >= amount.unsigned_abs());
                 grants.push((now, grant.granted));
                 // A bucket counts from its beginning, so up to a bucket's length is forgotten early.

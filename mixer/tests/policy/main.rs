@@ -2,6 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test panics to fail")]
 
 mod ext_authz;
+mod ext_authz_http;
+mod ratelimit;
 mod redis_server;
 mod request;
+#[path = "../support/mod.rs"]
+mod support;
 mod tasks;

@@ -63,6 +63,7 @@ pub mod mesh_config;
 pub mod meta;
 pub mod peer_authentication;
 pub mod provider;
+pub mod rate_limit;
 pub mod service_entry;
 pub mod sidecar;
 pub mod telemetry;

@@ -1,0 +1,96 @@
+//! Our own kind, `RateLimit` (`policy.ferromesh.io/v1alpha1`): what of it is shared becomes a domain `NAMESPACE/NAME`.
+//!
+//! A descriptor of a rule has the entry `rule` = its name, then one entry per key of `per`, in order, named as
+//! [`Key::descriptor_key`](proto::istio::rate_limit::Key::descriptor_key) says. pilot writes the actions that make such
+//! descriptors.
+
+use super::domain::{Domain, Level, Limit, Node, Unit};
+use crate::policy::object::Object;
+use crate::yaml::Fault;
+use proto::istio::rate_limit::{RULE_KEY, RateLimit, Rule, Scope};
+use std::sync::Arc;
+
+/// The kind.
+pub const KIND: &str = "RateLimit";
+
+/// Reads an object.
+///
+/// # Errors
+/// An unknown field, a wrong type or a value that cannot be meant.
+pub fn parse(object: &Object) -> Result<RateLimit, Fault> {
+    let fault = |field: String, message: String| Fault { line: object.spec.line, field, message };
+    let spec: RateLimit =
+        serde_json::from_value(object.spec.json()).map_err(|error| fault("spec".to_owned(), error.to_string()))?;
+    spec.validate().map_err(|(field, reason)| fault(format!("spec.{field}"), reason.to_owned()))?;
+    Ok(spec)
+}
+
+/// The domain of an object's shared limits.
+pub fn domain(object: &Object, spec: &RateLimit) -> Domain {
+    let name = format!("{}/{}", object.key.namespace, object.key.name);
+    let mut rules = Level::default();
+    for (index, rule) in spec.rules.iter().enumerate().filter(|(_, rule)| rule.scope == Scope::Shared) {
+        let own = spec.rule_name(index);
+        // Names of rules differ: that was validated.
+        let _once = rules.add(RULE_KEY, &own, node(rule, &format!("{name}.{own}"))).is_ok();
+    }
+    Domain { name, rules }
+}
+
+/// A rule, with a level for each of its keys.
+fn node(rule: &Rule, path: &str) -> Node {
+    let limit = rule.limit.as_ref().map(|limit| {
+        Arc::new(Limit {
+            per_unit: Some(limit.amount()),
+            unit: unit(limit.length()),
+            name: String::new(),
+            replaces: Vec::new(),
+            shadow: rule.shadow,
+            detailed: false,
+            path: path.to_owned(),
+        })
+    });
+    let mut node = Node { limit, below: Level::default() };
+    for key in rule.per.iter().rev() {
+        let mut above = Node::default();
+        // One entry at each level.
+        let _once = above.below.add(&key.descriptor_key(), "", node).is_ok();
+        node = above;
+    }
+    node
+}
+
+/// A named unit where there is one of this length.
+fn unit(length: std::time::Duration) -> Unit {
+    let named = [Unit::Second, Unit::Minute, Unit::Hour, Unit::Day];
+    named.into_iter().find(|unit| unit.length() == length).unwrap_or(Unit::Every(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::object::Objects;
+    use crate::source::Texts;
+
+    #[test]
+    fn shared_rules_become_a_domain_of_descriptors() {
+        let text = "apiVersion: policy.ferromesh.io/v1alpha1\nkind: RateLimit\nmetadata: {name: api, namespace: shop}\n\
+            spec:\n  rules:\n  - name: per-user\n    per: [{header: X-User}, path]\n    limit: {requests: 5, unit: MINUTE}\n    scope: SHARED\n\
+            \x20 - limit: {requests: 1, window: 10s}\n";
+        let mut objects = Objects::default();
+        assert!(objects.read(&Texts::from([("a.yaml".into(), text.to_owned())])).is_empty());
+        let object = objects.of(&[KIND]).next().unwrap();
+        let domain = domain(object, &parse(object).unwrap());
+        assert_eq!(domain.name, "shop/api");
+        let entry = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        let descriptor = [entry("rule", "per-user"), entry("header/x-user", "ann"), entry("path", "/a")];
+        let limit = domain.limit(&descriptor).unwrap();
+        assert_eq!((limit.per_unit, limit.unit, limit.path.as_str()), (Some(5), Unit::Minute, "shop/api.per-user"));
+        assert_eq!(domain.rules.limits().len(), 1, "the local one is the proxy's");
+
+        let mut bad = object.clone();
+        bad.spec = crate::yaml::Node::parse("rules: [{limit: {requests: 1}}]", 7).unwrap();
+        let fault = parse(&bad).unwrap_err();
+        assert_eq!((fault.line, fault.field.as_str()), (7, "spec.rules[0].limit"));
+    }
+}
