@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 # What the mesh needs of the machine: namespaces, redirection, a C compiler (aws-lc), Python (real Envoys come from PyPI).
-PACKAGES := build-essential cmake iproute2 iptables util-linux python3 python3-venv redis-server chromium chromium-driver
+PACKAGES := build-essential cmake iproute2 iptables util-linux python3 python3-venv redis-server chromium chromium-driver prometheus
 # Namespaces and redirection need root; the build does not.
 ifneq ($(shell id -u),0)
 SUDO := sudo -E

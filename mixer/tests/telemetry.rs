@@ -196,6 +196,9 @@ async fn an_access_log_stream_is_written_out() {
                   \"-\" outbound|9080|v2|reviews.shop.svc.cluster.local - - - - to-v2";
     assert!(lines.lines().next().unwrap().ends_with(wanted), "{lines}");
     assert!(!streaming.is_finished(), "the service answers only at the end of the stream");
+    let page = until(mixer.http.unwrap(), "/failures", |text| text.contains("/two")).await;
+    let said = page.matches("<dd>sidecar~10.0.0.1~productpage-0.shop~shop.svc.cluster.local</dd>").count();
+    assert_eq!(said, 2, "both entries are from the sender that the first message named");
     drop(sender);
     streaming.await.unwrap().unwrap();
 }

@@ -51,6 +51,7 @@ impl Hub {
         let (commands, mut queue) = mpsc::channel(QUEUE);
         let started = Instant::now();
         let mut state = State::new(max_series, meters.clone());
+        state.runs("mixer", env!("CARGO_PKG_VERSION"));
         let owner = async move {
             while let Some(command) = queue.recv().await {
                 let now = started.elapsed();

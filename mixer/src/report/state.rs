@@ -1,8 +1,9 @@
 //! All that mixer knows from reports: bounded, pure, driven by reports and the time.
 
 use super::entry::Entry;
+use super::family::Family;
 use super::names::Meters;
-use super::point::Report;
+use super::point::{Report, Value, attribute};
 use super::sender::{Gain, Senders};
 use super::series::SeriesTable;
 use super::span::{Span, Traces};
@@ -41,6 +42,13 @@ impl State {
             traces: Traces::default(),
             meters,
         }
+    }
+
+    /// Notes that a component of this version runs, for `istio_build`.
+    pub fn runs(&mut self, component: &str, version: &str) {
+        let labels = [attribute("component", component), attribute("tag", version)];
+        let series = self.series.find(Family::Build, &labels);
+        self.series.add(series, &Value::Number(1.));
     }
 
     /// Takes what a proxy counted.
