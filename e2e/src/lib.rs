@@ -31,7 +31,7 @@ pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let directory = own.ancestors().nth(2).unwrap_or_else(|| Path::new(".")).to_owned();
     let missing =
-        ["meshctl", "citadel", "pilot", "proxy", "bookshop"].iter().any(|name| !directory.join(name).exists());
+        ["meshctl", "citadel", "pilot", "mixer", "proxy", "bookshop"].iter().any(|name| !directory.join(name).exists());
     if missing {
         let arguments = ["build", "--workspace", "--bins"];
         let status = std::process::Command::new("cargo").args(arguments).current_dir(root()).status()?;

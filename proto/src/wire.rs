@@ -38,6 +38,8 @@ pub const INBOUND_PASSTHROUGH_SOURCE_V6: &str = "::6";
 pub const SECRET_DEFAULT: &str = "default";
 /// SDS name of the trust roots (NM-12, CA-25).
 pub const SECRET_ROOT: &str = "ROOTCA";
+/// Name of the cluster of mixer in a bootstrap.
+pub const CLUSTER_MIXER: &str = "mixer-grpc";
 /// Cluster name of the SDS socket (NM-4).
 pub const CLUSTER_SDS: &str = "sds-grpc";
 /// Cluster name of pilot (NM-4).

@@ -1,7 +1,7 @@
 //! The start configuration of one proxy: what Istio's agent would write for an Envoy, for both data planes alike.
 
-use crate::demo::plan::{Plan, Proxy, Workload};
-use proto::wire::{CLUSTER_SDS, CLUSTER_XDS, PORT_METRICS, PORT_READY, PORT_XDS_PLAIN};
+use crate::demo::plan::{MIXER_GRPC, Plan, Proxy, Workload};
+use proto::wire::{CLUSTER_MIXER, CLUSTER_SDS, CLUSTER_XDS, PORT_METRICS, PORT_READY, PORT_XDS_PLAIN};
 use serde_json::{Value, json};
 
 /// Socket of the admin interface, below the workload's directory.
@@ -16,7 +16,7 @@ pub fn bootstrap(plan: &Plan, workload: &Workload) -> Value {
     let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
     // Envoy waits up to 30 s between attempts to reach pilot; an edit should be live sooner after an outage.
     let reconnect = json!({"retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}});
-    let mut clusters = vec![xds_cluster()];
+    let mut clusters = vec![xds_cluster(), mixer_cluster()];
     let mut resources = json!({});
     if plan.has_envoy(workload) {
         clusters.push(http2(json!({
@@ -46,7 +46,23 @@ pub fn bootstrap(plan: &Plan, workload: &Workload) -> Value {
             "cds_config": ads, "lds_config": ads,
         },
         "static_resources": resources,
+        "stats_flush_interval": "1s",
+        "stats_sinks": [{"name": "envoy.stat_sinks.open_telemetry", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig",
+            "grpc_service": {"envoy_grpc": {"cluster_name": CLUSTER_MIXER}},
+        }}],
     })
+}
+
+/// Where metrics go, each second.
+fn mixer_cluster() -> Value {
+    let address = json!({
+        "socket_address": {"address": Plan::control_address().to_string(), "port_value": MIXER_GRPC},
+    });
+    http2(json!({
+        "name": CLUSTER_MIXER, "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": assignment(CLUSTER_MIXER, &address),
+    }))
 }
 
 fn node(plan: &Plan, workload: &Workload) -> Value {

@@ -3,7 +3,9 @@
 use crate::demo::bootstrap::{ADMIN_SOCKET, SDS_SOCKET, bootstrap};
 use crate::demo::client::{self, Answer, Ask};
 use crate::demo::load::Load;
-use crate::demo::plan::{GATEWAY_PORT, PILOT_HTTP, Plan, Proxy, SHOP_PORT, Workload};
+use crate::demo::plan::{
+    GATEWAY_PORT, MIXER_GRPC, MIXER_HTTP, MIXER_MONITORING, PILOT_HTTP, Plan, Proxy, SHOP_PORT, Workload,
+};
 use crate::demo::process::{self, Launch, Process, Reaper};
 use crate::demo::programs::Programs;
 use crate::output;
@@ -32,6 +34,8 @@ const TOKEN_TTL: Duration = Duration::from_secs(30 * 86_400);
 /// How connections leave what has changed: as Istio's agent starts its proxy.
 const DRAIN: [&str; 4] = ["--drain-time-s", "45", "--drain-strategy", "immediate"];
 
+/// The mesh's own settings.
+const MESH_CONFIG: &str = include_str!("yaml/mesh-config.yaml");
 /// The objects that a user may edit.
 const CONFIG: &[(&str, &str)] = &[
     ("mesh.yaml", include_str!("yaml/mesh.yaml")),
@@ -46,7 +50,7 @@ pub struct Mesh {
     pub plan: Plan,
     programs: Programs,
     processes: BTreeMap<String, Process>,
-    forwarder: Option<tokio::task::JoinHandle<()>>,
+    forwarders: Vec<tokio::task::JoinHandle<()>>,
     reaper: Option<Reaper>,
     _lock: File,
 }
@@ -67,8 +71,14 @@ impl Mesh {
         fs::create_dir_all(plan.path("config"))?;
         let reaper = Reaper::start(&plan.name, &plan.directory, &lock)?;
         let programs = programs.reachable_from(&plan.path("bin"))?;
-        let mesh =
-            Self { plan, programs, processes: BTreeMap::new(), forwarder: None, reaper: Some(reaper), _lock: lock };
+        let mesh = Self {
+            plan,
+            programs,
+            processes: BTreeMap::new(),
+            forwarders: Vec::new(),
+            reaper: Some(reaper),
+            _lock: lock,
+        };
         match mesh.make_namespaces() {
             Ok(()) => Ok(mesh),
             Err(error) => {
@@ -113,6 +123,7 @@ impl Mesh {
         fs::write(self.plan.path("jwks.json"), tokens.jwks().to_string())?;
         self.launch("citadel", self.citadel())?;
         self.launch("pilot", self.pilot())?;
+        self.launch("mixer", self.mixer())?;
         self.wait_control_plane().await?;
         let domain = TrustDomain::parse("cluster.local")?;
         let workloads = self.plan.workloads.clone();
@@ -135,6 +146,7 @@ impl Mesh {
     fn write_objects(&self) -> anyhow::Result<()> {
         let objects = serde_saphyr::to_string(&self.plan.objects()).map_err(|e| anyhow::anyhow!("{e}"))?;
         self.write_config("workloads.yaml", &objects)?;
+        fs::write(self.plan.path("mesh-config.yaml"), MESH_CONFIG)?;
         CONFIG.iter().try_for_each(|(name, text)| self.write_config(name, text))
     }
 
@@ -202,6 +214,7 @@ impl Mesh {
         let at = |port: u16| format!("{}:{port}", Plan::control_address());
         let args = [
             ("--config-dir", self.plan.path("config").display().to_string()),
+            ("--mesh-config", self.plan.path("mesh-config.yaml").display().to_string()),
             ("--grpc-addr", at(PORT_XDS_PLAIN)),
             ("--http-addr", at(PILOT_HTTP)),
             ("--monitoring-addr", at(PORT_MONITORING)),
@@ -209,6 +222,22 @@ impl Mesh {
         ];
         let args = std::iter::once("discovery".to_owned()).chain(args.into_iter().map(|(k, v)| format!("{k}={v}")));
         self.in_fabric("pilot", &self.programs.pilot, args.collect())
+    }
+
+    fn mixer(&self) -> Launch {
+        let at = |port: u16| format!("{}:{port}", Plan::control_address());
+        let args = [
+            ("--grpc-addr", at(MIXER_GRPC)),
+            ("--http-addr", at(MIXER_HTTP)),
+            ("--monitoring-addr", at(MIXER_MONITORING)),
+            ("--pilot", format!("http://{}", at(PILOT_HTTP))),
+            ("--config-dir", self.plan.path("config").display().to_string()),
+            ("--otlp-grpc-addr", String::new()),
+            ("--otlp-http-addr", String::new()),
+            ("--zipkin-addr", String::new()),
+        ];
+        let args = std::iter::once("serve".to_owned()).chain(args.into_iter().map(|(k, v)| format!("{k}={v}")));
+        self.in_fabric("mixer", &self.programs.mixer, args.collect())
     }
 
     fn shop(&self, workload: &Workload) -> Launch {
@@ -354,17 +383,29 @@ impl Mesh {
     /// # Errors
     /// Where the port is taken.
     pub async fn open_port(&mut self, port: u16) -> anyhow::Result<u16> {
+        let gateway = self.gateway()?;
+        self.forward(port, gateway, "--port").await
+    }
+
+    /// Opens a port on 127.0.0.1 that leads to mixer's page.
+    ///
+    /// # Errors
+    /// Where the port is taken.
+    pub async fn open_page(&mut self, port: u16) -> anyhow::Result<u16> {
+        self.forward(port, (Plan::control_address(), MIXER_HTTP).into(), "--page-port").await
+    }
+
+    async fn forward(&mut self, port: u16, to: SocketAddr, flag: &str) -> anyhow::Result<u16> {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await;
-        let listener = listener.with_context(|| format!("port {port} is taken: choose another with --port"))?;
+        let listener = listener.with_context(|| format!("port {port} is taken: choose another with {flag}"))?;
         let port = listener.local_addr()?.port();
         let fabric = self.plan.fabric();
-        let gateway = self.gateway()?;
-        self.forwarder = Some(tokio::spawn(async move {
+        self.forwarders.push(tokio::spawn(async move {
             while let Ok((mut browser, _)) = listener.accept().await {
                 let fabric = fabric.clone();
                 tokio::spawn(async move {
-                    if let Ok(mut gateway) = fabric.connect(gateway).await {
-                        drop(tokio::io::copy_bidirectional(&mut browser, &mut gateway).await); // either side left
+                    if let Ok(mut inside) = fabric.connect(to).await {
+                        drop(tokio::io::copy_bidirectional(&mut browser, &mut inside).await); // either side left
                     }
                 });
             }
@@ -429,9 +470,7 @@ impl Mesh {
     /// # Errors
     /// Where something cannot be removed.
     pub fn end(mut self) -> anyhow::Result<()> {
-        if let Some(forwarder) = self.forwarder.take() {
-            forwarder.abort();
-        }
+        self.forwarders.iter().for_each(tokio::task::JoinHandle::abort);
         self.processes.clear();
         match self.reaper.take() {
             Some(reaper) => reaper.finish(),

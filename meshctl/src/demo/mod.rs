@@ -44,6 +44,9 @@ pub struct DemoArgs {
     /// Port on 127.0.0.1 for the browser; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Port on 127.0.0.1 for the page that shows the mesh; 0 picks a free one.
+    #[arg(long, default_value_t = 8090)]
+    page_port: u16,
     /// Directory with the programs; the one of meshctl where it is not given.
     #[arg(long)]
     programs: Option<PathBuf>,
@@ -114,7 +117,8 @@ async fn live(mesh: &mut Mesh, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     if args.tour {
         return tour::walk(mesh, &args.only).await;
     }
-    welcome(mesh, port)?;
+    let page = mesh.open_page(args.page_port).await?;
+    welcome(mesh, (port, page))?;
     let traffic = args.load.map(|rate| tokio::spawn(mesh.steady_traffic(rate).run()));
     let shown = table::watch(mesh);
     match args.seconds {
@@ -127,11 +131,11 @@ async fn live(mesh: &mut Mesh, args: &DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn welcome(mesh: &Mesh, port: u16) -> anyhow::Result<()> {
+fn welcome(mesh: &Mesh, (port, page): (u16, u16)) -> anyhow::Result<()> {
     let config = mesh.plan.path("config");
     let config = config.display();
     output::say(&format!(
-        "\n  The bookshop is open: http://127.0.0.1:{port}/productpage\n\n  Three things to try:\n    \
+        "\n  The bookshop is open: http://127.0.0.1:{port}/productpage\n  What the mesh does:    http://127.0.0.1:{page}/\n\n  Three things to try:\n    \
          1. edit {config}/reviews.yaml (weights, a match on the header end-user) and reload the page\n    \
          2. meshctl proxy-config route productpage-v1 --demo {name}\n    \
          3. break a file in {config} and look at {log}\n\n  Ctrl-C ends everything.\n",

@@ -13,6 +13,14 @@ pub const SHOP_PORT: u16 = 9080;
 pub const GATEWAY_PORT: u16 = 8080;
 /// Port of pilot's debug pages.
 pub const PILOT_HTTP: u16 = 8080;
+/// Port of mixer's gRPC services.
+pub const MIXER_GRPC: u16 = 9091;
+/// Port of mixer's page.
+pub const MIXER_HTTP: u16 = 8081;
+/// Port of mixer's own metrics and Istio's families for Prometheus.
+pub const MIXER_MONITORING: u16 = 15015;
+/// Last byte of the cluster address of mixer's service.
+const MIXER_BYTE: u8 = 30;
 
 /// What runs as sidecars and gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -219,6 +227,7 @@ impl Plan {
             items.push(service(row));
             items.push(endpoint_slice(row, &pods));
         }
+        items.extend(mixer_objects());
         items.extend(self.workloads.iter().map(Workload::pod));
         json!({"apiVersion": "v1", "kind": "List", "items": items})
     }
@@ -318,6 +327,27 @@ fn endpoint_slice(row: &(&str, &str, &str, u16, u16, u8), pods: &[&Workload]) ->
         "endpoints": pods.iter().map(endpoint).collect::<Vec<_>>(),
         "ports": [{"name": "http", "port": target, "protocol": "TCP"}],
     })
+}
+
+/// mixer as a service of the mesh: it runs beside pilot, outside of it.
+fn mixer_objects() -> [Value; 2] {
+    let address = cluster_v4(MIXER_BYTE).to_string();
+    let meta = |name: &str, labels: Value| json!({"name": name, "namespace": "istio-system", "labels": labels});
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": meta("mixer", json!({"app": "mixer"})),
+        "spec": {
+            "type": "ClusterIP", "clusterIP": address, "clusterIPs": [address], "ipFamilies": ["IPv4"],
+            "ports": [{"name": "grpc", "port": MIXER_GRPC, "targetPort": MIXER_GRPC, "protocol": "TCP"}],
+        },
+    });
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": meta("mixer-ipv4", json!({"kubernetes.io/service-name": "mixer"})),
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [Plan::control_address().to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "grpc", "port": MIXER_GRPC, "protocol": "TCP"}],
+    });
+    [service, slice]
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub struct Programs {
     pub citadel: PathBuf,
     /// pilot.
     pub pilot: PathBuf,
+    /// mixer.
+    pub mixer: PathBuf,
     /// Our proxy: it also sets the redirection rules.
     pub proxy: PathBuf,
     /// The bookshop.
@@ -42,7 +44,7 @@ impl Programs {
         let own = std::env::current_exe()?;
         let beside = own.parent().context("meshctl is in no directory")?;
         let directory = args.programs.as_deref().unwrap_or(beside);
-        let missing: Vec<&str> = ["citadel", "pilot", "proxy", "bookshop"]
+        let missing: Vec<&str> = ["citadel", "pilot", "mixer", "proxy", "bookshop"]
             .into_iter()
             .filter(|name| !directory.join(name).exists())
             .collect();
@@ -61,6 +63,7 @@ impl Programs {
         Ok(Self {
             citadel: path("citadel"),
             pilot: path("pilot"),
+            mixer: path("mixer"),
             proxy: path("proxy"),
             bookshop: path("bookshop"),
             envoy,
