@@ -36,7 +36,7 @@ const SINGLE: &[&str] =
 
 /// The floors of proxy's folders: a folder imports only what stands below it.
 const PROXY_FLOORS: &[(u8, &[&str])] = &[
-    (12, &["server"]),
+    (12, &["server", "explain"]),
     (11, &["publish"]),
     (10, &["worker"]),
     (9, &["listener"]),

@@ -3,6 +3,7 @@
 //! The modules in the order in which a connection meets them, from the process down to the bytes; a folder imports
 //! only what stands below it (kept by `e2e/tests/architecture.rs`):
 //! - [`server`]: the process: order of start, threads, admin interface, drain
+//! - [`explain`]: the way of one request through a configuration, without serving it
 //! - [`publish`]: accepted resources → immutable parts, to each worker what changed
 //! - [`worker`]: one thread with its listeners, clusters, pools and counters
 //! - [`listener`]: a connection arrives, is looked into, and finds its filter chain
@@ -18,6 +19,7 @@
 //! - [`drain`]: how connections leave what goes
 //! - [`bootstrap`], [`dns`], [`redirect`]: flags and bootstrap file, the pod's DNS, traffic redirection
 
+pub mod explain;
 pub mod server;
 
 pub mod publish;

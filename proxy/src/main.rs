@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 use proxy::bootstrap::{Flags, JsonArgs};
+use proxy::explain::ExplainArgs;
 use proxy::redirect::RedirectArgs;
 use std::io::Write;
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ struct Cli {
 enum Command {
     /// Redirects a workload's traffic to its sidecar by iptables rules.
     Redirect(Box<RedirectArgs>),
+    /// Tells the way of a request through a configuration: listener, policies, route, cluster, endpoints.
+    Explain(Box<ExplainArgs>),
     /// Converts between Envoy's JSON or YAML and protobuf, for the proxy itself.
     #[command(hide = true)]
     Json(JsonArgs),
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Some(Command::Redirect(args)) => proxy::redirect::run(*args).map_err(Into::into),
+        Some(Command::Explain(args)) => proxy::explain::run(&args),
         Some(Command::Json(args)) => {
             proxy::bootstrap::convert(&args, std::io::stdin().lock(), std::io::stdout().lock())
         }

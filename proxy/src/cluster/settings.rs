@@ -104,7 +104,7 @@ impl ClusterConfig {
     }
 
     /// The transport socket that an endpoint asks for.
-    pub(super) fn transport(&self, endpoint: &Endpoint) -> Option<(usize, &TransportMatch)> {
+    pub fn transport(&self, endpoint: &Endpoint) -> Option<(usize, &TransportMatch)> {
         self.transports
             .iter()
             .enumerate()

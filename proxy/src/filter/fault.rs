@@ -105,6 +105,21 @@ impl Drop for Active<'_> {
 }
 
 impl Fault {
+    /// What may happen to a request, for people; `None` where nothing can.
+    pub fn describe(&self, head: &crate::message::RequestHead) -> Option<String> {
+        if !self.headers.iter().all(|matcher| matcher.matches_request(head)) {
+            return None;
+        }
+        let percent = |share: &Share| 100.0 * share.numerator as f64 / share.denominator.max(1) as f64;
+        let delay = self.delay.as_ref().map(|(time, share)| format!("{} % are delayed by {time:?}", percent(share)));
+        let abort = self.abort.as_ref().map(|(how, share)| match how {
+            Abort::Http(status) => format!("{} % are answered with {status}", percent(share)),
+            Abort::Grpc(status) => format!("{} % are answered with gRPC status {status}", percent(share)),
+        });
+        let all: Vec<String> = delay.into_iter().chain(abort).collect();
+        (!all.is_empty()).then(|| all.join(", "))
+    }
+
     pub(super) fn on_request<'a>(&'a self, rq: &'a Request, cx: &'a StreamCx) -> Step<'a> {
         let own = cx.override_of::<Self>(&rq.head, NAME);
         let (delay, abort) = own.as_deref().unwrap_or(self).drawn(rq, cx);

@@ -23,4 +23,4 @@ pub use downstream::{Downstream, Sent, Watch};
 pub use h1::{Conn as H1Conn, Reply as H1Reply, serve_h1};
 pub use h2::{Reply as H2Reply, serve_h2};
 pub use headers::ServerHeader;
-pub use stream::{Settings, serve_stream};
+pub use stream::{Settings, arrive, serve_stream};

@@ -225,7 +225,7 @@ async fn answer(
 }
 
 /// What the connection manager does to a request before the filters see it; an answer where it goes no further.
-fn arrive(settings: &Settings, cx: &StreamCx, rq: &mut Request) -> Option<Response> {
+pub fn arrive(settings: &Settings, cx: &StreamCx, rq: &mut Request) -> Option<Response> {
     let config = &settings.config;
     cx.info.borrow_mut().header_bytes_received = rq.head.headers.size_bytes() as u64;
     match normalize::request(&mut rq.head, config) {

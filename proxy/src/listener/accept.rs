@@ -76,18 +76,27 @@ impl Serve {
     /// The listener for an original destination: exact address, then any address with the port (OD-1).
     fn for_destination(&self, destination: SocketAddr) -> Option<Rc<Listener>> {
         let listeners = self.listeners.borrow();
-        let at = |address: SocketAddr| {
-            let fits = |l: &&Rc<Listener>| {
-                !l.config.bind_to_port && (l.config.address == address || l.config.more_addresses.contains(&address))
-            };
-            listeners.values().find(fits).cloned()
-        };
-        let any: IpAddr = match destination {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        at(destination).or_else(|| at(SocketAddr::new(any, destination.port())))
+        let found = of_destination(listeners.values().map(|listener| &*listener.config), destination)?;
+        listeners.get(&found.name).cloned()
     }
+}
+
+/// The listener for an original destination: exact address, then any address with the port (OD-1).
+pub fn of_destination<'a>(
+    listeners: impl Iterator<Item = &'a ListenerConfig> + Clone,
+    destination: SocketAddr,
+) -> Option<&'a ListenerConfig> {
+    let at = |address: SocketAddr| {
+        let fits = |config: &&ListenerConfig| {
+            !config.bind_to_port && (config.address == address || config.more_addresses.contains(&address))
+        };
+        listeners.clone().find(fits)
+    };
+    let any: IpAddr = match destination {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    at(destination).or_else(|| at(SocketAddr::new(any, destination.port())))
 }
 
 /// Pause after an accept that failed for want of descriptors or memory (F17).

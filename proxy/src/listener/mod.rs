@@ -9,7 +9,7 @@ mod inspect;
 mod original_dst;
 mod port_rule;
 
-pub use accept::{Chain, Listener, Serve, accept_loop};
+pub use accept::{Chain, Listener, Serve, accept_loop, of_destination};
 pub use chain_match::{ChainMatch, Ends, Hello, SourceType, find};
 pub use config::ListenerConfig;
 pub use port_rule::PortRule;

@@ -73,6 +73,14 @@ pub const NAME: &str = "envoy.filters.http.ext_authz";
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 
 impl ExtAuthz {
+    /// Cluster of the service.
+    pub fn cluster(&self) -> &str {
+        match &self.service {
+            Service::Http { cluster, .. } => cluster,
+            Service::Grpc(service) => &service.cluster,
+        }
+    }
+
     pub(super) fn on_request<'a>(&'a self, rq: &'a mut Request, cx: &'a StreamCx) -> Step<'a> {
         let own = cx.override_of::<Override>(&rq.head, NAME);
         if own.as_ref().is_some_and(|own| own.disabled) {

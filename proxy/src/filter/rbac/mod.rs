@@ -23,6 +23,18 @@ pub struct Rbac {
 }
 
 impl Rbac {
+    /// Why a request passed, for people.
+    pub fn why_passed(&self, rq: &Request, cx: &StreamCx) -> String {
+        let own = cx.override_of::<Override>(&rq.head, NAME);
+        let rules = own.as_ref().map_or(self.rules.as_ref(), |over| over.rules.as_ref());
+        let subject = Subject { peer: &cx.peer, head: Some(&rq.head) };
+        match rules.map(|rules| (rules.action, rules.find(&subject))) {
+            Some((Action::Allow, Some(policy))) => format!("{} allows it", policy.name),
+            Some((Action::Deny, _)) => "no DENY policy matches it".to_owned(),
+            _ => "nothing denies it".to_owned(),
+        }
+    }
+
     pub(super) fn on_request<'a>(&'a self, rq: &'a Request, cx: &'a StreamCx) -> Step<'a> {
         let own = cx.override_of::<Override>(&rq.head, NAME);
         let rules = match &own {

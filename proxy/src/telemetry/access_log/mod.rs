@@ -25,7 +25,7 @@ pub use config::{AccessLog, LogContext};
 pub use facts::{Bytes, Entry, FilterState, LogFacts, Metadata, Times, Upstream};
 pub use file::{LogBuffers, LogWriter};
 pub use format::{ENVOY_TEXT, Format, FormatError, ISTIO_TEXT, JsonFormat};
-pub use reason::{Part, provenance};
+pub use reason::{Part, object_of, provenance};
 pub use sinks::LogSinks;
 pub use stats::LoggedStats;
 pub use tag::Tag;

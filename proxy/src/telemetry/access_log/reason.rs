@@ -52,7 +52,7 @@ impl Part {
             },
             Self::Limit => outcome.limit.as_ref().map(|limit| limit.to_string().into()),
             Self::Policy => policy(reason, outcome.detail.as_deref()),
-            Self::Object => object(facts.origin?).map(Cow::Owned),
+            Self::Object => object_of(facts.origin?).map(Cow::Owned),
             Self::Why => Some(reason.why().into()),
         }
     }
@@ -68,7 +68,7 @@ impl Part {
             (Self::Side, Some(_)) => Some("mesh".into()),
             (Self::Why, Some(told)) => Some(told.into()),
             (Self::Peer, _) => upstream(facts),
-            (Self::Object, _) => object(facts.origin?).map(Cow::Owned),
+            (Self::Object, _) => object_of(facts.origin?).map(Cow::Owned),
             (Self::Limit | Self::Policy, _) => None,
         }
     }
@@ -127,7 +127,7 @@ fn policy(reason: Reason, detail: Option<&str>) -> Option<Cow<'_, str>> {
 }
 
 /// `/apis/networking.istio.io/v1/namespaces/shop/virtual-service/reviews` as `VirtualService/shop/reviews`.
-fn object(origin: &str) -> Option<String> {
+pub fn object_of(origin: &str) -> Option<String> {
     let mut parts = origin.rsplit('/');
     let (name, kind, namespace) = (parts.next()?, parts.next()?, parts.next()?);
     let kind: String = kind

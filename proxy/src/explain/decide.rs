@@ -1,0 +1,500 @@
+//! Listener, filter chain, policies, route, cluster, endpoints: each decided by the code that serves requests.
+
+use super::dump::Dump;
+use super::story::{Endpoint as Shown, Share, Story};
+use super::{Question, Side};
+use crate::bootstrap::Environment;
+use crate::cluster::config::{self as cluster_config, Members};
+use crate::cluster::{Cluster, ClusterConfig, Discovery};
+use crate::endpoint::config::{self as endpoint_config, Known};
+use crate::endpoint::{Address, Endpoint, Health, HostSet};
+use crate::env::Env;
+use crate::filter::{Decision, Facts, Filter, FilterState, Step, StreamCx, fault, registry};
+use crate::http::{self, Settings, config::HcmConfig, config::Routes};
+use crate::listener::config::{self as listener_config, ChainConfig, Terminal};
+use crate::listener::{Ends, Hello, ListenerConfig, find, of_destination};
+use crate::message::{Body, Request, RequestHead};
+use crate::net::{CertFacts, PeerFacts, TlsFacts};
+use crate::outcome::Reason;
+use crate::route::{Action, Lookup, Route, RouteContext, RouteTable};
+use crate::tcp::config::NetworkFilter;
+use crate::telemetry::access_log::object_of;
+use proto::envoy::endpoint::ClusterLoadAssignment;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// Stands for an address that is not known: the port alone decides then (RFC 5737).
+const SOME_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+
+/// What a worker would hold.
+struct World {
+    listeners: Vec<Arc<ListenerConfig>>,
+    tables: HashMap<Box<str>, Arc<RouteTable>>,
+    facts: Rc<Facts>,
+    /// Clusters whose endpoints DNS knows.
+    resolved: HashSet<Arc<str>>,
+}
+
+pub(super) async fn decide(dump: &Dump, question: &Question) -> Story {
+    let mut story = Story {
+        request: String::from_utf8_lossy(
+            &[question.head.method(), b" ", question.head.authority(), question.head.path()].concat(),
+        )
+        .into_owned(),
+        not_understood: dump.unread.clone(),
+        ..Story::default()
+    };
+    let world = World::of(dump, &mut story.not_understood);
+    let destination = SocketAddr::new(destination(dump, question, &mut story), question.port);
+    let Some(listener) = listener(&world, question.side, destination, &mut story) else {
+        nothing(&mut story, Reason::NoRoute, "no listener takes the connection");
+        return story;
+    };
+    let Some(chain) = chain(&listener, question, destination, &mut story) else {
+        nothing(&mut story, Reason::NoRoute, "no filter chain fits: the connection is closed");
+        return story;
+    };
+    let peer = Rc::new(peer(question, destination, &chain));
+    if !connection_filters(&chain, &peer, &mut story) {
+        nothing(&mut story, Reason::RbacDenied, "the connection is closed before any byte is read");
+        return story;
+    }
+    match &chain.terminal {
+        Terminal::Http(manager) => request(&world, manager, (question, &peer), &mut story).await,
+        Terminal::Tcp(tcp) => {
+            let total: u32 = tcp.clusters.iter().map(|(_, weight)| *weight).sum();
+            let shares =
+                tcp.clusters.iter().map(|(name, weight)| (name, percent(u64::from(*weight), u64::from(total))));
+            story.step(
+                "route",
+                &*chain.name,
+                "matched",
+                "the connection is passed on as bytes, without a look at requests",
+            );
+            story.outcome.clusters =
+                shares.map(|(name, percent)| Share { cluster: name.to_string(), percent }).collect();
+            if let Some((name, _)) = tcp.clusters.first() {
+                cluster(&world, name, destination, &mut story);
+            }
+        }
+    }
+    story
+}
+
+/// The answer of the proxy itself.
+fn nothing(story: &mut Story, reason: Reason, because: &str) {
+    story.step("outcome", "connection", "failed", because);
+    story.outcome.flags = reason.face().flags.to_string();
+    story.outcome.details = reason.face().details.to_owned();
+}
+
+impl World {
+    fn of(dump: &Dump, not_understood: &mut Vec<String>) -> Self {
+        let (environment, runtime) = (Environment::default(), BTreeMap::new());
+        let cx =
+            RouteContext { environment: &environment, runtime: &runtime, parse_override: &registry::parse_override };
+        let facts = Facts::alone(Env::new());
+        let mut refused = |kind: &str, name: &str, why: String| not_understood.push(format!("{kind} {name}: {why}"));
+        let assignments: HashMap<&str, &ClusterLoadAssignment> =
+            dump.endpoints.iter().map(|assignment| (&*assignment.cluster_name, assignment)).collect();
+        let mut resolved = HashSet::new();
+        for written in &dump.clusters {
+            match cluster_config::parse(written) {
+                Ok(parsed) => {
+                    if matches!(parsed.members, Members::Dns { .. }) {
+                        resolved.insert(Arc::clone(&parsed.config.name));
+                    }
+                    add_cluster(&facts, parsed, &assignments);
+                }
+                Err(why) => refused("cluster", &written.name, why.to_string()),
+            }
+        }
+        let mut tables = HashMap::new();
+        for written in &dump.routes {
+            match RouteTable::parse(written, cx) {
+                Ok(table) => drop(tables.insert(written.name.as_str().into(), Arc::new(table))),
+                Err(why) => refused("routes", &written.name, why.to_string()),
+            }
+        }
+        let mut listeners = Vec::new();
+        for written in &dump.listeners {
+            match listener_config::parse(written, cx) {
+                Ok(listener) => listeners.push(Arc::new(listener)),
+                Err(why) => refused("listener", &written.name, why.to_string()),
+            }
+        }
+        Self { listeners, tables, facts: Rc::new(facts), resolved }
+    }
+}
+
+fn add_cluster(facts: &Facts, parsed: cluster_config::Parsed, assignments: &HashMap<&str, &ClusterLoadAssignment>) {
+    let assignment = match &parsed.members {
+        Members::Static(assignment) => Some(assignment),
+        Members::Eds(service) => assignments.get(&**service).copied(),
+        Members::Dns { .. } | Members::OriginalDst => None,
+    };
+    let hosts = assignment.and_then(|assignment| endpoint_config::parse_addresses(assignment, &Known::default()).ok());
+    let (config, hosts) = (Arc::new(parsed.config), Arc::new(hosts.unwrap_or_default()));
+    facts.clusters.insert(Cluster::new(config, hosts, Rc::clone(&facts.env)));
+}
+
+/// The address that the client's connection goes to.
+fn destination(dump: &Dump, question: &Question, story: &mut Story) -> IpAddr {
+    if let Some(address) = question.to.or_else(|| question.host.parse().ok()) {
+        return address;
+    }
+    if question.side == Side::Inbound {
+        return SOME_ADDRESS;
+    }
+    let namespace = question.namespace.clone().or_else(|| namespace_of(dump.node.as_deref()?)).unwrap_or_default();
+    let host = question.host.trim_end_matches('.');
+    let found = dump.names.table.iter().find(|(name, info)| {
+        let short = info.shortname.as_str();
+        let forms = [name.as_str(), &format!("{short}.{}", info.namespace), &format!("{short}.{}.svc", info.namespace)];
+        (!short.is_empty() && forms.contains(&host))
+            || name.as_str() == host
+            || (short == host && info.namespace == namespace)
+    });
+    match found.and_then(|(name, info)| Some((name, info.ips.first()?.parse().ok()?))) {
+        Some((name, address)) => {
+            story.step("name", name.clone(), "matched", format!("the mesh's name table says {address}"));
+            address
+        }
+        None => {
+            story.step("name", host, "unknown", "the configuration has no table of names with it: the port decides");
+            SOME_ADDRESS
+        }
+    }
+}
+
+/// Namespace of `sidecar~10.0.0.1~pod.ns~ns.svc.cluster.local`.
+fn namespace_of(node: &str) -> Option<String> {
+    node.split('~').nth(3)?.split('.').next().map(str::to_owned)
+}
+
+fn listener(world: &World, side: Side, destination: SocketAddr, story: &mut Story) -> Option<Arc<ListenerConfig>> {
+    let inbound = side == Side::Inbound;
+    let own: Vec<&Arc<ListenerConfig>> =
+        world.listeners.iter().filter(|listener| listener.inbound == inbound).collect();
+    let captured = own.iter().find(|listener| listener.use_original_dst);
+    let by_port = |listener: &&&Arc<ListenerConfig>| {
+        let address = listener.address;
+        let fits = address.ip().is_unspecified() || [address.ip(), SOME_ADDRESS].contains(&destination.ip());
+        address.port() == destination.port() && fits
+    };
+    let found = match captured {
+        Some(capture) => of_destination(own.iter().map(|listener| &***listener), destination)
+            .and_then(|found| own.iter().find(|listener| std::ptr::eq(&****listener, found)))
+            .or_else(|| own.iter().find(by_port).filter(|_| destination.ip() == SOME_ADDRESS))
+            .or(Some(capture)),
+        None => own.iter().find(by_port).or_else(|| own.first().filter(|_| inbound && own.len() == 1)),
+    };
+    let found = found.map(|listener| Arc::clone(listener));
+    if let Some(listener) = &found {
+        let because = match captured {
+            Some(capture) if Arc::ptr_eq(capture, listener) => {
+                format!("no listener is for {destination}: the one that captures the traffic serves it")
+            }
+            _ => format!("it is for connections to {destination}"),
+        };
+        story.step("listener", &*listener.name, "matched", because);
+    }
+    found
+}
+
+/// The filter chain, by what the first bytes of the connection say.
+fn chain(
+    listener: &ListenerConfig,
+    question: &Question,
+    destination: SocketAddr,
+    story: &mut Story,
+) -> Option<Arc<ChainConfig>> {
+    let mesh_tls = question.side == Side::Inbound && question.identity.is_some();
+    let https = question.head.scheme() == b"https";
+    let applications: &[&[u8]] = match (mesh_tls, https) {
+        (true, _) => &[b"istio-http/1.1", b"istio", b"http/1.1"],
+        (false, true) => &[b"h2", b"http/1.1"],
+        (false, false) => &[b"http/1.1"],
+    };
+    let hello = Hello {
+        tls: mesh_tls || https,
+        sni: if https && !mesh_tls { question.host.clone() } else { String::new() },
+        applications: applications.iter().map(|name| name.to_vec()).collect(),
+    };
+    let ends = Ends { destination, source: question.from, direct_source: question.from };
+    let chain = find(listener, ends, &hello)?;
+    let default = listener.default_chain.as_ref().is_some_and(|default| Arc::ptr_eq(default, chain));
+    let because = match (default, mesh_tls, https) {
+        (true, ..) => "no other chain fits".to_owned(),
+        (_, true, _) => "mutual TLS of the mesh".to_owned(),
+        (_, _, true) => format!("TLS for {}", question.host),
+        _ => "plaintext HTTP".to_owned(),
+    };
+    story.step("filter chain", if chain.name.is_empty() { "unnamed" } else { &*chain.name }, "matched", because);
+    Some(Arc::clone(chain))
+}
+
+fn peer(question: &Question, destination: SocketAddr, chain: &ChainConfig) -> PeerFacts {
+    let plain = PeerFacts::plain(0, question.from, destination);
+    let proven = question.identity.as_ref().filter(|_| chain.tls.is_some());
+    let tls = proven.map(|identity| TlsFacts {
+        peer: Some(CertFacts { uri_sans: vec![identity.as_str().into()], ..CertFacts::default() }),
+        ..TlsFacts::default()
+    });
+    PeerFacts { tls, filter_chain: chain.name.clone(), ..plain }
+}
+
+/// Policies of the connection; false where one denies.
+fn connection_filters(chain: &ChainConfig, peer: &PeerFacts, story: &mut Story) -> bool {
+    let subject = crate::filter::rbac::Subject { peer, head: None };
+    for filter in chain.filters.iter() {
+        match filter {
+            NetworkFilter::Rbac(rules) => match rules.judge(&subject) {
+                Ok(()) => {
+                    story.step("policy", "rbac of the connection", "passed", "no policy of the connection denies it")
+                }
+                Err(policy) => {
+                    story.step("policy", policy.to_string(), "denied", Reason::RbacDenied.why());
+                    return false;
+                }
+            },
+            NetworkFilter::ExtAuthz(_) => {
+                story.step("policy", "ext_authz of the connection", "asks", "what the service says is not known here");
+            }
+            NetworkFilter::Stats | NetworkFilter::MetadataExchange(_) => {}
+        }
+    }
+    true
+}
+
+/// A request within the connection.
+async fn request(
+    world: &World,
+    manager: &Arc<HcmConfig>,
+    (question, peer): (&Question, &Rc<PeerFacts>),
+    story: &mut Story,
+) {
+    let table = match &manager.routes {
+        Routes::Inline(table) => Some(Arc::clone(table)),
+        Routes::Rds(name) => world.tables.get(&**name).cloned(),
+    };
+    if let (None, Routes::Rds(name)) = (&table, &manager.routes) {
+        story.step("route", &**name, "failed", "the configuration has no table of routes with this name");
+    }
+    let inbound = question.side == Side::Inbound;
+    let settings =
+        Settings::new(Arc::clone(manager), Rc::clone(&world.facts), table.clone().unwrap_or_default(), inbound);
+    let mut cx = StreamCx::new(&world.facts, peer, table.unwrap_or_default(), world.facts.env.now());
+    cx.inbound = inbound;
+    let mut request = Request { head: question.head.clone(), body: Body::Empty };
+    if let Some(response) = http::arrive(&settings, &cx, &mut request) {
+        return answered(&cx, response.head.status, "the request itself is not acceptable", story);
+    }
+    for filter in manager.filters.iter() {
+        if !passes(filter, &mut request, &cx, story).await {
+            return;
+        }
+    }
+    route(world, &request, &cx, story);
+}
+
+fn answered(cx: &StreamCx, status: u16, because: &str, story: &mut Story) {
+    let info = cx.info.borrow();
+    story.outcome.status = Some(status);
+    story.outcome.flags = info.flags.to_string();
+    story.outcome.details = info.details.as_deref().unwrap_or_default().to_owned();
+    story.step("outcome", status.to_string(), "denied", because);
+}
+
+/// One filter; false where it answers. What depends on others or on chance is told and not done.
+async fn passes(filter: &Filter, request: &mut Request, cx: &StreamCx, story: &mut Story) -> bool {
+    if cx.is_disabled(&request.head, filter.name()) {
+        story.step("filter", filter.name(), "off", "the route switches it off");
+        return true;
+    }
+    match filter {
+        Filter::ExtAuthz(service) => {
+            story.step(
+                "policy",
+                service.cluster(),
+                "asks",
+                "an authorization service decides; what it says is not known here",
+            );
+            return true;
+        }
+        Filter::LocalRateLimit(_) => {
+            story.step("policy", "local rate limit", "may", "it denies with 429 where its bucket is empty");
+            return true;
+        }
+        Filter::Fault(own) => {
+            let of_route = cx.override_of::<fault::Fault>(&request.head, fault::NAME);
+            if let Some(text) = of_route.as_deref().unwrap_or(own).describe(&request.head) {
+                story.step("fault", "fault", "may", text);
+                story.made_by(cx.route(&request.head).and_then(|route| object_of(route.origin.as_deref()?)));
+            }
+            return true;
+        }
+        _ => {}
+    }
+    let mut state = FilterState::None;
+    let decision = match filter.on_request(&mut state, request, cx) {
+        Step::Done(decision) => decision,
+        Step::Wait(wait) => wait.await,
+    };
+    let denied_by = cx.info.borrow().outcome.as_ref().and_then(|outcome| outcome.detail.clone());
+    match decision {
+        Decision::Continue => {
+            if let Filter::Rbac(rbac) = filter
+                && rbac.rules.is_some()
+            {
+                story.step("policy", "AuthorizationPolicy", "passed", rbac.why_passed(request, cx));
+            }
+            true
+        }
+        Decision::Reply(response) => {
+            let name = denied_by.as_deref().unwrap_or_else(|| filter.name()).to_owned();
+            let why = cx.info.borrow().outcome.as_ref().map_or("it answers by itself", |outcome| outcome.reason.why());
+            story.step("policy", name, "denied", why);
+            answered(cx, response.head.status, why, story);
+            false
+        }
+    }
+}
+
+fn route(world: &World, request: &Request, cx: &StreamCx, story: &mut Story) {
+    let head = &request.head;
+    let route = match cx.lookup(head) {
+        Lookup::Found(route) => route,
+        Lookup::NoRoute | Lookup::Ask(_) => {
+            story.step(
+                "route",
+                String::from_utf8_lossy(head.authority()).into_owned(),
+                "failed",
+                Reason::NoRoute.why(),
+            );
+            return fails(Reason::NoRoute, story);
+        }
+    };
+    let object = route.origin.as_deref().and_then(object_of);
+    let name = if route.name.is_empty() { "unnamed" } else { &*route.name };
+    let virtual_host = format!("virtual host {}", route.virtual_host);
+    story.step("route", name, "matched", virtual_host);
+    story.made_by(object);
+    let shares = match shares(&route, head) {
+        Ok(shares) => shares,
+        Err((status, because)) => {
+            story.outcome.status = Some(status);
+            story.outcome.flags = "-".to_owned();
+            story.outcome.details = "direct_response".to_owned();
+            return story.step("outcome", status.to_string(), "matched", because);
+        }
+    };
+    details(&route, story);
+    let Some(first) = shares.first().map(|(name, _)| Arc::clone(name)) else {
+        return fails(Reason::NoRoute, story);
+    };
+    story.outcome.clusters =
+        shares.into_iter().map(|(name, percent)| Share { cluster: name.to_string(), percent }).collect();
+    cluster(world, &first, cx.peer.local, story);
+}
+
+/// Clusters with their shares in percent.
+type Shares = Vec<(Arc<str>, f64)>;
+
+/// Where a request may go; or what the proxy answers.
+fn shares(route: &Route, head: &RequestHead) -> Result<Shares, (u16, String)> {
+    match &route.action {
+        Action::Weighted(choices, total) => Ok(choices
+            .iter()
+            .filter(|choice| choice.weight > 0)
+            .map(|choice| (Arc::clone(&choice.name), percent(u64::from(choice.weight), *total)))
+            .collect()),
+        Action::Direct { status, .. } => Err((*status, "the route answers by itself".to_owned())),
+        Action::Redirect(redirect) => {
+            let location = String::from_utf8_lossy(&redirect.location(head)).into_owned();
+            Err((redirect.status, format!("the route redirects to {location}")))
+        }
+        _ => Ok(route.choose(head, 0).map(|choice| (choice.cluster, 100.0)).into_iter().collect()),
+    }
+}
+
+/// What else the route does.
+fn details(route: &Route, story: &mut Story) {
+    let mut said = Vec::new();
+    if let Some(limit) = route.timeouts.route {
+        said.push(format!("time limit {limit:?}"));
+    }
+    if let Some(retry) = &route.retry {
+        said.push(format!("{} retries", retry.num_retries));
+    }
+    said.extend(route.mirrors.iter().map(|mirror| format!("a copy to {}", mirror.cluster)));
+    if route.path_rewrite.is_some() || route.host_rewrite.is_some() {
+        said.push("path or host is rewritten".to_owned());
+    }
+    if !said.is_empty() {
+        story.step("route", "policy of the route", "matched", said.join(", "));
+    }
+}
+
+fn percent(part: u64, total: u64) -> f64 {
+    100.0 * part as f64 / total.max(1) as f64
+}
+
+fn fails(reason: Reason, story: &mut Story) {
+    let face = reason.face();
+    story.outcome.status = Some(face.status);
+    story.outcome.flags = face.flags.to_string();
+    story.outcome.details = face.details.to_owned();
+}
+
+fn cluster(world: &World, name: &Arc<str>, destination: SocketAddr, story: &mut Story) {
+    let Some(cluster) = world.facts.clusters.get(name) else {
+        story.step("cluster", &**name, "failed", Reason::UnknownCluster.why());
+        return fails(Reason::UnknownCluster, story);
+    };
+    let hosts = cluster.hosts();
+    if cluster.config.discovery == Discovery::OriginalDst {
+        story.step("cluster", &**name, "matched", format!("it goes where the client dialled: {destination}"));
+        let endpoint = Endpoint::at(Address::Ip(destination));
+        story.outcome.endpoints = vec![shown(&cluster.config, &endpoint)];
+        return;
+    }
+    let resolved = world.resolved.contains(name);
+    let all: Vec<Shown> = hosts.iter().map(|endpoint| shown(&cluster.config, endpoint)).collect();
+    let usable = usable(&hosts);
+    story.step(
+        "cluster",
+        &**name,
+        if usable > 0 || resolved { "matched" } else { "failed" },
+        match resolved {
+            true => "its endpoints are resolved by DNS when requests come".to_owned(),
+            false => format!("{usable} of {} endpoints may be used", all.len()),
+        },
+    );
+    story.outcome.endpoints = all;
+    if usable == 0 && !resolved {
+        fails(Reason::NoHealthyUpstream, story);
+    }
+}
+
+fn usable(hosts: &HostSet) -> usize {
+    hosts.iter().filter(|endpoint| matches!(endpoint.health, Health::Healthy | Health::Degraded)).count()
+}
+
+fn shown(config: &ClusterConfig, endpoint: &Endpoint) -> Shown {
+    let transport = config.transport(endpoint).map(|(_, transport)| transport);
+    let health = match endpoint.health {
+        Health::Healthy => "healthy",
+        Health::Degraded => "degraded",
+        Health::Draining => "draining",
+        Health::Unhealthy => "unhealthy",
+    };
+    let transport = match transport.and_then(|transport| transport.tls.as_ref()) {
+        Some(_) if transport.is_some_and(|transport| &*transport.name == "tlsMode-istio") => "mTLS",
+        Some(_) => "TLS",
+        None => "plaintext",
+    };
+    Shown { address: endpoint.text.to_string(), health: health.to_owned(), transport: transport.to_owned() }
+}
