@@ -52,6 +52,9 @@ pub struct PolicyArgs {
     /// A directory of YAML with objects of config.istio.io and policy.ferromesh.io, watched
     #[arg(long)]
     pub config_dir: Option<PathBuf>,
+    /// Address of /metrics with the series of the adapter prometheus, such as `:42422`
+    #[arg(long, default_value = "")]
+    pub adapter_metrics_addr: String,
     /// Address of external authorization over HTTP, for proxies only
     #[arg(long, default_value = "")]
     pub ext_authz_http_addr: String,

@@ -8,6 +8,7 @@ use crate::policy::decision::{HeaderOperation, Operation};
 use crate::policy::handler::Handler;
 use crate::policy::instance::{Instance, Variety, expression};
 use crate::policy::object::Object;
+use crate::policy::sampling::Sampling;
 use crate::yaml::{Fault, Place};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,6 +32,10 @@ pub struct Rule {
     pub checks: bool,
     /// Whether it charges quotas.
     pub charges: bool,
+    /// Whether it has something to do after a request.
+    pub reports: bool,
+    /// Which requests it reports; nothing is all.
+    pub sampling: Option<Sampling>,
     /// What it has done so far; lives as long as an object of its name.
     pub tally: Arc<Tally>,
 }
@@ -114,9 +119,7 @@ impl Rule {
             return Err(place
                 .fault("a header of the response cannot be removed by external authorization; use a VirtualService"));
         }
-        if let Some(sampling) = fields.get("sampling") {
-            return Err(sampling.fault("sampling of reports is not supported; the Telemetry API samples access logs"));
-        }
+        let sampling = fields.get("sampling").map(|place| Sampling::parse(&place, &scope)).transpose()?;
         fields.done()?;
         let has = |variety| {
             let mut instances = actions.iter().flat_map(|action: &Action| &action.instances);
@@ -124,9 +127,22 @@ impl Rule {
         };
         let checks = has(Variety::Check) || !request_headers.is_empty() || !response_headers.is_empty();
         let charges = has(Variety::Quota);
+        let reports = has(Variety::Report);
         let name = format!("{namespace}/{}", object.key.name);
         let namespace = namespace.clone();
-        Ok(Self { name, namespace, matches, actions, request_headers, response_headers, checks, charges, tally })
+        Ok(Self {
+            name,
+            namespace,
+            matches,
+            actions,
+            request_headers,
+            response_headers,
+            checks,
+            charges,
+            reports,
+            sampling,
+            tally,
+        })
     }
 
     /// Whether it applies. What cannot be evaluated does not (MX-22).

@@ -61,6 +61,8 @@ pub struct Running {
     pub http: Option<SocketAddr>,
     /// Where its own metrics are.
     pub monitoring: Option<SocketAddr>,
+    /// Where the series of the adapter prometheus are.
+    pub adapter_metrics: Option<SocketAddr>,
     /// Where external authorization over HTTP is.
     pub ext_authz_http: Option<SocketAddr>,
     /// Where rate limits over gRPC are, besides `grpc`.
@@ -83,6 +85,7 @@ impl Running {
             grpc: None,
             http: None,
             monitoring: None,
+            adapter_metrics: None,
             ext_authz_http: None,
             ratelimit_grpc: None,
             ratelimit_http: None,
@@ -130,7 +133,7 @@ impl Server {
         let metrics = Registry::new();
         let (stop, stopped) = watch::channel(false);
         let mut running = Running::new(stop);
-        let parts = Parts::new(&args, &metrics, &mut running.tasks).await?;
+        let parts = Box::pin(Parts::new(&args, &metrics, &mut running.tasks)).await?;
         let tasks = &mut running.tasks;
         running.grpc = serve_grpc(&args.grpc_addr, parts.grpc(), tasks, &stopped).await?;
         let limits = &args.policy;
@@ -138,6 +141,8 @@ impl Server {
             serve_grpc(&limits.ratelimit_grpc_addr, parts.policy.ratelimit_grpc(), tasks, &stopped).await?;
         running.ratelimit_http =
             serve_http(&limits.ratelimit_http_addr, parts.policy.ratelimit_http(), tasks, &stopped).await?;
+        running.adapter_metrics =
+            serve_http(&limits.adapter_metrics_addr, parts.policy.adapter_metrics(), tasks, &stopped).await?;
         let ext_authz = parts.policy.ext_authz_http(&limits.ext_authz_http_prefix);
         running.ext_authz_http = serve_http(&limits.ext_authz_http_addr, ext_authz, tasks, &stopped).await?;
         running.otlp_grpc = serve_grpc(&args.otlp_grpc_addr, parts.otlp_grpc(), tasks, &stopped).await?;

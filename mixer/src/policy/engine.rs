@@ -1,10 +1,11 @@
 //! Bag → decision.
 
 use super::decision::{Answer, Decision, UNANSWERED_FOR};
-use super::handler::Handler;
+use super::handler::{Adapter, Handler};
 use super::instance::{Instance, Variety};
 use super::limits::Charge;
 use super::load::{Loader, Policy};
+use super::meters::Meters;
 use super::view::View;
 use crate::attribute::vocabulary as v;
 use crate::attribute::{Bag, Touched, Value, Vocabulary};
@@ -17,13 +18,21 @@ use std::sync::Arc;
 /// Decides by the policy in force, which [`Engine::load`] replaces as a whole.
 #[derive(Debug, Default)]
 pub struct Engine {
-    policy: ArcSwap<Policy>,
+    policy: Arc<ArcSwap<Policy>>,
 }
 
 impl Engine {
     /// An engine without any policy: it lets everything through.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What is measured of it; to be registered where it shall be seen.
+    ///
+    /// # Errors
+    /// Never: the names of its metrics are good ones.
+    pub fn meters(&self) -> Result<Meters, vitals::prometheus::Error> {
+        Meters::new(self.policy.clone())
     }
 
     /// Puts the texts of all files in force. `loader` is its caller's: there is one.
@@ -38,6 +47,23 @@ impl Engine {
     /// The policy in force.
     pub fn policy(&self) -> Arc<Policy> {
         self.policy.load_full()
+    }
+
+    /// Tells the adapters that a request is over.
+    pub fn report(&self, bag: &Bag<'_>) {
+        self.policy.load().report(bag);
+    }
+
+    /// The series of all handlers of the adapter prometheus, in Prometheus' text.
+    pub async fn exposition(&self) -> String {
+        let policy = self.policy();
+        let mut text = String::new();
+        for handler in &policy.handlers {
+            if let Adapter::Prometheus(prometheus) = &handler.adapter {
+                text.push_str(&prometheus.show().await);
+            }
+        }
+        text
     }
 
     /// What is in force and what it did.
@@ -74,6 +100,33 @@ impl Policy {
         }
         decision.by = touched.by();
         decision
+    }
+
+    /// Tells the adapters that a request is over (MX-27). An instance that lacks an attribute is dropped (MX-56).
+    pub fn report(&self, bag: &Bag<'_>) {
+        let mut touched = Touched::default();
+        let namespace = if self.is_scoped() { namespace(bag, &mut touched) } else { None };
+        for rule in self.rules(namespace.as_deref()).filter(|rule| rule.reports) {
+            let mut reader = Reader::new(bag, &mut touched);
+            let sampled = rule.applies(&mut reader) && rule.sampling.as_ref().is_none_or(|one| one.takes(&mut reader));
+            if !sampled {
+                continue;
+            }
+            Tally::count(&rule.tally.hits);
+            for action in &rule.actions {
+                for instance in action.instances.iter().filter(|one| one.template.variety() == Variety::Report) {
+                    if let Err(failure) = action.handler.report(instance, &mut Reader::new(bag, &mut touched)) {
+                        Tally::count(&rule.tally.failures);
+                        tracing::debug!(rule = %rule.name, instance = %instance.name, "dropped: {failure}");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether any rule wants to know of requests that are over.
+    pub fn reports(&self) -> bool {
+        self.all_rules().any(|rule| rule.reports)
     }
 
     /// Charges a request to the quotas that are bound to its service.

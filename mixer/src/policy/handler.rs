@@ -7,6 +7,8 @@ use super::instance::{Instance, Template, texts};
 use super::limits::{Charge, Limits};
 use super::list::List;
 use super::object::Object;
+use super::prometheus::Prometheus;
+use super::stdio::Stdio;
 use crate::expression::eval::{Failure, Reader};
 use crate::yaml::{Fault, Node, Place};
 use std::collections::BTreeMap;
@@ -45,6 +47,10 @@ pub enum Adapter {
     List(List),
     /// Counts.
     Limits(Limits),
+    /// Measures.
+    Prometheus(Prometheus),
+    /// Writes lines.
+    Stdio(Stdio),
     /// Looks a key up in a table, and puts out what it finds.
     KeyVal(BTreeMap<String, String>),
     /// Nothing: mixer does it by itself, or nobody wants it done.
@@ -104,6 +110,9 @@ impl Handler {
             (Adapter::List(_), template) => matches!(template, Template::ListEntry(_)),
             (Adapter::Limits(limits), Template::Quota(_)) => return limits.takes(instance),
             (Adapter::Limits(_), _) => false,
+            (Adapter::Prometheus(prometheus), Template::Metric { .. }) => return prometheus.takes(instance),
+            (Adapter::Prometheus(_), _) => false,
+            (Adapter::Stdio(_), template) => matches!(template, Template::LogEntry { .. } | Template::Metric { .. }),
             (Adapter::KeyVal(_), template) => matches!(template, Template::KeyVal(_)),
         };
         match fits {
@@ -124,6 +133,8 @@ impl Handler {
     pub fn last_error(&self) -> Option<String> {
         match &self.adapter {
             Adapter::List(list) => list.last_error(),
+            Adapter::Prometheus(prometheus) => prometheus.last_error(),
+            Adapter::Stdio(stdio) => stdio.last_error(),
             _ => None,
         }
     }
@@ -141,6 +152,19 @@ impl Handler {
                 Err(failure) => unable(&failure),
             },
             _ => Answer::ok(super::decision::UNANSWERED_FOR, None),
+        }
+    }
+
+    /// Tells it after a request.
+    ///
+    /// # Errors
+    /// Where an expression of the instance has no value: the instance is dropped (MX-56).
+    pub fn report<'a>(&'a self, instance: &'a Instance, reader: &mut Reader<'a, '_>) -> Result<(), Failure> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        match &self.adapter {
+            Adapter::Prometheus(prometheus) => prometheus.report(instance, reader),
+            Adapter::Stdio(stdio) => stdio.report(instance, reader),
+            _ => Ok(()),
         }
     }
 
@@ -179,6 +203,8 @@ fn parse_adapter(kind: &str, at: &Place<'_>, params: &Place<'_>, owner: String) 
     Ok(match kind {
         "denier" => Adapter::Denier(Denier::parse(params)?),
         "listchecker" => Adapter::List(List::parse(params)?),
+        "prometheus" => Adapter::Prometheus(Prometheus::parse(params)?),
+        "stdio" => Adapter::Stdio(Stdio::parse(params)?),
         "memquota" => Adapter::Limits(Limits::memory(params, owner)?),
         "redisquota" => Adapter::Limits(Limits::redis(params, owner)?),
         "keyval" => {

@@ -152,7 +152,7 @@ fn parse_template(name: &str, at: &Place<'_>, params: &Place<'_>, vocabulary: &V
         "quota" => Template::Quota(expressions(fields.get("dimensions"), &scope)?),
         "keyval" => Template::KeyVal(expression(&fields.need("key")?, Some(Type::String), &scope)?),
         "metric" => Template::Metric {
-            value: expression(&fields.need("value")?, None, &scope)?,
+            value: number(&fields.need("value")?, &scope)?,
             dimensions: expressions(fields.get("dimensions"), &scope)?,
         },
         "logentry" => Template::LogEntry {
@@ -169,6 +169,14 @@ fn parse_template(name: &str, at: &Place<'_>, params: &Place<'_>, vocabulary: &V
     };
     fields.done()?;
     Ok(template)
+}
+
+fn number(place: &Place<'_>, scope: &Scope<'_>) -> Result<Expression, Fault> {
+    let found = expression(place, None, scope)?;
+    match found.kind() {
+        Type::Int64 | Type::Double | Type::Duration => Ok(found),
+        other => Err(place.fault(format!("{} is no number", other.name()))),
+    }
 }
 
 fn optional(place: Option<Place<'_>>, kind: Type, scope: &Scope<'_>) -> Result<Option<Expression>, Fault> {

@@ -23,6 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::{Request, Response, Status};
+use vitals::prometheus::Histogram;
 
 /// The field of `dynamic_metadata` that carries a lease.
 pub const LEASE_FIELD: &str = "ferromesh.lease";
@@ -40,12 +41,13 @@ const JWT_METADATA: &str = "envoy.filters.http.jwt_authn";
 pub struct ExtAuthz {
     engine: Arc<Engine>,
     workloads: Follower,
+    decisions: Histogram,
 }
 
 impl ExtAuthz {
-    /// Decides by an engine and joins by a table.
-    pub fn new(engine: Arc<Engine>, workloads: Follower) -> Self {
-        Self { engine, workloads }
+    /// Decides by an engine and joins by a table; `decisions` measures the time that takes, in seconds.
+    pub fn new(engine: Arc<Engine>, workloads: Follower, decisions: Histogram) -> Self {
+        Self { engine, workloads, decisions }
     }
 
     /// For the gRPC server.
@@ -55,6 +57,7 @@ impl ExtAuthz {
 
     /// Decides about a call.
     pub async fn decide(&self, call: Call, caller: Caller<'_>) -> Decision {
+        let _measured = self.decisions.start_timer();
         let table = self.workloads.table();
         let facts = Facts::join(call, &table);
         let policy = self.engine.policy();

@@ -16,11 +16,13 @@ use crate::ratelimit::meters::Meters;
 use crate::source::{Directory, Texts};
 use crate::workload::Follower;
 use axum::Router;
+use axum::http::header;
+use axum::routing::get;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tonic::service::{Routes, RoutesBuilder};
-use vitals::prometheus::Registry;
+use vitals::prometheus::{Registry, TEXT_FORMAT};
 
 /// What serves policy.
 #[derive(Debug)]
@@ -49,6 +51,9 @@ impl Policy {
         tasks: &mut Tasks,
     ) -> anyhow::Result<Self> {
         let engine = Arc::new(Engine::new());
+        let meters = engine.meters()?;
+        let decisions = meters.decisions.clone();
+        metrics.register(Box::new(meters))?;
         let counters = match &args.redis {
             Some(address) => {
                 Counters::Redis(Redis::new(address).map_err(|reason| anyhow::anyhow!("--redis: {reason}"))?)
@@ -71,7 +76,7 @@ impl Policy {
             follow(path, tasks, move |texts| load_limits(&limiter, &mut loader, &texts)).await?;
         }
         Ok(Self {
-            ext_authz: ExtAuthz::new(engine.clone(), workloads),
+            ext_authz: ExtAuthz::new(engine.clone(), workloads, decisions),
             limits: RateLimits { limiter: limiter.clone(), headers: args.ratelimit_response_headers },
             quotas: RateLimitQuotas::start(limiter.clone()),
             engine,
@@ -100,6 +105,13 @@ impl Policy {
     /// External authorization over HTTP.
     pub fn ext_authz_http(&self, prefix: &str) -> Router {
         ext_authz_http::router(self.ext_authz.clone(), prefix)
+    }
+
+    /// The series of the adapter prometheus.
+    pub fn adapter_metrics(&self) -> Router {
+        let engine = self.engine.clone();
+        let show = async move || ([(header::CONTENT_TYPE, TEXT_FORMAT)], engine.exposition().await);
+        Router::new().route("/metrics", get(show))
     }
 
     /// Rate limits over HTTP.

@@ -5,6 +5,7 @@ mod ext_authz;
 mod ext_authz_http;
 mod ratelimit;
 mod redis_server;
+mod reports;
 mod request;
 #[path = "../support/mod.rs"]
 mod support;

@@ -2,8 +2,9 @@
 
 use mixer::policy::Engine;
 use mixer::policy::load::Loader;
+use mixer::serve::ext_authz::ExtAuthz;
 use mixer::source::Texts;
-use mixer::workload::Table;
+use mixer::workload::{Follower, Table};
 use proto::envoy::auth::attribute_context::{HttpRequest, Peer, Request, TlsSession};
 use proto::envoy::auth::{AttributeContext, CheckRequest};
 use proto::envoy::core::{Address, SocketAddress, address, socket_address};
@@ -38,6 +39,11 @@ pub(crate) fn engine(yaml: &str) -> Arc<Engine> {
     engine.load(&mut Loader::default(), &texts(yaml));
     assert!(engine.view().problems.is_empty(), "{:?}", engine.view().problems);
     engine
+}
+
+/// External authorization by an engine, with the table of the bookshop.
+pub(crate) fn ext_authz(engine: &Arc<Engine>) -> ExtAuthz {
+    ExtAuthz::new(engine.clone(), Follower::fixed(table()), engine.meters().unwrap().decisions)
 }
 
 /// One file.

@@ -1,9 +1,7 @@
 //! Istio's documented policy tasks, with their YAML as written.
 
-use crate::request::{engine, get, table};
+use crate::request::{engine, ext_authz, get};
 use mixer::policy::Engine;
-use mixer::serve::ext_authz::ExtAuthz;
-use mixer::workload::Follower;
 use proto::envoy::auth::CheckRequest;
 use proto::envoy::auth::authorization_server::Authorization as _;
 use proto::envoy::auth::check_response::HttpResponse;
@@ -11,7 +9,7 @@ use std::sync::Arc;
 
 /// HTTP status and body that a client would get; 200 and nothing where the request may go on.
 pub(crate) async fn ask(engine: &Arc<Engine>, request: CheckRequest) -> (i32, String) {
-    let service = ExtAuthz::new(engine.clone(), Follower::fixed(table()));
+    let service = ext_authz(engine);
     let answer = service.check(tonic::Request::new(request)).await.unwrap().into_inner();
     match answer.http_response.unwrap() {
         HttpResponse::DeniedResponse(denied) => (denied.status.unwrap().code, denied.body),
@@ -139,7 +137,7 @@ spec:
 #[tokio::test]
 async fn control_of_headers() {
     let engine = engine(KEYVAL);
-    let service = ExtAuthz::new(engine.clone(), Follower::fixed(table()));
+    let service = ext_authz(&engine);
     let asked = tonic::Request::new(get("ingress", "productpage", &[("user", "jason")]));
     let answer = service.check(asked).await.unwrap().into_inner();
     let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!("refused") };
@@ -150,7 +148,7 @@ async fn control_of_headers() {
 
     let path = KEYVAL.replace("user-group", "\":path\"").replace("[ x.output.value ]", r#"[ '"/status/418"' ]"#);
     let engine = crate::request::engine(&path);
-    let service = ExtAuthz::new(engine, Follower::fixed(table()));
+    let service = ext_authz(&engine);
     let asked = tonic::Request::new(get("ingress", "productpage", &[("user", "jason")]));
     let answer = service.check(asked).await.unwrap().into_inner();
     let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!("refused") };
