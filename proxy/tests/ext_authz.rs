@@ -237,3 +237,63 @@ async fn a_grpc_service_lets_connections_pass_or_not() {
         "what fails passes, what is denied does not"
     );
 }
+
+/// Leaves its answers with the proxy: by user, for a hundred requests; denies user 2.
+#[derive(Clone, Default)]
+struct Lessor(std::sync::Arc<std::sync::atomic::AtomicU32>);
+
+#[tonic::async_trait]
+impl Authorization for Lessor {
+    async fn check(&self, asked: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        use proto::envoy::wkt::{ListValue, Struct, Value, value::Kind};
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let honoured = asked.metadata().get("x-ferromesh-lease").is_some_and(|value| value == "1");
+        let headers = asked.into_inner().attributes.unwrap().request.unwrap().http.unwrap().headers;
+        let value = |kind| Value { kind: Some(kind) };
+        let by = vec![value(Kind::StringValue("request.headers/x-user".into()))];
+        let lease = [
+            ("valid_for_s", Kind::NumberValue(60.0)),
+            ("uses", Kind::NumberValue(100.0)),
+            ("by", Kind::ListValue(ListValue { values: by })),
+        ];
+        let lease = Struct { fields: lease.map(|(key, kind)| (key.to_owned(), value(kind))).into() };
+        let fields = [("ferromesh.lease".to_owned(), value(Kind::StructValue(lease)))].into();
+        let code = if headers.get("x-user").is_some_and(|user| user == "2") { 7 } else { 0 };
+        Ok(Response::new(CheckResponse {
+            status: Some(proto::envoy::RpcStatus { code, ..Default::default() }),
+            http_response: (code == 0).then(|| {
+                HttpResponse::OkResponse(OkHttpResponse {
+                    headers: vec![header("x-checked", &headers["x-user"], false)],
+                    ..OkHttpResponse::default()
+                })
+            }),
+            dynamic_metadata: honoured.then_some(Struct { fields }),
+        }))
+    }
+}
+
+// spec: MX-32, MX-96
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_leased_is_used_again_for_requests_that_agree_in_what_it_depends_on() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = listener.local_addr().unwrap().port();
+    let lessor = Lessor::default();
+    let server = tonic::transport::Server::builder().add_service(AuthorizationServer::new(lessor.clone()));
+    tokio::spawn(server.serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)));
+    let directory = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let _proxy = Proxy::start(directory.path(), &config(port, service, echo()));
+    for number in 0..450 {
+        let user = number % 3;
+        let answer =
+            ask(port, &format!("GET /{number} HTTP/1.1\r\nhost: b\r\nx-user: {user}\r\nconnection: close\r\n\r\n"));
+        let expected = if user == 2 { "HTTP/1.1 403" } else { "HTTP/1.1 200" };
+        assert!(answer.starts_with(expected), "{answer}");
+        assert!(
+            user == 2 || answer.contains(&format!("x-checked: {user}")),
+            "what it says is done each time: {answer}"
+        );
+    }
+    // each of three users asked 150 times: a call for every hundred
+    assert_eq!(lessor.0.load(std::sync::atomic::Ordering::Relaxed), 6);
+}

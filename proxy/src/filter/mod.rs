@@ -10,6 +10,7 @@ pub mod ext_authz;
 pub mod fault;
 pub mod grpc_stats;
 pub mod header_mutation;
+pub mod lease;
 pub mod local_ratelimit;
 pub mod on_demand;
 pub mod peer_metadata;
@@ -21,7 +22,7 @@ mod stream_cx;
 
 pub use chain::{Verdict, request_half, response_half};
 pub use reply::{grpc_reply, grpc_status, is_grpc, plain, reply};
-pub use stream_cx::{Facts, Pulled, Received, StreamCx, StreamInfo};
+pub use stream_cx::{Facts, LeaseBook, Pulled, Received, StreamCx, StreamInfo};
 
 use crate::message::{Request, RequestHead, Response, ResponseHead};
 use crate::outcome::Outcome;

@@ -2,6 +2,7 @@
 
 use super::alpn::Alpn;
 use super::grpc_stats::Counts;
+use super::lease::{Leases, Shapes};
 use crate::cluster::{Cluster, ClusterSet};
 use crate::endpoint::Endpoint;
 use crate::env::{Env, Instant, ProcessClock};
@@ -15,6 +16,8 @@ use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
 use crate::telemetry::trace::Trace;
 use crate::xds::FeedHandle;
+use proto::envoy::auth::CheckResponse;
+use proto::envoy::ratelimit::RateLimitResponse;
 use std::any::Any;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -39,6 +42,8 @@ pub struct Facts {
     pub logs: Rc<LogSinks>,
     /// The clock of what workers share.
     pub clock: Arc<ProcessClock>,
+    /// Decisions that services have left with this worker.
+    pub leases: Rc<LeaseBook>,
     /// Asks for configuration on demand; none where there is no feed.
     pub feed: Option<FeedHandle>,
 }
@@ -55,9 +60,21 @@ impl Facts {
             stats: Rc::new(EnvoyStats::new(Rc::clone(&registrar))),
             logs: Rc::new(LogSinks::new(LogBuffers::detached(), registrar)),
             clock: ProcessClock::start(),
+            leases: Rc::default(),
             feed: None,
         }
     }
+}
+
+/// Leases of one worker, by kind of service.
+#[derive(Debug, Default)]
+pub struct LeaseBook {
+    /// What each filter's leases depend on.
+    pub shapes: Shapes,
+    /// Answers of authorization services.
+    pub checks: Leases<CheckResponse>,
+    /// Answers of rate limit services.
+    pub limits: Leases<RateLimitResponse>,
 }
 
 /// What came of the request's body.

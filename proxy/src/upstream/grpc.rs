@@ -24,6 +24,8 @@ pub struct Method<'a> {
     pub authority: &'a str,
     /// `/package.Service/Method`.
     pub path: &'a str,
+    /// Further metadata: names, lower case, and values.
+    pub metadata: &'a [(&'a str, &'a str)],
 }
 
 impl Method<'_> {
@@ -33,6 +35,9 @@ impl Method<'_> {
         let mut head = RequestHead::new(Version::H2, b"POST", b"http", authority, path);
         head.headers.append_known(Known::ContentType, b"application/grpc");
         head.headers.append_known(Known::Te, b"trailers");
+        for (name, value) in self.metadata {
+            head.headers.append(name.as_bytes(), value.as_bytes());
+        }
         head
     }
 }

@@ -144,7 +144,8 @@ pub(super) fn call_for_main(facts: &Rc<Facts>, asked: Call) {
             None => Err(Reason::UnknownCluster.into()),
             Some(cluster) => {
                 let timeout = asked.service.timeout.unwrap_or(TIMEOUT);
-                let method = Method { cluster: &cluster, authority: &asked.service.authority, path: asked.path };
+                let method =
+                    Method { cluster: &cluster, authority: &asked.service.authority, path: asked.path, metadata: &[] };
                 unary_bytes(method, asked.message, (timeout, Instant::now() + timeout)).await.map(drop)
             }
         };
@@ -171,7 +172,7 @@ async fn deliver(cluster: &Rc<Cluster>, parcel: &Parcel) -> Result<(), Outcome> 
         Shape::AccessLog { .. } => return Ok(()),
     };
     if kind.is_empty() {
-        let method = Method { cluster, authority: &to.service.authority, path };
+        let method = Method { cluster, authority: &to.service.authority, path, metadata: &[] };
         return unary_bytes(method, framed(&message)?, (timeout, deadline)).await.map(drop);
     }
     let mut head = RequestHead::new(Version::H11, b"POST", b"http", to.service.authority.as_bytes(), path.as_bytes());
@@ -199,7 +200,7 @@ impl Pipe {
     /// Opens a stream, which lives until either side ends it.
     fn open(cluster: &Rc<Cluster>, to: &Destination) -> Rc<Self> {
         let pipe = Rc::new(Self::default());
-        let head = Method { cluster, authority: &to.service.authority, path: ACCESS_LOGS }.head();
+        let head = Method { cluster, authority: &to.service.authority, path: ACCESS_LOGS, metadata: &[] }.head();
         let (cluster, held) = (Rc::clone(cluster), Rc::clone(&pipe));
         tokio::task::spawn_local(async move {
             let body = Body::source(Outgoing(Rc::clone(&held)));

@@ -92,6 +92,7 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
         stats: Rc::new(EnvoyStats::new(Rc::clone(&registrar))),
         logs: Rc::new(LogSinks::new(parts.logs, registrar)),
         clock: Arc::clone(&parts.clock),
+        leases: Rc::default(),
         feed: Some(parts.feed),
     });
     let serve = Rc::new(Serve {

@@ -15,6 +15,7 @@ const BUFFERED: usize = 1000;
 
 fn filter() -> Filter {
     Filter::ExtAuthz(ExtAuthz {
+        id: 1,
         service: Service::Http {
             cluster: "authz".into(),
             path_prefix: "/check".into(),

@@ -12,7 +12,14 @@ use proto::envoy::http_filters::ext_authz::v3::{
 use proto::envoy::matcher::{ListStringMatcher, string_matcher::MatchPattern};
 use proto::envoy::wkt::{Any, Duration as WrittenDuration};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+/// A number that no other filter of this process has.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// What a route has for the filter.
 #[derive(Debug)]
@@ -39,6 +46,7 @@ pub fn parse(typed: &Any) -> Result<ExtAuthz, Refusal> {
         None => return Err(Refusal::new("services", "is needed")),
     };
     Ok(ExtAuthz {
+        id: next_id(),
         service,
         timeout,
         allow_on_error: written.failure_mode_allow,

@@ -4,7 +4,7 @@ use super::ExtAuthz;
 use crate::cluster::Cluster;
 use crate::codec::bytes::is_token;
 use crate::env::Instant;
-use crate::filter::{StreamCx, plain};
+use crate::filter::{StreamCx, lease, plain};
 use crate::message::{Headers, Request, RequestHead, Response, Source};
 use crate::outcome::{Outcome, Reason};
 use crate::upstream::{Method, unary};
@@ -93,7 +93,7 @@ pub async fn ask(
     question: &CheckRequest,
     (timeout, deadline): (Duration, Instant),
 ) -> Result<CheckResponse, Outcome> {
-    let method = Method { cluster, authority, path: PATH };
+    let method = Method { cluster, authority, path: PATH, metadata: &[(lease::HEADER, "1")] };
     unary(method, question, (timeout, deadline)).await
 }
 
@@ -101,9 +101,9 @@ pub async fn ask(
 ///
 /// # Errors
 /// The service names a header that cannot be written.
-pub(super) fn obey(answer: CheckResponse, head: &mut RequestHead) -> Result<Option<Response>, Outcome> {
+pub(super) fn obey(answer: &CheckResponse, head: &mut RequestHead) -> Result<Option<Response>, Outcome> {
     let allowed = answer.status.as_ref().is_some_and(|status| status.code == 0);
-    match answer.http_response {
+    match &answer.http_response {
         Some(HttpResponse::OkResponse(ok)) if allowed => {
             for name in ok.headers_to_remove.iter().filter(|name| !name.starts_with(':') && *name != "host") {
                 head.headers.remove_name(name.to_ascii_lowercase().as_bytes());
@@ -115,8 +115,9 @@ pub(super) fn obey(answer: CheckResponse, head: &mut RequestHead) -> Result<Opti
         }
         None if allowed => Ok(None),
         Some(HttpResponse::DeniedResponse(denied)) => {
-            let status = denied.status.and_then(|status| u16::try_from(status.code).ok()).filter(|code| *code >= 100);
-            let mut response = plain(status.unwrap_or(DENIED), denied.body, head);
+            let status =
+                denied.status.as_ref().and_then(|status| u16::try_from(status.code).ok()).filter(|code| *code >= 100);
+            let mut response = plain(status.unwrap_or(DENIED), denied.body.clone(), head);
             for option in &denied.headers {
                 change(&mut response.head.headers, option)?;
             }

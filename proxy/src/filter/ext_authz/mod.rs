@@ -3,13 +3,16 @@
 //! - `config.rs`: the filter and what routes have for it
 //! - `grpc.rs`: `envoy.service.auth.v3.Authorization/Check`
 //! - `gather.rs`: the part of the body that the service sees
+//! - `lease.rs`: answers that may be used again
 
 mod config;
 mod gather;
 pub mod grpc;
+mod lease;
 
 pub use config::{Override, parse, parse_override};
 
+use super::lease::Asked;
 use super::{Decision, Step, StreamCx, plain};
 use crate::env::Instant;
 use crate::message::{Body, Frame, Known, Request, RequestHead, Response, Version};
@@ -35,6 +38,8 @@ pub struct BodyLimit {
 /// Configuration.
 #[derive(Debug)]
 pub struct ExtAuthz {
+    /// Its own among all filters: leases are kept under it, and go with it.
+    pub id: u64,
     /// Who is asked.
     pub service: Service,
     /// Time limit (200 ms).
@@ -114,10 +119,19 @@ impl ExtAuthz {
                 }
                 Service::Grpc(service) => {
                     let context = own.as_ref().map(|own| &own.context);
+                    let asked = Asked { head: &rq.head, context, cx };
+                    if let Some(leased) = lease::find(self.id, asked) {
+                        return grpc::obey(&leased, &mut rq.head);
+                    }
                     let question = grpc::question(self, rq, &body, context, cx);
                     let cluster = cx.cluster(&service.cluster).ok_or(Reason::UnknownCluster)?;
                     let answer = grpc::ask(&cluster, &service.authority, &question, (self.timeout, deadline)).await?;
-                    grpc::obey(answer, &mut rq.head)
+                    let terms = lease::terms(&answer, self.id, Asked { head: &rq.head, context, cx });
+                    let obeyed = grpc::obey(&answer, &mut rq.head)?;
+                    if let Some(terms) = terms {
+                        lease::keep(terms, answer, cx);
+                    }
+                    Ok(obeyed)
                 }
             }
         };
