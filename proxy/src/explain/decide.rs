@@ -324,6 +324,15 @@ async fn passes(filter: &Filter, request: &mut Request, cx: &StreamCx, story: &m
             );
             return true;
         }
+        Filter::RateLimit(limit) => {
+            story.step(
+                "policy",
+                limit.cluster(),
+                "asks",
+                "a rate limit service counts; what it says is not known here",
+            );
+            return true;
+        }
         Filter::LocalRateLimit(_) => {
             story.step("policy", "local rate limit", "may", "it denies with 429 where its bucket is empty");
             return true;

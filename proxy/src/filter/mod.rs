@@ -14,6 +14,7 @@ pub mod lease;
 pub mod local_ratelimit;
 pub mod on_demand;
 pub mod peer_metadata;
+pub mod ratelimit;
 pub mod rbac;
 pub mod registry;
 mod reply;
@@ -29,6 +30,13 @@ use crate::outcome::Outcome;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that no other filter of this process has: what a service leaves with a filter is kept under it.
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// What a filter says.
 #[derive(Debug)]
@@ -62,6 +70,8 @@ pub enum FilterState {
     Disabled,
     /// The policy and the origin that it allows.
     Cors(Arc<cors::Cors>, Box<[u8]>),
+    /// Headers for the client, of a rate limit service.
+    RateLimit(Box<[ratelimit::Field]>),
     /// Whether the client takes part in the exchange.
     PeerMetadata {
         /// It sent its own.
@@ -92,6 +102,8 @@ pub enum Filter {
     OnDemand(on_demand::OnDemand),
     /// `istio.metadata_exchange`
     PeerMetadata(peer_metadata::PeerMetadata),
+    /// `envoy.filters.http.ratelimit`
+    RateLimit(Box<ratelimit::RateLimitFilter>),
     /// `envoy.filters.http.rbac`
     Rbac(rbac::Rbac),
     /// `istio.stats`
@@ -123,6 +135,7 @@ impl Filter {
             Self::LocalRateLimit(_) => local_ratelimit::NAME,
             Self::OnDemand(_) => "envoy.filters.http.on_demand",
             Self::PeerMetadata(_) => "istio.metadata_exchange",
+            Self::RateLimit(_) => ratelimit::NAME,
             Self::Rbac(_) => rbac::NAME,
             Self::Stats(_) => "istio.stats",
         }
@@ -141,6 +154,7 @@ impl Filter {
             Self::LocalRateLimit(filter) => return filter.on_request(rq, cx),
             Self::OnDemand(filter) => return filter.on_request(rq, cx),
             Self::PeerMetadata(filter) => filter.on_request(st, rq, cx),
+            Self::RateLimit(filter) => return filter.on_request(st, rq, cx),
             Self::Rbac(filter) => return filter.on_request(rq, cx),
             Self::Stats(_) => {}
         }
@@ -154,6 +168,11 @@ impl Filter {
             Self::GrpcStats => grpc_stats::on_response(rs, cx),
             Self::HeaderMutation(filter) => filter.on_response(rs),
             Self::PeerMetadata(filter) => filter.on_response(st, rs, cx),
+            Self::RateLimit(_) => {
+                if let FilterState::RateLimit(headers) = st {
+                    ratelimit::on_response(headers, rs);
+                }
+            }
             _ => {}
         }
         Step::CONTINUE

@@ -1,8 +1,8 @@
 //! Type URL → filter: the one table. Adding a filter is its file and a line here.
 
 use super::{
-    Filter, alpn, buffer, cors, ext_authz, fault, header_mutation, local_ratelimit, on_demand, peer_metadata, rbac,
-    stats,
+    Filter, alpn, buffer, cors, ext_authz, fault, header_mutation, local_ratelimit, on_demand, peer_metadata,
+    ratelimit, rbac, stats,
 };
 use crate::refusal::{Refusal, Within};
 use crate::route::{FilterDisabled, Override};
@@ -38,6 +38,9 @@ const TABLE: &[(&str, Parse)] = &[
         local_ratelimit::parse(a).map(Filter::LocalRateLimit)
     }),
     ("envoy.extensions.filters.http.on_demand.v3.OnDemand", |a| on_demand::parse(a).map(Filter::OnDemand)),
+    ("envoy.extensions.filters.http.ratelimit.v3.RateLimit", |a| {
+        ratelimit::parse(a).map(Box::new).map(Filter::RateLimit)
+    }),
     ("envoy.extensions.filters.http.rbac.v3.RBAC", |a| rbac::parse(a).map(Filter::Rbac)),
     ("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", |a| alpn::parse(a).map(Filter::Alpn)),
     ("io.istio.http.peer_metadata.Config", |a| peer_metadata::parse(a).map(Filter::PeerMetadata)),
@@ -52,6 +55,7 @@ const OVERRIDES: &[(&str, ParseOverride)] = &[
     (cors::NAME, |a| Ok(Arc::new(cors::parse_override(a)?))),
     (fault::NAME, |a| Ok(Arc::new(fault::parse(a)?))),
     (local_ratelimit::NAME, |a| Ok(Arc::new(local_ratelimit::parse(a)?))),
+    (ratelimit::NAME, |a| Ok(Arc::new(ratelimit::parse_override(a)?))),
     (rbac::NAME, |a| Ok(Arc::new(rbac::parse_override(a)?))),
     (ext_authz::NAME, |a| Ok(Arc::new(ext_authz::parse_override(a)?))),
 ];

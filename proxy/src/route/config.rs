@@ -6,7 +6,7 @@ mod route;
 
 use super::matcher::Fraction;
 use super::table::{RouteTable, VirtualHost};
-use super::{AppendAction, HeaderOp, HeaderOps, Override, Overrides};
+use super::{AppendAction, HeaderOp, HeaderOps, Override, Overrides, RateLimit};
 use crate::bootstrap::Environment;
 use crate::refusal::{Refusal, Within};
 use crate::telemetry::access_log::Format;
@@ -57,6 +57,8 @@ struct Inherited {
     most_specific_wins: bool,
     direct_body_bytes: usize,
     mirrors: Vec<proto::envoy::route::route_action::RequestMirrorPolicy>,
+    /// Descriptors of the virtual host.
+    rate_limits: Arc<[RateLimit]>,
 }
 
 impl RouteTable {
@@ -75,6 +77,7 @@ impl RouteTable {
             most_specific_wins: written.most_specific_header_mutations_wins,
             direct_body_bytes: size(written.max_direct_response_body_size_bytes.as_ref()).unwrap_or(DIRECT_BODY_BYTES),
             mirrors: written.request_mirror_policies.clone(),
+            rate_limits: Arc::default(),
         };
         let mut table = Self {
             name: written.name.as_str().into(),
@@ -109,6 +112,7 @@ impl RouteTable {
         if !written.request_mirror_policies.is_empty() {
             inherited.mirrors.clone_from(&written.request_mirror_policies);
         }
+        inherited.rate_limits = rate_limits(&written.rate_limits)?.into();
         let mut routes = Vec::with_capacity(written.routes.len());
         for (index, route) in written.routes.iter().enumerate() {
             routes.push(route::parse(route, written, &inherited, cx).within(&format!("routes[{index}]"))?);
@@ -154,13 +158,18 @@ fn refuse_unsupported_host(written: &WrittenHost) -> Result<(), Refusal> {
     refuse(&[
         ("matcher", written.matcher.is_some()),
         ("virtual_clusters", !written.virtual_clusters.is_empty()),
-        ("rate_limits", !written.rate_limits.is_empty()),
         ("cors", written.cors.is_some()),
         ("retry_policy_typed_config", written.retry_policy_typed_config.is_some()),
         ("hedge_policy", written.hedge_policy.is_some()),
         ("include_is_timeout_retry_header", written.include_is_timeout_retry_header),
         ("route_specifiers", !written.route_specifiers.is_empty()),
     ])
+}
+
+/// Descriptors of a route or a virtual host.
+fn rate_limits(written: &[proto::envoy::route::RateLimit]) -> Result<Vec<RateLimit>, Refusal> {
+    let numbered = written.iter().enumerate();
+    numbered.map(|(i, limit)| RateLimit::parse(limit).within(&format!("rate_limits[{i}]"))).collect()
 }
 
 /// Refuses the first field that is given.

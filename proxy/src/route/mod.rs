@@ -8,6 +8,7 @@ mod config;
 mod hash;
 mod header_ops;
 mod matcher;
+mod rate_limit;
 mod retry;
 mod rewrite;
 mod table;
@@ -16,6 +17,7 @@ mod template;
 pub use action::Choice;
 pub use config::{FilterDisabled, ParseOverride, RouteContext};
 pub use hash::{HashPolicy, HashSource, Hashed, NewCookie};
+pub use rate_limit::{DescriptorFacts, Entries, RateLimit};
 pub use retry::{HostAvoidance, RateLimitedBackoff, ResetFormat, RetryOn, RetryPolicy};
 pub use table::{Asked, Lookup, RouteTable};
 pub use template::{Template as PathTemplate, TemplateRewrite};
@@ -230,6 +232,12 @@ pub struct Route {
     pub replay_limit_bytes: Option<u64>,
     /// Whether the most specific header operations have the last word instead of the least specific.
     pub most_specific_wins: bool,
+    /// Descriptors for a rate limit service.
+    pub rate_limits: Box<[RateLimit]>,
+    /// Those of the virtual host.
+    pub host_rate_limits: Arc<[RateLimit]>,
+    /// The virtual host's count beside the route's (`include_vh_rate_limits`).
+    pub include_host_rate_limits: bool,
     /// What consistent-hash balancers hash.
     pub hash_policy: Box<[HashPolicy]>,
     /// Status of the reply where the cluster does not exist (LR-5: 503).
@@ -270,6 +278,9 @@ impl Route {
             filters: Box::default(),
             replay_limit_bytes: None,
             most_specific_wins: false,
+            rate_limits: Box::default(),
+            host_rate_limits: Arc::default(),
+            include_host_rate_limits: false,
             hash_policy: Box::default(),
             cluster_not_found_status: 503,
             high_priority: false,

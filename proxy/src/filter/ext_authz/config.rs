@@ -1,6 +1,7 @@
 //! `ExtAuthz` and `ExtAuthzPerRoute` of Envoy's API.
 
 use super::{BodyLimit, ExtAuthz, Service};
+use crate::filter::next_id;
 use crate::net;
 use crate::refusal::{Refusal, Within};
 use proto::any;
@@ -12,14 +13,7 @@ use proto::envoy::http_filters::ext_authz::v3::{
 use proto::envoy::matcher::{ListStringMatcher, string_matcher::MatchPattern};
 use proto::envoy::wkt::{Any, Duration as WrittenDuration};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-
-/// A number that no other filter of this process has.
-fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
-}
 
 /// What a route has for the filter.
 #[derive(Debug)]

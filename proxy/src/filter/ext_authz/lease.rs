@@ -23,10 +23,8 @@ pub(super) fn find(filter: u64, asked: Asked<'_>) -> Option<Rc<CheckResponse>> {
 
 /// What the answer allows; `None` where it may not be used again, or where its terms are not understood.
 pub(super) fn terms(answer: &CheckResponse, filter: u64, asked: Asked<'_>) -> Option<Terms> {
-    let lease = match answer.dynamic_metadata.as_ref()?.fields.get(FIELD)?.kind.as_ref()? {
-        Kind::StructValue(lease) => lease,
-        _ => return None,
-    };
+    let field = answer.dynamic_metadata.as_ref()?.fields.get(FIELD)?;
+    let Some(Kind::StructValue(lease)) = &field.kind else { return None };
     let time = Duration::try_from_secs_f64(number(lease, "valid_for_s")?).ok()?;
     let uses = match lease.fields.get("uses") {
         None => None,

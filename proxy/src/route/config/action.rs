@@ -57,6 +57,8 @@ pub(super) fn forward(
         .enumerate()
         .map(|(index, policy)| hash(policy).within(&format!("hash_policy[{index}]")))
         .collect::<Result<_, _>>()?;
+    route.rate_limits = super::rate_limits(&written.rate_limits)?.into();
+    route.include_host_rate_limits = includes_host_rate_limits(written);
     route.cluster_not_found_status =
         match ClusterNotFoundResponseCode::try_from(written.cluster_not_found_response_code) {
             Ok(ClusterNotFoundResponseCode::ServiceUnavailable) => 503,
@@ -67,6 +69,11 @@ pub(super) fn forward(
     Ok(())
 }
 
+#[expect(deprecated, reason = "the field that Envoy still obeys")]
+fn includes_host_rate_limits(written: &RouteAction) -> bool {
+    written.include_vh_rate_limits.as_ref().is_some_and(|include| include.value)
+}
+
 #[expect(deprecated, reason = "old fields are refused by name too")]
 fn refuse_unsupported(written: &RouteAction) -> Result<(), Refusal> {
     refuse(&[
@@ -74,7 +81,6 @@ fn refuse_unsupported(written: &RouteAction) -> Result<(), Refusal> {
         ("path_rewrite", !written.path_rewrite.is_empty()),
         ("flush_timeout", written.flush_timeout.is_some()),
         ("retry_policy_typed_config", written.retry_policy_typed_config.is_some()),
-        ("rate_limits", !written.rate_limits.is_empty()),
         ("cors", written.cors.is_some()),
         ("grpc_timeout_offset", written.grpc_timeout_offset.is_some()),
         ("internal_redirect_policy", written.internal_redirect_policy.is_some()),

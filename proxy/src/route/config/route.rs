@@ -86,6 +86,7 @@ fn blank(written: &Written, host: &VirtualHost, outer: &Inherited, cx: RouteCont
         decorator: written.decorator.as_ref().map(|decorator| decorator.operation.as_str().into()),
         decorator_propagate: written.decorator.as_ref().is_some_and(|d| d.propagate.is_none_or(|told| told.value)),
         origin: origin(written.metadata.as_ref()),
+        host_rate_limits: Arc::clone(&outer.rate_limits),
         ..Route::new(Action::NonForwarding)
     })
 }

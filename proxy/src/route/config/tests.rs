@@ -544,8 +544,8 @@ fn what_cannot_be_obeyed_is_refused_by_its_path() {
         ),
         (
             json!({"virtual_hosts": [{"name": "v", "domains": ["*"], "rate_limits": [{}]}]}),
-            "virtual_hosts[0].rate_limits".into(),
-            "not supported yet",
+            "virtual_hosts[0].rate_limits[0].actions".into(),
+            "at least one is needed",
         ),
         (with_route(json!({"match": {"prefix": "/"}})), "virtual_hosts[0].routes[0].action".into(), "is needed"),
         (
