@@ -67,6 +67,9 @@ pub struct PolicyArgs {
     /// Rate limits: where they are counted, as `redis://HOST:PORT`; without it in this process
     #[arg(long)]
     pub redis: Option<String>,
+    /// Rate limits: a Redis of their own for limits of a second
+    #[arg(long, requires = "redis")]
+    pub redis_per_second: Option<String>,
     /// Rate limits: address of the gRPC service besides --grpc-addr, such as `:8081`
     #[arg(long, default_value = "")]
     pub ratelimit_grpc_addr: String,

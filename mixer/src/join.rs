@@ -4,6 +4,8 @@
 //! its address; where the caller has proven an identity and the workload at the address has another one (a hop in
 //! between), the address says nothing and only the identity counts.
 
+pub mod entry;
+
 use crate::attribute::touched::SERVICE_HOST;
 use crate::attribute::vocabulary as v;
 use crate::attribute::{AttributeId, Bag, Map, Value, Vocabulary};

@@ -8,7 +8,7 @@ use super::load::{Loader, Policy};
 use super::meters::Meters;
 use super::view::View;
 use crate::attribute::vocabulary as v;
-use crate::attribute::{Bag, Touched, Value, Vocabulary};
+use crate::attribute::{Bag, Touched, Value};
 use crate::expression::eval::Reader;
 use crate::rule::{Rule, Tally};
 use crate::source::Texts;
@@ -49,11 +49,6 @@ impl Engine {
         self.policy.load_full()
     }
 
-    /// Tells the adapters that a request is over.
-    pub fn report(&self, bag: &Bag<'_>) {
-        self.policy.load().report(bag);
-    }
-
     /// The series of all handlers of the adapter prometheus, in Prometheus' text.
     pub async fn exposition(&self) -> String {
         let policy = self.policy();
@@ -69,11 +64,6 @@ impl Engine {
     /// What is in force and what it did.
     pub fn view(&self) -> View {
         View::of(&self.policy.load())
-    }
-
-    /// The attributes that bags may hold.
-    pub fn vocabulary(&self) -> Vocabulary {
-        self.policy.load().vocabulary.clone()
     }
 }
 

@@ -71,9 +71,25 @@ pub struct Answer {
 pub struct Limiter {
     files: ArcSwap<Domains>,
     objects: ArcSwap<Domains>,
-    counters: Counters,
+    stores: Stores,
     meters: Meters,
     shadow: bool,
+}
+
+/// Where limits are counted.
+#[derive(Debug)]
+pub struct Stores {
+    /// All, but for what has a store of its own.
+    pub common: Counters,
+    /// Those of a second.
+    pub per_second: Option<Counters>,
+}
+
+impl Stores {
+    fn of(&self, window: Window) -> &Counters {
+        let second = window == Window::Aligned(Unit::Second.length());
+        self.per_second.as_ref().filter(|_| second).unwrap_or(&self.common)
+    }
 }
 
 /// A limit that a descriptor met.
@@ -85,9 +101,9 @@ struct Met<'q> {
 }
 
 impl Limiter {
-    /// A limiter that counts in this store. `shadow`: it refuses nothing at all.
-    pub fn new(counters: Counters, meters: Meters, shadow: bool) -> Self {
-        Self { files: ArcSwap::default(), objects: ArcSwap::default(), counters, meters, shadow }
+    /// A limiter that counts in these stores. `shadow`: it refuses nothing at all.
+    pub fn new(stores: Stores, meters: Meters, shadow: bool) -> Self {
+        Self { files: ArcSwap::default(), objects: ArcSwap::default(), stores, meters, shadow }
     }
 
     /// Puts the domains of files in force.
@@ -133,7 +149,7 @@ impl Limiter {
                 continue;
             };
             let ask = ask(question, met, per_unit, ahead);
-            let grant = self.counters.take(ask.clone()).await?;
+            let grant = self.stores.of(ask.window).take(ask.clone()).await?;
             let status = self.status(question, met, &grant);
             answer.over |= status.over;
             if let Some(place) = statuses.get_mut(met.index) {
@@ -183,7 +199,7 @@ impl Limiter {
             let beyond = granted.saturating_sub(requests.saturating_mul(hits));
             if beyond > 0 {
                 let amount = -i64::try_from(beyond).unwrap_or_default();
-                self.counters.take(Ask { amount, ahead: None, ..ask }).await?;
+                self.stores.of(ask.window).take(Ask { amount, ahead: None, ..ask }).await?;
             }
         }
         Ok(())

@@ -4,6 +4,8 @@
 //! more slowly than it sends, and what is beyond the rate is counted and not kept.
 
 use crate::export::file::Writer;
+use crate::join::entry::Logged;
+use crate::policy::Engine;
 use crate::report::als::Origin;
 use crate::report::count::count;
 use crate::report::entry::Entry;
@@ -33,6 +35,8 @@ pub struct AccessLog {
     pub workloads: Follower,
     /// Where lines are written, if anywhere.
     pub writer: Option<Writer>,
+    /// Whose adapters are told of requests that are over.
+    pub engine: Arc<Engine>,
     /// Tells series apart.
     pub hasher: Arc<foldhash::fast::RandomState>,
 }
@@ -60,6 +64,10 @@ impl AccessLog {
             if self.hub.take(Intake::Metrics(vec![report])).await.is_err() {
                 self.hub.meters().drop("metrics", "busy", points);
             }
+        }
+        let policy = self.engine.policy();
+        if log == Log::Complete && policy.reports() {
+            entries.iter().for_each(|entry| policy.report(&Logged::new(entry).bag(&policy.vocabulary)));
         }
         if let Some(writer) = &self.writer {
             entries.iter().for_each(|entry| writer.write(entry));

@@ -11,7 +11,7 @@ use crate::quota::memory::Memory;
 use crate::quota::redis::Redis;
 use crate::quota::{Counters, DEDUPLICATION};
 use crate::ratelimit::config;
-use crate::ratelimit::limiter::Limiter;
+use crate::ratelimit::limiter::{Limiter, Stores};
 use crate::ratelimit::meters::Meters;
 use crate::source::{Directory, Texts};
 use crate::workload::Follower;
@@ -54,13 +54,8 @@ impl Policy {
         let meters = engine.meters()?;
         let decisions = meters.decisions.clone();
         metrics.register(Box::new(meters))?;
-        let counters = match &args.redis {
-            Some(address) => {
-                Counters::Redis(Redis::new(address).map_err(|reason| anyhow::anyhow!("--redis: {reason}"))?)
-            }
-            None => Counters::Memory(Memory::start(DEDUPLICATION)),
-        };
-        let limiter = Arc::new(Limiter::new(counters, Meters::new(metrics)?, args.ratelimit_shadow_mode));
+        let stores = stores(args)?;
+        let limiter = Arc::new(Limiter::new(stores, Meters::new(metrics)?, args.ratelimit_shadow_mode));
         if let Some(path) = &args.config_dir {
             let (engine, limiter) = (engine.clone(), limiter.clone());
             let mut loader = Loader::default();
@@ -118,6 +113,18 @@ impl Policy {
     pub fn ratelimit_http(&self) -> Router {
         ratelimit_http::router(self.limiter.clone())
     }
+}
+
+/// Where rate limits are counted.
+fn stores(args: &PolicyArgs) -> anyhow::Result<Stores> {
+    let redis = |address: &String| {
+        Redis::new(address).map(Counters::Redis).map_err(|reason| anyhow::anyhow!("--redis: {reason}"))
+    };
+    let common = match &args.redis {
+        Some(address) => redis(address)?,
+        None => Counters::Memory(Memory::start(DEDUPLICATION)),
+    };
+    Ok(Stores { common, per_second: args.redis_per_second.as_ref().map(redis).transpose()? })
 }
 
 /// Gives a directory's texts, now and whenever they change.

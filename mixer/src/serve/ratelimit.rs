@@ -43,7 +43,7 @@ impl RateLimitService for RateLimits {
         let leases = request.metadata().contains_key(LEASE_HEADER);
         let question = question(request.into_inner(), leases).map_err(tonic::Status::invalid_argument)?;
         match self.limiter.decide(&question).await {
-            Ok(answer) => Ok(Response::new(response(&answer, self.headers))),
+            Ok(answer) => Ok(Response::new(response(&answer, self.headers, leases))),
             Err(error) => Err(tonic::Status::unavailable(error.to_string())),
         }
     }
@@ -78,10 +78,10 @@ fn descriptor(descriptor: RateLimitDescriptor) -> Result<Descriptor, String> {
     })
 }
 
-fn response(answer: &Answer, headers: bool) -> RateLimitResponse {
+fn response(answer: &Answer, headers: bool, leases: bool) -> RateLimitResponse {
     RateLimitResponse {
         overall_code: code(answer.over).into(),
-        statuses: answer.statuses.iter().map(status).collect(),
+        statuses: answer.statuses.iter().map(|one| status(one, leases)).collect(),
         response_headers_to_add: if headers { client_headers(&answer.statuses) } else { Vec::new() },
         quota: answer.lease.map(|(requests, time)| Quota {
             requests,
@@ -96,7 +96,8 @@ fn code(over: bool) -> Code {
     if over { Code::OverLimit } else { Code::Ok }
 }
 
-fn status(status: &Status) -> DescriptorStatus {
+/// `exact`: the time until the reset holds for a lease, so that it is not rounded.
+fn status(status: &Status, exact: bool) -> DescriptorStatus {
     let limit = status.limit.as_ref().and_then(|limit| {
         Some(RateLimit { name: limit.name.clone(), requests_per_unit: limit.per_unit?, unit: limit.unit.number() })
     });
@@ -105,7 +106,10 @@ fn status(status: &Status) -> DescriptorStatus {
         code: code(status.over).into(),
         current_limit: limit,
         limit_remaining: status.remaining,
-        duration_until_reset: counted.then(|| proto::duration::to_proto(seconds(status.until_reset))),
+        duration_until_reset: counted.then(|| {
+            let reset = if exact { status.until_reset } else { seconds(status.until_reset) };
+            proto::duration::to_proto(reset)
+        }),
         quota: None,
     }
 }

@@ -170,6 +170,27 @@ async fn limits_in_redis_hold_over_several_mixers_and_through_a_restart() {
     }
 }
 
+// spec: MX-114
+#[tokio::test]
+async fn limits_of_a_second_have_a_redis_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "domain: d\ndescriptors: [{key: day, rate_limit: {unit: day, requests_per_unit: 3}}, {key: second, rate_limit: {unit: second, requests_per_unit: 3}}]";
+    std::fs::write(directory.path().join("a.yaml"), text).unwrap();
+    let (common, mut own) = (RedisServer::start(), RedisServer::start());
+    let flags = [
+        format!("--ratelimit-config={}", directory.path().display()),
+        format!("--redis={}", common.address()),
+        format!("--redis-per-second={}", own.address()),
+    ];
+    let running = start(&flags.each_ref().map(String::as_str)).await;
+    let mut grpc = client(running.grpc.unwrap()).await;
+    assert_eq!(ask(&mut grpc, request("d", &[("second", "x")]), false).await.overall_code(), Code::Ok);
+    own.kill();
+    assert!(grpc.should_rate_limit(request("d", &[("second", "x")])).await.is_err());
+    assert_eq!(ask(&mut grpc, request("d", &[("day", "x")]), false).await.overall_code(), Code::Ok);
+    running.stop(Duration::from_secs(1)).await;
+}
+
 /// A client of the quota service.
 struct Reporter {
     reports: mpsc::Sender<RateLimitQuotaUsageReports>,

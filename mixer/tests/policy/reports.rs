@@ -1,11 +1,16 @@
 //! The adapters that are told after a request: Istio's task on metrics and logs, with its YAML as written.
 
 use crate::request::{engine, table, texts};
+use crate::support::{start, until};
 use mixer::attribute::vocabulary as v;
 use mixer::attribute::{Bag, Value};
 use mixer::join::{Call, Facts};
 use mixer::policy::Engine;
 use mixer::policy::load::Loader;
+use proto::envoy::accesslog_service::StreamAccessLogsMessage;
+use proto::envoy::accesslog_service::access_log_service_client::AccessLogServiceClient;
+use proto::envoy::accesslog_service::stream_access_logs_message::{HttpAccessLogEntries, Identifier, LogEntries};
+use proto::envoy::log_entry::{HttpAccessLogEntry, HttpRequestProperties, HttpResponseProperties};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,12 +127,12 @@ fn facts() -> Facts {
 }
 
 fn report(engine: &Engine, facts: &Facts, code: i64, millis: u64) {
-    let vocabulary = engine.vocabulary();
-    let mut bag: Bag<'_> = facts.bag(&vocabulary);
+    let policy = engine.policy();
+    let mut bag: Bag<'_> = facts.bag(&policy.vocabulary);
     bag.set(v::RESPONSE_CODE, Value::Int(code));
     bag.set(v::RESPONSE_SIZE, Value::Int(100));
     bag.set(v::RESPONSE_DURATION, Value::Duration(Duration::from_millis(millis)));
-    engine.report(&bag);
+    policy.report(&bag);
 }
 
 // spec: MX-70, MX-71, MX-59, MX-60, MX-27
@@ -278,4 +283,31 @@ async fn a_full_file_is_put_aside_and_the_oldest_removed() {
         }
     };
     tokio::time::timeout(Duration::from_secs(10), settled).await.unwrap();
+}
+
+// spec: MX-95, MX-107, MX-70
+#[tokio::test]
+async fn what_an_envoy_logs_reaches_the_adapters() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("a.yaml"), TELEMETRY).unwrap();
+    let config = format!("--config-dir={}", directory.path().display());
+    let running = start(&[&config, "--adapter-metrics-addr=127.0.0.1:0"]).await;
+    let logged = HttpAccessLogEntry {
+        request: Some(HttpRequestProperties { path: "/a".to_owned(), ..HttpRequestProperties::default() }),
+        response: Some(HttpResponseProperties {
+            response_code: Some(proto::envoy::wkt::UInt32Value { value: 200 }),
+            ..HttpResponseProperties::default()
+        }),
+        ..HttpAccessLogEntry::default()
+    };
+    let message = StreamAccessLogsMessage {
+        identifier: Some(Identifier { log_name: "envoy".to_owned(), node: None }),
+        log_entries: Some(LogEntries::HttpLogs(HttpAccessLogEntries { log_entry: vec![logged; 3] })),
+    };
+    let address = running.grpc.unwrap();
+    let mut client = AccessLogServiceClient::connect(format!("http://{address}")).await.unwrap();
+    client.stream_access_logs(tokio_stream::iter([message])).await.unwrap();
+    let shown = until(running.adapter_metrics.unwrap(), "/metrics", |text| text.ends_with(" 6\n")).await;
+    assert!(shown.contains("istio_double_request_count{reporter=\"client\""), "{shown}");
+    running.stop(Duration::from_secs(1)).await;
 }

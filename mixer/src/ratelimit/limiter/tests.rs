@@ -12,7 +12,8 @@ struct Case {
 fn case(yaml: &str) -> Case {
     let registry = Registry::new();
     let meters = Meters::new(&registry).unwrap();
-    let limiter = Limiter::new(Counters::Memory(Memory::start(DEDUPLICATION)), meters, false);
+    let stores = Stores { common: Counters::Memory(Memory::start(DEDUPLICATION)), per_second: None };
+    let limiter = Limiter::new(stores, meters, false);
     let domains = config::parse(yaml).unwrap();
     limiter.load_files(domains.into_iter().map(|domain| (domain.name.clone(), domain)).collect());
     Case { limiter, registry }
