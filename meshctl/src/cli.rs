@@ -1,6 +1,6 @@
 //! The tree of commands.
 
-use crate::command::{config, curl, grpcping, load, server, status, version};
+use crate::command::{config, curl, grpcping, load, manual, server, status, version};
 use crate::demo;
 use crate::load::flags::translate;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -35,6 +35,10 @@ enum Command {
     GrpcPing(Box<grpcping::GrpcPingArgs>),
     /// Show versions.
     Version(version::VersionArgs),
+    /// Write the completion of a shell, to be sourced: source <(meshctl completion bash).
+    Completion(manual::CompletionArgs),
+    /// Write a manual page for each command.
+    Man(manual::ManArgs),
     #[command(hide = true)]
     Reaper(demo::ReaperArgs),
 }
@@ -60,6 +64,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Server(args) => runtime.block_on(server::run(*args)),
         Command::GrpcPing(args) => runtime.block_on(grpcping::run(*args)),
         Command::Version(args) => runtime.block_on(version::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Completion(args) => manual::complete(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
+        Command::Man(args) => manual::write(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Reaper(args) => demo::reap(&args).map(|()| ExitCode::SUCCESS),
     }
 }
