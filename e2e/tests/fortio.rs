@@ -179,12 +179,18 @@ fn fortios_own_code_reads_our_results() {
         load(&meshctl(), &[flags, &["-qps", "0", "-n", "500", "-json", path.to_str().unwrap()][..]].concat(), target);
         reader.arg(path);
     }
+    // what the method takes is asked of Fortio's server by reflection
+    let method: &[&str] = &["-grpc", "-grpc-method", "fgrpc.PingServer/Ping", "-payload", r#"{"seq": "7"}"#];
+    let path = directory.path().join("method.json");
+    let flags = [method, &["-qps", "0", "-n", "500", "-json", path.to_str().unwrap()]].concat();
+    load(&meshctl(), &flags, &addresses.grpc.to_string());
+    reader.arg(path);
     let output = reader.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let read = String::from_utf8(output.stdout).unwrap();
     assert_eq!(
         read,
-        "HTTP 500\nHTTP 500\nHTTP 500\nGRPC Health for '' 500\nGRPC Ping PayloadLength=3 500\nTCP 500\nUDP 500\n"
+        "HTTP 500\nHTTP 500\nHTTP 500\nGRPC Health for '' 500\nGRPC Ping PayloadLength=3 500\nTCP 500\nUDP 500\nCustom GRPC Method /fgrpc.PingServer/Ping PayloadLength=2 500\n"
     );
 }
 

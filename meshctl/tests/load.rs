@@ -421,6 +421,17 @@ fn grpcping_measures_round_trips_and_health() {
     assert!(stdout(&down).contains("Health NOT_SERVING : 1") && !down.status.success());
     let unknown = meshctl(&["grpcping", "-health", "-healthservice", "nobody", &server.grpc]);
     assert!(stderr(&unknown).contains("gRPC status 5") && !unknown.status.success(), "{}", stderr(&unknown));
+    let method = ["-grpc", "-grpc-method", "fgrpc.PingServer/Ping", "-n", "8", "-qps", "0"];
+    let pinged = load(&[&method[..], &["-payload", r#"{"payload": "x", "seq": "5"}"#]].concat(), &server.grpc);
+    assert_eq!(pinged["RetCodes"]["SERVING"], 8, "the method is asked of the server by reflection");
+    for (method, payload, why) in [
+        ("fgrpc.PingServer/Pong", "", "there is no such method"),
+        ("nobody.Service/Ping", "", "no such file or symbol"),
+        ("fgrpc.PingServer/Ping", r#"{"sequence": 1}"#, "sequence"),
+    ] {
+        let refused = meshctl(&["load", "-grpc", "-grpc-method", method, "-payload", payload, &server.grpc]);
+        assert!(!refused.status.success() && stderr(&refused).contains(why), "{}", stderr(&refused));
+    }
     let delayed = load(&["-grpc", "-ping", "-grpc-ping-delay", "30ms", "-n", "4", "-qps", "0"], &server.grpc);
     assert!(delayed["DurationHistogram"]["Min"].as_f64().unwrap() >= 0.03);
     assert_eq!(delayed["RunType"], "GRPC Ping Delay=30ms");

@@ -173,7 +173,9 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<ExitCode> {
     let plan = args.plan()?;
     let mut targets = Vec::new();
     for url in std::iter::once(&args.target).chain(&args.compare) {
-        targets.push(Target::new(url, &args.request, &args.grpc, args.udp_timeout)?);
+        let mut target = Target::new(url, &args.request, &args.grpc, args.udp_timeout)?;
+        Box::pin(target.resolve(&args.grpc.grpc_method)).await?;
+        targets.push(target);
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if args.gomaxprocs > 0 { args.gomaxprocs } else { processors };

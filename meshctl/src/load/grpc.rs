@@ -10,7 +10,7 @@ use flate2::Compression;
 use flate2::write::{GzDecoder, GzEncoder};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, Request};
+use hyper::{Method, Request, Uri};
 use prost::Message;
 use std::borrow::Cow;
 use std::io::{Error, Result, Write};
@@ -123,14 +123,34 @@ pub struct GrpcClient {
     pub is_first: bool,
     channel: Channel,
     call: Call,
+    /// The request of the call, made once.
+    template: Option<Template>,
     watchdog: Watchdog,
+}
+
+/// A request that is sent again and again.
+#[derive(Debug, Clone)]
+struct Template {
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Template {
+    fn request(&self) -> Request<Body> {
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.uri.clone();
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
 }
 
 impl GrpcClient {
     /// The first stream of a connection.
     pub fn new(channel: Channel, call: Call, dialer: Dialer) -> Self {
         let link = Rc::new(Mutex::new(Link::new(dialer, Version2::Wanted)));
-        Self { link, is_first: true, channel, call, watchdog: Watchdog::default() }
+        Self { link, is_first: true, channel, call, template: None, watchdog: Watchdog::default() }
     }
 
     /// Another stream of the same connection.
@@ -140,6 +160,7 @@ impl GrpcClient {
             is_first: false,
             channel: self.channel.clone(),
             call: self.call.clone(),
+            template: None,
             watchdog: Watchdog::default(),
         }
     }
@@ -149,14 +170,18 @@ impl GrpcClient {
     /// # Errors
     /// Where there is no answer, or the server says that it failed.
     pub async fn call(&mut self) -> Result<Answer> {
-        let (name, size) = match self.call.clone() {
-            Call::Health(service) => {
-                let (response, size) = self.unary::<_, HealthResponse>(HEALTH, &HealthRequest { service }).await?;
-                (health_name(response.status), size)
-            }
-            Call::Ping(message) => ("SERVING", self.unary::<_, PingMessage>(PING, &message).await?.1),
-            Call::Method { path, message } => ("SERVING", self.exchange(&path, &message).await?.len() as u64),
+        let template = match self.template.take() {
+            Some(template) => template,
+            None => self.channel.template(self.call.path(), &self.call.message())?,
         };
+        let request = template.request();
+        self.template = Some(template);
+        let answer = self.ask(request).await?;
+        let name = match &self.call {
+            Call::Health(_) => health_name(decoded::<HealthResponse>(HEALTH, &answer)?.status),
+            Call::Ping(_) | Call::Method { .. } => "SERVING",
+        };
+        let size = answer.len() as u64;
         let good = name == "SERVING";
         Ok(Answer { code: Code::Named(Cow::Borrowed(name)), good, size, head_size: 0 })
     }
@@ -166,40 +191,51 @@ impl GrpcClient {
     /// # Errors
     /// As [`Self::call`].
     pub async fn unary<Q: Message, R: Message + Default>(&mut self, path: &str, question: &Q) -> Result<(R, u64)> {
-        let answer = self.exchange(path, &question.encode_to_vec()).await?;
-        let message = R::decode(answer.as_ref()).map_err(|e| Error::other(format!("{path}: {e}")))?;
-        Ok((message, answer.len() as u64))
+        let request = self.channel.template(path, &question.encode_to_vec())?.request();
+        let answer = self.ask(request).await?;
+        Ok((decoded(path, &answer)?, answer.len() as u64))
     }
 
-    /// A unary call of an encoded message.
-    ///
-    /// # Errors
-    /// As [`Self::call`].
-    pub async fn exchange(&mut self, path: &str, message: &[u8]) -> Result<Bytes> {
+    async fn ask(&mut self, request: Request<Body>) -> Result<Bytes> {
         self.watchdog.start(self.channel.timeout);
-        let request = self.channel.request(path, message)?;
         let link = Rc::clone(&self.link);
         self.watchdog.guard(async move { exchange(&link, request).await }).await
     }
 }
 
+fn decoded<R: Message + Default>(path: &str, answer: &Bytes) -> Result<R> {
+    R::decode(answer.as_ref()).map_err(|error| Error::other(format!("{path}: {error}")))
+}
+
+impl Call {
+    fn path(&self) -> &str {
+        match self {
+            Self::Health(_) => HEALTH,
+            Self::Ping(_) => PING,
+            Self::Method { path, .. } => path,
+        }
+    }
+
+    fn message(&self) -> Vec<u8> {
+        match self {
+            Self::Health(service) => HealthRequest { service: service.clone() }.encode_to_vec(),
+            Self::Ping(message) => message.encode_to_vec(),
+            Self::Method { message, .. } => message.to_vec(),
+        }
+    }
+}
+
 impl Channel {
-    fn request(&self, path: &str, message: &[u8]) -> Result<Request<Body>> {
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(format!("{}{path}", self.origin))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
+    fn template(&self, path: &str, message: &[u8]) -> Result<Template> {
+        let uri = format!("{}{path}", self.origin).parse().map_err(Error::other)?;
+        let mut headers = self.metadata.clone();
+        headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+        headers.insert("te", HeaderValue::from_static("trailers"));
         if self.compress {
-            request = request.header("grpc-encoding", "gzip").header("grpc-accept-encoding", "gzip");
+            headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
+            headers.insert("grpc-accept-encoding", HeaderValue::from_static("gzip"));
         }
-        if let Some(headers) = request.headers_mut() {
-            for (name, value) in &self.metadata {
-                headers.append(name, value.clone());
-            }
-        }
-        let body = Full::new(frame(message, self.compress)?);
-        request.body(body).map_err(Error::other)
+        Ok(Template { uri, headers, body: frame(message, self.compress)? })
     }
 }
 

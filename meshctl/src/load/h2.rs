@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
-use hyper::header::{HOST, LOCATION};
-use hyper::{Response, Uri, Version};
+use hyper::header::{HOST, HeaderMap, LOCATION};
+use hyper::{Method, Response, Uri, Version};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use std::io::{Error, ErrorKind, Result};
 use std::time::Duration;
@@ -123,12 +123,42 @@ async fn shake_hands(stream: Stream, version2: Version2) -> hyper::Result<Sender
     Ok(Sender::One(sender))
 }
 
+/// A request that is sent again and again.
+#[derive(Debug)]
+struct Template {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Template {
+    /// One of a request, unless parts of it change each time.
+    fn new(request: &Request) -> Option<Self> {
+        let changes = request.path.contains(UUID) || filled_bytes(&request.payload).is_some();
+        let (parts, _) = message(request, &request.path).ok().filter(|_| !changes)?.into_parts();
+        let body = request.payload.clone();
+        Some(Self { method: parts.method, uri: parts.uri, headers: parts.headers, body })
+    }
+
+    fn message(&self) -> hyper::Request<Body> {
+        let mut message = hyper::Request::new(Full::new(self.body.clone()));
+        *message.method_mut() = self.method.clone();
+        *message.uri_mut() = self.uri.clone();
+        *message.headers_mut() = self.headers.clone();
+        *message.version_mut() = Version::HTTP_2;
+        message
+    }
+}
+
 /// One client with one connection.
 #[derive(Debug)]
 pub struct GeneralClient {
     /// Its connection.
     pub link: Link,
     request: Request,
+    /// The request in hyper's form, made once; none where each is another one.
+    template: Option<Template>,
     follow: bool,
     keep_alive: bool,
     timeout: Duration,
@@ -142,6 +172,7 @@ impl GeneralClient {
         Self {
             link: Link::new(dialer, version2),
             request: request.clone(),
+            template: Template::new(request),
             follow: args.follow,
             keep_alive: args.keepalive,
             timeout: args.timeout,
@@ -155,8 +186,11 @@ impl GeneralClient {
     /// What went wrong, where there is no answer.
     pub async fn call(&mut self) -> Result<Answer> {
         self.watchdog.start(self.timeout);
-        let Self { link, request, follow, watchdog, .. } = self;
-        let outcome = watchdog.guard(ask(link, request, *follow)).await;
+        let Self { link, request, template, follow, watchdog, .. } = self;
+        let outcome = match template {
+            Some(template) if !*follow => watchdog.guard(link.send(template.message())).await,
+            _ => watchdog.guard(ask(link, request, *follow)).await,
+        };
         if outcome.is_err() || !self.keep_alive {
             self.link.close();
         }
@@ -207,16 +241,19 @@ async fn ask(link: &mut Link, request: &Request, follow: bool) -> Result<Respons
 fn message(request: &Request, path: &str) -> Result<hyper::Request<Body>> {
     let scheme = if request.https { "https" } else { "http" };
     let uri = format!("{scheme}://{}{}", request.authority, filled(path));
-    let body = match std::str::from_utf8(&request.payload) {
-        Ok(text) if text.contains(UUID) => filled(text).into(),
-        _ => request.payload.clone(),
-    };
+    let body = filled_bytes(&request.payload).unwrap_or_else(|| request.payload.clone());
     let mut builder = hyper::Request::builder().method(request.method.as_str()).uri(uri).version(Version::HTTP_2);
     builder = builder.header(HOST, &request.authority);
     for (name, value) in &request.headers {
         builder = builder.header(name, value);
     }
     builder.body(Full::new(body)).map_err(|e| Error::new(ErrorKind::InvalidInput, e))
+}
+
+/// A payload with a number of its own for each `{uuid}`; none where there is none to fill in.
+fn filled_bytes(payload: &Bytes) -> Option<Bytes> {
+    let text = std::str::from_utf8(payload).ok().filter(|text| text.contains(UUID))?;
+    Some(filled(text).into())
 }
 
 /// Text with a number of its own for each `{uuid}`.

@@ -6,6 +6,7 @@
 //! - [`plan`]: how many calls, and when each is due
 //! - [`run`]: connections on threads, calls in time ([`timer`], [`watchdog`])
 //! - [`client`]: one of [`h1`], [`h2`], [`grpc`] and [`echo`] (TCP, UDP), over connections of [`dial`] and [`tls`]
+//! - [`reflection`]: what a gRPC method takes, asked of its server
 //! - [`record`], [`histogram`]: what calls came to
 //! - [`bound`]: what a run must keep for the command to succeed
 //! - [`comparison`]: two targets in one run
@@ -27,6 +28,7 @@ pub mod h2;
 pub mod histogram;
 pub mod plan;
 pub mod record;
+pub mod reflection;
 pub mod report;
 pub mod request;
 pub mod run;

@@ -9,6 +9,7 @@ use super::grpc::{Call, Channel, DEFAULT_PORT, GrpcClient, PingMessage};
 use super::h1::FastClient;
 use super::h2::GeneralClient;
 use super::plan::Plan;
+use super::reflection;
 use super::request::{self, Request};
 use anyhow::Context;
 use bytes::Bytes;
@@ -37,6 +38,9 @@ pub struct GrpcArgs {
     /// Compress messages by gzip.
     #[arg(long, action = clap::ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub grpc_compression: bool,
+    /// Unary method to call, with --payload as JSON; the server must have reflection.
+    #[arg(long, default_value = "", value_name = "package.Service/Method")]
+    pub grpc_method: String,
     /// Metadata to send; several may be given.
     #[arg(long, value_name = "KEY:VALUE")]
     pub grpc_metadata: Vec<String>,
@@ -133,6 +137,22 @@ impl Target {
         let destination = Destination::new(&host, port, &args, tls.then_some(&["h2"]))?;
         let kind = Kind::Grpc { channel, call, streams: grpc.streams.max(1) };
         Ok(Self { url: url.to_owned(), kind, destination, args })
+    }
+
+    /// Asks the server what `-grpc-method` takes, and makes the call of it. Other targets stay as they are.
+    ///
+    /// # Errors
+    /// Where the server has no such method or the payload does not fit.
+    pub async fn resolve(&mut self, method: &str) -> anyhow::Result<()> {
+        let Kind::Grpc { channel, call, .. } = &mut self.kind else { return Ok(()) };
+        if method.is_empty() {
+            return Ok(());
+        }
+        let dialer = Dialer::new(&self.destination, &Plan::default());
+        let mut client = GrpcClient::new(channel.clone(), call.clone(), dialer);
+        let message = reflection::message(&mut client, method, &self.args.payload).await?;
+        *call = Call::Method { path: format!("/{}", method.trim_start_matches('/')), message };
+        Ok(())
     }
 
     /// How many clients share a connection.

@@ -7,10 +7,12 @@
 //! Own walkers in both directions instead of `prost-reflect`'s serde, because one `Any` of a type that nobody knows must
 //! not fail the whole dump: it is kept as `{"@type": …, "value": base64}` both ways; and because errors name the path.
 
+mod foreign;
 mod read;
 mod redact;
 mod write;
 
+pub use foreign::request;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::Value;
 use std::sync::OnceLock;

@@ -6,6 +6,7 @@ pub mod echo;
 pub mod grpc;
 pub mod listen;
 pub mod params;
+pub mod reflection;
 
 use crate::output;
 use echo::{Body, Echo, Peer};
@@ -63,6 +64,7 @@ impl Role {
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         match self {
             Self::Echo(echo) => echo.answer(request, peer).await,
+            Self::Grpc(_) if reflection::is_asked(request.uri().path()) => reflection::answer(request),
             Self::Grpc(service) => grpc::answer(request, service).await,
             Self::Redirect => echo::redirect(&request),
         }
