@@ -147,6 +147,8 @@ fn the_text_has_fortios_lines_in_fortios_order() {
         rest = after;
     }
     assert!(output.stdout.is_empty(), "Fortio's text goes to standard error");
+    let warning = stderr(&meshctl(&["load", "-loglevel", "Warning", "-n", "20", "-qps", "0", &server.url("/")]));
+    assert!(warning.contains("Connection time (s) : count 4 ") && !warning.contains("Connection time histogram"));
     let quiet = stderr(&meshctl(&["load", "-quiet", "-qps", "100", "-t", "200ms", &server.url("/")]));
     assert!(quiet.contains("# target 99% ") && !quiet.contains("# range"), "{quiet}");
 }
@@ -199,6 +201,17 @@ fn a_silent_server_costs_the_timeout() {
     assert!((Duration::from_millis(400)..Duration::from_secs(5)).contains(&start.elapsed()));
     let min = silent["DurationHistogram"]["Min"].as_f64().unwrap();
     assert!((0.199..0.5).contains(&min), "{min}");
+}
+
+// spec: FO-11
+#[test]
+fn more_connections_than_a_shell_allows_descriptors_for() {
+    let server = Server::start(&[]);
+    let line =
+        format!("ulimit -S -n 256; exec {MESHCTL} load -quiet -json - -qps 0 -c 600 -n 1200 {}", server.url("/"));
+    let output = Command::new("bash").args(["-c", &line]).output().unwrap();
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));
+    assert_eq!((&result["RetCodes"]["200"], &result["SocketCount"]), (&1200.into(), &600.into()));
 }
 
 // spec: FO-16, FO-18

@@ -2,6 +2,7 @@
 
 use crate::load::flags::RequestArgs;
 use crate::load::format::parse_duration;
+use crate::load::run::raise_descriptor_limit;
 use crate::load::server::echo::Echo;
 use crate::load::server::params::Limits;
 use crate::load::server::{self, Settings};
@@ -85,6 +86,7 @@ impl ServerArgs {
 /// Where an address is taken or a certificate is unusable.
 pub async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
     let settings = args.settings()?;
+    raise_descriptor_limit();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if args.gomaxprocs > 0 { args.gomaxprocs } else { processors };
     // the runtime of the commands has one thread

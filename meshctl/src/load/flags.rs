@@ -11,6 +11,9 @@ use std::time::Duration;
 /// Commands whose flags may have one dash.
 pub const COMMANDS: &[&str] = &["load", "curl", "server", "grpcping"];
 
+/// Time for a connection and for an answer where the flags give none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Shape of a request, and how connections are made.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Requests and connections (Fortio's flags; one dash or two)")]
@@ -40,7 +43,7 @@ pub struct RequestArgs {
     #[arg(short = 'L', action = ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub follow: bool,
     /// Time for a connection and for each answer.
-    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    #[arg(long, default_value = "3s", value_parser = parse_timeout, value_name = "DURATION")]
     pub timeout: Duration,
     /// Use connections again.
     #[arg(long, action = ArgAction::Set, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -106,7 +109,7 @@ pub struct RequestArgs {
     #[arg(long, action = ArgAction::Set, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub log_errors: bool,
     /// How much to say.
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, value_enum, default_value_t, ignore_case = true)]
     pub loglevel: Level,
     /// Say little: no histograms.
     #[arg(long, action = ArgAction::Set, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -134,6 +137,12 @@ impl Reuse {
     pub fn draw(self) -> u32 {
         fastrand::u32(self.least..=self.most)
     }
+}
+
+/// Without a time, Fortio takes its default one too.
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = parse_duration(text)?;
+    Ok(if timeout.is_zero() { DEFAULT_TIMEOUT } else { timeout })
 }
 
 fn parse_reuse(text: &str) -> Result<Reuse, String> {

@@ -8,6 +8,7 @@ use super::target::Target;
 use super::timer::Timer;
 use crate::output;
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -156,6 +157,7 @@ impl Crew {
         settings: Settings,
         stop: Stop,
     ) -> anyhow::Result<Self> {
+        raise_descriptor_limit();
         let streams = targets.iter().map(Target::streams).max().unwrap_or(1);
         let connections = schedule.connections.div_ceil(streams);
         let threads = settings.threads.clamp(1, connections);
@@ -231,6 +233,13 @@ impl Crew {
         };
         Ok(facts.into_iter().map(in_order).collect())
     }
+}
+
+/// Allows as many connections as the system does: shells give 1024 descriptors, and a connection with its timer takes two.
+pub fn raise_descriptor_limit() {
+    let limits = getrlimit(Resource::Nofile);
+    // where that is refused, connections beyond the limit fail and say so
+    setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum }).unwrap_or(());
 }
 
 /// One client with its number and its timer, for each target.
