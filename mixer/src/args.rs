@@ -38,6 +38,9 @@ pub struct ServeArgs {
     /// Another collector that gets spans and metrics, as `http://collector:4317` (OTLP over gRPC)
     #[arg(long)]
     pub otlp_export: Option<String>,
+    /// The program proxy, which explains on the page what would become of a request; the one beside mixer where it is not given
+    #[arg(long, value_name = "PATH")]
+    pub proxy_program: Option<PathBuf>,
     /// Series that are kept, merged over all proxies; what is beyond shares overflow series
     #[arg(long, default_value_t = MAX_SERIES)]
     pub max_series: usize,
@@ -82,4 +85,12 @@ pub struct PolicyArgs {
     /// Rate limits: tell clients by the headers RateLimit-Limit, -Remaining and -Reset
     #[arg(long)]
     pub ratelimit_response_headers: bool,
+}
+
+impl ServeArgs {
+    /// The program proxy: the one that was named, else the one beside this program.
+    pub fn proxy_program(&self) -> PathBuf {
+        let beside = || std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join("proxy")));
+        self.proxy_program.clone().or_else(beside).unwrap_or_else(|| "proxy".into())
+    }
 }

@@ -18,6 +18,9 @@ const WAIT_SECONDS: u64 = 30;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A page that somebody looks at is asked for again after this time.
 const GLANCE_PERIOD: Duration = Duration::from_millis(500);
+/// What is older than this is worth waiting for, but not longer than this.
+const GLANCE_OLD: Duration = Duration::from_secs(3);
+const GLANCE_PATIENCE: Duration = Duration::from_millis(300);
 /// Largest answer.
 const MAX_BYTES: usize = 64 << 20;
 
@@ -91,10 +94,28 @@ impl Pilot {
     }
 }
 
-/// A page of pilot's that is asked for again, at most every second, while somebody looks at it.
+/// A page of pilot's that is asked for again, twice a second, while somebody looks at it.
 pub struct Glance<T> {
     looked: mpsc::Sender<()>,
-    seen: watch::Receiver<(Arc<T>, Option<Instant>)>,
+    seen: watch::Receiver<Known<T>>,
+}
+
+/// What is known of a page.
+struct Known<T> {
+    content: Arc<T>,
+    at: Option<Instant>,
+    failing: bool,
+}
+
+/// What pilot said last.
+#[derive(Debug, Clone)]
+pub struct Seen<T> {
+    /// What it said; nothing if it never did.
+    pub content: Arc<T>,
+    /// How long ago.
+    pub age: Option<Duration>,
+    /// Whether it did not answer when it was asked last.
+    pub failing: bool,
 }
 
 impl<T> Clone for Glance<T> {
@@ -107,14 +128,17 @@ impl<T: Default + Send + Sync + 'static> Glance<T> {
     /// Starts to look when [`Self::look`] is called first.
     pub fn new(pilot: Pilot, path: &'static str, parse: fn(&[u8]) -> serde_json::Result<T>) -> Self {
         let (looked, mut looks) = mpsc::channel(1);
-        let (sender, seen) = watch::channel((Arc::default(), None));
+        let (sender, seen) = watch::channel(Known { content: Arc::default(), at: None, failing: false });
         tokio::spawn(async move {
             while looks.recv().await.is_some() {
                 match pilot.get(path).await.and_then(|bytes| Ok(parse(&bytes)?)) {
                     Ok(now) => {
-                        sender.send_replace((Arc::new(now), Some(Instant::now())));
+                        sender.send_replace(Known { content: Arc::new(now), at: Some(Instant::now()), failing: false });
                     }
-                    Err(error) => tracing::debug!(error = format!("{error:#}"), path, "what pilot said last stays"),
+                    Err(error) => {
+                        tracing::debug!(error = format!("{error:#}"), path, "what pilot said last stays");
+                        sender.send_modify(|known| known.failing = true);
+                    }
                 }
                 tokio::time::sleep(GLANCE_PERIOD).await;
             }
@@ -122,11 +146,15 @@ impl<T: Default + Send + Sync + 'static> Glance<T> {
         Self { looked, seen }
     }
 
-    /// What pilot said last, and how long ago; nothing if it never did. Never waits.
-    pub fn look(&self) -> (Arc<T>, Option<Duration>) {
+    /// What pilot said last. Waits a moment where nobody has looked for a while, never longer.
+    pub async fn look(&self) -> Seen<T> {
         // Somebody has looked already and the question is on its way.
         let _known = self.looked.try_send(()).is_err();
-        let (seen, at) = &*self.seen.borrow();
-        (seen.clone(), at.map(|at| at.elapsed()))
+        let mut seen = self.seen.clone();
+        let fresh = |known: &Known<T>| known.failing || known.at.is_some_and(|at| at.elapsed() < GLANCE_OLD);
+        // What comes too late is for the next look.
+        let _late = tokio::time::timeout(GLANCE_PATIENCE, seen.wait_for(fresh)).await.is_err();
+        let known = self.seen.borrow();
+        Seen { content: known.content.clone(), age: known.at.map(|at| at.elapsed()), failing: known.failing }
     }
 }

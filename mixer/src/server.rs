@@ -204,7 +204,8 @@ impl Parts {
             }
         };
         let policy = Policy::start(&args.policy, workloads.clone(), metrics, tasks).await?;
-        let pages = Pages::new(hub.clone(), workloads.clone(), policy.engine.clone(), pilot.as_ref());
+        let pages =
+            Pages::new(hub.clone(), workloads.clone(), policy.engine.clone(), (pilot.as_ref(), args.proxy_program()));
         let logs =
             AccessLog { hub: hub.clone(), workloads, writer, engine: policy.engine.clone(), hasher: Arc::default() };
         Ok(Self { hub, pages, otlp: Otlp::new(logs.clone(), exporter), logs, policy })

@@ -84,19 +84,28 @@ impl Table {
 #[derive(Debug, Clone)]
 pub struct Follower {
     table: watch::Receiver<Arc<Table>>,
-    heard: watch::Receiver<Option<Instant>>,
+    heard: watch::Receiver<Heard>,
+}
+
+/// How it stands with pilot.
+#[derive(Debug, Clone, Copy, Default)]
+struct Heard {
+    /// When it answered last.
+    at: Option<Instant>,
+    /// Whether it did not answer when it was asked last.
+    failing: bool,
 }
 
 impl Follower {
     /// A table that never changes.
     pub fn fixed(table: Table) -> Self {
-        Self { table: watch::channel(Arc::new(table)).1, heard: watch::channel(None).1 }
+        Self { table: watch::channel(Arc::new(table)).1, heard: watch::channel(Heard::default()).1 }
     }
 
     /// Follows pilot's table; the second value does so for ever.
     pub fn new(pilot: Pilot) -> (Self, impl Future<Output = ()>) {
         let (tables, table) = watch::channel(Arc::default());
-        let (hearing, heard) = watch::channel(None);
+        let (hearing, heard) = watch::channel(Heard::default());
         (Self { table, heard }, follow(pilot, tables, hearing))
     }
 
@@ -105,9 +114,16 @@ impl Follower {
         self.table.borrow().clone()
     }
 
-    /// Time since pilot last answered; nothing if it never did.
-    pub fn silent(&self) -> Option<Duration> {
-        self.heard.borrow().map(|at| at.elapsed())
+    /// What is wrong with pilot, in words; nothing while it answers.
+    pub fn complaint(&self) -> Option<String> {
+        let heard = *self.heard.borrow();
+        heard.failing.then(|| match heard.at {
+            None => "pilot has not answered yet: names come from reports alone.".to_owned(),
+            Some(at) => {
+                let age = at.elapsed().as_secs();
+                format!("pilot has not answered for {age} s: workloads and objects are as it said last.")
+            }
+        })
     }
 
     /// Waits until the table is another one.
@@ -117,7 +133,7 @@ impl Follower {
     }
 }
 
-async fn follow(pilot: Pilot, tables: watch::Sender<Arc<Table>>, heard: watch::Sender<Option<Instant>>) {
+async fn follow(pilot: Pilot, tables: watch::Sender<Arc<Table>>, heard: watch::Sender<Heard>) {
     let mut tag: Option<String> = None;
     let mut pause = PAUSE;
     loop {
@@ -131,7 +147,7 @@ async fn follow(pilot: Pilot, tables: watch::Sender<Arc<Table>>, heard: watch::S
         match answer {
             Ok(changed) => {
                 pause = PAUSE;
-                heard.send_replace(Some(Instant::now()));
+                heard.send_replace(Heard { at: Some(Instant::now()), failing: false });
                 let tagged = changed.as_ref().is_none_or(|(_, tag)| tag.is_some());
                 if let Some((workloads, changed)) = changed {
                     tag = changed;
@@ -143,6 +159,7 @@ async fn follow(pilot: Pilot, tables: watch::Sender<Arc<Table>>, heard: watch::S
                 }
             }
             Err(error) => {
+                heard.send_modify(|heard| heard.failing = true);
                 tracing::warn!(error = format!("{error:#}"), "the table of workloads stays as it was");
                 tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -133,7 +133,7 @@ async fn build(
     let asked =
         pages.hub.ask(move |state, now| (state.traffic().history(now, of_edge), latest(state, FAILURES, of_entry)));
     let (history, failures) = asked.await.unwrap_or_default();
-    let objects = pages.objects();
+    let objects = pages.objects().await;
     let page = Page {
         frame,
         title,

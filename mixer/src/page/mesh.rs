@@ -166,7 +166,8 @@ pub fn service_link(namespace: &str, name: &str) -> String {
 /// The graph as it is now.
 pub async fn current(pages: &Pages) -> Graph {
     let views = pages.hub.ask(|state, now| state.traffic().views(now, WINDOW_SECONDS)).await.unwrap_or_default();
-    Graph::new(views, &pages.objects(), FORGET)
+    let objects = pages.objects().await;
+    Graph::new(views, &objects, FORGET)
 }
 
 /// `GET /`.
@@ -199,7 +200,7 @@ impl BoxView {
             let name = if row.node.version.is_empty() { service_name(&row.node) } else { row.node.version.clone() };
             let middle = y + height / 2.;
             RowView {
-                short: short(&name, 22),
+                short: short(&name, 19),
                 aria: format!("{}, {}", words(&row.node), row.health.word()),
                 health: row.health,
                 mark: mark(row.health, placed.x + 15., middle),

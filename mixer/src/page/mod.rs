@@ -2,7 +2,7 @@
 //!
 //! - [`graph`], [`layout`]: the mesh as a graph, and where its boxes go; pure
 //! - [`objects`]: which objects shape what
-//! - [`mesh`], [`detail`], [`failures`], [`proxies`], [`policies`], [`traces`]: the pages
+//! - [`mesh`], [`detail`], [`failures`], [`proxies`], [`policies`], [`traces`], [`whatif`]: the pages
 //! - [`text`]: figures in words
 //!
 //! A page is whole without its script; the script asks for the content again every second. Pages never wait for pilot:
@@ -18,6 +18,7 @@ pub mod policies;
 pub mod proxies;
 pub mod text;
 pub mod traces;
+pub mod whatif;
 
 use crate::pilot::{Glance, Pilot};
 use crate::policy::Engine;
@@ -31,8 +32,10 @@ use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use objects::Objects;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+use whatif::Explainer;
 
 /// The pages, as they stand at the top of each.
 pub const NAVIGATION: &[(&str, &str)] = &[
@@ -41,6 +44,7 @@ pub const NAVIGATION: &[(&str, &str)] = &[
     ("/proxies", "Proxies"),
     ("/policies", "Policies"),
     ("/traces", "Traces"),
+    ("/whatif", "What if"),
 ];
 /// Set by the script, which wants the content alone.
 const PART: &str = "x-ferromesh-part";
@@ -58,15 +62,18 @@ pub struct Pages {
     engine: Arc<Engine>,
     objects: Option<Glance<Objects>>,
     synced: Option<Glance<Vec<proxies::Synced>>>,
+    explainer: Option<Explainer>,
 }
 
 impl Pages {
-    /// Pages on these sources; without pilot there are no objects and no states of proxies.
-    pub fn new(hub: Hub, workloads: Follower, engine: Arc<Engine>, pilot: Option<&Pilot>) -> Self {
+    /// Pages on these sources; without pilot there are no objects and no states of proxies. `proxy` is the program that
+    /// explains what becomes of a request.
+    pub fn new(hub: Hub, workloads: Follower, engine: Arc<Engine>, (pilot, proxy): (Option<&Pilot>, PathBuf)) -> Self {
         Self {
             hub,
             workloads,
             engine,
+            explainer: pilot.map(|pilot| Explainer::new(pilot.clone(), proxy)),
             objects: pilot.map(|pilot| Glance::new(pilot.clone(), "/debug/configz", Objects::parse)),
             synced: pilot
                 .map(|pilot| Glance::new(pilot.clone(), "/debug/syncz", |bytes: &[u8]| serde_json::from_slice(bytes))),
@@ -85,6 +92,7 @@ impl Pages {
             .route("/policies", get(policies::show))
             .route("/traces", get(traces::list))
             .route("/trace/{id}", get(traces::one))
+            .route("/whatif", get(whatif::show))
             .route("/page.css", get(|| file("text/css", include_str!("assets/page.css"))))
             .route("/page.js", get(|| file("text/javascript", include_str!("assets/page.js"))))
             .route("/icon.svg", get(|| file("image/svg+xml", include_str!("assets/icon.svg"))))
@@ -99,20 +107,15 @@ impl Pages {
             (state.senders().len(), last.map(|last| now.saturating_sub(last)))
         });
         let (senders, last) = last.await.unwrap_or_default();
-        let warning = match self.workloads.silent() {
-            _ if self.objects.is_none() => None,
-            None => Some("pilot has not answered yet: names come from reports alone.".to_owned()),
-            Some(age) if age > Duration::from_secs(40) => Some(format!(
-                "pilot has not answered for {} s: workloads and objects are as it said last.",
-                age.as_secs()
-            )),
-            Some(_) => None,
-        };
+        let warning = self.workloads.complaint();
         Frame { at, live, time: text::now(), senders, last, warning }
     }
 
-    fn objects(&self) -> Arc<Objects> {
-        self.objects.as_ref().map(Glance::look).map(|(objects, _)| objects).unwrap_or_default()
+    async fn objects(&self) -> Arc<Objects> {
+        match &self.objects {
+            Some(glance) => glance.look().await.content,
+            None => Arc::default(),
+        }
     }
 }
 

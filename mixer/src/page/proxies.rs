@@ -1,13 +1,13 @@
 //! The proxies: what pilot has told them, what they refused, and when they last reported.
 
 use super::{Frame, Pages, answer};
-use crate::pilot::Glance;
 use askama::Template;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use serde::Deserialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[derive(Template)]
@@ -53,15 +53,21 @@ struct Resources {
 /// `GET /proxies`.
 pub async fn show(State(pages): State<Pages>, headers: HeaderMap) -> Response {
     let mut frame = pages.frame("/proxies", true).await;
-    let synced = pages.synced.as_ref().map(Glance::look);
-    match &synced {
+    let mut synced = Arc::default();
+    match &pages.synced {
         None => frame.warning = Some("mixer runs without --pilot: only reports are shown.".to_owned()),
-        Some((_, None)) => frame.warning = Some("pilot has not answered yet.".to_owned()),
-        Some((_, Some(age))) if *age > Duration::from_secs(5) => {
-            frame.warning =
-                Some(format!("pilot has not answered for {} s: states are as it said last.", age.as_secs()));
+        Some(glance) => {
+            let seen = glance.look().await;
+            frame.warning = match seen.age {
+                None => Some("pilot has not answered yet.".to_owned()),
+                Some(age) if seen.failing => {
+                    let age = age.as_secs();
+                    Some(format!("pilot has not answered for {age} s: states are as it said last."))
+                }
+                Some(_) => None,
+            };
+            synced = seen.content;
         }
-        Some(_) => {}
     }
     let reporting = pages.hub.ask(|state, now| {
         let one = |(name, sender): (&str, &crate::report::sender::Sender)| {
@@ -70,7 +76,6 @@ pub async fn show(State(pages): State<Pages>, headers: HeaderMap) -> Response {
         state.senders().iter().map(one).collect::<BTreeMap<_, _>>()
     });
     let reporting = reporting.await.unwrap_or_default();
-    let synced = synced.map(|(synced, _)| synced).unwrap_or_default();
     let page = Page { frame, rows: rows(&synced, reporting) };
     answer(&headers, &page, &page.as_content())
 }

@@ -217,7 +217,11 @@ mod tests {
         assert_eq!(gained(&mut senders, 1, &point(5, 1000., Since::Start)), (1000., false), "first: nobody knows when");
         assert_eq!(gained(&mut senders, 2, &point(5, 1010., Since::Start)), (10., true));
         assert_eq!(gained(&mut senders, 9, &point(5, 1010., Since::Start)), (0., true), "sent again: nothing new");
-        assert_eq!(gained(&mut senders, 10, &point(9, 4000., Since::Start)), (4000., false), "restarted: another start");
+        assert_eq!(
+            gained(&mut senders, 10, &point(9, 4000., Since::Start)),
+            (4000., false),
+            "restarted: another start"
+        );
         assert_eq!(gained(&mut senders, 11, &point(9, 3., Since::Start)), (3., false), "restarted: less than before");
     }
 
