@@ -1,6 +1,6 @@
 //! Rules, compiled (MX-45): when which handlers get which instances, and what is done to headers.
 
-use crate::attribute::{Type, Vocabulary};
+use crate::attribute::{Touched, Type, Vocabulary};
 use crate::expression::Expression;
 use crate::expression::check::Scope;
 use crate::expression::eval::Reader;
@@ -143,6 +143,14 @@ impl Rule {
             sampling,
             tally,
         })
+    }
+
+    /// Notes everything that it can read before a request.
+    pub fn reads(&self, all: &mut Touched<'static>) {
+        let instances = self.actions.iter().flat_map(|action| &action.instances);
+        let headers = self.request_headers.iter().chain(&self.response_headers).flat_map(|header| &header.values);
+        let expressions = instances.flat_map(|instance| instance.template.expressions()).chain(headers);
+        expressions.chain(&self.matches).for_each(|expression| expression.reads(all));
     }
 
     /// Whether it applies. What cannot be evaluated does not (MX-22).

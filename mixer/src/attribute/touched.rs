@@ -125,11 +125,11 @@ impl<'a> Touched<'a> {
     }
 
     /// Takes over what another evaluation has read.
-    pub fn merge(&mut self, other: Self) {
+    pub fn include(&mut self, other: &'a Touched<'_>) {
         self.parts |= other.parts;
         self.unrepeatable |= other.unrepeatable;
-        other.headers.into_iter().for_each(|header| self.header(header));
-        other.contexts.into_iter().for_each(|key| self.context(key));
+        other.headers.iter().for_each(|header| self.header(Cow::Borrowed(header)));
+        other.contexts.iter().for_each(|key| self.context(Cow::Borrowed(key)));
     }
 
     /// The parts by name, in a fixed order; nothing where no other request may reuse the decision.

@@ -4,7 +4,7 @@
 use super::Fault;
 use super::eval::{self, Reader};
 use super::parse::{Kind, Operator, Tree};
-use crate::attribute::{AttributeId, Bag, Map, Type, Value, Vocabulary};
+use crate::attribute::{AttributeId, Bag, Map, Touched, Type, Value, Vocabulary};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -115,6 +115,36 @@ pub fn check(tree: &Tree, scope: &Scope<'_>) -> Result<(Node, Type), Fault> {
         Kind::Entry(map, key) => entry(map, key, scope),
         Kind::Binary(operator, left, right) => binary(*operator, tree.column, [left, right], scope),
         Kind::Call(name, receiver, arguments) => call(tree.column, name, receiver.as_deref(), arguments, scope),
+    }
+}
+
+/// Notes everything that a program can read. An entry whose key is not known makes that any entry.
+pub fn reads(node: &Node, all: &mut Touched<'static>) {
+    match node {
+        Node::Constant(_) | Node::Output(_) => {}
+        Node::Attribute(id, name) => all.attribute(*id, || Cow::Owned(name.to_string())),
+        Node::Entry(id, name, key) => match key.as_ref() {
+            Node::Constant(Value::Text(key)) => {
+                all.entry(*id, Cow::Owned(key.to_string()), || Cow::Owned(name.to_string()));
+            }
+            other => {
+                all.attribute(*id, || Cow::Owned(name.to_string()));
+                reads(other, all);
+            }
+        },
+        Node::Matches(_, inner) => reads(inner, all),
+        Node::Default(one, other) | Node::And(one, other) | Node::Or(one, other) | Node::Plus(one, other) => {
+            reads(one, all);
+            reads(other, all);
+        }
+        Node::Compare(_, one, other) => {
+            reads(one, all);
+            reads(other, all);
+        }
+        Node::Conditional(condition, one, other) => {
+            [condition, one, other].into_iter().for_each(|node| reads(node, all));
+        }
+        Node::Call(_, arguments) => arguments.iter().for_each(|node| reads(node, all)),
     }
 }
 
@@ -242,7 +272,7 @@ fn call(
 /// The value of a call whose arguments are constants.
 fn fold(column: usize, node: &Node) -> Result<Node, Fault> {
     let bag = Bag::default();
-    let mut touched = crate::attribute::Touched::default();
+    let mut touched = Touched::default();
     let value = eval::eval(node, &mut Reader::new(&bag, &mut touched))
         .map_err(|failure| Fault::new(column, failure.to_string()))?;
     Ok(Node::Constant(match value {

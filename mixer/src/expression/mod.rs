@@ -11,7 +11,7 @@ pub mod check;
 pub mod eval;
 pub mod parse;
 
-use crate::attribute::{Type, Value};
+use crate::attribute::{Touched, Type, Value};
 use check::{Node, Scope};
 use eval::{Failure, Reader};
 
@@ -70,6 +70,11 @@ impl Expression {
     /// As it was written.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Notes everything that it can read, whatever the request.
+    pub fn reads(&self, all: &mut Touched<'static>) {
+        check::reads(&self.root, all);
     }
 
     /// Its value for a request.

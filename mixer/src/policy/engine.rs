@@ -88,7 +88,7 @@ impl Policy {
         if decision.allowed() {
             header_operations(&matched, bag, &mut touched, &mut decision);
         }
-        decision.by = touched.by();
+        decision.by = self.shapes.fit(&touched);
         decision
     }
 

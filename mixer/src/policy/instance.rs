@@ -84,6 +84,15 @@ impl Template {
         }
     }
 
+    /// What it reads before a request.
+    pub fn expressions(&self) -> Vec<&Expression> {
+        match self {
+            Self::ListEntry(value) | Self::KeyVal(value) => vec![value],
+            Self::Quota(dimensions) => dimensions.iter().map(|(_, value)| value).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// When it is used.
     pub fn variety(&self) -> Variety {
         match self {

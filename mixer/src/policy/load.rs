@@ -4,6 +4,7 @@ use super::handler::{self, Handler};
 use super::instance::{self, Instance};
 use super::object::{Key, Object, Objects, Problem, references};
 use super::quota_spec::{Binding, QuotaSpec};
+use super::shapes::Shapes;
 use crate::attribute::{Type, Vocabulary};
 use crate::ratelimit::domain::{Domain, Domains};
 use crate::ratelimit::object as ratelimit;
@@ -31,6 +32,8 @@ pub struct Policy {
     pub handlers: Vec<Arc<Handler>>,
     /// Shared limits of RateLimit objects.
     pub domains: Domains,
+    /// By what leases are given.
+    pub shapes: Shapes,
     /// What was refused.
     pub problems: Vec<Problem>,
     /// How many objects of which kind were read, and how many of them refused.
@@ -125,6 +128,7 @@ impl Loader {
                 _ => policy.by_namespace.entry(rule.namespace.clone()).or_default().push(rule.clone()),
             }
         }
+        policy.shapes = Shapes::of(&policy);
         policy
     }
 }

@@ -8,6 +8,7 @@
 //! - [`sampling`]: which reports are made
 //! - [`load`]: objects → compiled policy; a bad object is refused alone and its last good version stays
 //! - [`decision`]: what the engine says, and for whom it holds
+//! - [`shapes`]: by which parts of a request leases are given
 //! - [`engine`]: bag → decision
 //! - [`meters`]: what is measured of all this
 //! - [`view`]: what a person may want to see of all this
@@ -28,6 +29,7 @@ pub mod object;
 pub mod prometheus;
 pub mod quota_spec;
 pub mod sampling;
+pub mod shapes;
 pub mod stdio;
 pub mod view;
 

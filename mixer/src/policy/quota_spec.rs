@@ -130,6 +130,15 @@ impl Binding {
         Ok(Self { services, specs: found })
     }
 
+    /// Notes everything that it can read.
+    pub fn reads(&self, all: &mut Touched<'static>) {
+        all.attribute(v::DESTINATION_SERVICE_NAME, || Cow::Borrowed("destination.service.name"));
+        let rules = self.specs.iter().flat_map(|spec| &spec.rules);
+        for clause in rules.flat_map(|rule| rule.matches.iter().flatten()) {
+            all.attribute(clause.attribute, || Cow::Owned(clause.name.clone()));
+        }
+    }
+
     /// What a request is charged to.
     pub fn charges<'a>(&'a self, bag: &'a Bag<'a>, touched: &mut Touched<'a>) -> Vec<(&'a str, i64)> {
         if !self.services.iter().any(|service| service.is(bag, touched)) {

@@ -352,6 +352,31 @@ async fn leases_save_nearly_all_calls_and_never_exceed_a_quota() {
     eprintln!("{}", lines.join("\n"));
 }
 
+#[tokio::test]
+async fn leases_are_given_by_few_sets_of_parts_however_many_rules_there_are() {
+    let rules: String = (0..40)
+        .map(|n| {
+            let matches = format!(r#"request.headers["a{n}"] == "1" && request.headers["b{n}"] == "1""#);
+            denier("istio-system", &matches).replace("name: rule", &format!("name: rule{n}"))
+        })
+        .collect::<String>()
+        // One handler and one instance are enough.
+        .split("---\n")
+        .enumerate()
+        .filter(|(at, text)| *at < 3 || text.contains("kind: rule"))
+        .map(|(_, text)| format!("{text}---\n"))
+        .collect();
+    let engine = engine(&rules);
+    let mut sets = std::collections::BTreeSet::new();
+    for n in 0..40 {
+        let name = format!("a{n}");
+        let by = lease(&check(&engine, get("reviews-v2", "ratings", &[(&name, "1")])).await).unwrap().2;
+        assert!(by.contains(&format!("request.headers/b{n}")), "it was read: {by:?}");
+        sets.insert(by);
+    }
+    assert_eq!(sets.len(), 13, "twelve as they are, then one of all");
+}
+
 // spec: MX-30
 #[tokio::test]
 async fn what_was_read_refused_and_asked_is_measured() {
