@@ -7,13 +7,13 @@
 use std::collections::BTreeSet;
 
 /// Width of a box.
-pub const BOX_WIDTH: f64 = 168.;
+pub const BOX_WIDTH: f64 = 184.;
 /// Height of a row of a box into which no arrow leads.
 pub const ROW_HEIGHT: f64 = 30.;
 /// Height that an arrow with its label of two lines needs.
 const PORT_HEIGHT: f64 = 34.;
 /// Room between layers, for labels.
-const LAYER_GAP: f64 = 280.;
+const LAYER_GAP: f64 = 276.;
 /// Room between boxes.
 const BOX_GAP: f64 = 26.;
 const MARGIN: f64 = 14.;
