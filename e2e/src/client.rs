@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// How long an answer may take.
@@ -68,7 +68,26 @@ pub fn read_head(reader: &mut impl BufRead) -> std::io::Result<Option<Head>> {
 /// # Errors
 /// Where nobody answers in time, or the answer breaks off.
 pub fn exchange(address: SocketAddr, request: &str) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
+    converse(TcpStream::connect_timeout(&address, TIMEOUT)?, request)
+}
+
+/// The same from an address of one's own: all of 127.0.0.0/8 are this machine's.
+///
+/// # Errors
+/// Where nobody answers in time, or the answer breaks off.
+pub fn exchange_from(source: Ipv4Addr, address: SocketAddr, request: &str) -> std::io::Result<Answer> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        tokio::time::timeout(TIMEOUT, socket.connect(address)).await?
+    })?;
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    converse(stream, request)
+}
+
+fn converse(mut stream: TcpStream, request: &str) -> std::io::Result<Answer> {
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.write_all(request.as_bytes())?;
     let mut reader = BufReader::new(stream);

@@ -19,63 +19,10 @@ pub(crate) async fn ask(engine: &Arc<Engine>, request: CheckRequest) -> (i32, St
 }
 
 /// Simple denial, 1.1's form.
-const DENY_LABEL: &str = r#"
-apiVersion: "config.istio.io/v1alpha2"
-kind: handler
-metadata:
-  name: denyreviewsv3handler
-spec:
-  compiledAdapter: denier
-  params:
-    status:
-      code: 7
-      message: Not allowed
----
-apiVersion: "config.istio.io/v1alpha2"
-kind: instance
-metadata:
-  name: denyreviewsv3request
-spec:
-  compiledTemplate: checknothing
----
-apiVersion: "config.istio.io/v1alpha2"
-kind: rule
-metadata:
-  name: denyreviewsv3
-spec:
-  match: destination.labels["app"] == "ratings" && source.labels["app"]=="reviews" && source.labels["version"] == "v3"
-  actions:
-  - handler: denyreviewsv3handler
-    instances: [ denyreviewsv3request ]
-"#;
+const DENY_LABEL: &str = include_str!("yaml/deny-label.yaml");
 
 /// The same in 1.0's form: a kind per adapter and per template.
-const DENY_LABEL_OLD: &str = r#"
-apiVersion: "config.istio.io/v1alpha2"
-kind: denier
-metadata:
-  name: denyreviewsv3handler
-spec:
-  status:
-    code: 7
-    message: Not allowed
----
-apiVersion: "config.istio.io/v1alpha2"
-kind: checknothing
-metadata:
-  name: denyreviewsv3request
-spec:
----
-apiVersion: "config.istio.io/v1alpha2"
-kind: rule
-metadata:
-  name: denyreviewsv3
-spec:
-  match: destination.labels["app"] == "ratings" && source.labels["app"]=="reviews" && source.labels["version"] == "v3"
-  actions:
-  - handler: denyreviewsv3handler.denier
-    instances: [ denyreviewsv3request.checknothing ]
-"#;
+const DENY_LABEL_OLD: &str = include_str!("yaml/deny-label-1.0.yaml");
 
 // spec: MX-72, MX-44, MX-45, MX-46, MX-47, MX-51, MX-104
 #[tokio::test]
@@ -94,44 +41,7 @@ async fn denials_by_label() {
 }
 
 /// Control of headers: the demo adapter `keyval`, which is built in here.
-const KEYVAL: &str = r#"
-apiVersion: config.istio.io/v1alpha2
-kind: handler
-metadata:
-  name: keyval
-  namespace: istio-system
-spec:
-  adapter: keyval
-  connection:
-    address: keyval:9070
-  params:
-    table:
-      jason: admin
----
-apiVersion: config.istio.io/v1alpha2
-kind: instance
-metadata:
-  name: keyval
-  namespace: istio-system
-spec:
-  template: keyval
-  params:
-    key: request.headers["user"] | ""
----
-apiVersion: config.istio.io/v1alpha2
-kind: rule
-metadata:
-  name: keyval
-  namespace: istio-system
-spec:
-  actions:
-  - handler: keyval.istio-system
-    instances: [ keyval ]
-    name: x
-  requestHeaderOperations:
-  - name: user-group
-    values: [ x.output.value ]
-"#;
+const KEYVAL: &str = include_str!("yaml/keyval.yaml");
 
 // spec: MX-24, MX-25, MX-45, MX-69
 #[tokio::test]
@@ -157,35 +67,7 @@ async fn control_of_headers() {
 }
 
 /// White list by attribute, 1.0's form.
-const WHITELIST: &str = r#"
-apiVersion: config.istio.io/v1alpha2
-kind: listchecker
-metadata:
-  name: whitelist
-spec:
-  # providerUrl: ordinarily black and white lists are maintained
-  # externally and fetched asynchronously using the providerUrl.
-  overrides: ["v1", "v2"]  # overrides provide a static list
-  blacklist: false
----
-apiVersion: config.istio.io/v1alpha2
-kind: listentry
-metadata:
-  name: appversion
-spec:
-  value: source.labels["version"]
----
-apiVersion: config.istio.io/v1alpha2
-kind: rule
-metadata:
-  name: checkversion
-spec:
-  match: destination.labels["app"] == "ratings"
-  actions:
-  - handler: whitelist.listchecker
-    instances:
-    - appversion.listentry
-"#;
+const WHITELIST: &str = include_str!("yaml/whitelist.yaml");
 
 // spec: MX-73, MX-63, MX-50, MX-56
 #[tokio::test]
@@ -205,37 +87,7 @@ async fn white_and_black_lists_by_attribute() {
 }
 
 /// White list by address, 1.1's form.
-const WHITELIST_IP: &str = r#"
-apiVersion: config.istio.io/v1alpha2
-kind: handler
-metadata:
-  name: whitelistip
-spec:
-  compiledAdapter: listchecker
-  params:
-    overrides: ["10.57.0.0/16"]  # overrides provide a static list
-    blacklist: false
-    entryType: IP_ADDRESSES
----
-apiVersion: config.istio.io/v1alpha2
-kind: instance
-metadata:
-  name: sourceip
-spec:
-  compiledTemplate: listentry
-  params:
-    value: source.ip | ip("0.0.0.0")
----
-apiVersion: config.istio.io/v1alpha2
-kind: rule
-metadata:
-  name: checkip
-spec:
-  match: source.labels["istio"] == "ingressgateway"
-  actions:
-  - handler: whitelistip
-    instances: [ sourceip ]
-"#;
+const WHITELIST_IP: &str = include_str!("yaml/whitelist-ip.yaml");
 
 // spec: MX-73, MX-55
 #[tokio::test]
@@ -247,97 +99,9 @@ async fn white_lists_by_address() {
 }
 
 /// Rate limits, without the handler and the last lines of the rule.
-const QUOTA: &str = r#"
-apiVersion: config.istio.io/v1alpha2
-kind: instance
-metadata:
-  name: requestcountquota
-  namespace: istio-system
-spec:
-  compiledTemplate: quota
-  params:
-    dimensions:
-      source: request.headers["x-forwarded-for"] | "unknown"
-      destination: destination.labels["app"] | destination.service.name | "unknown"
-      destinationVersion: destination.labels["version"] | "unknown"
----
-apiVersion: config.istio.io/v1alpha2
-kind: QuotaSpec
-metadata:
-  name: request-count
-  namespace: istio-system
-spec:
-  rules:
-  - quotas:
-    - charge: 1
-      quota: requestcountquota
----
-apiVersion: config.istio.io/v1alpha2
-kind: QuotaSpecBinding
-metadata:
-  name: request-count
-  namespace: istio-system
-spec:
-  quotaSpecs:
-  - name: request-count
-    namespace: istio-system
-  services:
-  - name: productpage
-    namespace: default
-    #  - service: '*'  # Uncomment this to bind *all* services to request-count
----
-apiVersion: config.istio.io/v1alpha2
-kind: rule
-metadata:
-  name: quota
-  namespace: istio-system
-spec:
-  # quota only applies if you are not logged in.
-  # match: match(request.headers["cookie"], "session=*") == false
-  actions:
-  - handler: HANDLER
-    instances:
-    - requestcountquota
----
-"#;
+const QUOTA: &str = include_str!("yaml/quota.yaml");
 
-const MEMQUOTA: &str = r#"
-apiVersion: config.istio.io/v1alpha2
-kind: handler
-metadata:
-  name: quotahandler
-  namespace: istio-system
-spec:
-  compiledAdapter: memquota
-  params:
-    quotas:
-    - name: requestcountquota.instance.istio-system
-      maxAmount: 500
-      validDuration: 1s
-      # The first matching override is applied.
-      # A requestcount instance is checked against override dimensions.
-      overrides:
-      # The following override applies to 'reviews' regardless
-      # of the source.
-      - dimensions:
-          destination: reviews
-        maxAmount: 1
-        validDuration: 5s
-      # The following override applies to 'productpage' when
-      # the source is a specific ip address.
-      - dimensions:
-          destination: productpage
-          source: "10.28.11.20"
-        maxAmount: 500
-        validDuration: 1s
-      # The following override applies to 'productpage' regardless
-      # of the source.
-      - dimensions:
-          destination: productpage
-        maxAmount: 2
-        validDuration: 5s
----
-"#;
+const MEMQUOTA: &str = include_str!("yaml/memquota.yaml");
 
 fn memquota() -> String {
     format!("{MEMQUOTA}{}", QUOTA.replace("HANDLER", "quotahandler"))
@@ -406,38 +170,7 @@ async fn a_rule_whose_handler_has_no_limit_for_its_quota_is_refused() {
     assert!(problem.contains("spec.actions[0].instances[0]: the handler has no limit for it"), "{problem}");
 }
 
-const REDISQUOTA: &str = r#"
-apiVersion: config.istio.io/v1alpha2
-kind: handler
-metadata:
-  name: redishandler
-  namespace: istio-system
-spec:
-  compiledAdapter: redisquota
-  params:
-    redisServerUrl: redis-release-master:6379
-    connectionPoolSize: 10
-    quotas:
-    - name: requestcountquota.instance.istio-system
-      maxAmount: 500
-      validDuration: 1s
-      bucketDuration: 500ms
-      rateLimitAlgorithm: ROLLING_WINDOW
-      # The first matching override is applied.
-      # A requestcount instance is checked against override dimensions.
-      overrides:
-      - dimensions:
-          destination: reviews
-        maxAmount: 1
-      - dimensions:
-          destination: productpage
-          source: "10.28.11.20"
-        maxAmount: 500
-      - dimensions:
-          destination: productpage
-        maxAmount: 2
----
-"#;
+const REDISQUOTA: &str = include_str!("yaml/redisquota.yaml");
 
 /// Asks until a status comes.
 async fn until(engine: &Arc<Engine>, request: impl Fn() -> CheckRequest, status: i32) {

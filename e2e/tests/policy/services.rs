@@ -1,13 +1,7 @@
-//! A real Envoy and our proxy under mixer's policy: external authorization over gRPC and HTTP, rate limits, rate limit
-//! quotas; how often mixer is asked.
-#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test panics to fail")]
+//! External authorization, rate limits and rate limit quotas, and how often mixer is asked.
 
-use clap::Parser;
-use e2e::app::Echo;
-use e2e::client::{Answer, exchange};
-use e2e::proxies::{Flavour, Proxy, free_address};
-use mixer::args::ServeArgs;
-use mixer::server::{Running, Server};
+use crate::mesh::{Mixer, Place, get, grpc_service, proxy, received};
+use e2e::proxies::Flavour;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -43,131 +37,6 @@ spec:
 /// Istio's sample, and a bucket of two requests an hour.
 const LIMITS: &str = "domain: echo-ratelimit\ndescriptors:\n- key: PATH\n  value: \"/\"\n  rate_limit:\n    unit: minute\n    requests_per_unit: 1\n- key: PATH\n  rate_limit:\n    unit: minute\n    requests_per_unit: 100\n- key: bucket\n  value: small\n  rate_limit:\n    unit: hour\n    requests_per_unit: 2\n";
 
-#[derive(Parser)]
-struct Cli {
-    #[command(flatten)]
-    args: ServeArgs,
-}
-
-/// A mixer with these rules and limits, in this process.
-struct Mixer {
-    running: Option<Running>,
-    runtime: tokio::runtime::Runtime,
-    _directory: tempfile::TempDir,
-}
-
-impl Mixer {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let folder = |name: &str, text: &str| {
-            let path = directory.path().join(name);
-            std::fs::create_dir(&path).unwrap();
-            std::fs::write(path.join("a.yaml"), text).unwrap();
-            path.display().to_string()
-        };
-        let mut line = vec!["mixer".to_owned()];
-        let off = ["http-addr", "otlp-grpc-addr", "otlp-http-addr", "zipkin-addr"];
-        line.extend(off.map(|name| format!("--{name}=")));
-        line.extend(
-            ["grpc-addr", "ext-authz-http-addr", "monitoring-addr"].map(|name| format!("--{name}=127.0.0.1:0")),
-        );
-        line.push("--ext-authz-http-prefix=/check".to_owned());
-        line.push("--ratelimit-response-headers".to_owned());
-        line.push(format!("--config-dir={}", folder("rules", RULES)));
-        line.push(format!("--ratelimit-config={}", folder("limits", LIMITS)));
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let running = runtime.block_on(Server::new(Cli::parse_from(line).args, None).start()).unwrap();
-        Self { running: Some(running), runtime, _directory: directory }
-    }
-
-    fn running(&self) -> &Running {
-        self.running.as_ref().unwrap()
-    }
-
-    /// The value of a metric of mixer's own.
-    fn metric(&self, name: &str) -> u64 {
-        let text = get(self.running().monitoring.unwrap(), "/metrics", "").body;
-        let line = text.lines().find(|line| line.starts_with(name)).map_or("0", |line| line);
-        line.rsplit(' ').next().unwrap().parse().unwrap()
-    }
-}
-
-impl Drop for Mixer {
-    fn drop(&mut self) {
-        if let Some(running) = self.running.take() {
-            self.runtime.block_on(running.stop(Duration::from_millis(100)));
-        }
-    }
-}
-
-fn cluster(name: &str, address: SocketAddr, http2: bool) -> Value {
-    let socket = json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}});
-    let mut cluster = json!({
-        "name": name, "type": "STATIC", "connect_timeout": "5s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket}}]}]},
-    });
-    if http2 {
-        cluster["typed_extension_protocol_options"] = json!({"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": {"http2_protocol_options": {}},
-        }});
-    }
-    cluster
-}
-
-/// A proxy with one filter before the router.
-fn proxy(flavour: Flavour, mixer: &Mixer, filter: (&str, Value), route: &Value) -> (Proxy, SocketAddr) {
-    let echo = Echo::start("app").unwrap();
-    let listen = free_address().unwrap();
-    let running = mixer.running();
-    let mut action = json!({"cluster": "app"});
-    if route.is_object() {
-        action["rate_limits"] = json!([route]);
-    }
-    let router = json!({"@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"});
-    let manager = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "a",
-        "route_config": {"virtual_hosts": [{"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": action}]}]},
-        "http_filters": [
-            {"name": filter.0, "typed_config": filter.1},
-            {"name": "envoy.filters.http.router", "typed_config": router},
-        ],
-    });
-    let clusters = [
-        cluster("app", echo.address, false),
-        cluster("mixer", running.grpc.unwrap(), true),
-        cluster("mixer-http", running.ext_authz_http.unwrap(), false),
-    ];
-    let bootstrap = json!({
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
-        "static_resources": {
-            "listeners": [{
-                "name": "l",
-                "address": {"socket_address": {"address": "127.0.0.1", "port_value": listen.port()}},
-                "filter_chains": [{"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}],
-            }],
-            "clusters": clusters,
-        },
-    });
-    (Proxy::start(flavour, |_| bootstrap).unwrap(), listen)
-}
-
-fn grpc_service() -> Value {
-    json!({"envoy_grpc": {"cluster_name": "mixer"}, "timeout": "2s"})
-}
-
-fn get(address: SocketAddr, path: &str, headers: &str) -> Answer {
-    exchange(address, &format!("GET {path} HTTP/1.1\r\nhost: app\r\nconnection: close\r\n{headers}\r\n")).unwrap()
-}
-
-/// What the upstream received under a name.
-fn received(answer: &Answer, name: &str) -> Option<String> {
-    let seen: Value = serde_json::from_str(&answer.body).unwrap();
-    let pair = seen["headers"].as_array()?.iter().find(|pair| pair[0] == name)?;
-    Some(pair[1].as_str()?.to_owned())
-}
-
 fn is_decided_by_rules(address: SocketAddr) {
     let denied = get(address, "/a?b=c", "x-user: eve\r\n");
     assert_eq!((denied.status, denied.body.as_str()), (403, "PERMISSION_DENIED:deny.istio-system:not you"));
@@ -184,12 +53,13 @@ fn is_decided_by_rules(address: SocketAddr) {
 #[test]
 fn external_authorization_over_grpc() {
     for flavour in [Flavour::Envoy, Flavour::Ferromesh] {
-        let mixer = Mixer::start();
+        let mixer = Mixer::start(RULES, LIMITS, None);
         let filter = json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
             "grpc_service": grpc_service(), "transport_api_version": "V3",
         });
-        let (_proxy, address) = proxy(flavour, &mixer, ("envoy.filters.http.ext_authz", filter), &Value::Null);
+        let (_proxy, address) =
+            proxy(Place::here(flavour), &mixer, ("envoy.filters.http.ext_authz", filter), &Value::Null);
         is_decided_by_rules(address);
         let before = mixer.metric("mixer_runtime_dispatch_duration_seconds_count");
         for n in 0..200 {
@@ -206,7 +76,7 @@ fn external_authorization_over_grpc() {
 // spec: MX-96, MX-117
 #[test]
 fn external_authorization_over_http() {
-    let mixer = Mixer::start();
+    let mixer = Mixer::start(RULES, LIMITS, None);
     let any = json!({"patterns": [{"prefix": "x-"}, {"exact": "content-type"}]});
     let server = json!({"uri": "http://mixer", "cluster": "mixer-http", "timeout": "2s"});
     let filter = json!({
@@ -222,7 +92,8 @@ fn external_authorization_over_http() {
             "authorization_response": {"allowed_upstream_headers": any, "allowed_client_headers": any},
         },
     });
-    let (_envoy, address) = proxy(Flavour::Envoy, &mixer, ("envoy.filters.http.ext_authz", filter), &Value::Null);
+    let (_envoy, address) =
+        proxy(Place::here(Flavour::Envoy), &mixer, ("envoy.filters.http.ext_authz", filter), &Value::Null);
     is_decided_by_rules(address);
     let allowed = get(address, "/x", "x-user: ann\r\n");
     assert_eq!(received(&allowed, "x-ext-authz-check-result").as_deref(), Some("allowed"));
@@ -233,14 +104,14 @@ fn external_authorization_over_http() {
 #[test]
 fn rate_limits_of_istios_sample() {
     for flavour in [Flavour::Envoy, Flavour::Ferromesh] {
-        let mixer = Mixer::start();
+        let mixer = Mixer::start(RULES, LIMITS, None);
         let filter = json!({
             "@type": "type.googleapis.com/envoy.extensions.filters.http.ratelimit.v3.RateLimit",
             "domain": "echo-ratelimit", "failure_mode_deny": true, "timeout": "10s",
             "rate_limit_service": {"grpc_service": grpc_service(), "transport_api_version": "V3"},
         });
         let route = json!({"actions": [{"request_headers": {"header_name": ":path", "descriptor_key": "PATH"}}]});
-        let (_proxy, address) = proxy(flavour, &mixer, ("envoy.filters.http.ratelimit", filter), &route);
+        let (_proxy, address) = proxy(Place::here(flavour), &mixer, ("envoy.filters.http.ratelimit", filter), &route);
         // Two attempts: the minute may end in between.
         let limited = (0..2).any(|_| {
             let first = get(address, "/", "");
@@ -260,7 +131,7 @@ fn rate_limits_of_istios_sample() {
 // spec: MX-98
 #[test]
 fn rate_limit_quotas() {
-    let mixer = Mixer::start();
+    let mixer = Mixer::start(RULES, LIMITS, None);
     let settings = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.rate_limit_quota.v3.RateLimitQuotaBucketSettings",
         "bucket_id_builder": {"bucket_id_builder": {"bucket": {"string_value": "small"}}},
@@ -274,7 +145,7 @@ fn rate_limit_quotas() {
         "bucket_matchers": {"on_no_match": {"action": {"name": "bucket", "typed_config": settings}}},
     });
     let (_envoy, address) =
-        proxy(Flavour::Envoy, &mixer, ("envoy.filters.http.rate_limit_quota", filter), &Value::Null);
+        proxy(Place::here(Flavour::Envoy), &mixer, ("envoy.filters.http.rate_limit_quota", filter), &Value::Null);
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut passed = 0;
     while get(address, "/", "").status == 200 {
