@@ -14,7 +14,7 @@ endif
 SIM_SEEDS ?= 10000
 CHECK := fmt lint test sim sizes
 
-.PHONY: help setup build demo tour check $(CHECK) golden bench conformance docs
+.PHONY: help setup build demo tour check $(CHECK) golden bench conformance screenshots docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +73,9 @@ conformance: build ## h2spec against our proxy (needs Go)
 bench: setup ## real Envoy against ours, interleaved; tables on stdout
 	@cargo build --profile bench-release -p proxy -p hairpin
 	@python3 e2e/bench/bench.py $(BENCH)
+
+screenshots: build ## pictures of the live page for the book, made by its test (needs root)
+	@FERROMESH_SCREENSHOTS=$(CURDIR)/docs/src/img cargo test -p e2e --test live_page $(RUNNER)
 
 docs: ## the book, with mdbook
 	@mdbook build docs

@@ -260,7 +260,7 @@ async fn a_browser_sees_what_happens_while_it_happens() {
     assert!((5. ..=10.).contains(&p50) && failed == 0., "{p50} ms, {failed} %");
     let locks = browser.run("return document.querySelectorAll('svg .lock').length").await;
     assert!(locks.as_u64().unwrap() >= 2, "mutual TLS is seen");
-    browser.picture("graph").await;
+    browser.picture("fed-graph").await;
 
     // From 99/1 to 50/50: visible within 3 seconds, right soon after.
     rates.send_replace((100, 100, 0));
@@ -288,7 +288,7 @@ async fn a_browser_sees_what_happens_while_it_happens() {
         browser.run("return document.querySelector('a[aria-label*=\"reviews (shop), failing\"]') !== null").await;
     assert_eq!(text, true, "it is said in words too");
     assert_eq!(browser.run("return window.same").await, true, "the page was never reloaded");
-    browser.picture("failing").await;
+    browser.picture("fed-failing").await;
     println!("a change of weights was seen after {changed:?}, a killed workload after {seen:?}");
 
     // Why: the failed request with its reason.
@@ -300,7 +300,7 @@ async fn a_browser_sees_what_happens_while_it_happens() {
     for fact in ["503 UH", "Guilty side", "Limit", "Policy", "Object"] {
         assert!(facts.as_str().unwrap().contains(fact), "{fact} is missing in {facts}");
     }
-    browser.picture("failed-request").await;
+    browser.picture("fed-failed-request").await;
     feeding.abort();
     browser.stop().await;
 }

@@ -268,6 +268,21 @@ async fn spans_come_by_otlp_and_zipkin_and_go_on_to_another_collector() {
     until(other.monitoring.unwrap(), "/metrics", taken).await;
 }
 
+#[tokio::test]
+async fn a_dead_collector_costs_spans_and_nothing_else() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mixer = start(&["--otlp-export", &format!("http://{nobody}")]).await;
+    let span = r#"[{"traceId":"0123456789abcdef","id":"0123456789abcdef"}]"#;
+    for _ in 0..200 {
+        let json = ("content-type", "application/json");
+        let (status, _) = post(mixer.zipkin.unwrap(), "/api/v2/spans", &[json], span.into()).await;
+        assert_eq!(status, StatusCode::ACCEPTED);
+    }
+    let dropped = |text: &str| text.contains("mixer_report_dropped_total{kind=\"export_spans\"");
+    let text = until(mixer.monitoring.unwrap(), "/metrics", dropped).await;
+    assert!(text.contains("mixer_report_items_total{kind=\"spans\"} 200"), "they are on the page all the same");
+}
+
 // spec: MX-102
 #[tokio::test]
 async fn the_families_wait_until_the_proxies_have_reported_again() {

@@ -3,10 +3,9 @@
 use crate::report::family::Kind;
 use crate::report::hub::Hub;
 use crate::report::names::Meters;
-use crate::report::point::Value;
+use crate::report::point::{Value, attribute};
 use crate::report::series::{Labels, Series};
 use anyhow::Context as _;
-use proto::otlp::common::{AnyValue, KeyValue, any_value};
 use proto::otlp::metrics::{
     AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics,
     ScopeMetrics, Sum, metric, number_data_point,
@@ -93,11 +92,6 @@ fn nanos() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn attribute(key: &str, value: &str) -> KeyValue {
-    let value = AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) };
-    KeyValue { key: key.to_owned(), value: Some(value), ..KeyValue::default() }
-}
-
 fn message(series: &[Series], start: u64) -> ExportMetricsServiceRequest {
     let now = nanos();
     let metrics = series.iter().map(|series| metric(series, start, now)).collect();
@@ -146,4 +140,31 @@ fn metric(series: &Series, start: u64, now: u64) -> Metric {
         }),
     };
     Metric { name: series.family.name().to_owned(), data: Some(data), ..Metric::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::family::{BOUNDS, Family};
+    use crate::report::point::{self, Since};
+    use crate::report::series::SeriesTable;
+
+    // spec: MX-99
+    #[test]
+    fn what_is_handed_on_says_the_same() {
+        let mut table = SeriesTable::new(10);
+        let labels = [attribute("reporter", "source"), attribute("response_code", "200")];
+        let counts = table.find(Family::Requests, &labels);
+        table.add(counts, &Value::Number(42.));
+        let histogram = Value::Histogram(vec![1; BOUNDS.len() + 1], 77., BOUNDS.to_vec());
+        let times = table.find(Family::Duration, &labels);
+        table.add(times, &histogram);
+        let sent = message(table.all(), 7);
+        let intake = point::take(sent.resource_metrics, "peer", &foldhash::fast::RandomState::default());
+        let taken = &intake.reports[0].points;
+        assert_eq!((intake.unknown, intake.refused, taken.len()), (0, 0, 2));
+        assert_eq!((taken[0].family, &taken[0].value, taken[0].start), (Family::Requests, &Value::Number(42.), 7));
+        assert_eq!((taken[1].family, &taken[1].value), (Family::Duration, &histogram));
+        assert!(taken.iter().all(|point| point.since == Since::Start && point.labels == labels));
+    }
 }

@@ -80,3 +80,48 @@ fn labels(labels: &Labels) -> String {
 fn write(out: &mut String, arguments: std::fmt::Arguments<'_>) {
     out.write_fmt(arguments).expect("a String takes everything");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::point::attribute;
+    use crate::report::series::SeriesTable;
+
+    // spec: MX-102
+    #[test]
+    fn values_of_labels_cannot_leave_their_quotes() {
+        let mut table = SeriesTable::new(10);
+        let series = table.find(Family::Requests, &[attribute("a b", "x\"} 1\ny\\"), attribute("0", "")]);
+        table.add(series, &Value::Number(3.));
+        let text: String = pieces(table.all().to_vec()).collect();
+        assert_eq!(text.lines().last(), Some(r#"istio_requests_total{_0="",a_b="x\"} 1\ny\\"} 3"#));
+    }
+
+    #[test]
+    fn buckets_add_up_and_each_family_has_one_head() {
+        let mut table = SeriesTable::new(1000);
+        for n in 0..600 {
+            let labels = [attribute("n", &n.to_string())];
+            for family in [Family::Duration, Family::Requests] {
+                let series = table.find(family, &labels);
+                let value = match family {
+                    Family::Requests => Value::Number(1.),
+                    _ => Value::Histogram(vec![1, 2, 3], 9.5, vec![0.5, 5.]),
+                };
+                table.add(series, &value);
+            }
+        }
+        let text: String = pieces(table.all().to_vec()).collect();
+        assert_eq!(text.matches("# TYPE").count(), 2);
+        let of_first: Vec<&str> = text.lines().filter(|line| line.contains("n=\"0\"")).collect();
+        let wanted = [
+            r#"istio_requests_total{n="0"} 1"#,
+            r#"istio_request_duration_milliseconds_bucket{n="0",le="0.5"} 1"#,
+            r#"istio_request_duration_milliseconds_bucket{n="0",le="5"} 3"#,
+            r#"istio_request_duration_milliseconds_bucket{n="0",le="+Inf"} 6"#,
+            r#"istio_request_duration_milliseconds_sum{n="0"} 9.5"#,
+            r#"istio_request_duration_milliseconds_count{n="0"} 6"#,
+        ];
+        assert_eq!(of_first, wanted);
+    }
+}

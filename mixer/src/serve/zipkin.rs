@@ -2,6 +2,7 @@
 
 use super::otlp::{MAX_MESSAGE_BYTES, Otlp};
 use super::otlp_http::{Encoding, body};
+use crate::report::point::attribute;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -9,7 +10,6 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use prost::Message as _;
-use proto::otlp::common::{AnyValue, KeyValue, any_value};
 use proto::otlp::resource::Resource;
 use proto::otlp::trace::{ResourceSpans, ScopeSpans, Span, Status, span::SpanKind, status::StatusCode as SpanStatus};
 use proto::otlp::trace_service::ExportTraceServiceRequest;
@@ -151,11 +151,6 @@ fn span(
     (service, tags): (String, BTreeMap<String, String>),
 ) -> ResourceSpans {
     let [trace_id, span_id, parent_span_id] = ids;
-    let attribute = |key: &str, value: String| KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value)) }),
-        ..KeyValue::default()
-    };
     let failed = tags.contains_key("error");
     let start = start_us.saturating_mul(1000);
     let span = Span {
@@ -166,12 +161,12 @@ fn span(
         kind: kind as i32,
         start_time_unix_nano: start,
         end_time_unix_nano: start.saturating_add(duration_us.saturating_mul(1000)),
-        attributes: tags.into_iter().map(|(name, value)| attribute(&name, value)).collect(),
+        attributes: tags.into_iter().map(|(name, value)| attribute(&name, &value)).collect(),
         status: failed.then(|| Status { code: SpanStatus::Error as i32, ..Status::default() }),
         ..Span::default()
     };
     ResourceSpans {
-        resource: Some(Resource { attributes: vec![attribute("service.name", service)], ..Resource::default() }),
+        resource: Some(Resource { attributes: vec![attribute("service.name", &service)], ..Resource::default() }),
         scope_spans: vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }],
         ..ResourceSpans::default()
     }
