@@ -13,20 +13,22 @@ use proto::envoy::ratelimit::{RateLimitRequest, RateLimitResponse};
 use proto::envoy::wkt::{Duration as WrittenDuration, Timestamp};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use support::{Proxy, cluster, free_port, http, listener, read_head, upstream};
 use tonic::{Request, Response, Status};
 
 /// Refuses what is asked with the value `over`; is slow for `slow`; grants a hundred ahead for `quota`.
-#[derive(Clone, Default)]
-struct Counter(Arc<Mutex<Vec<RateLimitRequest>>>);
+struct Counter(Sender<RateLimitRequest>);
+
+/// Domain, entries and hits of a question.
+type Heard = (String, Vec<(String, String)>, Vec<u64>);
 
 #[tonic::async_trait]
 impl RateLimitService for Counter {
     async fn should_rate_limit(&self, asked: Request<RateLimitRequest>) -> Result<Response<RateLimitResponse>, Status> {
         let asked = asked.into_inner();
-        self.0.lock().unwrap().push(asked.clone());
+        self.0.send(asked.clone()).unwrap();
         let has = |value: &str| asked.descriptors.iter().flat_map(|d| &d.entries).any(|entry| entry.value == value);
         if has("slow") {
             tokio::time::sleep(Duration::from_secs(20)).await;
@@ -59,12 +61,13 @@ impl RateLimitService for Counter {
     }
 }
 
-async fn counter() -> (u16, Counter) {
+async fn counter() -> (u16, Receiver<RateLimitRequest>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (port, counter) = (listener.local_addr().unwrap().port(), Counter::default());
-    let server = tonic::transport::Server::builder().add_service(RateLimitServiceServer::new(counter.clone()));
+    let port = listener.local_addr().unwrap().port();
+    let (heard, asked) = channel();
+    let server = tonic::transport::Server::builder().add_service(RateLimitServiceServer::new(Counter(heard)));
     tokio::spawn(server.serve_with_incoming(tonic::transport::server::TcpIncoming::from(listener)));
-    (port, counter)
+    (port, asked)
 }
 
 /// Answers with the head that it got.
@@ -128,14 +131,13 @@ async fn the_service_is_asked_about_the_descriptors_of_a_request_and_obeyed() {
     let port = free_port();
     let _proxy =
         Proxy::start(directory.path(), &config(port, service, echo(), "enable_x_ratelimit_headers: DRAFT_VERSION_03,"));
-    let asked = || -> Vec<(String, Vec<(String, String)>, Vec<u64>)> {
-        let asked = std::mem::take(&mut *counter.0.lock().unwrap());
+    let asked = || -> Vec<Heard> {
         let of = |asked: RateLimitRequest| {
             let hits = asked.descriptors.iter().filter_map(|d| d.hits_addend.map(|hits| hits.value)).collect();
             let entries = asked.descriptors.into_iter().flat_map(|d| d.entries).map(|e| (e.key, e.value)).collect();
             (asked.domain, entries, hits)
         };
-        asked.into_iter().map(of).collect()
+        counter.try_iter().map(of).collect()
     };
     let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let answer = ask(port, "/user", "x-user: jo\r\n");
@@ -180,7 +182,7 @@ async fn a_quota_saves_the_calls_of_the_next_requests_and_a_refusal_holds_until_
             let answer = ask(port, "/user", &format!("x-user: {user}\r\n"));
             assert!(answer.starts_with(expected), "{answer}");
         }
-        std::mem::take(&mut *counter.0.lock().unwrap()).len()
+        counter.try_iter().count()
     };
     assert_eq!(calls("plain", 50, "HTTP/1.1 200"), 50, "without a quota each request is asked about");
     assert_eq!(calls("quota", 250, "HTTP/1.1 200"), 3, "a hundred requests each");
