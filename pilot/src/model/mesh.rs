@@ -6,6 +6,7 @@ use super::authz::{self, AuthorizationPolicy};
 use super::delegate;
 use super::destination_rule::{self, Rules};
 use super::gateway::{self, Gateway};
+use super::rate_limit::{self, RateLimit};
 use super::service_entry;
 use super::shared::Shared;
 use super::sidecar::{self, Sidecar};
@@ -54,6 +55,8 @@ pub struct Mesh {
     pub authz: Arc<Vec<Shared<AuthorizationPolicy>>>,
     /// Telemetries.
     pub telemetry: Arc<Telemetries>,
+    /// RateLimits, oldest first.
+    pub limits: Arc<Vec<Shared<RateLimit>>>,
 }
 
 /// What a rebuilding has changed.
@@ -97,6 +100,7 @@ pub fn admit(object: &Object, config: &MeshConfig) -> Result<(), Vec<Problem>> {
         Spec::PeerAuthentication(spec) => authn::parse(object, spec).map(drop),
         Spec::AuthorizationPolicy(spec) => authz::parse(object, spec).map(drop),
         Spec::Telemetry(spec) => telemetry::parse(object, spec, &config.providers).map(drop),
+        Spec::RateLimit(spec) => rate_limit::parse(object, spec, config.policy_server.is_some()).map(drop),
         Spec::ServiceEntry(spec) => service_entry::check(object, spec),
         Spec::WorkloadEntry(spec) => service_entry::check_workload(object, spec),
         Spec::Namespace | Spec::Node | Spec::Service(_) | Spec::EndpointSlice(_) | Spec::Pod(..) => Ok(()),
@@ -119,6 +123,7 @@ impl Mesh {
             sidecars: Arc::default(),
             authz: Arc::default(),
             telemetry: Arc::default(),
+            limits: Arc::default(),
         }
     }
 
@@ -145,6 +150,7 @@ impl Mesh {
             Kind::PeerAuthentication,
             Kind::AuthorizationPolicy,
             Kind::Telemetry,
+            Kind::RateLimit,
         ];
         for kind in rules.into_iter().filter(|kind| kinds.contains(kind)) {
             self.update_rules(store, kind);
@@ -331,6 +337,13 @@ impl Mesh {
                     _ => None,
                 });
                 self.telemetry = Arc::new(Telemetries::new(parsed.collect(), &config.root_namespace));
+            }
+            Kind::RateLimit => {
+                let parsed = objects.iter().filter_map(|object| match &object.spec {
+                    Spec::RateLimit(spec) => rate_limit::parse(object, spec, config.policy_server.is_some()).ok(),
+                    _ => None,
+                });
+                self.limits = renew(&self.limits, parsed.collect(), |limit| &limit.key);
             }
             _ => {}
         }

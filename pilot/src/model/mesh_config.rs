@@ -32,8 +32,10 @@ pub struct MeshConfig {
     pub log_providers: Vec<String>,
     pub trace_provider: Option<String>,
     pub providers: Vec<ExtensionProvider>,
-    /// Host and port of the service that every inbound request is checked with (`mixerCheckServer`).
-    pub check_server: Option<(String, u16)>,
+    /// Host and port of the service that decides and counts for all proxies (`mixerCheckServer`).
+    pub policy_server: Option<(String, u16)>,
+    /// Every inbound request is checked with it (`disablePolicyChecks: false`).
+    pub checks: bool,
     pub policy_check_fail_open: bool,
     pub mesh_id: String,
     pub http_retry: Option<HttpRetry>,
@@ -83,7 +85,8 @@ impl MeshConfig {
             metrics_providers: written.default_providers.metrics,
             trace_provider: written.default_providers.tracing.into_iter().next(),
             providers: written.extension_providers,
-            check_server: check_server(written.disable_policy_checks, written.mixer_check_server.as_deref()),
+            policy_server: policy_server(written.mixer_check_server.as_deref()),
+            checks: written.disable_policy_checks == Some(false),
             policy_check_fail_open: written.policy_check_fail_open.unwrap_or(false),
             mesh_id: written.mesh_id.unwrap_or_default(),
             http_retry: written.default_http_retry_policy,
@@ -129,9 +132,9 @@ pub fn parse(text: &str) -> anyhow::Result<written::MeshConfig> {
     }
 }
 
-/// The service that policies are asked of, unless checks are off, as they are where nothing is said.
-fn check_server(off: Option<bool>, server: Option<&str>) -> Option<(String, u16)> {
-    let (host, port) = server.filter(|_| off == Some(false))?.rsplit_once(':')?;
+/// Host and port of `HOST:PORT`.
+fn policy_server(written: Option<&str>) -> Option<(String, u16)> {
+    let (host, port) = written?.rsplit_once(':')?;
     Some((host.to_owned(), port.parse().ok()?))
 }
 
@@ -157,9 +160,7 @@ fn supported(config: written::MeshConfig) -> anyhow::Result<written::MeshConfig>
             anyhow::bail!("extensionProviders[{index}]: a name and exactly one kind of provider are needed");
         }
     }
-    if config.disable_policy_checks == Some(false)
-        && check_server(Some(false), config.mixer_check_server.as_deref()).is_none()
-    {
+    if config.disable_policy_checks == Some(false) && policy_server(config.mixer_check_server.as_deref()).is_none() {
         anyhow::bail!("mixerCheckServer: HOST:PORT is needed where disablePolicyChecks is false");
     }
     Ok(config)

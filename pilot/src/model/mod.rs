@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod host;
 pub mod mesh;
 pub mod mesh_config;
+pub mod rate_limit;
 pub mod references;
 pub mod scope;
 pub mod service_entry;

@@ -55,6 +55,14 @@ pub const TABLE: &[Row] = &[
         namespaced: true,
         decode: |node| Ok(Spec::Telemetry(spec(node)?)),
     },
+    Row {
+        group: "policy.ferromesh.io",
+        versions: &["v1alpha1"],
+        name: "RateLimit",
+        kind: Kind::RateLimit,
+        namespaced: true,
+        decode: |node| Ok(Spec::RateLimit(spec(node)?)),
+    },
 ];
 
 /// Kinds of the mesh that come later: refused, for to ignore them would change what the user asked for.

@@ -8,6 +8,7 @@ use proto::istio::destination_rule::DestinationRule;
 use proto::istio::gateway::Gateway;
 use proto::istio::meta::ObjectMeta;
 use proto::istio::peer_authentication::PeerAuthentication;
+use proto::istio::rate_limit::RateLimit;
 use proto::istio::service_entry::{ServiceEntry, WorkloadEntry};
 use proto::istio::sidecar::Sidecar;
 use proto::istio::telemetry::Telemetry;
@@ -33,6 +34,7 @@ pub enum Kind {
     PeerAuthentication,
     AuthorizationPolicy,
     Telemetry,
+    RateLimit,
 }
 
 /// The name of an object in the mesh.
@@ -74,6 +76,7 @@ pub enum Spec {
     PeerAuthentication(Box<PeerAuthentication>),
     AuthorizationPolicy(Box<AuthorizationPolicy>),
     Telemetry(Box<Telemetry>),
+    RateLimit(Box<RateLimit>),
 }
 
 /// Where an object is written.

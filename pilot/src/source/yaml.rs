@@ -1,6 +1,7 @@
 //! A YAML document as a tree that remembers lines, and a serde deserializer that names the field it fails at.
 
 use super::problem::Class;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
 use serde_saphyr::Spanned;
@@ -311,6 +312,10 @@ impl<'de> Deserializer<'de> for &'de Node {
     ) -> Result<V::Value, Fault> {
         match &self.value {
             Value::Text(text) => visitor.visit_enum(text.as_str().into_deserializer()),
+            // a choice with a content, as `{header: x}`
+            Value::Map(entries) if entries.len() == 1 => {
+                visitor.visit_enum(MapAccessDeserializer::new(Entries { entries: entries.iter(), value: None }))
+            }
             _ => Err(Fault::new(Class::WrongType, self.line, "expected a text")),
         }
     }

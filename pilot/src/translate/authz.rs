@@ -67,7 +67,7 @@ pub enum Protocol {
 /// policy's (MX-96). It never takes longer than [`CHECK_TIMEOUT`]; without an answer the request is denied, unless
 /// `policyCheckFailOpen` says otherwise.
 pub fn check(mesh: &MeshConfig) -> Option<Any> {
-    let (host, port) = mesh.check_server.as_ref()?;
+    let (host, port) = mesh.policy_server.as_ref().filter(|_| mesh.checks)?;
     let mut service = super::telemetry::grpc_service((host, *port));
     service.timeout = super::message::duration(CHECK_TIMEOUT);
     Some(any::pack(&ExtAuthz {

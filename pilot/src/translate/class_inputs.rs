@@ -306,11 +306,20 @@ impl ClassInputs<'_> {
         self.mesh.authz.iter().filter(applies).cloned().collect()
     }
 
+    fn limits(&self) -> Vec<Shared<crate::model::rate_limit::RateLimit>> {
+        let root = &self.mesh.config.root_namespace;
+        let applies = |limit: &&Shared<crate::model::rate_limit::RateLimit>| {
+            limit.applies(&self.class.namespace, &self.class.labels, root)
+        };
+        self.mesh.limits.iter().filter(applies).cloned().collect()
+    }
+
     fn inbound_listener(&mut self) -> Arc<Encoded> {
         let input = InboundInput {
             instances: self.class.instances.clone(),
             authn: self.mesh.authn.effective(&self.class.namespace, &self.class.labels),
             authz: self.authz(),
+            limits: self.limits(),
             sidecar: self.scope.sidecar.as_ref().filter(|sidecar| !sidecar.ingress.is_empty()).cloned(),
             address: self.class.address.clone(),
             namespace: self.class.namespace.clone(),
@@ -364,6 +373,7 @@ impl ClassInputs<'_> {
                 rules,
                 services,
                 authz: self.authz(),
+                limits: self.limits(),
                 owner: self.owner(),
             };
             // Without a chain there is no listener: Envoy has none that serves nothing.

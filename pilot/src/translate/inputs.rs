@@ -11,6 +11,7 @@ use crate::model::authz::AuthorizationPolicy;
 use crate::model::destination_rule::DestinationRule;
 use crate::model::gateway::Gateway;
 use crate::model::mesh::Instance;
+use crate::model::rate_limit::RateLimit;
 use crate::model::sidecar::Sidecar;
 use crate::model::virtual_service::VirtualService;
 use crate::model::{MeshConfig, Shared};
@@ -214,6 +215,8 @@ pub struct InboundInput {
     pub authn: Effective,
     /// Who may do what.
     pub authz: Vec<Shared<AuthorizationPolicy>>,
+    /// What of it is counted.
+    pub limits: Vec<Shared<RateLimit>>,
     /// The Sidecar, if it has ingress listeners.
     pub sidecar: Option<Shared<Sidecar>>,
     /// The workload's address, where the names need it.
@@ -249,6 +252,8 @@ pub struct GatewayListenerInput {
     pub client: Client,
     /// Who may do what.
     pub authz: Vec<Shared<AuthorizationPolicy>>,
+    /// What of it is counted.
+    pub limits: Vec<Shared<RateLimit>>,
     /// Whose listener it is.
     pub owner: Owner,
 }

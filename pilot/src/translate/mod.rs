@@ -24,6 +24,7 @@ pub mod names;
 pub mod node;
 pub mod outbound_plan;
 pub mod policy;
+mod rate_limit;
 pub mod route;
 pub mod route_action;
 pub mod snapshot;

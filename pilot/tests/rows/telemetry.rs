@@ -196,3 +196,69 @@ fn every_inbound_request_is_checked_where_the_mesh_says_so() {
     assert_eq!(open["failure_mode_allow"], true);
     assert!(mesh_config::parse("disablePolicyChecks: false\n").unwrap_err().to_string().contains("mixerCheckServer"));
 }
+
+fn limit(spec: &str) -> String {
+    let indented: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "---\napiVersion: policy.ferromesh.io/v1alpha1\nkind: RateLimit\nmetadata: {{name: api, namespace: default}}\nspec:\n{indented}"
+    )
+}
+
+// spec: MX-104, MX-97
+#[test]
+fn a_rate_limit_is_a_bucket_in_the_proxy_or_descriptors_for_the_service_that_counts() {
+    let server = "mixerCheckServer: mixer.istio-system.svc.cluster.local:9091\n";
+    let spec = "selector: {matchLabels: {app: reviews}}
+onFailure: DENY
+rules:
+- {name: flood, limit: {requests: 50, window: 10s}}
+- name: per-user
+  match: [{methods: [GET, HEAD], paths: [/api/*], headers: {x-tier: {exact: free}}}]
+  per: [{header: x-user}, identity, path, address]
+  limit: {requests: 5, unit: MINUTE}
+  scope: SHARED
+- {name: tokens, limit: {tokens: 100, unit: HOUR}, cost: {header: x-tokens}, scope: SHARED}";
+    let (client, server) = both(&World::with_mesh(server, &limit(spec)));
+    let filters = |manager: &Value, name: &str| -> Vec<Value> {
+        let all = manager["http_filters"].as_array().unwrap().iter();
+        all.filter(|filter| filter["name"] == name).map(|filter| filter["typed_config"].clone()).collect()
+    };
+    let limited = "envoy.filters.http.ratelimit";
+    assert!(filters(&client, limited).is_empty(), "inbound requests of the selected workloads alone");
+    let bucket = filters(&server, "envoy.filters.http.local_ratelimit")[0]["token_bucket"].clone();
+    assert_eq!(bucket, serde_json::json!({"max_tokens": 50, "tokens_per_fill": 50, "fill_interval": "10s"}));
+    let shared = &filters(&server, limited)[0];
+    assert_eq!((&shared["domain"], &shared["failure_mode_deny"]), (&"default/api".into(), &true.into()));
+    let service = &shared["rate_limit_service"]["grpc_service"]["envoy_grpc"]["cluster_name"];
+    assert_eq!(service, "outbound|9091||mixer.istio-system.svc.cluster.local");
+    let actions = &shared["rate_limits"][0]["actions"];
+    let first = &actions[0]["header_value_match"];
+    assert_eq!((&first["descriptor_key"], &first["descriptor_value"]), (&"rule".into(), &"per-user".into()));
+    let paths = first["headers"].as_array().unwrap().iter().find(|header| header["name"] == ":path").unwrap();
+    assert_eq!(paths["string_match"]["safe_regex"]["regex"], "(?:/api/.*)(?:\\?.*)?");
+    assert_eq!(actions[1]["request_headers"]["descriptor_key"], "header/x-user");
+    assert_eq!(actions[2]["extension"]["typed_config"]["text"], "connection.uri_san_peer_certificate");
+    assert_eq!(actions[3]["extension"]["typed_config"]["descriptor_key"], "path");
+    assert!(actions[4]["remote_address"].is_object());
+    let tokens = &shared["rate_limits"][1];
+    assert_eq!(
+        (&tokens["hits_addend"]["format"], &tokens["actions"][0]["generic_key"]["descriptor_value"]),
+        (&"%REQ(x-tokens)%".into(), &"tokens".into())
+    );
+}
+
+// spec: MX-104, GEN-3
+#[test]
+fn what_is_wrong_with_a_rate_limit_is_named_by_its_field() {
+    let refused = |spec: &str| {
+        let parsed = memory::parse(&limit(spec), None);
+        let fields = parsed.objects.iter().filter_map(|object| admit(object, &MeshConfig::default()).err()).flatten();
+        let all: Vec<String> = fields.chain(parsed.problems).map(|problem| problem.field).collect();
+        assert_eq!(all.len(), 1, "{spec}: {all:?}");
+        all[0].clone()
+    };
+    assert_eq!(refused("rules: [{limit: {requests: 1, unit: SECOND}, scope: SHARED}]"), "spec.rules[0].scope");
+    assert_eq!(refused("rules: [{limit: {requests: 1}}]"), "spec.rules[0].limit");
+    assert_eq!(refused("rules: [{limit: {requests: 1, unit: SECOND}, per: [path]}]"), "spec.rules[0].per");
+    assert_eq!(refused("rulez: []"), "spec.rulez");
+}

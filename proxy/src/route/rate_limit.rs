@@ -6,6 +6,7 @@ use crate::net::PeerFacts;
 use crate::refusal::{Refusal, Within};
 use proto::envoy::extensions::rate_limit_descriptors::expr::v3 as expr;
 use proto::envoy::route::RateLimit as Written;
+use proto::envoy::route::rate_limit::HitsAddend;
 use proto::envoy::route::rate_limit::action::ActionSpecifier;
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -16,8 +17,15 @@ pub struct RateLimit {
     /// Which filter asks about it, of several.
     pub stage: u32,
     actions: Box<[Action]>,
-    /// How many hits a request is.
-    pub hits: Option<u32>,
+    hits: Option<Hits>,
+}
+
+/// How many hits a request is.
+#[derive(Debug)]
+enum Hits {
+    Fixed(u32),
+    /// The number in this header; 1 where there is none.
+    Header(Box<[u8]>),
 }
 
 /// Keys and values, in order.
@@ -69,7 +77,6 @@ impl RateLimit {
             ("limit", written.limit.is_some()),
             ("apply_on_stream_done", written.apply_on_stream_done),
             ("x_ratelimit_option", written.x_ratelimit_option != 0),
-            ("hits_addend.format", written.hits_addend.as_ref().is_some_and(|hits| !hits.format.is_empty())),
             ("hits_addend.is_negative_hits", written.hits_addend.as_ref().is_some_and(|hits| hits.is_negative_hits)),
         ];
         if let Some((field, _)) = refused.iter().find(|(_, given)| *given) {
@@ -79,14 +86,21 @@ impl RateLimit {
             return Err(Refusal::new("actions", "at least one is needed"));
         }
         let actions = written.actions.iter().enumerate();
-        let hits = written.hits_addend.as_ref().and_then(|hits| hits.number);
         Ok(Self {
             stage: written.stage.map_or(0, |stage| stage.value),
             actions: actions
                 .map(|(i, action)| parse_action(action.action_specifier.as_ref()).within(&format!("actions[{i}]")))
                 .collect::<Result<_, _>>()?,
-            hits: hits.map(|hits| u32::try_from(hits.value).unwrap_or(u32::MAX)),
+            hits: written.hits_addend.as_ref().map(hits).transpose().within("hits_addend")?.flatten(),
         })
+    }
+
+    /// How many hits a request is, where it is not one.
+    pub fn hits(&self, head: &RequestHead) -> Option<u32> {
+        match self.hits.as_ref()? {
+            Hits::Fixed(hits) => Some(*hits),
+            Hits::Header(name) => std::str::from_utf8(head.headers.get_name(name)?).ok()?.trim().parse().ok(),
+        }
     }
 
     /// The descriptor of a request; `None` where one of its actions has nothing to say.
@@ -101,6 +115,18 @@ impl RateLimit {
         }
         (!entries.is_empty()).then_some(entries)
     }
+}
+
+fn hits(written: &HitsAddend) -> Result<Option<Hits>, Refusal> {
+    if let Some(number) = written.number {
+        return Ok(Some(Hits::Fixed(u32::try_from(number.value).unwrap_or(u32::MAX))));
+    }
+    if written.format.is_empty() {
+        return Ok(None);
+    }
+    let name = written.format.strip_prefix("%REQ(").and_then(|rest| rest.strip_suffix(")%"));
+    let name = name.ok_or_else(|| Refusal::unsupported("format: only %REQ(NAME)%"))?;
+    Ok(Some(Hits::Header(name.to_ascii_lowercase().into_bytes().into())))
 }
 
 enum Entry<'a> {
@@ -310,6 +336,23 @@ mod tests {
         let peer = json!({"extension": {"name": "e", "typed_config": {"@type": "type.googleapis.com/envoy.extensions.rate_limit_descriptors.expr.v3.Descriptor",
             "descriptor_key": "id", "text": "connection.uri_san_peer_certificate"}}});
         assert_eq!(one(peer), is("id", "spiffe://td/ns/a/sa/b"));
+    }
+
+    // spec: MX-110
+    #[test]
+    fn a_request_is_as_many_hits_as_it_says() {
+        let limit = |addend: serde_json::Value| {
+            let written = json!({"actions": [{"remote_address": {}}], "hits_addend": addend});
+            let bytes = proto::json::from_value("envoy.config.route.v3.RateLimit", &written).unwrap();
+            RateLimit::parse(&prost::Message::decode(bytes.as_slice()).unwrap())
+        };
+        let mut head = RequestHead::new(Version::H11, b"GET", b"http", b"shop", b"/");
+        assert_eq!(limit(json!({"number": 7})).unwrap().hits(&head), Some(7));
+        let of_header = limit(json!({"format": "%REQ(X-Tokens)%"})).unwrap();
+        assert_eq!(of_header.hits(&head), None, "one");
+        head.headers.append(b"x-tokens", b"30");
+        assert_eq!(of_header.hits(&head), Some(30));
+        assert_eq!(limit(json!({"format": "%BYTES_SENT%"})).unwrap_err().field, "hits_addend.format: only %REQ(NAME)%");
     }
 
     // spec: MX-110

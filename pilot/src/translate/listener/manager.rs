@@ -5,10 +5,12 @@ use super::super::fault;
 use super::super::inputs::Owner;
 use super::super::message::{ads, boolean, duration};
 use super::super::node::Flavor;
+use super::super::rate_limit;
 use super::super::telemetry::{self, Direction};
 use super::chain;
 use crate::model::Shared;
 use crate::model::authz::AuthorizationPolicy;
+use crate::model::rate_limit::RateLimit;
 use proto::any;
 use proto::envoy::hcm::http_connection_manager::{
     ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, SetCurrentClientCertDetails, UpgradeConfig,
@@ -32,6 +34,8 @@ pub struct Manager<'a> {
     pub routes: Result<String, RouteConfiguration>,
     /// Who may do what.
     pub authz: &'a [Shared<AuthorizationPolicy>],
+    /// What is counted.
+    pub limits: &'a [Shared<RateLimit>],
     /// Requests may be gRPC-Web.
     pub grpc_web: bool,
     /// Whose it is.
@@ -70,6 +74,9 @@ impl Manager<'_> {
         }
         for config in authz::filters(self.authz, authz::Protocol::Http, &self.owner.mesh) {
             out.push(http_filter("envoy.filters.http.rbac", config));
+        }
+        for (name, config) in rate_limit::filters(self.limits, &self.owner.mesh) {
+            out.push(http_filter(name, config));
         }
         if self.grpc_web {
             out.push(http_filter("envoy.filters.http.grpc_web", any::pack(&filters::grpc_web::v3::GrpcWeb {})));

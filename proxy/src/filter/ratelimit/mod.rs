@@ -94,7 +94,7 @@ impl RateLimitFilter {
         };
         let of = |limits: &[RateLimit]| -> Asked {
             let staged = limits.iter().filter(|limit| limit.stage == self.stage);
-            staged.filter_map(|limit| Some((limit.descriptor(facts)?, limit.hits))).collect()
+            staged.filter_map(|limit| Some((limit.descriptor(facts)?, limit.hits(facts.head)))).collect()
         };
         if let Some(own) = own.filter(|own| !own.limits.is_empty()) {
             return of(&own.limits);
