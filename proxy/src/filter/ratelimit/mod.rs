@@ -160,7 +160,7 @@ impl RateLimitFilter {
             *st = FilterState::RateLimit(headers.into());
             return Decision::Continue;
         }
-        cx.note(Reason::RateLimited);
+        cx.note(Outcome::with_detail(Reason::RateLimited, &*self.domain));
         let mut response = if is_grpc(&rq.head) {
             let status = if self.resource_exhausted { RESOURCE_EXHAUSTED } else { UNAVAILABLE };
             grpc_reply(status, "")

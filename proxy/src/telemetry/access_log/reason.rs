@@ -114,8 +114,12 @@ fn upstream<'a>(facts: &LogFacts<'a>) -> Option<Cow<'a, str>> {
 /// The policy that denied: what RBAC calls `ns[shop]-policy[deny]-rule[0]` is `AuthorizationPolicy/shop/deny rule 0`.
 fn policy(reason: Reason, detail: Option<&str>) -> Option<Cow<'_, str>> {
     let detail = detail?;
-    if reason != Reason::RbacDenied {
-        return None;
+    match reason {
+        Reason::RbacDenied => {}
+        // our own kind's domain is NAMESPACE/NAME
+        Reason::RateLimited if detail.contains('/') => return Some(format!("RateLimit/{detail}").into()),
+        Reason::RateLimited => return Some(format!("rate limit domain {detail}").into()),
+        _ => return None,
     }
     let part = |name: &str| detail.split_once(name)?.1.split_once(']').map(|(text, _)| text);
     match (part("ns["), part("policy["), part("rule[")) {
@@ -163,6 +167,10 @@ mod tests {
         let denied = Outcome::with_detail(Reason::RbacDenied, "ns[shop]-policy[deny]-rule[0]");
         let facts = LogFacts { outcome: Some(&denied), ..LogFacts::default() };
         assert_eq!(Part::Policy.of(&facts).as_deref(), Some("AuthorizationPolicy/shop/deny rule 0"));
+        let limited = Outcome::with_detail(Reason::RateLimited, "shop/api");
+        let facts = LogFacts { outcome: Some(&limited), ..LogFacts::default() };
+        assert_eq!(Part::Policy.of(&facts).as_deref(), Some("RateLimit/shop/api"));
+        assert_eq!(limited.details(), "request_rate_limited");
         let address = std::net::SocketAddr::from(([10, 0, 0, 1], 5));
         let peer = crate::net::PeerFacts::plain(1, address, address);
         let gone = Outcome::from(Reason::DownstreamGone);
