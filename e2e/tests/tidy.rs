@@ -48,6 +48,7 @@ fn protobuf_enters_the_proxy_by_its_doors() {
         "proxy/src/dns/",
         "proxy/src/publish/",
         "proxy/src/filter/",
+        "proxy/src/explain/dump.rs",
     ];
     let clients = ["registry.rs", "tls/enrol.rs", "tls/secrets.rs", "proxy/src/server/", "grpc.rs", "/ext_authz"];
     for place in uses("proxy/src", "use proto::") {

@@ -1,6 +1,6 @@
 //! Listener, filter chain, policies, route, cluster, endpoints: each decided by the code that serves requests.
 
-use super::dump::Dump;
+use super::dump::{Assignment, Dump};
 use super::story::{Endpoint as Shown, Share, Story};
 use super::{Question, Side};
 use crate::bootstrap::Environment;
@@ -19,7 +19,6 @@ use crate::outcome::Reason;
 use crate::route::{Action, Lookup, Route, RouteContext, RouteTable};
 use crate::tcp::config::NetworkFilter;
 use crate::telemetry::access_log::object_of;
-use proto::envoy::endpoint::ClusterLoadAssignment;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::rc::Rc;
@@ -97,7 +96,7 @@ impl World {
             RouteContext { environment: &environment, runtime: &runtime, parse_override: &registry::parse_override };
         let facts = Facts::alone(Env::new());
         let mut refused = |kind: &str, name: &str, why: String| not_understood.push(format!("{kind} {name}: {why}"));
-        let assignments: HashMap<&str, &ClusterLoadAssignment> =
+        let assignments: HashMap<&str, &Assignment> =
             dump.endpoints.iter().map(|assignment| (&*assignment.cluster_name, assignment)).collect();
         let mut resolved = HashSet::new();
         for written in &dump.clusters {
@@ -129,7 +128,7 @@ impl World {
     }
 }
 
-fn add_cluster(facts: &Facts, parsed: cluster_config::Parsed, assignments: &HashMap<&str, &ClusterLoadAssignment>) {
+fn add_cluster(facts: &Facts, parsed: cluster_config::Parsed, assignments: &HashMap<&str, &Assignment>) {
     let assignment = match &parsed.members {
         Members::Static(assignment) => Some(assignment),
         Members::Eds(service) => assignments.get(&**service).copied(),

@@ -3,7 +3,7 @@
 use anyhow::{Context, bail};
 use prost::Message;
 use proto::envoy::cluster::Cluster;
-use proto::envoy::endpoint::ClusterLoadAssignment;
+pub(super) use proto::envoy::endpoint::ClusterLoadAssignment as Assignment;
 use proto::envoy::listener::Listener;
 use proto::envoy::route::RouteConfiguration;
 use proto::missing::NameTable;
@@ -19,7 +19,7 @@ pub(super) struct Dump {
     /// Clusters.
     pub(super) clusters: Vec<Cluster>,
     /// Endpoints of clusters.
-    pub(super) endpoints: Vec<ClusterLoadAssignment>,
+    pub(super) endpoints: Vec<Assignment>,
     /// Names of services, where the configuration has them.
     pub(super) names: NameTable,
     /// Id of the node, where the configuration says it.

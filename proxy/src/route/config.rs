@@ -1,6 +1,7 @@
 //! `RouteConfiguration` → [`RouteTable`]. A field that would be ignored is refused by name.
 
 mod action;
+mod rate_limit;
 mod retry;
 mod route;
 
