@@ -1,6 +1,6 @@
 //! The tree of commands.
 
-use crate::command::{config, curl, grpcping, load, manual, server, status, version};
+use crate::command::{config, curl, edges, explain, grpcping, load, manual, server, stat, status, top, version};
 use crate::demo;
 use crate::load::flags::translate;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -24,6 +24,14 @@ enum Command {
     /// Show what a proxy has been told.
     #[command(visible_alias = "pc")]
     ProxyConfig(config::ConfigArgs),
+    /// Tell what becomes of a request: route, endpoints, policies, and which object decided.
+    Explain(Box<explain::ExplainArgs>),
+    /// Show success, rate and latencies of workloads, services and namespaces.
+    Stat(Box<stat::StatArgs>),
+    /// Show the busiest pairs of workload and service, live.
+    Top(Box<top::TopArgs>),
+    /// Show who speaks to whom, and whether mutual TLS protects it.
+    Edges(edges::EdgesArgs),
     /// Send requests at a rate and report latencies, as Fortio does.
     Load(Box<load::LoadArgs>),
     /// Fetch a URL once.
@@ -59,6 +67,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
         Command::ProxyStatus(args) => runtime.block_on(status::run(args)).map(|()| ExitCode::SUCCESS),
         Command::ProxyConfig(args) => runtime.block_on(config::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Explain(args) => runtime.block_on(explain::run(*args)),
+        Command::Stat(args) => runtime.block_on(stat::run(*args)).map(|()| ExitCode::SUCCESS),
+        Command::Top(args) => runtime.block_on(top::run(*args)).map(|()| ExitCode::SUCCESS),
+        Command::Edges(args) => runtime.block_on(edges::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Load(args) => runtime.block_on(load::run(*args)),
         Command::Curl(args) => runtime.block_on(curl::run(*args)),
         Command::Server(args) => runtime.block_on(server::run(*args)),

@@ -6,13 +6,22 @@
 //! - [`demo`]: a whole mesh on this machine, and a tour of it with a verdict
 //! - [`admin`]: reading a proxy: its admin address, its socket, or a dump file
 //! - [`load`]: Fortio's load tool
+//! - [`reach`]: where pilot, citadel and mixer answer
+//! - [`explain`]: what becomes of a request
+//! - [`offline`]: a mesh out of files, before it is applied
+//! - [`stat`]: golden figures out of Istio's metrics
 //! - [`output`]: tables, JSON and YAML for people and scripts
 //!
-//! It never knows how a proxy or pilot works inside: it sees addresses, sockets and files.
+//! It never knows how a proxy or pilot works inside: it sees addresses, sockets and files. What pilot would make of files
+//! it asks pilot's own library, what a proxy would decide the program `proxy`.
 
 pub mod admin;
 pub mod cli;
 pub mod command;
 pub mod demo;
+pub mod explain;
 pub mod load;
+pub mod offline;
 pub mod output;
+pub mod reach;
+pub mod stat;

@@ -2,9 +2,13 @@
 
 pub mod config;
 pub mod curl;
+pub mod edges;
+pub mod explain;
 pub mod grpcping;
 pub mod load;
 pub mod manual;
 pub mod server;
+pub mod stat;
 pub mod status;
+pub mod top;
 pub mod version;

@@ -86,7 +86,15 @@ pub fn proxy_directory(demo: &str, workload: &str) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// Where no demo of that name runs.
 pub async fn pilot_stream(demo: &str) -> anyhow::Result<tokio::net::TcpStream> {
-    let address = (Plan::control_address(), plan::PILOT_HTTP).into();
+    control_stream(demo, plan::PILOT_HTTP).await
+}
+
+/// A stream to a port of the control plane of a running demo.
+///
+/// # Errors
+/// Where no demo of that name runs.
+pub async fn control_stream(demo: &str, port: u16) -> anyhow::Result<tokio::net::TcpStream> {
+    let address = (Plan::control_address(), port).into();
     let fabric = Plan::new(demo, DataPlane::default()).fabric();
     fabric.connect(address).await.map_err(|e| anyhow::anyhow!("no demo called {demo:?} answers: {e}"))
 }

@@ -3,9 +3,9 @@
 use crate::delivery::hub::{Peer, Status, World};
 use crate::delivery::{Command, HubHandle};
 use crate::source::object::Spec;
-use crate::translate::Encoded;
 use crate::translate::cache::ResourceType;
 use crate::translate::node::Role;
+use crate::translate::{Encoded, Snapshot};
 use axum::Router;
 use axum::extract::{Query, State};
 use axum::http::header::{self, HeaderName};
@@ -204,19 +204,26 @@ async fn config_dump(State(hub): State<HubHandle>, Query(query): Query<BTreeMap<
     };
     let types: Option<Vec<String>> =
         query.get("types").map(|list| list.split(',').map(str::to_ascii_uppercase).collect());
+    let wanted = |short: &str| types.as_ref().is_none_or(|types| types.iter().any(|wanted| wanted == short));
+    Json(dump(&peer.snapshot, wanted)).into_response()
+}
+
+/// A snapshot as `/debug/config_dump` shows it: per short type (`CDS`) that is wanted, name, version and content of each
+/// resource.
+pub fn dump(snapshot: &Snapshot, wanted: impl Fn(&str) -> bool) -> Value {
     let mut dump = serde_json::Map::new();
     for kind in ResourceType::ALL {
         let short = proto::type_url::short_name(kind.type_url());
-        if types.as_ref().is_some_and(|types| types.iter().all(|wanted| wanted != short)) {
+        if !wanted(short) {
             continue;
         }
-        let resources = peer.snapshot.of(kind).iter().map(|resource| {
+        let resources = snapshot.of(kind).iter().map(|resource| {
             let content = proto::json::any_to_value(kind.type_url(), &resource.bytes);
             json!({"name": &*resource.name, "version": crate::translate::cache::version_text(resource.version), "resource": content})
         });
         dump.insert(short.to_owned(), Value::Array(resources.collect()));
     }
-    Json(Value::Object(dump)).into_response()
+    Value::Object(dump)
 }
 
 async fn world(hub: &HubHandle) -> Option<World> {
@@ -250,8 +257,11 @@ async fn configz(State(hub): State<HubHandle>) -> Response {
             // Pods, endpoints and the like are shown by registryz and endpointz.
             _ => Value::Null,
         };
+        let line = object.origin.as_ref().map(|origin| origin.document.line);
         let key = &object.key;
-        json!({"kind": key.kind, "namespace": &*key.namespace, "name": &*key.name, "file": file, "spec": spec})
+        json!({
+            "kind": key.kind, "namespace": &*key.namespace, "name": &*key.name, "file": file, "line": line, "spec": spec,
+        })
     };
     Json(world.objects.iter().map(one).collect::<Vec<_>>()).into_response()
 }
