@@ -1,6 +1,8 @@
 //! The tree of commands.
 
-use crate::command::{config, curl, edges, explain, grpcping, load, manual, server, stat, status, top, version};
+use crate::command::{
+    check, config, curl, dashboard, edges, explain, grpcping, load, manual, server, stat, status, top, version,
+};
 use crate::demo;
 use crate::load::flags::translate;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -26,6 +28,10 @@ enum Command {
     ProxyConfig(config::ConfigArgs),
     /// Tell what becomes of a request: route, endpoints, policies, and which object decided.
     Explain(Box<explain::ExplainArgs>),
+    /// Check whether the mesh is well, and say what to do where it is not.
+    Check(check::CheckArgs),
+    /// Open the page that shows the mesh.
+    Dashboard(dashboard::DashboardArgs),
     /// Show success, rate and latencies of workloads, services and namespaces.
     Stat(Box<stat::StatArgs>),
     /// Show the busiest pairs of workload and service, live.
@@ -68,6 +74,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::ProxyStatus(args) => runtime.block_on(status::run(args)).map(|()| ExitCode::SUCCESS),
         Command::ProxyConfig(args) => runtime.block_on(config::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => runtime.block_on(explain::run(*args)),
+        Command::Check(args) => runtime.block_on(check::run(args)),
+        Command::Dashboard(args) => runtime.block_on(dashboard::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Stat(args) => runtime.block_on(stat::run(*args)).map(|()| ExitCode::SUCCESS),
         Command::Top(args) => runtime.block_on(top::run(*args)).map(|()| ExitCode::SUCCESS),
         Command::Edges(args) => runtime.block_on(edges::run(args)).map(|()| ExitCode::SUCCESS),

@@ -1,7 +1,9 @@
 //! One file per command: its `Args`, and `run`.
 
+pub mod check;
 pub mod config;
 pub mod curl;
+pub mod dashboard;
 pub mod edges;
 pub mod explain;
 pub mod grpcping;

@@ -75,6 +75,11 @@ pub fn reap(args: &ReaperArgs) -> anyhow::Result<()> {
     process::reap(&args.name, &args.directory)
 }
 
+/// Directory of a demo of that name, whether it runs or not.
+pub fn directory(demo: &str) -> PathBuf {
+    Plan::new(demo, DataPlane::default()).directory
+}
+
 /// Directory of a workload's proxy in a demo of that name.
 pub fn proxy_directory(demo: &str, workload: &str) -> anyhow::Result<PathBuf> {
     let plan = Plan::new(demo, DataPlane::default());

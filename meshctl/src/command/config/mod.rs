@@ -12,6 +12,7 @@ mod secret;
 use crate::admin::Target;
 use crate::output::{self, Format, Table};
 use clap::{Args, Subcommand};
+use identity::svid::LeafFacts;
 use serde_json::Value;
 
 /// `meshctl proxy-config`.
@@ -29,6 +30,11 @@ struct Common {
     /// How to show the result.
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
+}
+
+/// What the certificates in a dump say that the proxy shows to others.
+pub fn leaves(dump: &Value) -> Vec<LeafFacts> {
+    secret::leaves(dump)
 }
 
 #[derive(Debug, Subcommand)]

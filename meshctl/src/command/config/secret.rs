@@ -57,6 +57,13 @@ fn rows(table: &mut Table, entry: &Value, status: &str, now: SystemTime) {
     }
 }
 
+/// What the certificates say that a proxy shows to others.
+pub(super) fn leaves(dump: &Value) -> Vec<LeafFacts> {
+    let entries = sections(dump, "SecretsConfigDump").flat_map(|section| items(section, "dynamic_active_secrets"));
+    let chains = entries.map(|entry| inline(path(member(entry, "secret"), &["tls_certificate", "certificate_chain"])));
+    chains.filter_map(|chain| chain.into_iter().next()).collect()
+}
+
 /// The certificates of an inline data source: base64 of PEM in bytes, or PEM in a string.
 fn inline(source: &Value) -> Vec<LeafFacts> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(text(member(source, "inline_bytes")));

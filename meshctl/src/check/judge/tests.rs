@@ -1,0 +1,87 @@
+//! Each line, well and not.
+
+use super::*;
+use serde_json::json;
+
+fn well() -> Facts {
+    Facts {
+        demo: Some("demo".into()),
+        directory: true,
+        proxy_program: Some("/x".into()),
+        ready: Ok(()),
+        version: env!("CARGO_PKG_VERSION").into(),
+        status: json!({"problems": []}),
+        proxies: vec![json!({
+            "proxy": "a-0.n", "istio_version": "1", "resources": {"CDS": {"sent": "x", "acked": "x", "lastError": null}},
+        })],
+        nacks: Vec::new(),
+        workloads: vec![json!({
+            "name": "a-0", "namespace": "n", "serviceAccount": "s", "labels": {"security.istio.io/tlsMode": "istio"},
+        })],
+        citadel: Ok(()),
+        mixer: Ok("mixer_senders 1\nmixer_config_rule_config_error_count 0\n".into()),
+        certificates: Vec::new(),
+        now: SystemTime::now(),
+    }
+}
+
+/// The lines that are not well, as `result description`.
+fn complaints(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+    let mut facts = well();
+    change(&mut facts);
+    let lines = judge(&facts).groups.into_iter().flat_map(|group| group.lines);
+    lines
+        .filter(|line| line.result != Result::Success)
+        .map(|line| {
+            assert!(!line.hint.is_empty(), "{} says what to do", line.description);
+            format!("{:?} {}", line.result, line.description)
+        })
+        .collect()
+}
+
+// spec: CT-40
+#[test]
+fn each_thing_that_is_wrong_has_its_line() {
+    assert_eq!(complaints(|_| ()), Vec::<String>::new());
+    let one = |change: fn(&mut Facts)| {
+        let found = complaints(change);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.into_iter().next().unwrap()
+    };
+    assert_eq!(one(|facts| facts.ready = Err("x".into())), "Error pilot answers and is ready");
+    assert_eq!(one(|facts| facts.version = "0".into()), "Warning pilot has meshctl's version");
+    assert_eq!(one(|facts| facts.citadel = Err("x".into())), "Error citadel takes connections");
+    assert_eq!(one(|facts| facts.mixer = Err("x".into())), "Error mixer answers");
+    assert_eq!(one(|facts| facts.mixer = Ok("mixer_senders 0\n".into())), "Warning every connected proxy has reported");
+    let refused = "mixer_senders 1\nmixer_config_rule_config_error_count 2\n";
+    assert!(complaints(|facts| facts.mixer = Ok(refused.into()))[0].starts_with("Error mixer takes all rules"));
+    assert_eq!(
+        one(|facts| facts.proxies[0]["resources"]["CDS"]["acked"] = json!("w")),
+        "Warning every proxy has what pilot sent last"
+    );
+    assert_eq!(one(|facts| facts.nacks.push(json!({"proxy": "a-0.n"}))), "Error no proxy refuses what it was sent");
+    let dangling = |class: &str| json!({"problems": [{"class": class, "file": "f", "line": 3, "message": "m"}]});
+    let found = complaints(|facts| facts.status = dangling("danglingReference"));
+    assert_eq!(found, ["Warning every reference leads somewhere"]);
+    assert_eq!(complaints(|facts| facts.status = dangling("semantic")), ["Error pilot takes every object"]);
+    assert_eq!(
+        one(|facts| facts.proxies[0]["proxy"] = json!("b-0.n")),
+        "Error every pod of the mesh has a connected proxy"
+    );
+    assert_eq!(one(|facts| facts.proxy_program = None), "Warning the program proxy is beside meshctl");
+    assert_eq!(one(|facts| facts.directory = false), "Error the demo \"demo\" has its directory");
+    let second = json!({"proxy": "c-0.n", "istio_version": "2"});
+    let found = complaints(|facts| {
+        facts.mixer = Ok("mixer_senders 2\n".into());
+        facts.proxies.push(second);
+    });
+    assert_eq!(found, ["Warning all proxies have one version"]);
+}
+
+#[test]
+fn a_proxy_without_a_certificate_is_named() {
+    let found = complaints(|facts| facts.certificates = vec![("a-0.n".into(), Ok(Vec::new()))]);
+    assert_eq!(found, ["Error every proxy has a certificate that is valid now"]);
+    let found = complaints(|facts| facts.certificates = vec![("a-0.n".into(), Err("no socket".into()))]);
+    assert_eq!(found, ["Warning proxies show their certificates"]);
+}
