@@ -1,7 +1,7 @@
 //! The tree of commands.
 
 use crate::command::{
-    check, config, curl, dashboard, edges, explain, grpcping, load, manual, server, stat, status, top, version,
+    analyze, check, config, curl, dashboard, edges, explain, grpcping, load, manual, server, stat, status, top, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -38,6 +38,8 @@ enum Command {
     Top(Box<top::TopArgs>),
     /// Show who speaks to whom, and whether mutual TLS protects it.
     Edges(edges::EdgesArgs),
+    /// Tell what is wrong with objects before they are applied, in Istio's codes.
+    Analyze(Box<analyze::AnalyzeArgs>),
     /// Send requests at a rate and report latencies, as Fortio does.
     Load(Box<load::LoadArgs>),
     /// Fetch a URL once.
@@ -79,6 +81,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Stat(args) => runtime.block_on(stat::run(*args)).map(|()| ExitCode::SUCCESS),
         Command::Top(args) => runtime.block_on(top::run(*args)).map(|()| ExitCode::SUCCESS),
         Command::Edges(args) => runtime.block_on(edges::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Analyze(args) => analyze::run(&args),
         Command::Load(args) => runtime.block_on(load::run(*args)),
         Command::Curl(args) => runtime.block_on(curl::run(*args)),
         Command::Server(args) => runtime.block_on(server::run(*args)),

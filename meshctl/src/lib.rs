@@ -11,12 +11,14 @@
 //! - [`offline`]: a mesh out of files, before it is applied
 //! - [`stat`]: golden figures out of Istio's metrics
 //! - [`check`]: whether a mesh is well
+//! - [`analyze`]: what is wrong with objects, in Istio's codes
 //! - [`output`]: tables, JSON and YAML for people and scripts
 //!
 //! It never knows how a proxy or pilot works inside: it sees addresses, sockets and files. What pilot would make of files
 //! it asks pilot's own library, what a proxy would decide the program `proxy`.
 
 pub mod admin;
+pub mod analyze;
 pub mod check;
 pub mod cli;
 pub mod command;

@@ -88,12 +88,12 @@ fn mixer(facts: &Facts) -> Group {
     };
     let mut lines = vec![Line::good("mixer answers")];
     let (senders, connected) = (metric(metrics, "mixer_senders"), facts.proxies.len());
-    let silent: Vec<String> = (senders < connected as f64)
-        .then(|| format!("{senders} proxies have reported, {connected} are connected to pilot"))
+    let silent: Vec<String> = (senders == 0.0 && connected > 0)
+        .then(|| format!("{connected} proxies are connected to pilot, none has reported"))
         .into_iter()
         .collect();
     let hint = "a proxy reports each second once it has had traffic; its bootstrap names mixer in the cluster `mixer`";
-    lines.push(Line::of("every connected proxy has reported", &silent, hint, Result::Warning));
+    lines.push(Line::of("proxies report to mixer", &silent, hint, Result::Warning));
     let errors: Vec<String> = ["rule", "handler", "instance", "attribute"]
         .into_iter()
         .filter_map(|what| {

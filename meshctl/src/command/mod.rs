@@ -1,5 +1,6 @@
 //! One file per command: its `Args`, and `run`.
 
+pub mod analyze;
 pub mod check;
 pub mod config;
 pub mod curl;

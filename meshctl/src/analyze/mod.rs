@@ -1,0 +1,92 @@
+//! `meshctl analyze`: what is wrong with objects before they are applied, in Istio's codes and words (CT-1, PI-50).
+//!
+//! - [`code`]: the codes with their names and levels
+//! - [`message`]: one finding
+//! - [`view`]: the objects by kind, and who matches whom
+//! - [`schema`], [`reference`], [`conflict`], [`rule`], [`workload`], [`service`], [`policy`]: the analyzers
+//!
+//! Analyzers are pure functions from the objects to messages. Whether an object is well-formed is not judged here: that
+//! is what pilot's own validation said.
+
+pub mod code;
+pub mod conflict;
+pub mod message;
+pub mod policy;
+pub mod reference;
+pub mod rule;
+pub mod schema;
+pub mod service;
+pub mod view;
+pub mod workload;
+
+pub use code::{Code, Level};
+pub use message::Message;
+pub use view::View;
+
+use crate::offline::Offline;
+
+/// An analyzer: its name, what it finds, and the function.
+pub type Analyzer = (&'static str, &'static str, fn(&View<'_>) -> Vec<Message>);
+
+/// All of them.
+pub const ANALYZERS: &[Analyzer] = &[
+    ("schema.ValidationAnalyzer", "objects that pilot refuses (IST0106)", schema::refused),
+    (
+        "virtualservice.DestinationHostAnalyzer",
+        "destinations without service or port (IST0101, IST0112)",
+        reference::hosts,
+    ),
+    ("virtualservice.DestinationRuleAnalyzer", "subsets that no DestinationRule has (IST0101)", reference::subsets),
+    (
+        "virtualservice.GatewayAnalyzer",
+        "gateways that are absent, or lack the host (IST0101, IST0132)",
+        reference::gateways,
+    ),
+    (
+        "gateway.IngressGatewayPortAnalyzer",
+        "selectors and ports without pods and Service (IST0101, IST0162)",
+        service::gateways,
+    ),
+    ("sidecar.SelectorAnalyzer", "Sidecars that select nobody (IST0101)", workload::sidecars),
+    ("destinationrule.UnknownHostAnalyzer", "hosts without service (IST0174)", reference::rules),
+    ("destinationrule.PodNotSelectedAnalyzer", "subsets without pods (IST0173)", workload::subsets),
+    ("destinationrule.CaCertificateAnalyzer", "TLS that verifies nobody (IST0128, IST0129)", policy::certificates),
+    (
+        "authz.AuthorizationPoliciesAnalyzer",
+        "namespaces and workloads that are absent (IST0101, IST0127)",
+        policy::authorization,
+    ),
+    ("virtualservice.ConflictingMeshGatewayHostsAnalyzer", "a host in two objects (IST0109)", conflict::hosts),
+    ("sidecar.DefaultSelectorAnalyzer", "Sidecars that contradict each other (IST0110, IST0111)", conflict::sidecars),
+    (
+        "telemetry.DefaultSelectorAnalyzer",
+        "Telemetries that contradict each other (IST0159, IST0160)",
+        conflict::telemetries,
+    ),
+    (
+        "gateway.ConflictingGatewayAnalyzer",
+        "Gateways that contradict each other (IST0138, IST0145)",
+        conflict::gateways,
+    ),
+    ("virtualservice.UnreachableRuleAnalyzer", "rules that no request reaches (IST0130, IST0131)", rule::unreachable),
+    ("service.PortNameAnalyzer", "port names that say no protocol (IST0118, IST0150)", service::port_names),
+    ("serviceentry.ProtocolAddressesAnalyzer", "TCP without addresses (IST0134)", service::entries),
+    ("injection.Analyzer", "namespaces and pods without sidecar (IST0102, IST0103, IST0123)", workload::injection),
+    ("deployment.ApplicationUIDAnalyzer", "pods that run as the proxy (IST0144)", workload::users),
+    ("telemetry.ProviderAnalyzer", "logs that go nowhere (IST0157)", policy::providers),
+];
+
+/// Everything that is found, the worst first, then by file and line; without what objects suppress themselves.
+pub fn analyze(offline: &Offline) -> Vec<Message> {
+    let view = View::new(offline);
+    let mut found: Vec<Message> = ANALYZERS.iter().flat_map(|(_, _, run)| run(&view)).collect();
+    found.retain(|message| !view.suppresses(message));
+    found.sort_by(|a, b| {
+        (b.code.level(), &a.file, a.line, a.code, &a.text).cmp(&(a.code.level(), &b.file, b.line, b.code, &b.text))
+    });
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests;
