@@ -1,7 +1,8 @@
 //! The tree of commands.
 
 use crate::command::{
-    analyze, check, config, curl, dashboard, edges, explain, grpcping, load, manual, server, stat, status, top, version,
+    analyze, check, config, curl, dashboard, diff, edges, explain, grpcping, load, manual, server, stat, status, top,
+    version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -40,6 +41,8 @@ enum Command {
     Edges(edges::EdgesArgs),
     /// Tell what is wrong with objects before they are applied, in Istio's codes.
     Analyze(Box<analyze::AnalyzeArgs>),
+    /// Show what a change does to each proxy, before it is applied.
+    Diff(Box<diff::DiffArgs>),
     /// Send requests at a rate and report latencies, as Fortio does.
     Load(Box<load::LoadArgs>),
     /// Fetch a URL once.
@@ -82,6 +85,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Top(args) => runtime.block_on(top::run(*args)).map(|()| ExitCode::SUCCESS),
         Command::Edges(args) => runtime.block_on(edges::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Analyze(args) => analyze::run(&args),
+        Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Load(args) => runtime.block_on(load::run(*args)),
         Command::Curl(args) => runtime.block_on(curl::run(*args)),
         Command::Server(args) => runtime.block_on(server::run(*args)),

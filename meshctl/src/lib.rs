@@ -12,6 +12,7 @@
 //! - [`stat`]: golden figures out of Istio's metrics
 //! - [`check`]: whether a mesh is well
 //! - [`analyze`]: what is wrong with objects, in Istio's codes
+//! - [`diff`]: what a change does to each proxy
 //! - [`output`]: tables, JSON and YAML for people and scripts
 //!
 //! It never knows how a proxy or pilot works inside: it sees addresses, sockets and files. What pilot would make of files
@@ -23,6 +24,7 @@ pub mod check;
 pub mod cli;
 pub mod command;
 pub mod demo;
+pub mod diff;
 pub mod explain;
 pub mod load;
 pub mod offline;

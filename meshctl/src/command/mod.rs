@@ -5,6 +5,7 @@ pub mod check;
 pub mod config;
 pub mod curl;
 pub mod dashboard;
+pub mod diff;
 pub mod edges;
 pub mod explain;
 pub mod grpcping;
