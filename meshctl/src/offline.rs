@@ -71,6 +71,13 @@ impl Offline {
         &self.workloads
     }
 
+    /// Whether a proxy stands beside the workload: injection has labelled it, or has labelled nobody, for then the objects
+    /// are those of before the injection.
+    pub fn has_proxy(&self, workload: &Workload) -> bool {
+        let labelled = |own: &Workload| own.labels.contains_key(proto::wire::LABEL_TLS_MODE);
+        labelled(workload) || !self.workloads.iter().any(labelled)
+    }
+
     /// Trust domain of the mesh.
     pub fn trust_domain(&self) -> &str {
         &self.mesh.config.trust_domain
@@ -199,5 +206,37 @@ fn workload(own: &registry::Workload) -> Workload {
         addresses: own.addresses.clone(),
         service_account: own.service_account.clone(),
         labels: (*own.labels).clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(name: &str, labels: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: x{labels}}}}}\nspec: {{}}\n\
+             status: {{podIP: 10.0.0.{}}}\n---\n",
+            name.len()
+        )
+    }
+
+    #[test]
+    fn pods_without_the_label_of_injection_have_no_proxy_where_others_have_it() {
+        let of = |text: String| {
+            let offline = Offline::of(&[("f.yaml".to_owned(), text)], MeshConfig::default());
+            offline.workloads().iter().map(|own| offline.has_proxy(own)).collect::<Vec<_>>()
+        };
+        assert_eq!(of([pod("a", ""), pod("bb", "")].concat()), [true, true]);
+        let injected = ", security.istio.io/tlsMode: istio";
+        assert_eq!(of([pod("a", ""), pod("bb", injected)].concat()), [false, true]);
+    }
+
+    #[test]
+    fn of_an_object_that_is_written_twice_the_last_one_counts() {
+        let texts = [("a.yaml".to_owned(), pod("a", ", v: one")), ("b.yaml".to_owned(), pod("a", ", v: two"))];
+        let offline = Offline::of(&texts, MeshConfig::default());
+        assert_eq!(offline.workloads()[0].labels["v"], "two");
+        assert_eq!(offline.written("Pod", "default", "a"), Some(("b.yaml".to_owned(), Some(1))));
     }
 }

@@ -44,7 +44,7 @@ pub fn changes(before: &Offline, after: &Offline) -> Vec<Change> {
     let mut found: BTreeMap<Key, (Vec<String>, Vec<String>)> = BTreeMap::new();
     for workload in before.workloads().iter().chain(after.workloads()).map(Workload::id).collect::<BTreeSet<_>>() {
         let of = |offline: &Offline| {
-            let own = offline.workloads().iter().find(|own| own.id() == workload);
+            let own = offline.workloads().iter().find(|own| own.id() == workload && offline.has_proxy(own));
             own.map(|own| offline.snapshot(own)).unwrap_or_default()
         };
         let (old, new) = (of(before), of(after));

@@ -125,6 +125,7 @@ impl Source {
     /// Where pilot does not answer.
     pub async fn configuration(&self, workload: &Workload) -> anyhow::Result<Option<Vec<u8>>> {
         match self {
+            Self::Offline(offline) if !offline.has_proxy(workload) => Ok(None),
             Self::Offline(offline) => Ok(Some(serde_json::to_vec(&offline.dump(workload))?)),
             Self::Running(running) => {
                 let path = format!("/debug/config_dump?proxyID={}", encoded(&workload.id()));
