@@ -13,7 +13,7 @@ fn output(program: &str, args: &[&str]) -> String {
 
 /// Programs that do nothing for a long time: the demo waits for its control plane while the test looks.
 fn idle_programs(directory: &Path) {
-    for name in ["citadel", "pilot", "proxy", "bookshop"] {
+    for name in ["citadel", "pilot", "mixer", "proxy", "bookshop"] {
         let path = directory.join(name);
         std::fs::write(&path, "#!/bin/sh\nexec sleep 1000\n").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -26,7 +26,7 @@ struct Demo {
 }
 
 impl Demo {
-    /// A demo that has started pilot and citadel, or `None` where the machine cannot run one.
+    /// A demo that has started citadel, pilot and mixer, or `None` where the machine cannot run one.
     fn start(programs: &Path, name: &str) -> Option<Self> {
         let ready =
             output("sh", &["-c", "test \"$(id -u)\" = 0 && command -v ip iptables-restore setpriv && echo yes"]);
@@ -43,7 +43,7 @@ impl Demo {
             .spawn()
             .unwrap();
         let demo = Self { child, name };
-        until("two processes run", || demo.processes().len() == 2);
+        until("three processes run", || demo.processes().len() == 3);
         Some(demo)
     }
 
@@ -107,7 +107,7 @@ fn a_second_demo_of_the_same_name_is_refused() {
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&second.stderr).contains("runs already"));
-    assert_eq!(demo.processes().len(), 2, "the first one is untouched");
+    assert_eq!(demo.processes().len(), 3, "the first one is untouched");
     let processes = demo.processes();
     demo.child.kill().unwrap();
     demo.child.wait().unwrap();
