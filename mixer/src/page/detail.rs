@@ -100,7 +100,7 @@ pub async fn edge(State(pages): State<Pages>, Query(ends): Query<Ends>, headers:
     let groups = vec![Group { title: "Now", calls: graph.calls.iter().filter(wanted).map(CallView::new).collect() }];
     let node = |namespace: &str, app: &str, version: &str| {
         let (namespace, app, version) = (namespace.to_owned(), app.to_owned(), version.to_owned());
-        words(&Node { namespace, app, version, workload: String::new() })
+        words(&Node { namespace, app, version })
     };
     let title = format!(
         "{} to {}",

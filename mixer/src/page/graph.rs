@@ -146,7 +146,7 @@ impl Graph {
         for view in &views {
             for (node, counts) in ends(view) {
                 let versions = index.entry((node.namespace.clone(), node.app.clone())).or_default();
-                let whole = Node { version: String::new(), workload: String::new(), ..node.clone() };
+                let whole = Node { version: String::new(), ..node.clone() };
                 add(&mut versions.entry(String::new()).or_insert((whole, (0, 0, 0))).1, counts);
                 if !node.version.is_empty() {
                     add(

@@ -101,12 +101,7 @@ impl Party {
         if self.app.is_empty() {
             return Node { namespace: UNKNOWN.to_owned(), app: UNKNOWN.to_owned(), ..Node::default() };
         }
-        Node {
-            namespace: self.namespace.clone(),
-            app: self.app.clone(),
-            version: self.version.clone(),
-            workload: self.workload.clone(),
-        }
+        Node { namespace: self.namespace.clone(), app: self.app.clone(), version: self.version.clone() }
     }
 }
 

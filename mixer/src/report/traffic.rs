@@ -29,8 +29,6 @@ pub struct Node {
     pub app: String,
     /// Canonical revision; empty for a service of which no workload answered.
     pub version: String,
-    /// The workload; empty likewise.
-    pub workload: String,
 }
 
 /// An edge, apart from who reports it.
@@ -197,7 +195,6 @@ fn meaning(labels: &Labels) -> Option<Meaning> {
             namespace: of("workload_namespace").to_owned(),
             app: of("canonical_service").to_owned(),
             version: of("canonical_revision").to_owned(),
-            workload: of("workload").to_owned(),
         }
     };
     let mut destination = node("destination");
