@@ -3,9 +3,11 @@ SHELL := /bin/bash
 .ONESHELL:
 .SHELLFLAGS := -euo pipefail -c
 
-# What the mesh needs of the machine: namespaces, redirection, a C compiler (aws-lc), Python (real Envoys come from PyPI).
-PACKAGES := build-essential cmake iproute2 iptables util-linux python3 python3-venv redis-server chromium chromium-driver prometheus
-# Namespaces and redirection need root; the build does not.
+# What the mesh needs of the machine: namespaces, redirection, a C compiler (aws-lc).
+PACKAGES := build-essential cmake iproute2 iptables util-linux
+# What its tests need beyond that: real Envoys (from PyPI), Redis, Prometheus and a browser.
+TEST_PACKAGES := python3 python3-venv redis-server chromium chromium-driver prometheus
+# Tests make namespaces as root; building and the demo need no root.
 ifneq ($(shell id -u),0)
 SUDO := sudo -E
 RUNNER := --config 'target."cfg(all())".runner=["sudo","-E"]'
@@ -18,6 +20,9 @@ CHECK := fmt lint test sim sizes
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# Who is not allowed to install is told what is missing. Only tests need the second list.
+check lint test golden conformance bench screenshots: PACKAGES += $(TEST_PACKAGES)
 
 setup: ## install the Debian packages that are missing
 	@missing=""
@@ -37,10 +42,10 @@ build: setup ## all programs, unoptimized
 	@cargo build --workspace
 
 demo: build ## a bookshop in a mesh on this machine; Ctrl-C ends it
-	@$(SUDO) target/debug/meshctl demo
+	@target/debug/meshctl demo
 
 tour: build ## the same, as a script with a verdict
-	@$(SUDO) target/debug/meshctl demo --tour --port 0
+	@target/debug/meshctl demo --tour --port 0
 
 check: setup ## what CI runs: formatting, lints, tests, simulations, sizes
 	@times=""

@@ -1,6 +1,7 @@
 //! The start configuration of one proxy: what Istio's agent would write for an Envoy, for both data planes alike.
 
 use crate::demo::plan::{MIXER_GRPC, Plan, Proxy, Workload};
+use crate::demo::rootless;
 use proto::wire::{CLUSTER_MIXER, CLUSTER_SDS, CLUSTER_XDS, PORT_METRICS, PORT_READY, PORT_XDS_PLAIN};
 use serde_json::{Value, json};
 
@@ -35,7 +36,7 @@ pub fn bootstrap(plan: &Plan, workload: &Workload) -> Value {
     resources["clusters"] = json!(clusters);
     let mut admin = socket(ADMIN_SOCKET);
     admin["pipe"]["mode"] = json!(0o660);
-    json!({
+    let mut bootstrap = json!({
         "node": node(plan, workload),
         "admin": {"address": admin, "profile_path": "/dev/null"},
         "dynamic_resources": {
@@ -51,7 +52,13 @@ pub fn bootstrap(plan: &Plan, workload: &Workload) -> Value {
             "@type": "type.googleapis.com/envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig",
             "grpc_service": {"envoy_grpc": {"cluster_name": CLUSTER_MIXER}},
         }}],
-    })
+    });
+    if plan.one_user {
+        // SOL_SOCKET, SO_MARK
+        let mark = json!({"level": 1, "name": 36, "int_value": rootless::MARK, "state": "STATE_PREBIND"});
+        bootstrap["cluster_manager"] = json!({"upstream_bind_config": {"socket_options": [mark]}});
+    }
+    bootstrap
 }
 
 /// Where metrics go, each second.

@@ -8,6 +8,7 @@ use crate::demo::plan::{
 };
 use crate::demo::process::{self, Launch, Process, Reaper};
 use crate::demo::programs::Programs;
+use crate::demo::rootless;
 use crate::output;
 use anyhow::Context;
 use citadel::ca::keystore::write_atomically;
@@ -18,6 +19,7 @@ use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::future::Future;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::chown;
 use std::path::Path;
@@ -65,14 +67,20 @@ impl Mesh {
     pub fn prepare(plan: Plan, programs: Programs) -> anyhow::Result<Self> {
         let parent = plan.directory.parent().context("the demo's directory has no parent")?;
         fs::create_dir_all(parent)?;
-        let lock = File::create(parent.join(format!("{}.lock", plan.name)))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(parent.join(format!("{}.lock", plan.name)))?;
         let free = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
         anyhow::ensure!(free, "a demo called {0:?} runs already: end it, or give this one another --name", plan.name);
+        lock.set_len(0)?;
+        write!(&lock, "{}", std::process::id())?;
         process::remove(&plan.name, &plan.directory)?;
         fs::create_dir_all(plan.path("log"))?;
         fs::create_dir_all(plan.path("config"))?;
         let reaper = Reaper::start(&plan.name, &plan.directory, &lock)?;
-        let programs = programs.reachable_from(&plan.path("bin"))?;
+        let programs = if plan.one_user { programs } else { programs.reachable_from(&plan.path("bin"))? };
         let mesh = Self {
             plan,
             programs,
@@ -249,7 +257,7 @@ impl Mesh {
         Launch {
             name: workload.name.to_owned(),
             namespace: self.plan.namespace(workload),
-            uid: Some(SHOP_UID),
+            uid: self.as_user(SHOP_UID),
             program: self.programs.bookshop.clone(),
             args: args.map(str::to_owned).to_vec(),
             env: Vec::new(),
@@ -265,12 +273,20 @@ impl Mesh {
         let text = serde_json::to_string_pretty(&bootstrap(&self.plan, workload))?;
         fs::write(directory.join("bootstrap.json"), text)?;
         for path in [&directory, &directory.join("state"), &directory.join("token")] {
-            chown(path, Some(PROXY_UID), Some(PROXY_UID))?;
+            if let Some(user) = self.as_user(PROXY_UID) {
+                chown(path, Some(user), Some(user))?;
+            }
         }
         if workload.proxy == Proxy::Sidecar {
             let mut redirect = self.beside(workload, "redirect", self.programs.proxy.clone());
             redirect.uid = None;
             redirect.args = vec!["redirect".to_owned()];
+            if self.plan.one_user {
+                let (mark, control) = (rootless::MARK, Plan::control_address());
+                redirect
+                    .args
+                    .extend([format!("--proxy-mark={mark}"), format!("--istio-service-exclude-cidr={control}/32")]);
+            }
             if !self.plan.has_envoy(workload) {
                 redirect.args.push("--redirect-dns".to_owned());
             }
@@ -285,11 +301,16 @@ impl Mesh {
         }
     }
 
+    /// As whom a process runs; as whoever this is where there is one user only.
+    fn as_user(&self, user: u32) -> Option<u32> {
+        (!self.plan.one_user).then_some(user)
+    }
+
     fn beside(&self, workload: &Workload, what: &str, program: std::path::PathBuf) -> Launch {
         Launch {
             name: format!("{} {what}", workload.name),
             namespace: self.plan.namespace(workload),
-            uid: Some(PROXY_UID),
+            uid: self.as_user(PROXY_UID),
             program,
             args: Vec::new(),
             env: Vec::new(),
@@ -449,6 +470,15 @@ impl Mesh {
         let address = (Plan::control_address(), PILOT_HTTP).into();
         let answer = client::ask(&self.plan.fabric(), address, &Ask::get("pilot", path)).await?;
         Ok(serde_json::from_slice(&answer.body)?)
+    }
+
+    /// What mixer tells Prometheus.
+    ///
+    /// # Errors
+    /// Where mixer does not answer.
+    pub async fn ask_mixer(&self, path: &str) -> anyhow::Result<String> {
+        let address = (Plan::control_address(), MIXER_MONITORING).into();
+        Ok(client::ask(&self.plan.fabric(), address, &Ask::get("mixer", path)).await?.text())
     }
 
     /// What pilot refuses of the configuration, by file, line and field.

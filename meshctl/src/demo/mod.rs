@@ -11,6 +11,7 @@ pub mod netns;
 pub mod plan;
 pub mod process;
 pub mod programs;
+pub mod rootless;
 mod table;
 mod tour;
 
@@ -82,6 +83,7 @@ pub fn directory(demo: &str) -> PathBuf {
 
 /// Directory of a workload's proxy in a demo of that name.
 pub fn proxy_directory(demo: &str, workload: &str) -> anyhow::Result<PathBuf> {
+    rootless::enter(demo)?;
     let plan = Plan::new(demo, DataPlane::default());
     Ok(plan.proxy_directory(plan.workload(workload)?))
 }
@@ -99,6 +101,7 @@ pub async fn pilot_stream(demo: &str) -> anyhow::Result<tokio::net::TcpStream> {
 /// # Errors
 /// Where no demo of that name runs.
 pub async fn control_stream(demo: &str, port: u16) -> anyhow::Result<tokio::net::TcpStream> {
+    rootless::enter(demo)?;
     let address = (Plan::control_address(), port).into();
     let fabric = Plan::new(demo, DataPlane::default()).fabric();
     fabric.connect(address).await.map_err(|e| anyhow::anyhow!("no demo called {demo:?} answers: {e}"))
@@ -109,6 +112,7 @@ pub async fn control_stream(demo: &str, port: u16) -> anyhow::Result<tokio::net:
 /// # Errors
 /// Where the machine lacks something or the mesh does not start; nothing is left behind then either.
 pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
+    rootless::become_root()?;
     let plan = Plan::new(&args.name, args.data_plane);
     let programs = programs::Programs::find(&args)?;
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

@@ -9,6 +9,9 @@ use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+/// Where `ip netns` has them.
+const NAMESPACES: &str = "/run/netns";
+
 /// A named network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Namespace(String);
@@ -24,12 +27,21 @@ impl Namespace {
         &self.0
     }
 
-    /// Makes it.
+    /// Makes it, as `ip netns add` does, which an ordinary user cannot use: it wants to go back to where it came from.
     ///
     /// # Errors
-    /// What `ip` says.
+    /// What `unshare` says.
     pub fn create(&self) -> anyhow::Result<()> {
-        ip(&["netns", "add", &self.0], "")
+        std::fs::create_dir_all(NAMESPACES)?;
+        let path = format!("{NAMESPACES}/{}", self.0);
+        File::create_new(&path).with_context(|| format!("cannot make {path}"))?;
+        let made = Command::new("unshare").args([&format!("--net={path}"), "--", "true"]).stdin(Stdio::null()).output();
+        let made = made.context("cannot run unshare: install util-linux")?;
+        if !made.status.success() {
+            drop(std::fs::remove_file(&path)); // nothing is mounted there
+            anyhow::bail!("cannot make network namespace {}: {}", self.0, String::from_utf8_lossy(&made.stderr).trim());
+        }
+        Ok(())
     }
 
     /// Runs lines of `ip -batch` in it.
@@ -57,7 +69,7 @@ impl Namespace {
     /// # Errors
     /// Where the namespace cannot be entered, or what `work` says.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-        let path = format!("/run/netns/{}", self.0);
+        let path = format!("{NAMESPACES}/{}", self.0);
         std::thread::scope(|scope| {
             let thread = scope.spawn(move || {
                 let space = File::open(path)?;

@@ -2,10 +2,11 @@
 
 use crate::demo::netns::Namespace;
 use crate::demo::process::prefix;
+use crate::demo::rootless;
 use identity::spiffe::{SpiffeError, SpiffeId, TrustDomain};
 use serde_json::{Value, json};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Port of every service of the bookshop.
 pub const SHOP_PORT: u16 = 9080;
@@ -99,6 +100,8 @@ pub struct Plan {
     pub name: String,
     /// Directory for everything it writes.
     pub directory: PathBuf,
+    /// Whether everything runs as one user; a mark tells the proxies' traffic then.
+    pub one_user: bool,
     /// What runs as proxies.
     pub data_plane: DataPlane,
     /// The pods.
@@ -124,7 +127,8 @@ impl Plan {
         };
         Self {
             name: name.to_owned(),
-            directory: Path::new("/run/ferromesh").join(name),
+            directory: rootless::base().join(name),
+            one_user: rootless::user().is_some(),
             data_plane,
             workloads: WORKLOADS.iter().enumerate().map(pod).collect(),
         }

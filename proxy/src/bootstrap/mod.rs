@@ -17,7 +17,7 @@ pub use node::{USER_AGENT, extensions, node_json};
 
 use prost::Message;
 use proto::envoy::bootstrap::{Bootstrap as Written, runtime_layer::LayerSpecifier};
-use proto::envoy::core::{Address, ConfigSource, Node, address, socket_address};
+use proto::envoy::core::{Address, BindConfig, ConfigSource, Node, address, socket_address};
 use proto::envoy::wkt::{Struct, value::Kind};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -132,6 +132,11 @@ impl Bootstrap {
             flags,
             written,
         })
+    }
+
+    /// How connections of clusters bind that do not say it themselves.
+    pub fn bind(&self) -> Option<&BindConfig> {
+        self.written.cluster_manager.as_ref()?.upstream_bind_config.as_ref()
     }
 
     /// The source of listeners, when the bootstrap names one.

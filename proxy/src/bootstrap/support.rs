@@ -3,7 +3,7 @@
 
 use super::BootstrapError;
 use proto::envoy::accesslog::{AccessLog, access_log};
-use proto::envoy::bootstrap::Bootstrap as Written;
+use proto::envoy::bootstrap::{Bootstrap as Written, ClusterManager};
 use proto::envoy::extensions::access_loggers::file::v3::FileAccessLog;
 
 /// The error for something that Envoy has and this proxy does not have yet.
@@ -46,6 +46,12 @@ pub(super) fn check(written: &Written) -> Result<(), BootstrapError> {
     }
 }
 
+/// Whether more is said of clusters than how their connections bind, which has an effect.
+fn tunes_more_than_binding(manager: &ClusterManager) -> bool {
+    *manager
+        != ClusterManager { upstream_bind_config: manager.upstream_bind_config.clone(), ..ClusterManager::default() }
+}
+
 fn logs_nowhere(path: &str) -> bool {
     path.is_empty() || path == "/dev/null"
 }
@@ -63,7 +69,7 @@ pub(super) fn without_effect(written: &Written) -> Vec<&'static str> {
         ("application_log_config", written.application_log_config.is_some()),
         ("bootstrap_extensions", !written.bootstrap_extensions.is_empty()),
         ("watchdogs", written.watchdogs.is_some()),
-        ("cluster_manager", written.cluster_manager.is_some()),
+        ("cluster_manager", written.cluster_manager.as_ref().is_some_and(tunes_more_than_binding)),
         ("memory_allocator_manager", written.memory_allocator_manager.is_some()),
         ("stats_flush_interval", written.stats_flush_interval.is_some() && written.stats_sinks.is_empty()),
         ("deferred_stat_options", written.deferred_stat_options.is_some()),

@@ -8,6 +8,7 @@ use super::settings::{ClusterConfig, Discovery, Protocol, TransportMatch};
 use crate::balancer::Policy;
 use crate::endpoint::config::outlier;
 use crate::endpoint::{Limits, Thresholds};
+use crate::net::bind_mark;
 use crate::refusal::{Refusal, Within};
 use crate::tls::{self, ClientContext};
 use proto::any;
@@ -92,6 +93,7 @@ pub fn parse(written: &Cluster) -> Result<Parsed, Refusal> {
         protocol,
         transports,
         source: source(written)?,
+        mark: bind_mark(written.upstream_bind_config.as_ref()).within("upstream_bind_config")?,
         keepalive: keepalive(written),
         service: service(written),
         external: istio_flag(written, "external") || istio_flag(written, "disable_mx"),

@@ -311,6 +311,7 @@ impl Cluster {
         Dial {
             timeout: self.config.connect_timeout,
             source: self.config.source.clone(),
+            mark: self.config.mark,
             keepalive: self.config.keepalive,
             tls,
             alpn: pick.alpn.clone(),

@@ -67,6 +67,8 @@ pub struct ClusterConfig {
     pub transports: Vec<TransportMatch>,
     /// Source addresses to bind.
     pub source: Box<[IpAddr]>,
+    /// Firewall mark of connections (`SO_MARK`), by which rules tell the proxy's traffic from the application's.
+    pub mark: Option<u32>,
     /// TCP keepalive: idle time, interval, probes.
     pub keepalive: Option<(Duration, Duration, u32)>,
     /// `istio` metadata: host, name, namespace of the first service.
@@ -95,6 +97,7 @@ impl ClusterConfig {
             protocol: Protocol::H1,
             transports: vec![TransportMatch { name: "".into(), wants: Box::default(), tls: None }],
             source: Box::default(),
+            mark: None,
             keepalive: None,
             service: None,
             external: false,

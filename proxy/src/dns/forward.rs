@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 /// How long one server may take (DN-1).
 pub(super) const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,13 +44,14 @@ impl ResolvConf {
 pub struct Forwarder {
     servers: Vec<SocketAddr>,
     timeout: Duration,
+    mark: Option<u32>,
 }
 
 impl Forwarder {
     /// Asks these servers; `own` is where we listen, and is never asked.
     pub fn new(servers: Vec<SocketAddr>, own: SocketAddr) -> Self {
         let servers = servers.into_iter().filter(|server| *server != own).collect();
-        Self { servers, timeout: SERVER_TIMEOUT }
+        Self { servers, timeout: SERVER_TIMEOUT, mark: None }
     }
 
     /// The same with another timeout per server.
@@ -59,10 +60,16 @@ impl Forwarder {
         Self { timeout, ..self }
     }
 
+    /// The same with a firewall mark on what it sends, so that rules which capture DNS leave it alone.
+    #[must_use]
+    pub fn with_mark(self, mark: Option<u32>) -> Self {
+        Self { mark, ..self }
+    }
+
     /// The first answer over UDP; `None` where no server answers in time.
     pub async fn udp(&self, question: &[u8]) -> Option<Vec<u8>> {
         for server in &self.servers {
-            match tokio::time::timeout(self.timeout, ask_udp(*server, question)).await {
+            match tokio::time::timeout(self.timeout, ask_udp(*server, self.mark, question)).await {
                 Ok(Ok(answer)) => return Some(answer),
                 Ok(Err(error)) => tracing::debug!(%server, %error, "name server failed"),
                 Err(_) => tracing::debug!(%server, "name server did not answer in time"),
@@ -74,7 +81,7 @@ impl Forwarder {
     /// The same over TCP.
     pub async fn tcp(&self, question: &[u8]) -> Option<Vec<u8>> {
         for server in &self.servers {
-            match tokio::time::timeout(self.timeout, ask_tcp(*server, question)).await {
+            match tokio::time::timeout(self.timeout, ask_tcp(*server, self.mark, question)).await {
                 Ok(Ok(answer)) => return Some(answer),
                 Ok(Err(error)) => tracing::debug!(%server, %error, "name server failed"),
                 Err(_) => tracing::debug!(%server, "name server did not answer in time"),
@@ -85,9 +92,12 @@ impl Forwarder {
 }
 
 /// A socket per question: its random port is what makes forged answers hard.
-async fn ask_udp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
+async fn ask_udp(server: SocketAddr, mark: Option<u32>, question: &[u8]) -> io::Result<Vec<u8>> {
     let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).await?;
+    if let Some(mark) = mark {
+        socket2::SockRef::from(&socket).set_mark(mark)?;
+    }
     socket.connect(server).await?;
     socket.send(question).await?;
     let mut buffer = vec![0; MAX_UDP_BYTES];
@@ -101,8 +111,12 @@ async fn ask_udp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
     }
 }
 
-async fn ask_tcp(server: SocketAddr, question: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(server).await?;
+async fn ask_tcp(server: SocketAddr, mark: Option<u32>, question: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = if server.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(mark) = mark {
+        socket2::SockRef::from(&socket).set_mark(mark)?;
+    }
+    let mut stream = socket.connect(server).await?;
     write_framed(&mut stream, question).await?;
     read_framed(&mut stream).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }

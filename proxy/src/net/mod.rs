@@ -8,7 +8,7 @@ mod io;
 pub mod sim;
 mod tls_io;
 
-pub use config::Service;
+pub use config::{Service, bind_mark};
 pub use facts::{CertFacts, PeerFacts, TlsFacts};
 pub use io::{Io, Liveness};
 pub use tls_io::{Session, TlsIo};

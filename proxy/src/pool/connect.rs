@@ -19,6 +19,8 @@ pub struct Dial {
     pub timeout: Duration,
     /// Source address to bind, for IPv4 and IPv6 (PT-13: 127.0.0.6).
     pub source: Box<[IpAddr]>,
+    /// Firewall mark (`SO_MARK`); needs CAP_NET_ADMIN.
+    pub mark: Option<u32>,
     /// TCP keepalive: idle time, interval, probes.
     pub keepalive: Option<(Duration, Duration, u32)>,
     /// TLS; none is plaintext.
@@ -82,6 +84,9 @@ async fn establish(address: &Address, dial: &Dial) -> Result<Established, Outcom
 async fn tcp(target: SocketAddr, dial: &Dial) -> std::io::Result<TcpStream> {
     let socket = if target.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_nodelay(true)?;
+    if let Some(mark) = dial.mark {
+        socket2::SockRef::from(&socket).set_mark(mark)?;
+    }
     if let Some((idle, interval, probes)) = dial.keepalive {
         let options = socket2::TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(probes);
         socket2::SockRef::from(&socket).set_tcp_keepalive(&options)?;

@@ -3,7 +3,7 @@
 use super::deliver::Workers;
 use super::resolve::{Resolved, follow};
 use super::sockets::listen;
-use crate::bootstrap::Environment;
+use crate::bootstrap::{Bootstrap, Environment};
 use crate::cluster::ClusterConfig;
 use crate::cluster::config::{self as cluster, Members};
 use crate::drain::Terms;
@@ -19,6 +19,7 @@ use crate::worker::{Message, Which};
 use crate::xds::{Batch, Kind, Rejection, Resource, Update};
 use bytes::Bytes;
 use proto::envoy::cluster::Cluster;
+use proto::envoy::core::BindConfig;
 use proto::envoy::endpoint::ClusterLoadAssignment;
 use proto::envoy::listener::Listener;
 use proto::envoy::route::RouteConfiguration;
@@ -73,14 +74,16 @@ pub struct Publisher {
     resolver: mpsc::Sender<Resolved>,
     environment: Environment,
     runtime: BTreeMap<String, f64>,
+    bind: Option<BindConfig>,
 }
 
 /// Answers of DNS that may wait to be taken over.
 const RESOLVED: usize = 64;
 
 impl Publisher {
-    /// A publisher for `workers`, with nothing published; environment and runtime values are the bootstrap's.
-    pub fn new(workers: Workers, environment: Environment, runtime: BTreeMap<String, f64>) -> Self {
+    /// A publisher for `workers`, with nothing published; environment, runtime values and how clusters bind that do not
+    /// say it themselves are the bootstrap's.
+    pub fn new(workers: Workers, bootstrap: &Bootstrap) -> Self {
         let (resolver, resolved) = mpsc::channel(RESOLVED);
         Self {
             workers,
@@ -90,8 +93,9 @@ impl Publisher {
             secrets: Secrets::default(),
             resolved,
             resolver,
-            environment,
-            runtime,
+            environment: bootstrap.environment.clone(),
+            runtime: bootstrap.runtime.clone(),
+            bind: bootstrap.bind().cloned(),
         }
     }
 
@@ -195,7 +199,8 @@ impl Publisher {
         if self.clusters.get(&resource.name).is_some_and(same) {
             return Ok(()); // pools and their connections are kept (LC-2)
         }
-        let written: Cluster = decode(&resource.body)?;
+        let mut written: Cluster = decode(&resource.body)?;
+        written.upstream_bind_config = written.upstream_bind_config.or_else(|| self.bind.clone());
         let parsed = cluster::parse(&written)?;
         let name = Arc::clone(&parsed.config.name);
         let known = self.clusters.get(&name).map(ClusterPart::known).unwrap_or_default();

@@ -137,9 +137,9 @@ pub struct RedirectArgs {
     /// Drop packets that connection tracking calls invalid.
     #[arg(long, env = "INVALID_DROP")]
     pub drop_invalid: bool,
-    /// Leave traffic alone that carries this firewall mark, whoever sends it.
+    /// Firewall mark of the proxy's own traffic, where its user does not tell it; instead of users and groups.
     #[arg(long)]
-    pub exempt_mark: Option<u32>,
+    pub proxy_mark: Option<u32>,
     /// Write no IPv6 rules.
     #[arg(long)]
     pub ipv4_only: bool,

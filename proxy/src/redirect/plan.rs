@@ -66,6 +66,12 @@ impl Family {
     }
 }
 
+/// A match for what the proxy sends, and one for what others send.
+struct Sender {
+    is: String,
+    other: String,
+}
+
 /// The rules of one family, table by table.
 struct Rules<'a> {
     args: &'a RedirectArgs,
@@ -230,15 +236,9 @@ impl<'a> Rules<'a> {
         for port in &args.outbound_ports_exclude {
             self.nat(format!("-A ISTIO_OUTPUT -p tcp --dport {port} -j RETURN"));
         }
-        if let Some(mark) = args.exempt_mark {
-            self.nat(format!("-A ISTIO_OUTPUT -m mark --mark {mark:#x} -j RETURN"));
-        }
         self.nat(format!("-A ISTIO_OUTPUT -o lo -s {} -j RETURN", self.family.passthrough()));
-        for uid in &args.proxy_uids {
-            self.owner(&format!("--uid-owner {uid}"));
-        }
-        for gid in &args.proxy_gids {
-            self.owner(&format!("--gid-owner {gid}"));
+        for sender in self.senders() {
+            self.sender(&sender);
         }
         self.owner_groups();
         if args.redirect_dns {
@@ -268,15 +268,13 @@ impl<'a> Rules<'a> {
     }
 
     /// Traffic of the proxy itself is left alone, but what it sends to its own pod passes the inbound port (IP-4, IP-5).
-    fn owner(&mut self, owner: &str) {
+    fn sender(&mut self, Sender { is, other }: &Sender) {
         let (loopback, tunnel) = (self.family.loopback(), self.args.tunnel_port);
         // With DNS captured, a resolver on loopback must still be reachable for the redirection below.
         let except_dns = if self.args.redirect_dns { " -p tcp ! --dport 53" } else { "" };
-        self.nat(format!(
-            "-A ISTIO_OUTPUT -o lo ! -d {loopback} -p tcp ! --dport {tunnel} -m owner {owner} -j ISTIO_IN_REDIRECT"
-        ));
-        self.nat(format!("-A ISTIO_OUTPUT -o lo{except_dns} -m owner ! {owner} -j RETURN"));
-        self.nat(format!("-A ISTIO_OUTPUT -m owner {owner} -j RETURN"));
+        self.nat(format!("-A ISTIO_OUTPUT -o lo ! -d {loopback} -p tcp ! --dport {tunnel} {is} -j ISTIO_IN_REDIRECT"));
+        self.nat(format!("-A ISTIO_OUTPUT -o lo{except_dns} {other} -j RETURN"));
+        self.nat(format!("-A ISTIO_OUTPUT {is} -j RETURN"));
     }
 
     fn owner_groups(&mut self) {
@@ -294,11 +292,8 @@ impl<'a> Rules<'a> {
     fn dns_udp(&mut self) {
         let args = self.args;
         self.nat("-A OUTPUT -p udp --dport 53 -j ISTIO_OUTPUT_DNS");
-        if let Some(mark) = args.exempt_mark {
-            self.nat(format!("-A ISTIO_OUTPUT_DNS -m mark --mark {mark:#x} -j RETURN"));
-        }
-        for owner in self.proxy_owners() {
-            self.nat(format!("-A ISTIO_OUTPUT_DNS -p udp --dport 53 -m owner {owner} -j RETURN"));
+        for Sender { is, .. } in self.senders() {
+            self.nat(format!("-A ISTIO_OUTPUT_DNS -p udp --dport 53 {is} -j RETURN"));
         }
         for destination in self.dns_destinations() {
             self.nat(format!(
@@ -310,18 +305,28 @@ impl<'a> Rules<'a> {
 
     /// Two conntrack zones, so that the proxy's query and the application's, which may use the same ports, stay apart.
     fn dns_zones(&mut self) {
-        for owner in self.proxy_owners() {
-            self.raw.push(format!("-A OUTPUT -p udp --dport 53 -m owner {owner} -j CT --zone 1"));
-            self.raw.push(format!("-A OUTPUT -p udp --sport {} -m owner {owner} -j CT --zone 2", self.args.dns_port));
+        for Sender { is, .. } in self.senders() {
+            self.raw.push(format!("-A OUTPUT -p udp --dport 53 {is} -j CT --zone 1"));
+            // What the proxy answers is not marked: only it sends from that port.
+            let is = if self.args.proxy_mark.is_some() { String::new() } else { format!(" {is}") };
+            self.raw.push(format!("-A OUTPUT -p udp --sport {}{is} -j CT --zone 2", self.args.dns_port));
         }
         let (to, from) = (self.dns_destinations(), self.dns_sources());
         self.raw.extend(to.iter().map(|d| format!("-A OUTPUT -p udp --dport 53{d} -j CT --zone 2")));
         self.raw.extend(from.iter().map(|s| format!("-A PREROUTING -p udp --sport 53{s} -j CT --zone 1")));
     }
 
-    fn proxy_owners(&self) -> Vec<String> {
+    /// By what the proxy's own traffic is told.
+    fn senders(&self) -> Vec<Sender> {
+        if let Some(mark) = self.args.proxy_mark {
+            return vec![Sender {
+                is: format!("-m mark --mark {mark:#x}"),
+                other: format!("-m mark ! --mark {mark:#x}"),
+            }];
+        }
         let uids = self.args.proxy_uids.iter().map(|uid| format!("--uid-owner {uid}"));
-        uids.chain(self.args.proxy_gids.iter().map(|gid| format!("--gid-owner {gid}"))).collect()
+        let owners = uids.chain(self.args.proxy_gids.iter().map(|gid| format!("--gid-owner {gid}")));
+        owners.map(|o| Sender { is: format!("-m owner {o}"), other: format!("-m owner ! {o}") }).collect()
     }
 
     fn dns_destinations(&self) -> Vec<String> {

@@ -108,7 +108,7 @@ impl Server {
             feed: feed.handle(),
             terms: change,
         })?;
-        let publisher = Publisher::new(workers, bootstrap.environment.clone(), bootstrap.runtime.clone());
+        let publisher = Publisher::new(workers, &bootstrap);
         let (published, published_to) = watch::channel(Arc::default());
         let (stage, stage_to) = watch::channel(Stage::PreInitializing);
         let (command_to, commands) = mpsc::channel(COMMANDS);

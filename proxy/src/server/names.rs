@@ -2,6 +2,7 @@
 
 use crate::bootstrap::Bootstrap;
 use crate::dns::{DnsServer, Forwarder, Names, ResolvConf, Viewpoint};
+use crate::net::bind_mark;
 use crate::xds::{Kind, Store};
 use anyhow::Context;
 use prost::Message;
@@ -16,6 +17,7 @@ use tokio::sync::watch;
 pub(super) struct Settings {
     addresses: Vec<SocketAddr>,
     servers: Vec<SocketAddr>,
+    mark: Option<u32>,
     view: Viewpoint,
 }
 
@@ -30,7 +32,8 @@ impl Settings {
         }
         let conf = ResolvConf::parse(&std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default());
         let view = viewpoint(bootstrap, &conf);
-        Ok(Some(Self { addresses: addresses(bootstrap)?, servers: conf.servers, view }))
+        let mark = bind_mark(bootstrap.bind()).map_err(|refusal| anyhow::anyhow!("upstream_bind_config: {refusal}"))?;
+        Ok(Some(Self { addresses: addresses(bootstrap)?, servers: conf.servers, mark, view }))
     }
 
     /// Opens the ports and follows the table.
@@ -40,7 +43,7 @@ impl Settings {
     pub(super) async fn start(self, store: watch::Receiver<Store>) -> anyhow::Result<()> {
         let (table, names) = watch::channel(None);
         for address in self.addresses {
-            let forwarder = Forwarder::new(self.servers.clone(), address);
+            let forwarder = Forwarder::new(self.servers.clone(), address).with_mark(self.mark);
             match DnsServer::bind(address, names.clone(), forwarder).await {
                 Ok(server) => drop(tokio::spawn(server.run())),
                 Err(error) if address.is_ipv6() => tracing::info!(%address, %error, "no DNS over IPv6"),

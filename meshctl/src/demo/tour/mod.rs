@@ -54,6 +54,7 @@ const STEPS: &[(&str, Step)] = &[
     ("retries hide 503", |t| Box::pin(traffic::retries(t))),
     ("instance killed", |t| Box::pin(outage::instance(t))),
     ("control plane killed", |t| Box::pin(outage::control_plane(t))),
+    ("mixer killed", |t| Box::pin(outage::mixer(t))),
     ("nothing refused", |t| Box::pin(outage::refusals(t))),
 ];
 

@@ -1,4 +1,4 @@
-//! What breaks without anybody noticing: an instance, pilot, citadel, a sidecar.
+//! What breaks without anybody noticing: an instance, pilot, citadel, a sidecar, mixer.
 
 use super::{Finding, POLL, Tour, failures};
 use crate::demo::plan::Proxy;
@@ -9,6 +9,8 @@ use tokio::time::Instant;
 /// How long the traffic runs, and when things break in it.
 const TRAFFIC_S: u64 = 6;
 const BREAK_AFTER: Duration = Duration::from_secs(2);
+/// How often proxies report to mixer.
+const REPORTS: Duration = Duration::from_secs(1);
 
 /// One of three instances is killed under load.
 pub(super) async fn instance(tour: &mut Tour<'_>) -> anyhow::Result<Vec<Finding>> {
@@ -81,6 +83,56 @@ async fn restarted_sidecar(tour: &mut Tour<'_>) -> anyhow::Result<Finding> {
         tokio::time::sleep(POLL).await;
     }
     Ok(Finding::new(expected, "not after 10 s", false))
+}
+
+/// mixer is killed under load; nobody waits for it, and it knows all that happened when it returns.
+pub(super) async fn mixer(tour: &mut Tour<'_>) -> anyhow::Result<Vec<Finding>> {
+    let mut known_before = told(tour).await?;
+    loop {
+        tokio::time::sleep(2 * REPORTS).await;
+        let known = told(tour).await?;
+        if std::mem::replace(&mut known_before, known) == known {
+            break; // what was sent before has been reported
+        }
+    }
+    let mut load = tour.load("ratings", "/ratings/0", 200 * TRAFFIC_S)?;
+    load.rate = Some(200.0);
+    let traffic = tokio::spawn(load.run());
+    tokio::time::sleep(BREAK_AFTER).await;
+    tour.mesh.process("mixer")?.kill();
+    let report = traffic.await?;
+    let mut findings = vec![Finding::new(
+        "200 requests per second for 6 s without mixer, 0 failed",
+        failures(&report),
+        report.failed() == 0,
+    )];
+    tour.mesh.process("mixer")?.restart()?;
+    if tour.mesh.plan.has_envoy(&tour.workload("ratings-v1")?) {
+        return Ok(findings); // a stock Envoy has no counters of Istio
+    }
+    let (begun, mut known) = (Instant::now(), 0);
+    while known < report.sent && begun.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(POLL).await;
+        known = told(tour).await.unwrap_or(0).saturating_sub(known_before);
+    }
+    findings.push(Finding::new(
+        format!("it knows of all {} within 5,000 ms of its return", report.sent),
+        format!("{known} after {} ms", begun.elapsed().as_millis()),
+        known == report.sent,
+    ));
+    Ok(findings)
+}
+
+/// Requests that ratings has served, as mixer tells Prometheus.
+async fn told(tour: &Tour<'_>) -> anyhow::Result<u64> {
+    let metrics = tour.mesh.ask_mixer("/metrics").await?;
+    let of_ratings = |line: &&str| {
+        line.starts_with("istio_requests_total{")
+            && line.contains("reporter=\"destination\"")
+            && line.contains("destination_workload=\"ratings-v1\"")
+    };
+    let values = metrics.lines().filter(of_ratings).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+    Ok(values.sum())
 }
 
 /// All proxies are connected, and none has refused anything that pilot sent it.

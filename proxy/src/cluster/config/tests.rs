@@ -122,7 +122,9 @@ fn connections_are_made_as_configured() {
     let config = cluster(json!({"connect_timeout": "10s",
         "upstream_connection_options": {"tcp_keepalive": {"keepalive_time": 5}},
         "upstream_bind_config": {"source_address": {"address": "127.0.0.6", "port_value": 0},
-            "extra_source_addresses": [{"address": {"address": "::6", "port_value": 0}}]}}));
+            "extra_source_addresses": [{"address": {"address": "::6", "port_value": 0}}],
+            "socket_options": [{"level": 1, "name": 36, "int_value": 1337, "state": "STATE_PREBIND"}]}}));
+    assert_eq!(config.mark, Some(1337));
     assert_eq!(config.connect_timeout, Duration::from_secs(10));
     assert_eq!(config.keepalive, Some((Duration::from_secs(5), Duration::from_secs(75), 9)));
     assert_eq!(*config.source, ["127.0.0.6".parse::<IpAddr>().unwrap(), "::6".parse().unwrap()]);

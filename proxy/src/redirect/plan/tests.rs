@@ -176,10 +176,25 @@ COMMIT
     assert_eq!(plan.routes[3].join(" "), "-6 route add local default dev lo table 133");
 }
 
+#[test]
+fn a_mark_tells_the_proxy_where_everybody_is_one_user() {
+    let text = v4(&["--proxy-mark", "1337", "--redirect-dns"]);
+    let output = chain(&text, "ISTIO_OUTPUT");
+    let own = [
+        "-o lo -s 127.0.0.6/32 -j RETURN",
+        "-o lo ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m mark --mark 0x539 -j ISTIO_IN_REDIRECT",
+        "-o lo -p tcp ! --dport 53 -m mark ! --mark 0x539 -j RETURN",
+        "-m mark --mark 0x539 -j RETURN",
+    ];
+    assert_eq!(output[..4], own);
+    assert_eq!(chain(&text, "ISTIO_OUTPUT_DNS")[0], "-p udp --dport 53 -m mark --mark 0x539 -j RETURN");
+    assert!(text.contains("-A OUTPUT -p udp --sport 15053 -j CT --zone 2") && !text.contains("owner"), "{text}");
+}
+
 // spec: IP-11
 #[test]
-fn interfaces_groups_and_marks_are_exempt() {
-    let flags = ["-c", "eth1", "-k", "vnet0", "-x", "10.9.0.0/16", "--exempt-mark", "42"];
+fn interfaces_and_groups_are_exempt() {
+    let flags = ["-c", "eth1", "-k", "vnet0", "-x", "10.9.0.0/16"];
     let text =
         v4(&[&flags[..], &["--outbound-owner-groups", "101,java", "--outbound-owner-groups-exclude", "root"]].concat());
     assert_eq!(
@@ -193,7 +208,6 @@ fn interfaces_groups_and_marks_are_exempt() {
     );
     assert_eq!(chain(&text, "OUTPUT")[0], "-o eth1 -j RETURN");
     let output = chain(&text, "ISTIO_OUTPUT");
-    assert_eq!(output[0], "-m mark --mark 0x2a -j RETURN");
     assert!(output.contains(&"-m owner --gid-owner root -j RETURN"));
     assert!(output.contains(&"-m owner ! --gid-owner 101 -m owner ! --gid-owner java -j RETURN"));
     let listed = v4(&["-k", "vnet0", "-i", "10.0.0.0/8"]);
