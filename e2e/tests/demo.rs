@@ -69,8 +69,8 @@ fn as_user(program: &std::path::Path, args: &[&str]) -> Command {
     command
 }
 
-#[test]
-fn an_ordinary_user_has_the_same_mesh_and_reaches_it_from_another_terminal() {
+#[tokio::test]
+async fn an_ordinary_user_has_the_same_mesh_and_reaches_it_from_another_terminal() {
     if !ready() {
         return;
     }
@@ -104,7 +104,7 @@ fn an_ordinary_user_has_the_same_mesh_and_reaches_it_from_another_terminal() {
         if text(&status).matches(".default").count() >= 7 || begun.elapsed() > Duration::from_secs(30) {
             break text(&status);
         }
-        std::thread::sleep(Duration::from_millis(200));
+        tokio::time::sleep(Duration::from_millis(200)).await;
     };
     println!("{status}");
     let config = as_user(&meshctl, &["proxy-config", "cluster", "reviews-v1", "--demo", "user"]).output().unwrap();

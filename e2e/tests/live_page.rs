@@ -126,6 +126,23 @@ async fn agree(browser: &Browser, demo: &Demo, from: &str, to: &str) -> f64 {
     }
 }
 
+/// What would become of a request, and what the proxies hold.
+async fn what_would_become(browser: &Browser, demo: &Demo) {
+    let question =
+        "workload=productpage-v1-0.default&method=GET&url=http%3A%2F%2Freviews%3A9080%2Freviews%2F1&headers=";
+    browser.open(&format!("{}/whatif?{question}", demo.page)).await;
+    let said = browser.run("return document.querySelector('main').innerText").await;
+    for part in ["VirtualService/default/reviews", "50 % to outbound|9080|v2|reviews", "mTLS", "which is asked"] {
+        assert!(said.as_str().unwrap().contains(part), "{part} is missing in {said}");
+    }
+    browser.picture("what-if").await;
+    browser.open(&format!("{}/proxies", demo.page)).await;
+    browser
+        .until(Duration::from_secs(5), "return document.querySelectorAll('tr[data-state=synced]').length >= 7")
+        .await;
+    browser.picture("proxies").await;
+}
+
 // D13, D14: figures within 20 %, a change within 3 s, what failed and why, what would become of a request.
 #[tokio::test]
 async fn the_page_shows_what_the_mesh_does() {
@@ -173,18 +190,7 @@ async fn the_page_shows_what_the_mesh_does() {
     }
     browser.until(seconds(15), &share("v2", "share > 40")).await;
 
-    // What would become of a request.
-    let question =
-        "workload=productpage-v1-0.default&method=GET&url=http%3A%2F%2Freviews%3A9080%2Freviews%2F1&headers=";
-    browser.open(&format!("{}/whatif?{question}", demo.page)).await;
-    let said = browser.run("return document.querySelector('main').innerText").await;
-    for part in ["VirtualService/default/reviews", "50 % to outbound|9080|v2|reviews", "mTLS", "which is asked"] {
-        assert!(said.as_str().unwrap().contains(part), "{part} is missing in {said}");
-    }
-    browser.picture("what-if").await;
-    browser.open(&format!("{}/proxies", demo.page)).await;
-    browser.until(seconds(5), "return document.querySelectorAll('tr[data-state=synced]').length >= 7").await;
-    browser.picture("proxies").await;
+    what_would_become(&browser, &demo).await;
 
     // A killed workload.
     browser.open(&format!("{}/", demo.page)).await;

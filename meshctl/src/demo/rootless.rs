@@ -11,16 +11,22 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Set inside the namespace: the user id outside.
-const INSIDE: &str = "FERROMESH_DEMO_OF";
 /// Firewall mark of what the proxies send: their user does not tell it, since there is one only.
 pub const MARK: u32 = proto::wire::PROXY_UID;
 
+/// Inside such a namespace: who its only user is outside.
+fn inside() -> Option<u32> {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    match *map.split_whitespace().collect::<Vec<_>>() {
+        ["0", outside, "1"] => outside.parse().ok(),
+        _ => None,
+    }
+}
+
 /// The id of the user who started the demo; none where it is root's.
 pub fn user() -> Option<u32> {
-    let given = std::env::var(INSIDE).ok().and_then(|id| id.parse().ok());
     let own = rustix::process::geteuid();
-    given.or((!own.is_root()).then(|| own.as_raw()))
+    inside().or_else(|| (!own.is_root()).then(|| own.as_raw()))
 }
 
 /// Where demos of this user live.
@@ -34,13 +40,15 @@ pub fn base() -> PathBuf {
 /// Where the machine does not let ordinary users make one, or lacks a program.
 pub fn become_root() -> anyhow::Result<()> {
     let Some(user) = user() else { return Ok(()) };
-    if std::env::var_os(INSIDE).is_some() {
+    if inside().is_some() {
         return furnish();
     }
     own_directory(&base(), user)?;
     let unshare = || {
-        let mut command = Command::new("unshare");
-        command.args(["--user", "--map-root-user", "--mount", "--"]);
+        let mut command = Command::new("sh");
+        // Debian has ip and iptables where ordinary users do not look.
+        command.args(["-c", "PATH=\"$PATH:/usr/local/sbin:/usr/sbin:/sbin\" exec \"$@\"", "sh"]);
+        command.args(["unshare", "--user", "--map-root-user", "--mount", "--"]);
         command
     };
     let probe =
@@ -52,11 +60,8 @@ pub fn become_root() -> anyhow::Result<()> {
          kernel.apparmor_restrict_unprivileged_userns, whichever the machine has)",
         String::from_utf8_lossy(&probe.stderr).trim()
     );
-    let path = std::env::var("PATH").unwrap_or_default();
     let mut command = unshare();
-    command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, user.to_string());
-    // Debian has ip and iptables where ordinary users do not look.
-    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
+    command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
     Err(command.exec()).context("cannot run unshare")
 }
 
@@ -65,7 +70,7 @@ pub fn become_root() -> anyhow::Result<()> {
 /// # Errors
 /// Where nsenter is missing. Where no such demo runs, it returns and the caller finds nothing.
 pub fn enter(name: &str) -> anyhow::Result<()> {
-    let Some(user) = user().filter(|_| std::env::var_os(INSIDE).is_none()) else { return Ok(()) };
+    let Some(user) = user().filter(|_| inside().is_none()) else { return Ok(()) };
     let text = fs::read_to_string(base().join(format!("{name}.lock"))).unwrap_or_default();
     let Ok(pid) = text.trim().parse::<u32>() else { return Ok(()) };
     let own = fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == user);
@@ -74,7 +79,7 @@ pub fn enter(name: &str) -> anyhow::Result<()> {
     }
     let mut command = Command::new("nsenter");
     command.args(["--preserve-credentials", "--user", "--mount", "--target", &pid.to_string(), "--"]);
-    command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1)).env(INSIDE, user.to_string());
+    command.arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
     Err(command.exec()).context("cannot run nsenter: install util-linux")
 }
 

@@ -5,7 +5,7 @@ use crate::registry::entry::selects;
 use crate::source::{Key, Object, Problem};
 use proto::istio::provider::ExtensionProvider;
 use proto::istio::telemetry as written;
-use proto::istio::telemetry::{CustomTag, ModeSelector, WorkloadMode};
+use proto::istio::telemetry::{CustomTag, IstioMetric, ModeSelector, TagOperation, WorkloadMode};
 use std::collections::BTreeMap;
 
 /// A side of a request.
@@ -67,8 +67,20 @@ pub fn parse(
     for (i, metrics) in spec.metrics.iter().enumerate() {
         let field = format!("spec.metrics[{i}]");
         known(&metrics.providers, "prometheus", &field, &mut check);
-        let message = format!("{}: {field}.overrides", proto::istio::NOT_SUPPORTED_YET);
-        check.require(metrics.overrides.is_empty(), format!("{field}.overrides"), message);
+        for (j, change) in metrics.overrides.iter().enumerate() {
+            let field = format!("{field}.overrides[{j}]");
+            let custom = change.r#match.as_ref().is_some_and(|selector| selector.custom_metric.is_some());
+            let message = "no proxy has metrics beyond Istio's: name one by metric, such as REQUEST_COUNT";
+            check.require(!custom, format!("{field}.match.customMetric"), message);
+            for (tag, change) in &change.tag_overrides {
+                let empty = change.operation == TagOperation::Upsert && change.value.is_empty();
+                check.require(
+                    !empty,
+                    format!("{field}.tagOverrides.{tag}.value"),
+                    "is needed to add or change a label",
+                );
+            }
+        }
     }
     for (i, logging) in spec.access_logging.iter().enumerate() {
         let field = format!("spec.accessLogging[{i}]");
@@ -122,6 +134,17 @@ pub struct Effective {
     pub tracing: Option<Tracing>,
     /// Providers of metrics.
     pub metrics: Vec<String>,
+    /// What is changed of Istio's metrics, by their Prometheus name without `istio_`.
+    pub changes: BTreeMap<&'static str, MetricChange>,
+}
+
+/// What is changed of a metric.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct MetricChange {
+    /// It is left out.
+    pub disabled: bool,
+    /// Labels with the expression of their value; none: the label is left out.
+    pub tags: BTreeMap<String, Option<String>>,
 }
 
 /// What holds for every workload without a Telemetry.
@@ -136,6 +159,20 @@ pub struct Defaults<'a> {
     /// Providers of metrics.
     pub metrics: &'a [String],
 }
+
+/// Istio's metrics and what they are called.
+const METRICS: [(IstioMetric, &str); 10] = [
+    (IstioMetric::RequestCount, "requests_total"),
+    (IstioMetric::RequestDuration, "request_duration_milliseconds"),
+    (IstioMetric::RequestSize, "request_bytes"),
+    (IstioMetric::ResponseSize, "response_bytes"),
+    (IstioMetric::TcpOpenedConnections, "tcp_connections_opened_total"),
+    (IstioMetric::TcpClosedConnections, "tcp_connections_closed_total"),
+    (IstioMetric::TcpSentBytes, "tcp_sent_bytes_total"),
+    (IstioMetric::TcpReceivedBytes, "tcp_received_bytes_total"),
+    (IstioMetric::GrpcRequestMessages, "request_messages_total"),
+    (IstioMetric::GrpcResponseMessages, "response_messages_total"),
+];
 
 /// Share of requests that are traced where nothing is said (TR-2): 1 %.
 const SAMPLING: u32 = 100;
@@ -164,6 +201,7 @@ impl Telemetries {
                 istio_tags: true,
             }),
             metrics: defaults.metrics.to_vec(),
+            changes: BTreeMap::new(),
         };
         for telemetry in self.scopes(namespace, labels).into_iter().flatten() {
             effective.apply(&telemetry.spec, side);
@@ -217,6 +255,29 @@ impl Effective {
         for metrics in &spec.metrics {
             if !metrics.providers.is_empty() {
                 self.metrics = metrics.providers.iter().map(|provider| provider.name.clone()).collect();
+            }
+            if self.metrics.iter().any(|name| name == "prometheus") {
+                self.apply_changes(&metrics.overrides, side);
+            }
+        }
+    }
+
+    /// Changes add up, and the last word on a label counts (TL-2).
+    fn apply_changes(&mut self, overrides: &[written::MetricsOverride], side: Side) {
+        for change in overrides {
+            let selector = change.r#match.as_ref();
+            let mode = selector.map(|selector| ModeSelector { mode: selector.mode });
+            if !is_for(mode.as_ref(), side) {
+                continue;
+            }
+            let metric = selector.and_then(|selector| selector.metric).unwrap_or_default();
+            for (_, name) in METRICS.iter().filter(|(known, _)| metric == IstioMetric::AllMetrics || metric == *known) {
+                let own = self.changes.entry(name).or_default();
+                own.disabled = change.disabled.unwrap_or(own.disabled);
+                let tags = change.tag_overrides.iter().map(|(tag, change)| {
+                    (tag.clone(), (change.operation == TagOperation::Upsert).then(|| change.value.clone()))
+                });
+                own.tags.extend(tags);
             }
         }
     }

@@ -4,7 +4,7 @@ use super::told::{World, manager, names};
 use pilot::model::mesh::admit;
 use pilot::model::{MeshConfig, mesh_config};
 use pilot::source::memory;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PROVIDERS: &str = "extensionProviders:
 - {name: als, envoyHttpAls: {service: default/ratings.default.svc.cluster.local, port: 9080, logName: shop, additionalRequestHeadersToLog: [x-user]}}
@@ -153,6 +153,40 @@ fn metrics_are_on_where_their_provider_is_named() {
     assert!(!has(&both(&world("", &[])).0) && has(&both(&world("", &[own])).0));
 }
 
+// spec: TL-1, TL-2, XT-5
+#[test]
+fn changes_of_metrics_add_up_by_side() {
+    let root = telemetry(
+        "istio-system",
+        "mesh",
+        "metrics:\n- providers: [{name: prometheus}]\n  overrides:\n  - tagOverrides: {team: {value: \"'red'\"}}",
+    );
+    let own = telemetry(
+        "default",
+        "own",
+        "metrics:\n- overrides:\n  - match: {metric: REQUEST_COUNT, mode: SERVER}\n    tagOverrides: {team: {operation: REMOVE}, host: {value: request.host}}\n  - match: {metric: REQUEST_SIZE, mode: CLIENT}\n    disabled: true",
+    );
+    let told = |manager: &Value| {
+        let filters = manager["http_filters"].as_array().unwrap();
+        let stats = filters.iter().find(|filter| filter["name"] == "istio.stats").unwrap();
+        stats["typed_config"]["metrics"].as_array().unwrap().clone()
+    };
+    let (client, server) = both(&world("", &[root, own]));
+    let of = |told: &[Value], name: &str| told.iter().find(|metric| metric["name"] == name).unwrap().clone();
+    let (client, server) = (told(&client), told(&server));
+    assert_eq!((client.len(), server.len()), (10, 10));
+    assert!(of(&client, "request_bytes")["drop"] == true && of(&server, "request_bytes")["drop"].is_null());
+    let requests = of(&server, "requests_total");
+    assert_eq!(requests["tags_to_remove"], json!(["team"]));
+    assert_eq!(requests["dimensions"], json!({"host": "request.host"}));
+    assert_eq!(of(&client, "requests_total")["dimensions"], json!({"team": "'red'"}));
+
+    let off =
+        telemetry("default", "own", "metrics:\n- providers: [{name: prometheus}]\n  overrides: [{disabled: true}]");
+    let (client, _) = both(&world("", &[off]));
+    assert!(!names(&client["http_filters"]).contains(&"istio.stats"), "all of them are left out");
+}
+
 // spec: TL-5, TL-6, GEN-3
 #[test]
 fn what_is_wrong_with_a_telemetry_is_named_by_its_field() {
@@ -169,7 +203,10 @@ fn what_is_wrong_with_a_telemetry_is_named_by_its_field() {
     assert_eq!(refused("tracing: [{randomSamplingPercentage: 101}]"), "spec.tracing[0].randomSamplingPercentage");
     assert_eq!(refused("tracing: [{customTags: {a: {}}}]"), "spec.tracing[0].customTags.a");
     assert_eq!(refused("accessLogging: [{filter: {expression: ''}}]"), "spec.accessLogging[0].filter.expression");
-    assert_eq!(refused("metrics: [{overrides: [{disabled: true}]}]"), "spec.metrics[0].overrides");
+    let field = "spec.metrics[0].overrides[0]";
+    let custom = "metrics: [{overrides: [{match: {customMetric: x}, disabled: true}]}]";
+    assert_eq!(refused(custom), format!("{field}.match.customMetric"));
+    assert_eq!(refused("metrics: [{overrides: [{tagOverrides: {a: {}}}]}]"), format!("{field}.tagOverrides.a.value"));
     assert_eq!(refused("accessLoging: []"), "spec.accessLoging");
 }
 

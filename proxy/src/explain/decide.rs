@@ -262,7 +262,7 @@ fn connection_filters(chain: &ChainConfig, peer: &PeerFacts, story: &mut Story) 
             NetworkFilter::ExtAuthz(_) => {
                 story.step("policy", "ext_authz of the connection", "asks", "what the service says is not known here");
             }
-            NetworkFilter::Stats | NetworkFilter::MetadataExchange(_) => {}
+            NetworkFilter::Stats(_) | NetworkFilter::MetadataExchange(_) => {}
         }
     }
     true

@@ -4,31 +4,32 @@ use super::{End, StreamCx, is_grpc, peer_metadata};
 use crate::message::Known;
 use crate::outcome::Reason;
 use crate::refusal::Refusal;
-use crate::telemetry::istio::{Ends, Reporter, RequestReport, Security, Service, Workload};
+use crate::telemetry::access_log::{LogFacts, Upstream};
+use crate::telemetry::istio::{Changes, Ends, Reporter, RequestReport, Security, Service, Workload};
 use proto::any;
 use proto::envoy::wkt::Any;
 use proto::missing::PluginConfig;
+use std::sync::Arc;
 
 /// What a chain reports.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Stats {
     host_fallback: bool,
+    changes: Option<Arc<Changes>>,
 }
 
 /// Parses the filter.
 ///
 /// # Errors
-/// Metrics of the user's own, which are not supported yet.
+/// A change of metrics that are not Istio's.
 pub fn parse(typed: &Any) -> Result<Stats, Refusal> {
     let written: PluginConfig = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
-    if !written.metrics.is_empty() {
-        return Err(Refusal::unsupported("metrics"));
-    }
-    Ok(Stats { host_fallback: !written.disable_host_header_fallback })
+    let changes = Changes::parse(&written.metrics)?;
+    Ok(Stats { host_fallback: !written.disable_host_header_fallback, changes })
 }
 
 impl Stats {
-    pub(super) fn on_end(self, end: &End<'_>, cx: &StreamCx) {
+    pub(super) fn on_end(&self, end: &End<'_>, cx: &StreamCx) {
         let ends = self.ends(end, cx);
         let info = cx.info.borrow();
         let grpc = is_grpc(end.request);
@@ -39,6 +40,27 @@ impl Stats {
             Reason::DownstreamGone => 0,
             _ => end.response.map_or(0, |head| head.status),
         };
+        let route = self.changes.as_ref().and_then(|_| cx.route(end.request));
+        let facts = self.changes.as_ref().map(|_| LogFacts {
+            request: Some(end.request),
+            response: end.response,
+            trailers: info.trailers.as_ref(),
+            protocol: Some(end.request.version),
+            status: Some(code),
+            flags: info.flags,
+            details: info.details.as_deref(),
+            peer: Some(&cx.peer),
+            route_name: route.as_ref().map(|route| &*route.name),
+            upstream: Upstream {
+                host: info.endpoint.as_ref().map(|endpoint| &*endpoint.text),
+                cluster: info.cluster.as_deref(),
+                local: info.upstream_local,
+                transport_failure: info.transport_failure.as_deref(),
+                attempts: (info.attempts > 0).then_some(info.attempts),
+                ..Upstream::default()
+            },
+            ..LogFacts::default()
+        });
         cx.facts.metrics.report(
             &ends,
             &RequestReport {
@@ -51,12 +73,13 @@ impl Stats {
                 response_bytes: info.bytes_sent + info.header_bytes_sent,
                 messages: info.grpc.as_ref().map_or((0, 0), |counts| (counts[0].get(), counts[1].get())),
             },
+            self.changes.as_ref().zip(facts.as_ref()),
         );
     }
 
-    fn ends(self, end: &End<'_>, cx: &StreamCx) -> Ends {
+    fn ends(&self, end: &End<'_>, cx: &StreamCx) -> Ends {
         let (info, metrics) = (cx.info.borrow(), &cx.facts.metrics);
-        let own = std::sync::Arc::clone(&cx.facts.node.workload);
+        let own = Arc::clone(&cx.facts.node.workload);
         let metadata = info.upstream.as_ref().and_then(|cluster| cluster.config.service.clone());
         let service = match &metadata {
             Some(metadata) => metrics.service_of(metadata),

@@ -226,7 +226,7 @@ async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, fo
                 let allowed = Box::pin(service.allows(&peer, &serve.facts)).await;
                 (!allowed).then(|| "ext_authz".to_owned())
             }
-            NetworkFilter::Stats | NetworkFilter::MetadataExchange(_) => None,
+            NetworkFilter::Stats(_) | NetworkFilter::MetadataExchange(_) => None,
         };
         if let Some(by) = denied {
             tracing::debug!(remote = %peer.remote, by, "connection denied");
@@ -239,10 +239,13 @@ async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, fo
             Box::pin(serve::serve_http(io, settings, Arc::clone(&config.filters), peer, h2)).await;
         }
         (Terminal::Tcp(config), _) => {
-            let counts = chain.config.filters.iter().any(|filter| matches!(filter, NetworkFilter::Stats));
             let side = if chain.inbound { Reporter::Destination } else { Reporter::Source };
+            let counts = chain.config.filters.iter().find_map(|filter| match filter {
+                NetworkFilter::Stats(changes) => Some((side, changes.as_ref())),
+                _ => None,
+            });
             let stay = chain.drain.join(&serve.facts.env);
-            serve_tcp((io, stay), config, &serve.facts, &peer, counts.then_some(side)).await;
+            serve_tcp((io, stay), config, &serve.facts, &peer, counts).await;
         }
         (Terminal::Http(_), None) => {}
     }

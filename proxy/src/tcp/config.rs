@@ -7,6 +7,7 @@ use crate::http::config::access_logs;
 use crate::refusal::{Refusal, Within};
 use crate::route::RouteContext;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::istio::Changes;
 use proto::any;
 use proto::duration::from_proto;
 use proto::envoy::tcp_proxy::{
@@ -14,6 +15,7 @@ use proto::envoy::tcp_proxy::{
     tcp_proxy::{ClusterSpecifier, TcpAccessLogOptions},
 };
 use proto::envoy::wkt::Any;
+use proto::missing::PluginConfig;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +26,8 @@ pub enum NetworkFilter {
     Rbac(Rules),
     /// `envoy.filters.network.ext_authz`
     ExtAuthz(ExtAuthz),
-    /// `istio.stats` on TCP.
-    Stats,
+    /// `istio.stats` on TCP, with what is changed of its metrics.
+    Stats(Option<Arc<Changes>>),
     /// `istio.metadata_exchange` on TCP: the protocol whose negotiation asks for it.
     MetadataExchange(Box<str>),
 }
@@ -124,7 +126,10 @@ pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Re
         "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" => {
             ExtAuthz::parse(typed).map(|filter| Some(NetworkFilter::ExtAuthz(filter)))
         }
-        "stats.PluginConfig" => Ok(Some(NetworkFilter::Stats)),
+        "stats.PluginConfig" => {
+            let written: PluginConfig = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
+            Ok(Some(NetworkFilter::Stats(Changes::parse(&written.metrics)?)))
+        }
         "envoy.tcp.metadataexchange.config.MetadataExchange" => {
             Ok(Some(NetworkFilter::MetadataExchange("istio-peer-exchange".into())))
         }

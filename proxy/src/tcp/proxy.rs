@@ -2,7 +2,7 @@
 
 use super::config::TcpConfig;
 use super::copy::{self, Moved};
-use super::report::{PERIOD, Report};
+use super::report::{PERIOD, Report, Told};
 use super::splice;
 use crate::balancer::Wish;
 use crate::cluster::Pick;
@@ -13,7 +13,6 @@ use crate::filter::Facts;
 use crate::net::{Io, PeerFacts};
 use crate::outcome::{Outcome, Reason, Side};
 use crate::telemetry::access_log::Entry;
-use crate::telemetry::istio::Reporter;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +24,7 @@ pub async fn serve_tcp(
     config: &TcpConfig,
     facts: &Rc<Facts>,
     peer: &Rc<PeerFacts>,
-    reporter: Option<Reporter>,
+    reporter: Option<Told<'_>>,
 ) {
     let moved = Moved::default();
     let report = Report::new(config, facts, peer, reporter);

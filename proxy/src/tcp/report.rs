@@ -9,7 +9,7 @@ use crate::net::PeerFacts;
 use crate::outcome::{Flags, Outcome, Reason};
 use crate::telemetry::Cells;
 use crate::telemetry::access_log::{Bytes, Entry, LogFacts, Times, Upstream};
-use crate::telemetry::istio::{Ends, Reporter, Security, Service, TcpSeries, Workload};
+use crate::telemetry::istio::{Changes, Ends, Reporter, Security, Service, TcpSeries, Workload};
 use crate::telemetry::names::TcpMetric;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -20,13 +20,16 @@ use std::time::Duration;
 /// Time between two reports of a connection that goes on (TM-6).
 pub(super) const PERIOD: Duration = Duration::from_secs(5);
 
+/// The side that `istio.stats` reports, with what is changed of its metrics.
+pub(super) type Told<'a> = (Reporter, Option<&'a Arc<Changes>>);
+
 /// One connection, for its reports.
 pub(super) struct Report<'a> {
     config: &'a TcpConfig,
     facts: &'a Rc<Facts>,
     peer: &'a PeerFacts,
-    /// Whether `istio.stats` is in the chain, and on which side.
-    reporter: Option<Reporter>,
+    /// Whether `istio.stats` is in the chain.
+    reporter: Option<Told<'a>>,
     cells: Rc<Cells<TcpMetric>>,
     start: Instant,
     upstream: RefCell<Chosen>,
@@ -50,7 +53,7 @@ impl<'a> Report<'a> {
         config: &'a TcpConfig,
         facts: &'a Rc<Facts>,
         peer: &'a PeerFacts,
-        reporter: Option<Reporter>,
+        reporter: Option<Told<'a>>,
     ) -> Self {
         let cells = facts.stats.tcp(&config.stat_prefix);
         cells.increment(TcpMetric::DownstreamCxTotal);
@@ -119,13 +122,31 @@ impl<'a> Report<'a> {
     }
 
     fn open(&self, flags: Flags) {
-        if let Some(ends) = self.ends() {
-            *self.series.borrow_mut() = Some(self.facts.metrics.open_tcp(&ends, flags));
+        let Some(ends) = self.ends() else { return };
+        let upstream = self.upstream.borrow();
+        let host = upstream.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
+        let facts = LogFacts { flags, ..self.known(&upstream, host.as_deref()) };
+        let changes = self.reporter.and_then(|(_, changes)| changes);
+        let own = changes.map(|changes| (changes, &facts));
+        *self.series.borrow_mut() = Some(self.facts.metrics.open_tcp(&ends, flags, own));
+    }
+
+    fn known<'b>(&'b self, upstream: &'b Chosen, host: Option<&'b str>) -> LogFacts<'b> {
+        LogFacts {
+            peer: Some(self.peer),
+            upstream: Upstream {
+                host,
+                cluster: upstream.cluster.as_deref(),
+                local: upstream.local,
+                attempts: Some(upstream.attempts),
+                ..Upstream::default()
+            },
+            ..LogFacts::default()
         }
     }
 
     fn ends(&self) -> Option<Ends> {
-        let (reporter, metrics) = (self.reporter?, &self.facts.metrics);
+        let ((reporter, _), metrics) = (self.reporter?, &self.facts.metrics);
         let upstream = self.upstream.borrow();
         let cluster = upstream.cluster.as_deref().and_then(|name| self.facts.clusters.get(name));
         let metadata = cluster.as_ref().and_then(|cluster| cluster.config.service.clone());
@@ -154,7 +175,7 @@ impl<'a> Report<'a> {
         let upstream = self.upstream.borrow();
         let host = upstream.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
         let (received, sent) = (moved.up.get(), moved.down.get());
-        let facts = LogFacts {
+        let mut facts = LogFacts {
             flags,
             bytes: Bytes {
                 received,
@@ -170,18 +191,10 @@ impl<'a> Report<'a> {
                 total: Some(self.facts.env.now().saturating_duration_since(self.start)),
                 ..Times::default()
             },
-            peer: Some(self.peer),
-            upstream: Upstream {
-                host: host.as_deref(),
-                cluster: upstream.cluster.as_deref(),
-                local: upstream.local,
-                transport_failure: outcome.and_then(|outcome| outcome.detail.as_deref()),
-                attempts: Some(upstream.attempts),
-                ..Upstream::default()
-            },
             entry,
-            ..LogFacts::default()
+            ..self.known(&upstream, host.as_deref())
         };
+        facts.upstream.transport_failure = outcome.and_then(|outcome| outcome.detail.as_deref());
         let random = self.facts.env.below(u64::MAX);
         for log in &self.config.access_log {
             log.log(&facts, random, &self.facts.logs);
@@ -253,7 +266,7 @@ mod tests {
         let served = tokio::task::spawn_local(async move {
             let io = Io::Tcp(stream, bytes::BytesMut::new());
             let stay = Rc::new(crate::drain::Drain::default()).join(&facts.env);
-            serve_tcp((io, stay), &config, &facts, &peer, Some(Reporter::Destination)).await;
+            serve_tcp((io, stay), &config, &facts, &peer, Some((Reporter::Destination, None))).await;
         });
         let mut got = Vec::new();
         let exchange = async {
@@ -328,7 +341,7 @@ mod tests {
         let peer = PeerFacts::plain(1, "127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _entered = runtime.enter();
-        let report = Report::new(&config, &facts, &peer, Some(Reporter::Source));
+        let report = Report::new(&config, &facts, &peer, Some((Reporter::Source, None)));
         report.connected(None);
         let moved = Moved::default();
         for (up, down) in [(10, 1), (10, 1), (15, 4)] {

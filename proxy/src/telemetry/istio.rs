@@ -4,10 +4,17 @@
 //! series is found by their addresses, the status, the flags and the protocol. Series are bounded: past the limit all
 //! further ones share an overflow series.
 
-use super::counters::Cells;
+mod attribute;
+mod change;
+
+pub use change::Changes;
+
+use super::access_log::LogFacts;
+use super::counters::{Cells, InFamily};
 use super::names::{IstioGrpcMetric, IstioHttpMetric, IstioTcpMetric};
 use super::series::{Labels, Registrar};
 use crate::outcome::Flags;
+use change::Changed;
 use foldhash::{HashMap, HashSet};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -209,10 +216,16 @@ struct HttpSeries {
 
 /// The cells of one TCP connection's series.
 #[derive(Debug)]
-pub struct TcpSeries {
-    cells: Cells<IstioTcpMetric>,
-    _ends: Option<Ends>,
+pub struct TcpSeries(TcpCells);
+
+#[derive(Debug)]
+enum TcpCells {
+    Standard { cells: Cells<IstioTcpMetric>, _ends: Option<Ends> },
+    Changed(Rc<change::Series>),
 }
+
+/// Changes of the metrics, with the facts that labels of the user's own are taken from.
+pub type Own<'a> = (&'a Arc<Changes>, &'a LogFacts<'a>);
 
 /// Workloads of one text by proven identity.
 type ByIdentity = Vec<(Option<Box<str>>, Option<Arc<Workload>>)>;
@@ -237,12 +250,14 @@ pub struct IstioMetrics {
     tcp: RefCell<HashMap<SeriesKey, Rc<TcpSeries>>>,
     overflow: RefCell<Option<Rc<HttpSeries>>>,
     tcp_overflow: RefCell<Option<Rc<TcpSeries>>>,
+    changed: Changed,
 }
 
 impl IstioMetrics {
     /// Metrics whose series are registered by `registrar`.
     pub fn new(registrar: Rc<Registrar>) -> Self {
         Self {
+            changed: Changed::new(Rc::clone(&registrar)),
             registrar,
             workloads: RefCell::default(),
             services: RefCell::default(),
@@ -310,10 +325,15 @@ impl IstioMetrics {
     }
 
     /// Counts a request that has ended.
-    pub fn report(&self, ends: &Ends, report: &RequestReport) {
+    pub fn report(&self, ends: &Ends, report: &RequestReport, own: Option<Own<'_>>) {
+        let millis = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX);
+        if let Some(own) = own
+            && self.report_changed((ends, millis), report, own)
+        {
+            return;
+        }
         let series = self.http_series(ends, report);
         series.cells.increment(IstioHttpMetric::RequestsTotal);
-        let millis = u64::try_from(report.duration.as_millis()).unwrap_or(u64::MAX);
         series.cells.record(IstioHttpMetric::RequestDurationMs, millis);
         series.cells.record(IstioHttpMetric::RequestBytes, report.request_bytes);
         series.cells.record(IstioHttpMetric::ResponseBytes, report.response_bytes);
@@ -323,34 +343,49 @@ impl IstioMetrics {
         }
     }
 
+    /// Counts it where the user has changed something; false once there are too many series.
+    fn report_changed(&self, (ends, millis): (&Ends, u64), report: &RequestReport, own: Own<'_>) -> bool {
+        let end = if report.is_grpc { change::GRPC.end } else { change::HTTP.end };
+        let labels = || http_labels(ends, report);
+        let Some(series) = self.changed.series(own, (http_key(ends, report), ends), 0..end, labels) else {
+            return false;
+        };
+        let values = [1, millis, report.request_bytes, report.response_bytes, report.messages.0, report.messages.1];
+        values.into_iter().take(end).enumerate().for_each(|(metric, value)| series.add(metric, value));
+        true
+    }
+
     /// Counts a TCP connection that has opened; what it moves is counted on the series.
-    pub fn open_tcp(&self, ends: &Ends, flags: Flags) -> Rc<TcpSeries> {
+    pub fn open_tcp(&self, ends: &Ends, flags: Flags, own: Option<Own<'_>>) -> Rc<TcpSeries> {
         let key = SeriesKey { code: 0, flags: flag_key(flags), grpc: None, ..key(ends) };
-        let found = self.tcp.borrow().get(&key).cloned();
-        let series = found.unwrap_or_else(|| {
-            let labels = || labels(ends, "tcp", "0", &flags.to_string(), None);
-            match self.registrar.try_cells(labels()) {
-                Some(cells) => {
-                    let series = Rc::new(TcpSeries { cells, _ends: Some(ends.clone()) });
-                    self.tcp.borrow_mut().insert(key, series.clone());
-                    series
-                }
-                None => self.tcp_overflow(),
-            }
-        });
-        series.cells.increment(IstioTcpMetric::ConnectionsOpenedTotal);
+        let standard = || labels(ends, "tcp", "0", &flags.to_string(), None);
+        let changed = own.and_then(|own| self.changed.series(own, (key, ends), change::TCP, standard));
+        let series = match changed {
+            Some(changed) => Rc::new(TcpSeries(TcpCells::Changed(changed))),
+            None => self.tcp_series(key, ends, standard),
+        };
+        series.add(IstioTcpMetric::ConnectionsOpenedTotal, 1);
         series
     }
 
+    fn tcp_series(&self, key: SeriesKey, ends: &Ends, labels: impl Fn() -> Labels) -> Rc<TcpSeries> {
+        let found = self.tcp.borrow().get(&key).cloned();
+        found.unwrap_or_else(|| match self.registrar.try_cells(labels()) {
+            Some(cells) => {
+                let series = Rc::new(TcpSeries(TcpCells::Standard { cells, _ends: Some(ends.clone()) }));
+                self.tcp.borrow_mut().insert(key, series.clone());
+                series
+            }
+            None => self.tcp_overflow(),
+        })
+    }
+
     fn http_series(&self, ends: &Ends, report: &RequestReport) -> Rc<HttpSeries> {
-        let grpc = report.is_grpc.then_some(report.grpc_status);
-        let key = SeriesKey { code: report.code, flags: flag_key(report.flags), grpc, ..key(ends) };
+        let key = http_key(ends, report);
         if let Some(series) = self.http.borrow().get(&key) {
             return series.clone();
         }
-        let protocol = if report.is_grpc { "grpc" } else { "http" };
-        let labels =
-            labels(ends, protocol, &report.code.to_string(), &report.flags.to_string(), Some(report.grpc_status));
+        let labels = http_labels(ends, report);
         let Some(cells) = self.registrar.try_cells(labels.clone()) else { return self.overflow() };
         let messages = report.is_grpc.then(|| self.registrar.cells(labels));
         let series = Rc::new(HttpSeries { cells, messages, _ends: ends.clone() });
@@ -370,7 +405,7 @@ impl IstioMetrics {
     fn tcp_overflow(&self) -> Rc<TcpSeries> {
         let make = || {
             let labels = labels(&overflow_ends(), "tcp", "0", "-", None);
-            Rc::new(TcpSeries { cells: self.registrar.cells(labels), _ends: None })
+            Rc::new(TcpSeries(TcpCells::Standard { cells: self.registrar.cells(labels), _ends: None }))
         };
         self.tcp_overflow.borrow_mut().get_or_insert_with(make).clone()
     }
@@ -379,13 +414,20 @@ impl IstioMetrics {
 impl TcpSeries {
     /// Counts bytes from and to the client (TM-6: sent is what the client received).
     pub fn moved(&self, received: u64, sent: u64) {
-        self.cells.add(IstioTcpMetric::ReceivedBytesTotal, received);
-        self.cells.add(IstioTcpMetric::SentBytesTotal, sent);
+        self.add(IstioTcpMetric::ReceivedBytesTotal, received);
+        self.add(IstioTcpMetric::SentBytesTotal, sent);
     }
 
     /// Counts a connection that has closed.
     pub fn close(&self) {
-        self.cells.increment(IstioTcpMetric::ConnectionsClosedTotal);
+        self.add(IstioTcpMetric::ConnectionsClosedTotal, 1);
+    }
+
+    fn add(&self, metric: IstioTcpMetric, value: u64) {
+        match &self.0 {
+            TcpCells::Standard { cells, .. } => cells.add(metric, value),
+            TcpCells::Changed(series) => series.add(change::TCP.start + metric.index(), value),
+        }
     }
 }
 
@@ -431,6 +473,16 @@ fn key(ends: &Ends) -> SeriesKey {
         flags: 0,
         grpc: None,
     }
+}
+
+fn http_key(ends: &Ends, report: &RequestReport) -> SeriesKey {
+    let grpc = report.is_grpc.then_some(report.grpc_status);
+    SeriesKey { code: report.code, flags: flag_key(report.flags), grpc, ..key(ends) }
+}
+
+fn http_labels(ends: &Ends, report: &RequestReport) -> Labels {
+    let protocol = if report.is_grpc { "grpc" } else { "http" };
+    labels(ends, protocol, &report.code.to_string(), &report.flags.to_string(), Some(report.grpc_status))
 }
 
 /// Flags have no public bits; their short form tells them apart.

@@ -104,7 +104,9 @@ impl PartialOrd for ByName {
 
 impl Ord for ByName {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        let name = |family: &'static Family| (family.prefix, family.metrics.first().map_or("", |metric| metric.name));
+        let name = |family: &'static Family| {
+            (family.prefix, family.metrics.first().map_or("", |metric| metric.name), family.metrics.len())
+        };
         name(self.0).cmp(&name(other.0))
     }
 }

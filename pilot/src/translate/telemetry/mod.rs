@@ -22,8 +22,11 @@ use proto::envoy::core::{GrpcService, grpc_service};
 use proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use proto::envoy::hcm::{HttpConnectionManager, RequestIdExtension};
 use proto::envoy::wkt::{Any, BoolValue, Struct, Value};
-use proto::missing::{PluginConfig, TypedStruct};
+use proto::missing::{MetricConfig, PluginConfig, TypedStruct};
 use std::collections::BTreeMap;
+
+/// Number of Istio's metrics.
+const METRICS: usize = 10;
 
 /// Who a proxy is in its own reports.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -139,10 +142,22 @@ pub fn stats(owner: &Owner, direction: Direction) -> Option<Any> {
     if owner.flavor == Flavor::Stock || !effective.metrics.iter().any(|name| name == "prometheus") {
         return None;
     }
+    // istiod has no filter where all is disabled
+    if effective.changes.len() == METRICS && effective.changes.values().all(|change| change.disabled) {
+        return None;
+    }
+    let metrics = effective.changes.iter().map(|(name, change)| MetricConfig {
+        name: (*name).to_owned(),
+        drop: change.disabled,
+        dimensions: change.tags.iter().filter_map(|(tag, text)| Some((tag.clone(), text.clone()?))).collect(),
+        tags_to_remove: change.tags.iter().filter(|(_, text)| text.is_none()).map(|(tag, _)| tag.clone()).collect(),
+        ..MetricConfig::default()
+    });
     let reporter = i32::from(direction == Direction::Gateway);
     Some(any::pack(&PluginConfig {
         disable_host_header_fallback: direction != Direction::Outbound,
         reporter,
+        metrics: metrics.collect(),
         ..PluginConfig::default()
     }))
 }

@@ -50,10 +50,10 @@ fn a_request_is_counted_with_all_labels() {
     let mut registry = Registry::new();
     let metrics = IstioMetrics::new(Rc::new(registry.registrar(100)));
     let server = ends(Reporter::Destination, true);
-    metrics.report(&server, &report(200));
-    metrics.report(&server, &report(200));
-    metrics.report(&server, &RequestReport { flags: Flags::UH, ..report(503) });
-    metrics.report(&ends(Reporter::Source, true), &report(200));
+    metrics.report(&server, &report(200), None);
+    metrics.report(&server, &report(200), None);
+    metrics.report(&server, &RequestReport { flags: Flags::UH, ..report(503) }, None);
+    metrics.report(&ends(Reporter::Source, true), &report(200), None);
     let text = registry.collect().prometheus(&Selection::default());
     let expected = "istio_requests_total{reporter=\"destination\",source_workload=\"productpage-v1\",\
         source_workload_namespace=\"default\",source_principal=\"spiffe://cluster.local/ns/default/sa/bookinfo-productpage\",\
@@ -80,7 +80,7 @@ fn grpc_has_its_status_and_its_messages() {
     let mut registry = Registry::new();
     let metrics = IstioMetrics::new(Rc::new(registry.registrar(100)));
     let grpc = RequestReport { is_grpc: true, grpc_status: Some(14), messages: (3, 5), ..report(200) };
-    metrics.report(&ends(Reporter::Destination, false), &grpc);
+    metrics.report(&ends(Reporter::Destination, false), &grpc, None);
     let text = registry.collect().prometheus(&Selection::default());
     let total = line(&text, "istio_requests_total", "grpc_response_status=\"14\"");
     assert!(
@@ -96,11 +96,11 @@ fn grpc_has_its_status_and_its_messages() {
 fn connections_are_counted_with_what_they_move() {
     let mut registry = Registry::new();
     let metrics = IstioMetrics::new(Rc::new(registry.registrar(100)));
-    let series = metrics.open_tcp(&ends(Reporter::Source, false), Flags::NONE);
+    let series = metrics.open_tcp(&ends(Reporter::Source, false), Flags::NONE, None);
     series.moved(10, 20);
     series.moved(1, 2);
     series.close();
-    metrics.open_tcp(&ends(Reporter::Source, false), Flags::UF);
+    metrics.open_tcp(&ends(Reporter::Source, false), Flags::UF, None);
     let text = registry.collect().prometheus(&Selection::default());
     let plain = "response_flags=\"-\"";
     assert!(line(&text, "istio_tcp_received_bytes_total", plain).ends_with(" 11"));
@@ -132,10 +132,10 @@ fn past_the_limit_series_share_the_overflow() {
     let metrics = IstioMetrics::new(Rc::new(registry.registrar(2)));
     let ends = ends(Reporter::Destination, true);
     for code in 200..210 {
-        metrics.report(&ends, &report(code));
+        metrics.report(&ends, &report(code), None);
     }
     for flags in [Flags::UF, Flags::UH] {
-        metrics.open_tcp(&ends, flags);
+        metrics.open_tcp(&ends, flags, None);
     }
     let text = registry.collect().prometheus(&Selection::default());
     assert!(line(&text, "istio_requests_total", "source_workload=\"overflow\"").ends_with(" 8"));
@@ -152,7 +152,7 @@ fn equal_workloads_of_two_connections_share_their_series() {
         ends.source = metrics.intern_workload((*ends.source).clone());
         ends.destination = metrics.intern_workload((*ends.destination).clone());
         ends.service = metrics.intern_service((*ends.service).clone());
-        metrics.report(&ends, &report(200));
+        metrics.report(&ends, &report(200), None);
     }
     assert_eq!(metrics.http.borrow().len(), 1);
     let text = registry.collect().prometheus(&Selection::default());
