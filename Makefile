@@ -16,10 +16,10 @@ endif
 SIM_SEEDS ?= 10000
 CHECK := fmt lint test sim sizes
 
-.PHONY: help setup build demo tour check $(CHECK) golden bench conformance screenshots docs
+.PHONY: help setup build demo tour check $(CHECK) golden bench conformance e2e-kube screenshots docs
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Who is not allowed to install is told what is missing. Only tests need the second list.
 check lint test golden conformance bench screenshots: PACKAGES += $(TEST_PACKAGES)
@@ -65,6 +65,9 @@ lint: setup ## clippy, warnings are errors
 
 test: build ## every test: units, rows of the specification, real Envoys, the demo's tour
 	@cargo test --workspace $(RUNNER)
+
+e2e-kube: build ## tests on real Kubernetes, which is built first if it is not in the cache (needs root and Go)
+	@cargo test -p e2e --test kube $(RUNNER) -- --include-ignored --nocapture --test-threads 2
 
 sim: ## the seeded simulations; SIM_SEEDS says how many seeds
 	@SIM_SEEDS=$(SIM_SEEDS) cargo test --profile sim -p proxy --test sim

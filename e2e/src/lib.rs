@@ -3,6 +3,7 @@
 //! - [`proxies`]: real Envoy and our proxy, started from one bootstrap
 //! - [`app`]: an upstream that says what it received
 //! - [`client`]: requests as raw text, answers taken apart
+//! - [`cluster`]: real Kubernetes, made and removed by the scripts of `e2e/kube`
 //! - [`fortio`]: the load tool that ours is measured against
 //! - [`python_ads`]: an ADS server by other people's code
 //! - [`grpc_peer`]: gRPC clients and servers by other people's code that speak xDS themselves
@@ -10,6 +11,7 @@
 
 pub mod app;
 pub mod client;
+pub mod cluster;
 pub mod fortio;
 pub mod grpc_peer;
 pub mod proxies;

@@ -18,14 +18,29 @@ pub struct Cli {
 pub enum Command {
     /// Serves xDS.
     Discovery(Box<Discovery>),
+    /// Prints the CustomResourceDefinitions of the mesh's kinds, for `kubectl apply -f -`
+    Crds,
 }
 
 /// `pilot discovery`.
 #[derive(Debug, Clone, Args)]
 pub struct Discovery {
-    /// A directory of YAML, as `kubectl apply -f` would take it; saved files are live at once
-    #[arg(long, alias = "configDir")]
+    /// A directory of YAML, as `kubectl apply -f` would take it; saved files are live at once. Without it objects come from
+    /// a Kubernetes API
+    #[arg(long, alias = "configDir", conflicts_with = "kubeconfig")]
     pub config_dir: Option<PathBuf>,
+    /// The way to the Kubernetes API; without it that of the pod
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the control plane: root namespace, and home of the ConfigMap with the mesh's settings
+    #[arg(long, short = 'n', env = "POD_NAMESPACE", default_value = "istio-system")]
+    pub namespace: String,
+    /// Namespaces whose objects are watched, separated by commas; none: all
+    #[arg(long, short = 'a', alias = "appNamespace", value_delimiter = ',')]
+    pub app_namespace: Vec<String>,
+    /// Revision: the ConfigMap with the mesh's settings is `istio-REVISION`
+    #[arg(long, env = "REVISION", default_value = "")]
+    pub revision: String,
     /// Address of xDS in the clear; empty: off
     #[arg(long, alias = "grpcAddr", default_value = "")]
     pub grpc_addr: String,
@@ -126,13 +141,15 @@ mod tests {
             "--log_output_level",
             "default:debug",
         ];
-        let Command::Discovery(args) = Cli::try_parse_from(line).unwrap().command;
+        let Command::Discovery(args) = Cli::try_parse_from(line).unwrap().command else { panic!("discovery") };
         assert_eq!(
             (args.grpc_addr.as_str(), args.cluster_id.as_str(), args.domain.as_str()),
             (":15010", "c", "cluster.local")
         );
         assert_eq!((args.debounce_after, args.debounce_max), (Duration::from_millis(1), Duration::from_millis(10)));
-        let Command::Discovery(plain) = Cli::try_parse_from(["pilot", "discovery"]).unwrap().command;
+        let plain = Cli::try_parse_from(["pilot", "discovery", "--appNamespace", "a,b"]).unwrap().command;
+        let Command::Discovery(plain) = plain else { panic!("discovery") };
+        assert_eq!((plain.namespace.as_str(), plain.app_namespace.len()), ("istio-system", 2));
         assert_eq!(
             (plain.secure_grpc_addr.as_str(), plain.http_addr.as_str(), plain.monitoring_addr.as_str()),
             (":15012", ":8080", ":15014")

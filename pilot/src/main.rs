@@ -4,11 +4,18 @@ use anyhow::Context as _;
 use clap::Parser as _;
 use pilot::args::{Cli, Command};
 use pilot::server::Server;
+use std::io::Write as _;
 use tokio::signal::unix::{SignalKind, signal};
 use vitals::log::{self, Format};
 
 fn main() -> anyhow::Result<()> {
-    let Command::Discovery(args) = Cli::parse().command;
+    let args = match Cli::parse().command {
+        Command::Discovery(args) => args,
+        Command::Crds => {
+            let manifests = pilot::source::kube::crd::manifests();
+            return writeln!(std::io::stdout(), "{manifests:#}").context("standard output");
+        }
+    };
     let format = if args.log_as_json { Format::Json } else { Format::Text };
     let level = log::init(format, &args.log_output_level)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?.block_on(async move {

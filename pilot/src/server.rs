@@ -10,7 +10,7 @@ use crate::delivery::debounce::Delays;
 use crate::delivery::metrics::Metrics;
 use crate::delivery::{Hub, HubHandle};
 use crate::model::{MeshConfig, mesh_config};
-use crate::source::{file, mesh_file};
+use crate::source::{Event, file, kube, mesh_file};
 use anyhow::Context as _;
 use identity::jwks::KeySet;
 use identity::jwt::{Expiry, TokenRules};
@@ -86,9 +86,6 @@ impl Server {
     /// When an address is taken, or a file is missing or broken.
     pub async fn start(self) -> anyhow::Result<Running> {
         let args = &self.args;
-        let directory = args.config_dir.clone();
-        let directory =
-            directory.context("not supported yet: objects from a Kubernetes API; give --config-dir DIRECTORY")?;
         let config = self.mesh_config()?;
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).context("metrics")?;
@@ -101,27 +98,53 @@ impl Server {
             hub.run().await;
             Ok(())
         }));
-        if let Some(path) = args.mesh_config.clone() {
-            tasks.spawn(until(stopped.clone(), mesh_file::run(path, mesh_config::parse, events.clone())));
-        }
-        tasks.spawn(until(stopped.clone(), file::run(directory, events)));
         let mut running =
             Running { grpc: None, secure_grpc: None, http: None, monitoring: None, hub: handle, stop, tasks };
+        Box::pin(self.start_source(&mut running, events, &registry, &stopped)).await?;
         self.start_grpc(&mut running, &metrics, &config, &stopped).await?;
         self.start_http(&mut running, registry, &stopped).await?;
         tracing::info!(grpc = ?running.grpc, secure_grpc = ?running.secure_grpc, http = ?running.http, monitoring = ?running.monitoring, "pilot serves");
         Ok(running)
     }
 
+    /// Objects come from a directory or from a Kubernetes API; the mesh's settings from a file, if one is named.
+    async fn start_source(
+        &self,
+        running: &mut Running,
+        events: mpsc::Sender<Vec<Event>>,
+        registry: &Registry,
+        stopped: &watch::Receiver<bool>,
+    ) -> anyhow::Result<()> {
+        let args = &self.args;
+        if let Some(path) = args.mesh_config.clone() {
+            running.tasks.spawn(until(stopped.clone(), mesh_file::run(path, mesh_config::parse, events.clone())));
+        }
+        if let Some(directory) = args.config_dir.clone() {
+            running.tasks.spawn(until(stopped.clone(), file::run(directory, events)));
+            return Ok(());
+        }
+        let suffix = if args.revision.is_empty() { String::new() } else { format!("-{}", args.revision) };
+        let cluster = kube::Cluster {
+            client: kube::connect(args.kubeconfig.as_deref()).await?,
+            namespaces: args.app_namespace.clone(),
+            namespace: args.namespace.clone(),
+            settings: args.mesh_config.is_none().then(|| format!("istio{suffix}")),
+        };
+        let metrics = kube::metrics::Metrics::new(registry).context("metrics")?;
+        running.tasks.spawn(until(stopped.clone(), kube::run(cluster, mesh_config::parse, metrics, events)));
+        Ok(())
+    }
+
     fn mesh_config(&self) -> anyhow::Result<MeshConfig> {
         let args = &self.args;
-        let written = match &args.mesh_config {
+        let mut written = match &args.mesh_config {
             Some(path) => {
                 let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
                 mesh_config::parse(&text).with_context(|| format!("{}", path.display()))?
             }
             None => proto::istio::mesh_config::MeshConfig::default(),
         };
+        written.root_namespace.get_or_insert_with(|| args.namespace.clone());
         let mut config = MeshConfig::new(written, &args.domain, &args.cluster_id);
         config.istio_defaults = args.istio_defaults;
         Ok(config)

@@ -1,9 +1,10 @@
 //! Admission of objects: what is broken is refused and its last good version stays; what dangles waits.
 
+use super::selection::Selection;
 use crate::model::mesh::{self, Change};
 use crate::model::{Mesh, MeshConfig, references, virtual_service};
 use crate::source::{Event, Key, Object, Problem, Spec, Store};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The store and the mesh that rests on it.
@@ -20,12 +21,17 @@ pub struct Intake {
     dangling: BTreeMap<Key, Vec<Problem>>,
     /// What the source itself found.
     source: Arc<[Problem]>,
+    /// Which namespaces count.
+    selection: Selection,
 }
 
 impl Intake {
     /// No objects yet.
     pub fn new(mesh: Mesh) -> Self {
+        let mut selection = Selection::default();
+        selection.handle_selectors(&mesh.config.discovery_selectors);
         Self {
+            selection,
             store: Store::default(),
             mesh,
             held: BTreeMap::new(),
@@ -51,19 +57,28 @@ impl Intake {
         let mut anew = false;
         for event in events {
             match event {
-                Event::Upsert(object) => self.upsert(object, &mut changed),
+                Event::Upsert(object) => {
+                    let reselect = self.selection.handle_upsert(&object);
+                    self.upsert(object, &mut changed);
+                    if reselect {
+                        self.reselect(&mut changed);
+                    }
+                }
                 Event::Delete(key) => {
-                    self.held.remove(&key);
-                    self.refused.remove(&key);
-                    self.dangling.remove(&key);
-                    if let Some(old) = self.store.remove(&key) {
-                        changed.insert(key, old);
+                    let reselect = self.selection.handle_delete(&key);
+                    self.selection.forget(&key);
+                    self.forget(&key, &mut changed);
+                    if reselect {
+                        self.reselect(&mut changed);
                     }
                 }
                 Event::Mesh(written) => {
                     let own = &self.mesh.config;
                     let mut config = MeshConfig::new((*written).clone(), &own.domain, &own.cluster);
                     config.istio_defaults = own.istio_defaults;
+                    if self.selection.handle_selectors(&config.discovery_selectors) {
+                        self.reselect(&mut changed);
+                    }
                     self.mesh = Mesh::empty(config);
                     // Everything rests on the settings.
                     changed.extend(self.store.iter().map(|object| (object.key.clone(), object.clone())));
@@ -79,7 +94,37 @@ impl Intake {
         change
     }
 
+    /// Lets an object go; returns the version that was to be in force, or was.
+    fn forget(&mut self, key: &Key, changed: &mut BTreeMap<Key, Arc<Object>>) -> Option<Arc<Object>> {
+        let waiting = self.held.remove(key);
+        self.refused.remove(key);
+        self.dangling.remove(key);
+        let old = self.store.remove(key);
+        if let Some(old) = &old {
+            changed.insert(key.clone(), old.clone());
+        }
+        waiting.or(old)
+    }
+
+    /// Looks anew at which objects count.
+    fn reselect(&mut self, changed: &mut BTreeMap<Key, Arc<Object>>) {
+        let keys = self.store.iter().map(|object| &object.key).chain(self.held.keys());
+        let left: BTreeSet<Key> = keys.filter(|key| !self.selection.sees(key)).cloned().collect();
+        for key in left {
+            if let Some(object) = self.forget(&key, changed) {
+                self.selection.hide(object);
+            }
+        }
+        for object in self.selection.shown() {
+            self.upsert(object, changed);
+        }
+    }
+
     fn upsert(&mut self, object: Arc<Object>, changed: &mut BTreeMap<Key, Arc<Object>>) {
+        if !self.selection.sees(&object.key) {
+            self.selection.hide(object);
+            return;
+        }
         let key = object.key.clone();
         match mesh::admit(&object, &self.mesh.config) {
             Err(problems) => {
@@ -192,6 +237,38 @@ mod tests {
         assert!(change.full && change.virtual_services);
         assert_eq!(in_force(&intake), "b.default.svc.cluster.local", "the reference exists now");
         assert_eq!(intake.problems().count(), 0);
+    }
+
+    fn settings(yaml: &str) -> Event {
+        Event::Mesh(Arc::new(crate::model::mesh_config::parse(yaml).unwrap()))
+    }
+
+    fn namespace(name: &str, label: &str) -> String {
+        format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{mesh: {label}}}}}\n")
+    }
+
+    // spec: PI-24, GEN-8
+    #[test]
+    fn a_namespace_counts_from_when_a_selector_matches_it_until_none_does() {
+        let mut intake = Intake::new(Mesh::empty(MeshConfig::default()));
+        intake.apply(events(&format!("{SERVICE}---\n{}", namespace("default", "off"))));
+        assert_eq!(intake.mesh.services.len(), 1, "without selectors everything counts");
+        intake.apply(vec![settings("discoverySelectors: [{matchLabels: {mesh: 'on'}}]\n")]);
+        assert_eq!(intake.mesh.services.len(), 0, "the namespace does not match");
+        intake.apply(events(&SERVICE.replace("name: a", "name: b")));
+        assert_eq!(intake.mesh.services.len(), 0, "nor does what comes later");
+        let change = intake.apply(events(&namespace("default", "'on'")));
+        assert!(change.full);
+        assert_eq!(intake.mesh.services.len(), 2, "both were waiting");
+        intake.apply(events(&namespace("default", "off")));
+        assert_eq!(intake.mesh.services.len(), 0);
+        intake.apply(vec![Event::Delete(events(SERVICE).into_iter().find_map(key).unwrap())]);
+        intake.apply(vec![settings("{}\n")]);
+        assert_eq!(intake.mesh.services.len(), 1, "what was deleted while it did not count does not come back");
+    }
+
+    fn key(event: Event) -> Option<Key> {
+        if let Event::Upsert(object) = event { Some(object.key.clone()) } else { None }
     }
 
     #[test]

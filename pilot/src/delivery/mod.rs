@@ -11,5 +11,6 @@ pub mod intake;
 pub mod metrics;
 pub mod progress;
 pub mod publish;
+pub mod selection;
 
 pub use hub::{Command, Hub, HubHandle};

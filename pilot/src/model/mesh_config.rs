@@ -3,6 +3,7 @@
 use proto::istio::destination_rule::{H2UpgradePolicy, LocalityLbSetting, TcpKeepalive};
 use proto::istio::mesh_config as written;
 use proto::istio::mesh_config::{AccessLogEncoding, NormalizationType};
+use proto::istio::meta::LabelSelector;
 use proto::istio::provider::ExtensionProvider;
 use proto::istio::sidecar::OutboundMode;
 use proto::istio::virtual_service::HttpRetry;
@@ -37,6 +38,8 @@ pub struct MeshConfig {
     /// Every inbound request is checked with it (`disablePolicyChecks: false`).
     pub checks: bool,
     pub policy_check_fail_open: bool,
+    /// Namespaces whose objects count; none: all.
+    pub discovery_selectors: Vec<LabelSelector>,
     pub mesh_id: String,
     pub http_retry: Option<HttpRetry>,
     pub dns_refresh_rate: Duration,
@@ -88,6 +91,7 @@ impl MeshConfig {
             policy_server: policy_server(written.mixer_check_server.as_deref()),
             checks: written.disable_policy_checks == Some(false),
             policy_check_fail_open: written.policy_check_fail_open.unwrap_or(false),
+            discovery_selectors: written.discovery_selectors,
             mesh_id: written.mesh_id.unwrap_or_default(),
             http_retry: written.default_http_retry_policy,
             dns_refresh_rate: written.dns_refresh_rate.map_or(Duration::from_secs(60), |d| d.0),

@@ -108,6 +108,22 @@ pub fn find(api_version: &str, kind: &str) -> Found {
 }
 
 impl Row {
+    /// The plural of the name, as it stands in paths of the API and in names of CustomResourceDefinitions.
+    pub fn plural(&self) -> String {
+        let name = self.name.to_ascii_lowercase();
+        name.strip_suffix('y').map_or_else(|| format!("{name}s"), |stem| format!("{stem}ies"))
+    }
+
+    /// Whether it is a CustomResourceDefinition that makes the kind known to an API server.
+    pub fn is_custom(&self) -> bool {
+        self.group.ends_with(".istio.io") || self.group.ends_with(".ferromesh.io")
+    }
+
+    /// Whether the metadata say all that the mesh wants to know of such an object.
+    pub fn is_metadata_alone(&self) -> bool {
+        matches!(self.kind, Kind::Namespace | Kind::Node)
+    }
+
     /// Decodes the content of an object.
     ///
     /// # Errors
@@ -159,5 +175,15 @@ mod tests {
         assert!(matches!(find("apps/v1", "Deployment"), Found::Unused));
         assert!(matches!(find("networking.istio.io/v1alpha3", "EnvoyFilter"), Found::Later));
         assert!(matches!(find("v1", "Service"), Found::Watched(_)));
+    }
+
+    #[test]
+    fn plurals_are_those_of_the_api() {
+        let plural = |kind| TABLE.iter().find(|row| row.kind == kind).unwrap().plural();
+        assert_eq!(plural(Kind::EndpointSlice), "endpointslices");
+        assert_eq!(plural(Kind::ServiceEntry), "serviceentries");
+        assert_eq!(plural(Kind::AuthorizationPolicy), "authorizationpolicies");
+        assert_eq!(plural(Kind::Telemetry), "telemetries");
+        assert_eq!(TABLE.iter().filter(|row| row.is_custom()).count(), TABLE.len() - 5);
     }
 }

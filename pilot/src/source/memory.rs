@@ -1,6 +1,6 @@
 //! Objects out of a text: the decoder that every source of YAML shares, and the source of tests.
 
-use super::kinds::{self, Found};
+use super::kinds::{self, Found, Row};
 use super::object::{Key, Object, Origin};
 use super::problem::{Class, Problem};
 use super::yaml::{Fault, Node, Value};
@@ -90,27 +90,37 @@ fn add(parsed: &mut Parsed, node: Node, file: Option<&Arc<str>>) {
         }
     };
     match metadata(&node) {
-        Ok(mut meta) => {
-            if row.namespaced && meta.namespace.is_empty() {
-                meta.namespace = "default".to_owned();
+        Ok(meta) => match object(row, meta, &node) {
+            Ok(mut object) => {
+                object.origin = file.map(|file| Origin { file: file.clone(), document: Arc::new(node) });
+                parsed.objects.push(Arc::new(object));
             }
-            let namespace = if row.namespaced { meta.namespace.as_str() } else { "" };
-            let key = Key { kind: row.kind, namespace: namespace.into(), name: meta.name.as_str().into() };
-            match row.decode(&node) {
-                Ok(spec) => {
-                    let origin = file.map(|file| Origin { file: file.clone(), document: Arc::new(node) });
-                    parsed.objects.push(Arc::new(Object { key, meta, spec, origin }));
-                }
-                Err(fault) => {
-                    parsed.problems.push(problem(&fault, Some(&key), file));
-                    parsed.broken.push(key);
-                }
+            Err(broken) => {
+                let (key, fault) = *broken;
+                parsed.problems.push(problem(&fault, Some(&key), file));
+                parsed.broken.push(key);
             }
-        }
+        },
         Err(fault) => {
             parsed.unreadable = true;
             parsed.problems.push(problem(&fault, None, file));
         }
+    }
+}
+
+/// The object of a document of a kind that is watched: the door by which every source brings its objects in.
+///
+/// # Errors
+/// The key of the object that is broken, and what is wrong with it.
+pub fn object(row: &Row, mut meta: ObjectMeta, document: &Node) -> Result<Object, Box<(Key, Fault)>> {
+    if row.namespaced && meta.namespace.is_empty() {
+        meta.namespace = "default".to_owned();
+    }
+    let namespace = if row.namespaced { meta.namespace.as_str() } else { "" };
+    let key = Key { kind: row.kind, namespace: namespace.into(), name: meta.name.as_str().into() };
+    match row.decode(document) {
+        Ok(spec) => Ok(Object { key, meta, spec, origin: None }),
+        Err(fault) => Err(Box::new((key, fault))),
     }
 }
 
@@ -127,14 +137,16 @@ fn metadata(node: &Node) -> Result<ObjectMeta, Fault> {
     Ok(meta)
 }
 
-fn problem(fault: &Fault, object: Option<&Key>, file: Option<&Arc<str>>) -> Problem {
+/// A fault as a problem of its object.
+pub fn problem(fault: &Fault, object: Option<&Key>, file: Option<&Arc<str>>) -> Problem {
     let field = fault.field();
     let message = if fault.message == proto::istio::NOT_SUPPORTED_YET {
         format!("{}: {field}", proto::istio::NOT_SUPPORTED_YET)
     } else {
         fault.message.clone()
     };
-    Problem { class: fault.class, object: object.cloned(), file: file.cloned(), line: Some(fault.line), field, message }
+    let line = (fault.line > 0).then_some(fault.line);
+    Problem { class: fault.class, object: object.cloned(), file: file.cloned(), line, field, message }
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
-//! Where objects come from: a directory of YAML or memory; a Kubernetes API later.
+//! Where objects come from: a directory of YAML, a Kubernetes API, or memory.
 //!
 //! What this part knows: kinds, how an object is decoded, which object is the last good one, which line of
 //! which file is wrong. What it must never know: what an object means for a proxy.
 
 pub mod file;
 pub mod kinds;
+pub mod kube;
 pub mod memory;
 pub mod mesh_file;
 pub mod object;

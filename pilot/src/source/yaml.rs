@@ -55,6 +55,25 @@ impl Node {
         Ok(node)
     }
 
+    /// The same from JSON, which has no lines: they are 0.
+    pub fn from_json(json: serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(value) => Value::Bool(value),
+            Json::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(value), _) => Value::Int(value),
+                (None, value) => Value::Float(value.unwrap_or_default()),
+            },
+            Json::String(text) => Value::Text(text),
+            Json::Array(items) => Value::List(items.into_iter().map(Self::from_json).collect()),
+            Json::Object(entries) => {
+                Value::Map(entries.into_iter().map(|(key, value)| (key, Self::from_json(value))).collect())
+            }
+        };
+        Self { line: 0, value }
+    }
+
     fn shift(&mut self, by: u32) {
         self.line += by;
         match &mut self.value {
@@ -388,6 +407,19 @@ mod tests {
     fn names_field_and_line_of_a_wrong_type() {
         let fault = fault("hosts: [a]\nhttp:\n- route:\n  - weight: heavy\n");
         assert_eq!((fault.class, fault.line, fault.field().as_str()), (Class::WrongType, 4, "http[0].route[0].weight"));
+    }
+
+    #[test]
+    fn json_is_decoded_by_the_same_rules() {
+        let json =
+            serde_json::json!({"hosts": ["a"], "http": [{"route": [{"destination": {"host": "a"}, "wieght": 3}]}]});
+        let fault = Node::from_json(json).decode::<VirtualService>().unwrap_err();
+        assert_eq!((fault.line, fault.field().as_str()), (0, "http[0].route[0].wieght"));
+        let numbers = serde_json::json!([1, -1, 1.5, u64::MAX]);
+        let Value::List(items) = Node::from_json(numbers).value else { panic!("a list") };
+        assert_eq!(items[0].value, Value::Int(1));
+        assert_eq!(items[2].value, Value::Float(1.5));
+        assert!(matches!(items[3].value, Value::Float(_)), "what no i64 holds is a float, as in YAML");
     }
 
     #[test]

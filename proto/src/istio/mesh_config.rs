@@ -2,6 +2,7 @@
 //! with a warning each, for a mesh configuration is shared with other components.
 
 use super::destination_rule::{H2UpgradePolicy, LocalityLbSetting, TcpKeepalive};
+use super::meta::LabelSelector;
 use super::provider::ExtensionProvider;
 use super::sidecar::OutboundTrafficPolicy;
 use super::virtual_service::HttpRetry;
@@ -35,7 +36,7 @@ istio_struct! {
         path_normalization: Option<PathNormalization>,
         ingress_class: Option<String>,
         enable_prometheus_merge: Option<bool>,
-        discovery_selectors: Option<Later>,
+        discovery_selectors: Vec<LabelSelector>,
         extension_providers: Vec<ExtensionProvider>,
         disable_policy_checks: Option<bool>,
         policy_check_fail_open: Option<bool>,
