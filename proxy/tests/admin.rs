@@ -9,12 +9,13 @@ use proxy::cluster::ClusterConfig;
 use proxy::endpoint::{Address, Endpoint, Health, HostSet};
 use proxy::env::ProcessClock;
 use proxy::server::admin::{
-    Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, StatsReader, own_stats,
+    Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, StatsReader, TapDoor, own_stats,
 };
 use proxy::server::application::Application;
 use proxy::server::logging::Logging;
 use proxy::server::probe::Probes;
 use proxy::telemetry::names::ClusterMetric;
+use proxy::telemetry::tap::{MAX_TAPS, Tap};
 use proxy::telemetry::{Cells, Registry};
 use proxy::xds::{Cause, Feed, FeedOptions, Kind, Rejection, Resource};
 use serde_json::{Value, json};
@@ -39,6 +40,7 @@ struct Bench {
     parts: Arc<AdminParts>,
     stage: watch::Sender<Stage>,
     commands: mpsc::Receiver<Command>,
+    taps: mpsc::Receiver<Tap>,
     cluster_cells: Cells<ClusterMetric>,
     endpoint: Arc<Endpoint>,
     published: watch::Sender<Arc<Published>>,
@@ -118,6 +120,7 @@ async fn bench(address: AdminAddress, arguments: &[&str]) -> Bench {
     let bootstrap = bootstrap(flags(arguments));
     let (stage, stages) = watch::channel(Stage::Live);
     let (sender, commands) = mpsc::channel(8);
+    let (tap_to, taps) = mpsc::channel(8);
     let mut endpoint = Endpoint::at(Address::Ip("10.0.0.2:80".parse().unwrap()));
     endpoint.health = Health::Degraded;
     endpoint.weight = 3;
@@ -144,11 +147,12 @@ async fn bench(address: AdminAddress, arguments: &[&str]) -> Bench {
         main_stats,
         clock: ProcessClock::start(),
         commands: sender,
+        taps: TapDoor::new(tap_to),
     });
     let admin = Admin::bind(&address, parts.clone()).unwrap();
     let address = admin.address().unwrap();
     tokio::spawn(admin.serve());
-    Bench { address, parts, stage, commands, cluster_cells, endpoint, published }
+    Bench { address, parts, stage, commands, taps, cluster_cells, endpoint, published }
 }
 
 async fn tcp_bench() -> Bench {
@@ -445,4 +449,33 @@ async fn the_ports_of_the_agent_answer_probes_and_merge_metrics() {
     assert_eq!(ask(status, "GET", "/quitquitquit").await.0, 405);
     assert_eq!(ask(status, "POST", "/quitquitquit").await, (200, "OK\n".to_owned()));
     assert_eq!(bench.commands.recv().await, Some(Command::Quit));
+}
+
+// spec: CT-43
+#[tokio::test]
+async fn a_tap_has_its_time_there_are_only_so_many_and_what_is_wrong_is_said() {
+    let mut bench = tcp_bench().await;
+    let (status, why) = ask(&bench.address, "GET", "/tap?colour=red").await;
+    assert_eq!((status, why.starts_with("colour=red: not known: one of direction")), (400, true), "{why}");
+    let AdminAddress::Tcp(address) = bench.address.clone() else { panic!("a TCP address") };
+    let mut open = Vec::new();
+    for _ in 0..MAX_TAPS {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /tap?seconds=60 HTTP/1.1\r\nhost: admin\r\n\r\n").await.unwrap();
+        let tap = bench.taps.recv().await.unwrap();
+        open.push((stream, tap));
+    }
+    let (status, why) = ask(&bench.address, "GET", "/tap").await;
+    assert_eq!((status, why.as_str()), (503, "4 taps are open already: end one first\n"));
+    let (stream, tap) = open.pop().unwrap();
+    drop(stream);
+    tap.reader_gone().await;
+    let start = Instant::now();
+    let answer = loop {
+        let answer = ask(&bench.address, "GET", "/tap?seconds=1").await;
+        if answer.0 == 200 || start.elapsed() > Duration::from_secs(10) {
+            break answer;
+        }
+    };
+    assert_eq!(answer, (200, String::new()), "its place is free, and its time was over");
 }

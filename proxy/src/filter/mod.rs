@@ -23,6 +23,7 @@ mod stream_cx;
 
 pub use chain::{Verdict, request_half, response_half};
 pub use reply::{grpc_reply, grpc_status, is_grpc, plain, reply};
+pub use stats::ends;
 pub use stream_cx::{Facts, LeaseBook, Pulled, Received, StreamCx, StreamInfo};
 
 use crate::message::{Request, RequestHead, Response, ResponseHead};

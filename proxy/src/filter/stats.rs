@@ -1,7 +1,7 @@
 //! `istio.stats`: Istio's standard metrics at the end of a request (TM-1 to TM-4, LBL-1 to LBL-6).
 
 use super::{End, StreamCx, is_grpc, peer_metadata};
-use crate::message::Known;
+use crate::message::{Known, RequestHead};
 use crate::outcome::Reason;
 use crate::refusal::Refusal;
 use crate::telemetry::access_log::{LogFacts, Upstream};
@@ -30,7 +30,7 @@ pub fn parse(typed: &Any) -> Result<Stats, Refusal> {
 
 impl Stats {
     pub(super) fn on_end(&self, end: &End<'_>, cx: &StreamCx) {
-        let ends = self.ends(end, cx);
+        let ends = ends(end.request, cx, self.host_fallback);
         let info = cx.info.borrow();
         let grpc = is_grpc(end.request);
         let in_trailers = info.trailers.as_ref().and_then(|trailers| trailers.get(Known::GrpcStatus));
@@ -76,41 +76,43 @@ impl Stats {
             self.changes.as_ref().zip(facts.as_ref()),
         );
     }
+}
 
-    fn ends(&self, end: &End<'_>, cx: &StreamCx) -> Ends {
-        let (info, metrics) = (cx.info.borrow(), &cx.facts.metrics);
-        let own = Arc::clone(&cx.facts.node.workload);
-        let metadata = info.upstream.as_ref().and_then(|cluster| cluster.config.service.clone());
-        let service = match &metadata {
-            Some(metadata) => metrics.service_of(metadata),
-            None => {
-                let host = self.host_fallback.then(|| std::str::from_utf8(end.request.authority()).ok()).flatten();
-                let service = Service::of_cluster(info.cluster.as_deref().unwrap_or(""), None, host);
-                metrics.intern_service(service)
-            }
-        };
-        if cx.inbound {
-            let peer = cx.peer.peer_id();
-            let source = info
-                .downstream_workload
-                .clone()
-                .or_else(|| metrics.workload_of(b"", peer, || Some(Workload::new(|_| None, peer))))
-                .unwrap_or_default();
-            let both = peer.is_some() && cx.peer.local_id().is_some();
-            let security = Security::of(Reporter::Destination, both);
-            return Ends { reporter: Reporter::Destination, source, destination: own, service, security };
+/// The two ends of a request, and the service that was asked for; with `host_fallback` the Host header names the service
+/// where its cluster does not.
+pub fn ends(request: &RequestHead, cx: &StreamCx, host_fallback: bool) -> Ends {
+    let (info, metrics) = (cx.info.borrow(), &cx.facts.metrics);
+    let own = Arc::clone(&cx.facts.node.workload);
+    let metadata = info.upstream.as_ref().and_then(|cluster| cluster.config.service.clone());
+    let service = match &metadata {
+        Some(metadata) => metrics.service_of(metadata),
+        None => {
+            let host = host_fallback.then(|| std::str::from_utf8(request.authority()).ok()).flatten();
+            let service = Service::of_cluster(info.cluster.as_deref().unwrap_or(""), None, host);
+            metrics.intern_service(service)
         }
-        let identity = info.upstream_identity.as_deref();
-        let by_endpoint = || {
-            let text = info.endpoint.as_ref().and_then(|endpoint| endpoint.workload.as_deref()).unwrap_or_default();
-            let read = || match text {
-                "" => Some(Workload::default()),
-                text => Some(peer_metadata::of_endpoint(text, identity)),
-            };
-            metrics.workload_of(text.as_bytes(), identity.filter(|_| !text.is_empty()), read)
-        };
-        let destination = info.upstream_workload.clone().or_else(by_endpoint).unwrap_or_default();
-        let security = Security::of(Reporter::Source, false);
-        Ends { reporter: Reporter::Source, source: own, destination, service, security }
+    };
+    if cx.inbound {
+        let peer = cx.peer.peer_id();
+        let source = info
+            .downstream_workload
+            .clone()
+            .or_else(|| metrics.workload_of(b"", peer, || Some(Workload::new(|_| None, peer))))
+            .unwrap_or_default();
+        let both = peer.is_some() && cx.peer.local_id().is_some();
+        let security = Security::of(Reporter::Destination, both);
+        return Ends { reporter: Reporter::Destination, source, destination: own, service, security };
     }
+    let identity = info.upstream_identity.as_deref();
+    let by_endpoint = || {
+        let text = info.endpoint.as_ref().and_then(|endpoint| endpoint.workload.as_deref()).unwrap_or_default();
+        let read = || match text {
+            "" => Some(Workload::default()),
+            text => Some(peer_metadata::of_endpoint(text, identity)),
+        };
+        metrics.workload_of(text.as_bytes(), identity.filter(|_| !text.is_empty()), read)
+    };
+    let destination = info.upstream_workload.clone().or_else(by_endpoint).unwrap_or_default();
+    let security = Security::of(Reporter::Source, false);
+    Ends { reporter: Reporter::Source, source: own, destination, service, security }
 }

@@ -14,6 +14,7 @@ use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
 use crate::telemetry::access_log::{LogBuffers, LogSinks};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
+use crate::telemetry::tap::Taps;
 use crate::telemetry::trace::Trace;
 use crate::xds::FeedHandle;
 use proto::envoy::auth::CheckResponse;
@@ -40,6 +41,8 @@ pub struct Facts {
     pub stats: Rc<EnvoyStats>,
     /// Where the entries of access logs go.
     pub logs: Rc<LogSinks>,
+    /// Who looks at requests as they pass.
+    pub taps: Taps,
     /// The clock of what workers share.
     pub clock: Arc<ProcessClock>,
     /// Decisions that services have left with this worker.
@@ -59,6 +62,7 @@ impl Facts {
             metrics: Rc::new(IstioMetrics::new(Rc::clone(&registrar))),
             stats: Rc::new(EnvoyStats::new(Rc::clone(&registrar))),
             logs: Rc::new(LogSinks::new(LogBuffers::detached(), registrar)),
+            taps: Taps::default(),
             clock: ProcessClock::start(),
             leases: Rc::default(),
             feed: None,

@@ -2,12 +2,13 @@
 
 use super::config::HcmConfig;
 use crate::env::Instant;
-use crate::filter::{End, StreamCx, StreamInfo};
+use crate::filter::{End, StreamCx, StreamInfo, ends};
 use crate::message::{Known, RequestHead, ResponseHead};
 use crate::outcome::Reason;
 use crate::route::Action;
 use crate::telemetry::access_log::{Bytes, Entry, LogFacts, Times, Upstream, provenance};
 use crate::telemetry::envoy::StreamEnd;
+use crate::telemetry::tap::Seen;
 use crate::telemetry::trace::{Teller, Trace};
 use std::time::Duration;
 
@@ -32,7 +33,8 @@ pub(super) fn count(prefix: &str, cx: &StreamCx, end: &End<'_>, now: Instant) {
 pub(super) fn write(config: &HcmConfig, cx: &StreamCx, end: &End<'_>, now: Instant) {
     let info = cx.info.borrow();
     let trace = info.trace.as_deref().filter(|trace| trace.is_sampled());
-    if config.access_log.is_empty() && trace.is_none() {
+    let taps = &cx.facts.taps;
+    if config.access_log.is_empty() && trace.is_none() && !taps.any() {
         return;
     }
     let host = info.endpoint.as_ref().map(|endpoint| &*endpoint.text);
@@ -63,6 +65,25 @@ pub(super) fn write(config: &HcmConfig, cx: &StreamCx, end: &End<'_>, now: Insta
         let teller = Teller { node: &cx.facts.node.id, cluster: &cx.facts.node.cluster };
         trace.report(&facts, teller, &cx.facts.logs.outbox);
     }
+    if taps.any() {
+        taps.ended(&seen(cx, &info, &facts), now, || ends(end.request, cx, true));
+    }
+}
+
+/// Shows a request that has begun to who wants to see it.
+pub(super) fn began(cx: &StreamCx, request: &RequestHead) {
+    let info = cx.info.borrow();
+    let facts = facts(cx, request, &info, None);
+    cx.facts.taps.began(&seen(cx, &info, &facts), cx.start);
+}
+
+/// A request as taps see it.
+fn seen<'a>(cx: &StreamCx, info: &StreamInfo, facts: &'a LogFacts<'a>) -> Seen<'a> {
+    let mutual_tls = match cx.inbound {
+        true => cx.peer.peer_id().is_some() && cx.peer.local_id().is_some(),
+        false => info.upstream_identity.is_some(),
+    };
+    Seen { id: cx.random, inbound: cx.inbound, mutual_tls, facts }
 }
 
 /// What is known of a stream so far: for header templates as well.

@@ -97,6 +97,9 @@ pub async fn serve_stream(
     if let Some(client) = client {
         cx.peer = Rc::new(PeerFacts { remote: SocketAddr::new(client, 0), ..PeerFacts::clone(peer) });
     }
+    if settings.facts.taps.opens() {
+        log::began(&cx, &work.request.head);
+    }
     if let Some(response) = answered {
         let outcome = match answer(settings, &cx, &mut work, response, down).await {
             Ok(()) => Reason::Complete.into(),

@@ -20,10 +20,11 @@ use crate::filter::registry;
 use crate::node::NodeFacts;
 use crate::publish::{Publisher, Workers};
 use crate::telemetry::access_log::LogWriter;
+use crate::telemetry::tap::Tap;
 use crate::telemetry::{MAX_SCOPES, MetricSink, Registry, StatsConfig};
 use crate::worker::{self, Message, Parts, Which};
 use crate::xds::{Batch, Cause, Feed, FeedOptions, Kind};
-use admin::{Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, StatsReader, own_stats};
+use admin::{Admin, AdminParts, Command, Lifecycle, MainStats, Published, Stage, StatsReader, TapDoor, own_stats};
 use anyhow::{Context, anyhow, bail};
 use application::Application;
 use drain::{Drain, Termination, terms};
@@ -74,6 +75,7 @@ struct Server {
     published: watch::Sender<Arc<Published>>,
     stage: watch::Sender<Stage>,
     commands: mpsc::Receiver<Command>,
+    taps: mpsc::Receiver<Tap>,
     signals: (Signal, Signal),
     termination: Termination,
     drain: Option<Drain>,
@@ -112,6 +114,7 @@ impl Server {
         let (published, published_to) = watch::channel(Arc::default());
         let (stage, stage_to) = watch::channel(Stage::PreInitializing);
         let (command_to, commands) = mpsc::channel(COMMANDS);
+        let (tap_to, taps) = mpsc::channel(COMMANDS);
         let bootstrap = Arc::new(bootstrap);
         let mut sink = None;
         if !validate {
@@ -131,6 +134,7 @@ impl Server {
                 logging,
                 clock,
                 commands: command_to,
+                taps: TapDoor::new(tap_to),
             });
             open_ports(&bootstrap, parts)?;
             tokio::spawn(code_pages::let_go_of_cold_ones());
@@ -145,8 +149,8 @@ impl Server {
         let (drain, stopping) = (None, None);
         #[rustfmt::skip]
         let server = Self {
-            bootstrap, feed, publisher, threads, log_writer, published, stage, commands, signals, termination, drain, sink,
-            stopping,
+            bootstrap, feed, publisher, threads, log_writer, published, stage, commands, taps, signals, termination, drain,
+            sink, stopping,
         };
         Ok(server)
     }
@@ -165,6 +169,9 @@ impl Server {
                     if self.obey(command).await {
                         return Ok(());
                     }
+                }
+                Some(tap) = self.taps.recv() => {
+                    self.publisher.workers().tell(|_| Message::Tap(tap.clone())).await;
                 }
                 () = Drain::over(self.drain.as_ref()) => return Ok(()),
                 which = due(self.stopping) => {

@@ -14,6 +14,7 @@ pub mod outbox;
 mod scrape;
 mod series;
 mod sink;
+pub mod tap;
 pub mod trace;
 
 pub use config::StatsConfig;

@@ -6,6 +6,7 @@ use crate::endpoint::HostSet;
 use crate::listener::ListenerConfig;
 use crate::net::Service;
 use crate::route::RouteTable;
+use crate::telemetry::tap::Tap;
 use bytes::Bytes;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ pub enum Message {
     StopAccepting(Which),
     /// How is it going?
     Report(ReportTo),
+    /// Somebody looks at requests.
+    Tap(Tap),
     /// A gRPC call that the main thread has to make.
     Call(Box<Call>),
 }

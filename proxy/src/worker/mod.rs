@@ -25,6 +25,7 @@ use crate::telemetry::Registrar;
 use crate::telemetry::access_log::{LogBuffers, LogSinks};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::IstioMetrics;
+use crate::telemetry::tap::Taps;
 use crate::xds::FeedHandle;
 use export::Exporter;
 use std::cell::{Cell, RefCell};
@@ -91,6 +92,7 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
         metrics: Rc::new(IstioMetrics::new(Rc::clone(&registrar))),
         stats: Rc::new(EnvoyStats::new(Rc::clone(&registrar))),
         logs: Rc::new(LogSinks::new(parts.logs, registrar)),
+        taps: Taps::default(),
         clock: Arc::clone(&parts.clock),
         leases: Rc::default(),
         feed: Some(parts.feed),
@@ -131,6 +133,7 @@ impl Worker {
                     let now_ms = self.clock.now_ms();
                     self.serve.facts.clusters.all().iter().for_each(|cluster| cluster.sweep(now_ms));
                     self.serve.facts.logs.lines.flush();
+                    self.serve.facts.taps.sweep(self.serve.facts.env.now());
                 }
             }
         }
@@ -173,6 +176,7 @@ impl Worker {
             }
             Message::StopAccepting(which) => self.stop_accepting_on(which),
             Message::Report(to) => to.answer(self.report()),
+            Message::Tap(tap) => self.serve.facts.taps.add(tap, self.serve.facts.env.now()),
             Message::Call(asked) => export::call_for_main(&self.serve.facts, *asked),
         }
     }

@@ -7,10 +7,12 @@ mod clusters;
 mod config_dump;
 mod info;
 mod stats;
+mod tap;
 
 pub use info::{Lifecycle, Stage};
 pub(super) use stats::PROMETHEUS_TEXT;
 pub use stats::{MainStats, StatsReader, own_stats};
+pub use tap::TapDoor;
 
 use super::answer::{Answer, Socket, parameters, text};
 use super::logging::Logging;
@@ -84,6 +86,8 @@ pub struct AdminParts {
     pub clock: Arc<ProcessClock>,
     /// Where commands go.
     pub commands: mpsc::Sender<Command>,
+    /// Where those come in who look at requests.
+    pub taps: TapDoor,
 }
 
 impl AdminParts {
@@ -138,7 +142,7 @@ impl Admin {
 }
 
 /// Paths, whether they change something (then POST is needed, AD-11), and what they do.
-const PATHS: [(&str, bool, &str); 20] = [
+const PATHS: [(&str, bool, &str); 21] = [
     ("/certs", false, "certificates"),
     ("/clusters", false, "clusters and endpoints (format=json)"),
     ("/config_dump", false, "configuration (resource=, mask=, name_regex=, include_eds)"),
@@ -156,6 +160,7 @@ const PATHS: [(&str, bool, &str); 20] = [
     ("/server_info", false, "version, state, flags"),
     ("/stats", false, "metrics (filter=, usedonly, type=, format=, histogram_buckets=)"),
     ("/stats/prometheus", false, "metrics for Prometheus (filter=, usedonly)"),
+    ("/tap", false, "requests as they pass, as lines of JSON (method=, path_prefix=, status=, seconds=, and more)"),
     ("/", false, "this list"),
     ("/init_dump", false, "what the start waits for"),
     ("/runtime", false, "runtime values"),
@@ -177,6 +182,7 @@ async fn respond(parts: &AdminParts, request: &Request<Incoming>) -> Answer {
         "/config_dump" => Box::pin(config_dump::respond(parts, &ask)).await,
         "/stats" => stats::stats(parts, &ask).await,
         "/stats/prometheus" => stats::prometheus(parts, &ask).await,
+        "/tap" => parts.taps.respond(&ask).await,
         "/server_info" => info::server_info(parts),
         "/ready" => info::ready(parts),
         "/memory" => info::memory(),

@@ -25,6 +25,7 @@ pub use config::{AccessLog, LogContext};
 pub use facts::{Bytes, Entry, FilterState, LogFacts, Metadata, Times, Upstream};
 pub use file::{LogBuffers, LogWriter};
 pub use format::{ENVOY_TEXT, Format, FormatError, ISTIO_TEXT, JsonFormat};
+pub(super) use reason::PARTS;
 pub use reason::{Part, object_of, provenance};
 pub use sinks::LogSinks;
 pub use stats::LoggedStats;

@@ -23,7 +23,7 @@ pub enum Part {
 }
 
 /// All parts, by name, in the order in which they are shown.
-pub(super) const PARTS: [(&str, Part); 6] = [
+pub(in crate::telemetry) const PARTS: [(&str, Part); 6] = [
     ("side", Part::Side),
     ("peer", Part::Peer),
     ("limit", Part::Limit),
@@ -40,7 +40,7 @@ impl Part {
     }
 
     /// The part for these facts; `None` where nothing went wrong, or where it has no such part.
-    pub(super) fn of<'a>(self, facts: &LogFacts<'a>) -> Option<Cow<'a, str>> {
+    pub(in crate::telemetry) fn of<'a>(self, facts: &LogFacts<'a>) -> Option<Cow<'a, str>> {
         let Some(outcome) = facts.outcome else { return self.of_server(facts) };
         let reason = outcome.reason;
         match self {
