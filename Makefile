@@ -16,7 +16,7 @@ endif
 SIM_SEEDS ?= 10000
 CHECK := fmt lint test sim sizes
 
-.PHONY: help setup build demo tour check $(CHECK) golden bench conformance e2e-kube screenshots docs
+.PHONY: help setup build demo tour check $(CHECK) golden golden-inject bench conformance e2e-kube screenshots docs
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +74,11 @@ sim: ## the seeded simulations; SIM_SEEDS says how many seeds
 
 golden: build ## pilot against recorded istiod answers: the table of resources
 	@cargo test -p pilot --test golden -- --nocapture
+
+golden-inject: ## injected pods against Istio's golden files (needs Go, which fetches them)
+	@module=istio.io/istio@$$(sed -nE 's/^const VERSION.*"(.*)";/\1/p' pilot/tests/inject_golden/main.rs)
+	go mod download $$module
+	cargo test -p pilot --test inject_golden -- --ignored --nocapture --test-threads 1
 
 conformance: build ## h2spec against our proxy (needs Go)
 	@e2e/conformance/h2spec

@@ -54,7 +54,7 @@ const PROXY_FLOORS: &[(u8, &[&str])] = &[
 const PILOT_FLOORS: &[(u8, &[&str])] = &[
     (7, &["args", "server"]),
     (6, &["ads", "admission", "status"]),
-    (5, &["delivery"]),
+    (5, &["delivery", "inject"]),
     (4, &["translate"]),
     (3, &["model"]),
     (2, &["registry"]),

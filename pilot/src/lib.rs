@@ -7,11 +7,13 @@
 //! - [`translate`]: one input struct → one Envoy resource; the struct is the cache key
 //! - [`delivery`]: what a change affects, and who must be told
 //! - [`ads`]: the xDS protocol, delta and state of the world
+//! - [`inject`]: a pod → the pod with its proxy; a side road, pure
 //! - [`args`], [`server`]: flags, and the wiring of the parts
 
 pub mod ads;
 pub mod args;
 pub mod delivery;
+pub mod inject;
 pub mod model;
 pub mod registry;
 pub mod server;
