@@ -6,6 +6,7 @@
 #   cluster.sh load NAME TAR... images for its nodes (docker archive or OCI archive)
 #   cluster.sh down NAME        delete it; with the last one our own Docker daemon ends too
 #   cluster.sh kubectl NAME ... kubectl as its administrator
+#   cluster.sh check NAME       whether it does what a mesh needs, in local mode: redirection, native sidecars, webhooks, ... (check.sh)
 #   cluster.sh env              the variables to export: PATH, DOCKER_HOST
 #
 # CLUSTER_MODE     auto (default) | stock | local
@@ -82,6 +83,13 @@ down() {
   fi
 }
 
+check() {
+  local archive=$STATE/tapp.tar
+  python3 "$HERE/mkimage.py" "$archive" localhost/tapp:1 --entrypoint '["/tapp"]' "$BIN/tapp:/tapp:755"
+  kind load image-archive "$archive" --name "$1" >&2
+  KEEP=1 KUBECTL=kubectl "$HERE/check.sh" "$STATE/$1.kubeconfig"
+}
+
 # One at a time: two callers must not start two daemons, nor one end what the other has just started.
 locked() { mkdir -p "$CACHE"; exec 7> "$CACHE/cluster.lock"; flock 7; "$@" 7>&-; exec 7>&-; }
 
@@ -89,8 +97,9 @@ case ${1:-} in
   prepare) locked prepare;;
   up) locked up "${2:?name}" "${3:-1}";;
   load) name=$2; shift 2; for archive; do kind load image-archive "$archive" --name "$name" >&2; done;;
+  check) check "${2:?name}";;
   kubectl) name=${2:?name}; shift 2; exec kubectl --kubeconfig "$STATE/$name.kubeconfig" "$@";;
   down) locked down "${2:?name}";;
   env) [ "$MODE" = stock ] || printf 'export DOCKER_HOST=%q PATH=%q:$PATH\n' "$DOCKER_HOST" "$BIN"; echo "export CLUSTER_MODE=$MODE";;
-  *) sed -n '2,18p' "$0" >&2; exit 2;;
+  *) sed -n '2,19p' "$0" >&2; exit 2;;
 esac

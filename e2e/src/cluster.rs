@@ -122,6 +122,17 @@ impl Cluster {
         run(Command::new(&self.script).arg("load").arg(&self.name).arg(archive)).map(drop)
     }
 
+    /// Whether the cluster does what a mesh needs of it; the lines of the 19 checks (kind with our own node image).
+    ///
+    /// # Errors
+    /// Where a check fails, with all lines.
+    pub fn check(&self) -> anyhow::Result<String> {
+        let output = Command::new(&self.script).arg("check").arg(&self.name).stdin(Stdio::null()).output()?;
+        let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+        anyhow::ensure!(output.status.success(), "{lines}{}", String::from_utf8_lossy(&output.stderr));
+        Ok(lines)
+    }
+
     /// Kills a program of a bare cluster, as `kube-apiserver`.
     ///
     /// # Errors

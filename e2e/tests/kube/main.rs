@@ -3,4 +3,5 @@
 
 mod arms;
 mod faults;
+mod nodes;
 mod support;
