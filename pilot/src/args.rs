@@ -41,6 +41,12 @@ pub struct Discovery {
     /// Revision: the ConfigMap with the mesh's settings is `istio-REVISION`
     #[arg(long, env = "REVISION", default_value = "")]
     pub revision: String,
+    /// Write what became of each object into its status; one pilot of several does, the holder of a lease
+    #[arg(long, env = "PILOT_ENABLE_STATUS", default_value_t = true, action = clap::ArgAction::Set)]
+    pub write_status: bool,
+    /// Name of this pod, under which it holds leases
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
     /// Address of xDS in the clear; empty: off
     #[arg(long, alias = "grpcAddr", default_value = "")]
     pub grpc_addr: String,
@@ -104,6 +110,13 @@ pub struct Discovery {
     /// Log lines as JSON
     #[arg(long, alias = "log_as_json")]
     pub log_as_json: bool,
+}
+
+impl Discovery {
+    /// Under which name this process holds leases: its pod's, else one that no other process has.
+    pub fn identity(&self) -> String {
+        self.pod_name.clone().unwrap_or_else(|| format!("pilot-{}-{:08x}", std::process::id(), fastrand::u32(..)))
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, proto::duration::DurationError> {

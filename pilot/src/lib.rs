@@ -8,6 +8,7 @@
 //! - [`delivery`]: what a change affects, and who must be told
 //! - [`ads`]: the xDS protocol, delta and state of the world
 //! - [`inject`]: a pod → the pod with its proxy; a side road, pure
+//! - [`status`]: what became of each object, written where its user looks
 //! - [`args`], [`server`]: flags, and the wiring of the parts
 
 pub mod ads;
@@ -18,4 +19,5 @@ pub mod model;
 pub mod registry;
 pub mod server;
 pub mod source;
+pub mod status;
 pub mod translate;

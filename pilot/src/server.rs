@@ -11,6 +11,9 @@ use crate::delivery::metrics::Metrics;
 use crate::delivery::{Hub, HubHandle};
 use crate::model::{MeshConfig, mesh_config};
 use crate::source::{Event, file, kube, mesh_file};
+use crate::status::leader::{self, Leadership};
+use crate::status::writer::Writer;
+use ::kube::api::Api;
 use anyhow::Context as _;
 use identity::jwks::KeySet;
 use identity::jwt::{Expiry, TokenRules};
@@ -124,14 +127,25 @@ impl Server {
             return Ok(());
         }
         let suffix = if args.revision.is_empty() { String::new() } else { format!("-{}", args.revision) };
+        let client = kube::connect(args.kubeconfig.as_deref()).await?;
+        let (defined, definitions) = watch::channel(kube::Defined::default());
         let cluster = kube::Cluster {
-            client: kube::connect(args.kubeconfig.as_deref()).await?,
+            client: client.clone(),
             namespaces: args.app_namespace.clone(),
             namespace: args.namespace.clone(),
             settings: args.mesh_config.is_none().then(|| format!("istio{suffix}")),
+            defined,
         };
         let metrics = kube::metrics::Metrics::new(registry).context("metrics")?;
         running.tasks.spawn(until(stopped.clone(), kube::run(cluster, mesh_config::parse, metrics, events)));
+        if args.write_status {
+            let leadership = Leadership::default();
+            let leases = Api::namespaced(client.clone(), &args.namespace);
+            let seek = leader::run(leases, args.identity(), leadership.clone());
+            running.tasks.spawn(until(stopped.clone(), seek));
+            let writer = Writer { client, hub: running.hub.clone(), leadership, defined: definitions };
+            running.tasks.spawn(until(stopped.clone(), writer.run()));
+        }
         Ok(())
     }
 

@@ -4,4 +4,5 @@
 mod arms;
 mod faults;
 mod nodes;
+mod status;
 mod support;

@@ -14,6 +14,7 @@ use proto::envoy::discovery::{DeltaDiscoveryRequest, DiscoveryRequest};
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
@@ -154,10 +155,11 @@ impl Stream {
         let connection = self.ads.hub.ask(|answer| Command::Connect(Box::new(node), answer)).await;
         let connection = connection.ok_or_else(|| Status::unavailable("pilot is stopping"))?;
         let _membership = Membership { hub: self.ads.hub.clone(), id: connection.id };
-        let progress = connection.progress;
+        let (progress, offered) = (connection.progress, connection.offered);
         tracing::info!(node = %name, protocol = ?R::PROTOCOL, "connected");
         let mut snapshots = connection.snapshots;
         let current = snapshots.borrow_and_update().clone();
+        offered.store(current.number, Ordering::Relaxed);
         let mut session = Session::new(R::PROTOCOL, fastrand::u64(..), current);
         self.answer(&mut session, &progress, &first, &name).await?;
         loop {
@@ -177,6 +179,7 @@ impl Stream {
                     let snapshot = snapshots.borrow_and_update().clone();
                     let frames = session.offer(&snapshot);
                     self.send(&session, &progress, frames).await;
+                    offered.store(snapshot.number, Ordering::Relaxed);
                 }
             }
         }

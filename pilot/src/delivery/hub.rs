@@ -5,6 +5,7 @@ use super::intake::Intake;
 use super::metrics::Metrics;
 use super::progress::{Progress, Reports};
 use super::publish::{ClassId, Classes};
+use super::standing::{Advance, Reach, Standing};
 use crate::model::mesh::Change;
 use crate::model::{Mesh, MeshConfig};
 use crate::source::{Event, Problem};
@@ -12,6 +13,7 @@ use crate::translate::cache::ResourceType;
 use crate::translate::{Class, Node, Snapshot};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -28,6 +30,8 @@ pub enum Command {
     Peers(oneshot::Sender<Vec<Peer>>),
     /// What is wrong.
     Status(oneshot::Sender<Status>),
+    /// How every object of the mesh's own kinds stands.
+    Standings(oneshot::Sender<Vec<Standing>>),
     /// Everything that is known.
     World(oneshot::Sender<World>),
 }
@@ -40,6 +44,8 @@ pub struct Connection {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Where it reports how far it is.
     pub progress: Reports,
+    /// Number of the snapshot that was sent last; written by the stream, read by the hub.
+    pub offered: Arc<AtomicU64>,
 }
 
 /// A connected node, for people.
@@ -86,6 +92,8 @@ struct Member {
     since: std::time::SystemTime,
     progress: watch::Receiver<BTreeMap<ResourceType, Progress>>,
     snapshots: watch::Sender<Arc<Snapshot>>,
+    offered: Arc<AtomicU64>,
+    advance: Advance,
 }
 
 /// The way to the hub.
@@ -254,6 +262,7 @@ impl Hub {
             }
             Command::Peers(answer) => reply(answer, self.members.values().map(peer).collect()),
             Command::Status(answer) => reply(answer, self.status()),
+            Command::Standings(answer) => reply(answer, self.standings()),
             Command::World(answer) => {
                 let objects = self.intake.store.iter().cloned().collect();
                 reply(answer, World { mesh: self.intake.mesh.clone(), objects });
@@ -270,11 +279,32 @@ impl Hub {
         let (progress, reported) = watch::channel(BTreeMap::new());
         let id = self.next_member;
         self.next_member += 1;
-        let member =
-            Member { node: Arc::new(node), class, since: std::time::SystemTime::now(), progress: reported, snapshots };
+        let offered = Arc::new(AtomicU64::new(0));
+        let advance = Advance { node: node.id.clone(), published: 0, settled: 0, refusal: None };
+        let member = Member {
+            node: Arc::new(node),
+            class,
+            since: std::time::SystemTime::now(),
+            progress: reported,
+            snapshots,
+            offered: offered.clone(),
+            advance,
+        };
         self.members.insert(id, member);
         self.metrics.connected.set(i64::try_from(self.members.len()).unwrap_or(i64::MAX));
-        reply(answer, Connection { id, snapshots: receiver, progress });
+        reply(answer, Connection { id, snapshots: receiver, progress, offered });
+    }
+
+    fn standings(&mut self) -> Vec<Standing> {
+        for member in self.members.values_mut() {
+            let (published, offered) = (member.snapshots.borrow().number, member.offered.load(Ordering::Relaxed));
+            member.advance.observe(published, offered, &member.progress.borrow());
+        }
+        let mut standings = self.intake.standings();
+        for standing in &mut standings {
+            standing.reach = Reach::of(standing.since, self.members.values().map(|member| &member.advance));
+        }
+        standings
     }
 
     fn status(&self) -> Status {

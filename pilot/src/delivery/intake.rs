@@ -1,9 +1,12 @@
 //! Admission of objects: what is broken is refused and its last good version stays; what dangles waits.
 
 use super::selection::Selection;
+use super::standing::{Reach, Standing};
 use crate::model::mesh::{self, Change};
 use crate::model::{Mesh, MeshConfig, references, virtual_service};
+use crate::source::kinds::{self, Row};
 use crate::source::{Event, Key, Object, Problem, Spec, Store};
+use crate::translate::snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -23,6 +26,17 @@ pub struct Intake {
     source: Arc<[Problem]>,
     /// Which namespaces count.
     selection: Selection,
+    /// Of the mesh's own kinds: the newest version that was seen, and since which snapshot one is in force.
+    seen: BTreeMap<Key, Seen>,
+}
+
+/// What is known of the newest version of an object.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    generation: Option<i64>,
+    created: Option<String>,
+    /// The least number of a snapshot that rests on it.
+    since: u64,
 }
 
 impl Intake {
@@ -38,6 +52,7 @@ impl Intake {
             refused: BTreeMap::new(),
             dangling: BTreeMap::new(),
             source: Arc::new([]),
+            seen: BTreeMap::new(),
         }
     }
 
@@ -49,6 +64,31 @@ impl Intake {
     /// How many objects are refused now.
     pub fn refused(&self) -> usize {
         self.refused.len() + self.source.len()
+    }
+
+    /// How every object of the mesh's own kinds stands, but for the proxies.
+    pub fn standings(&self) -> Vec<Standing> {
+        let of_source = self.source.iter().filter_map(|problem| problem.object.as_ref());
+        let of_mesh = |key: &&Key| kinds::row(key.kind).is_some_and(Row::is_custom);
+        let keys: BTreeSet<&Key> = self.seen.keys().chain(of_source).filter(of_mesh).collect();
+        keys.into_iter().map(|key| self.standing(key)).collect()
+    }
+
+    fn standing(&self, key: &Key) -> Standing {
+        let of_source = self.source.iter().filter(|problem| problem.object.as_ref() == Some(key));
+        let refused: Vec<Problem> = of_source.chain(self.refused.get(key).into_iter().flatten()).cloned().collect();
+        let seen = self.seen.get(key).cloned().unwrap_or_default();
+        Standing {
+            in_force: self.store.get(key).is_some(),
+            dangling: self.dangling.get(key).cloned().unwrap_or_default(),
+            // What does not parse has not been seen, and its generation is not known.
+            generation: seen.generation.filter(|_| !self.source.iter().any(|p| p.object.as_ref() == Some(key))),
+            created: seen.created,
+            since: seen.since,
+            refused,
+            key: key.clone(),
+            reach: Reach::default(),
+        }
     }
 
     /// Takes events in and rebuilds what rests on them.
@@ -97,6 +137,7 @@ impl Intake {
     /// Lets an object go; returns the version that was to be in force, or was.
     fn forget(&mut self, key: &Key, changed: &mut BTreeMap<Key, Arc<Object>>) -> Option<Arc<Object>> {
         let waiting = self.held.remove(key);
+        self.seen.remove(key);
         self.refused.remove(key);
         self.dangling.remove(key);
         let old = self.store.remove(key);
@@ -126,6 +167,11 @@ impl Intake {
             return;
         }
         let key = object.key.clone();
+        if kinds::row(key.kind).is_some_and(Row::is_custom) {
+            let seen = self.seen.entry(key.clone()).or_default();
+            seen.generation = object.meta.generation;
+            seen.created.clone_from(&object.meta.creation_timestamp);
+        }
         match mesh::admit(&object, &self.mesh.config) {
             Err(problems) => {
                 for problem in &problems {
@@ -138,10 +184,17 @@ impl Intake {
                 if matches!(object.spec, Spec::VirtualService(_)) {
                     self.held.insert(key, object);
                 } else {
-                    self.store.insert(object.clone());
+                    self.adopt(&object);
                     changed.insert(key, object);
                 }
             }
+        }
+    }
+
+    fn adopt(&mut self, object: &Arc<Object>) {
+        self.store.insert(object.clone());
+        if let Some(seen) = self.seen.get_mut(&object.key) {
+            seen.since = snapshot::upcoming();
         }
     }
 
@@ -170,7 +223,7 @@ impl Intake {
             } else {
                 self.dangling.insert(key.clone(), now);
             }
-            self.store.insert(object.clone());
+            self.adopt(&object);
             adopted.insert(key, object);
         }
         let change = if adopted.is_empty() { Change::default() } else { self.mesh.update(&self.store, &adopted) };

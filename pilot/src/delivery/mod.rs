@@ -12,5 +12,6 @@ pub mod metrics;
 pub mod progress;
 pub mod publish;
 pub mod selection;
+pub mod standing;
 
 pub use hub::{Command, Hub, HubHandle};

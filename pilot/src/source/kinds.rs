@@ -107,6 +107,11 @@ pub fn find(api_version: &str, kind: &str) -> Found {
     if LATER.iter().any(|(g, k)| *g == group && (k.is_empty() || *k == kind)) { Found::Later } else { Found::Unused }
 }
 
+/// The row of a kind; every kind has one.
+pub fn row(kind: Kind) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.kind == kind)
+}
+
 impl Row {
     /// The plural of the name, as it stands in paths of the API and in names of CustomResourceDefinitions.
     pub fn plural(&self) -> String {

@@ -8,6 +8,7 @@ use crate::model::{Mesh, Scope};
 use crate::registry::ServiceKey;
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Resources of one type, sorted by name.
 #[derive(Debug, Clone, Default)]
@@ -105,10 +106,16 @@ pub struct Snapshot {
     pub difference: Option<Difference>,
 }
 
+/// Written by whoever makes a snapshot: the owner of the mesh.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 fn next_number() -> u64 {
-    // Written by whoever makes a snapshot: the owner of the mesh.
-    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
-    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The least number that a snapshot made from now on has.
+pub fn upcoming() -> u64 {
+    NEXT.load(Ordering::Relaxed)
 }
 
 impl Snapshot {

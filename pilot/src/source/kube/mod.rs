@@ -27,7 +27,7 @@ use proto::istio::meta::ObjectMeta;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use stream::Changes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamMap;
 
 /// Changes that are reported together when they come together.
@@ -46,7 +46,12 @@ pub struct Cluster {
     pub namespace: String,
     /// Name of the ConfigMap in it with the mesh's settings; none: they come from elsewhere.
     pub settings: Option<String>,
+    /// Where it is said which kinds the cluster defines, and the version of each that is watched.
+    pub defined: watch::Sender<Defined>,
 }
+
+/// The mesh's kinds that a cluster defines, with the version that is watched.
+pub type Defined = BTreeMap<Kind, String>;
 
 /// One list with its watch.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -105,7 +110,7 @@ struct Source {
     streams: StreamMap<Watch, Changes>,
     held: Held,
     /// Definitions in force: the version that is watched.
-    definitions: BTreeMap<Kind, String>,
+    definitions: Defined,
     /// What a list of definitions that is being read has named so far.
     listed: Option<BTreeSet<Kind>>,
     /// The text of the settings in force.
@@ -198,7 +203,7 @@ impl Source {
     }
 
     fn take_object(&mut self, watch: &Watch, kind: Kind, change: watcher::Event<DynamicObject>) -> Vec<Event> {
-        let Some(row) = kinds::TABLE.iter().find(|row| row.kind == kind) else { return Vec::new() };
+        let Some(row) = kinds::row(kind) else { return Vec::new() };
         match change {
             watcher::Event::Init => self.held.restart(watch),
             watcher::Event::InitDone => return self.held.complete(watch),
@@ -261,6 +266,7 @@ impl Source {
             tracing::info!(kind = row.name, version, "watched");
             self.watch(row, &version);
             self.definitions.insert(row.kind, version);
+            self.cluster.defined.send_replace(self.definitions.clone());
         }
         Vec::new()
     }
@@ -270,6 +276,7 @@ impl Source {
         if self.definitions.remove(&kind).is_none() {
             return Vec::new();
         }
+        self.cluster.defined.send_replace(self.definitions.clone());
         tracing::info!(?kind, "no longer defined by the cluster");
         let of_kind = |watch: &&Watch| matches!(watch, Watch::Objects(of, _) if *of == kind);
         let watches: Vec<Watch> = self.streams.keys().filter(of_kind).cloned().collect();
