@@ -384,6 +384,7 @@ fn filters() -> Vec<Value> {
         http("rbac", "rbac.v3.RBAC", json!({"rules": rules})),
         http("fault", "fault.v3.HTTPFault", json!({})),
         http("buffer", "buffer.v3.Buffer", json!({"max_request_bytes": 16})),
+        http("local_ratelimit", "local_ratelimit.v3.LocalRateLimit", limits()),
         http(
             "header_mutation",
             "header_mutation.v3.HeaderMutation",
@@ -393,6 +394,29 @@ fn filters() -> Vec<Value> {
             }}),
         ),
     ]
+}
+
+/// Two requests per user, and three tokens an hour for what costs two.
+fn limits() -> Value {
+    let all = json!({"default_value": {"numerator": 100}});
+    let bucket = |tokens: u32| json!({"max_tokens": tokens, "tokens_per_fill": tokens, "fill_interval": "3600s"});
+    let rule = |name: &str, path: &str| {
+        json!({"header_value_match": {"descriptor_key": "rule", "descriptor_value": name, "expect_match": true,
+            "headers": [{"name": ":path", "string_match": {"prefix": path}}]}})
+    };
+    let user = json!({"request_headers": {"header_name": "x-user", "descriptor_key": "user"}});
+    json!({
+        "stat_prefix": "side", "filter_enabled": all, "filter_enforced": all,
+        "token_bucket": bucket(1_000_000), "always_consume_default_token_bucket": false, "max_dynamic_descriptors": 100,
+        "rate_limits": [
+            {"actions": [rule("per-user", "/limited"), user]},
+            {"actions": [rule("costly", "/costly")], "hits_addend": {"number": 2}},
+        ],
+        "descriptors": [
+            {"entries": [{"key": "rule", "value": "per-user"}, {"key": "user"}], "token_bucket": bucket(2)},
+            {"entries": [{"key": "rule", "value": "costly"}], "token_bucket": bucket(3)},
+        ],
+    })
 }
 
 fn filtered(upstream: Echo, listener: SocketAddr, log: &Path) -> Value {
@@ -473,6 +497,12 @@ fn filter_requests() -> Vec<String> {
         );
     }
     all.push(ask("GET", "/", "x-gone: 1\r\nx-mutated: 0\r\n"));
+    for user in ["a", "b", "a", "a", "b", "b", "c"] {
+        all.push(ask("GET", "/limited", &format!("x-user: {user}\r\n")));
+    }
+    for path in ["/limited", "/costly", "/costly", "/limited/x"] {
+        all.push(ask("GET", path, ""));
+    }
     all
 }
 

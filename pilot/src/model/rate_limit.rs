@@ -44,15 +44,8 @@ pub fn parse(object: &Object, spec: &written::RateLimit, shared: bool) -> Result
     for (i, rule) in spec.rules.iter().enumerate() {
         let field = format!("spec.rules[{i}]");
         let local = rule.scope == Scope::Local;
-        let later = |what: &str| format!("{NOT_SUPPORTED_YET}: {what}");
-        check.require(
-            rule.matches.len() <= 1,
-            format!("{field}.match"),
-            later("more than one match in a rule; write a rule for each"),
-        );
-        check.require(!local || rule.matches.is_empty(), format!("{field}.match"), later("match with scope: LOCAL"));
-        check.require(!local || rule.per.is_empty(), format!("{field}.per"), later("per with scope: LOCAL"));
-        check.require(!local || rule.cost.is_none(), format!("{field}.cost"), later("cost with scope: LOCAL"));
+        let message = format!("{NOT_SUPPORTED_YET}: more than one match in a rule; write a rule for each");
+        check.require(rule.matches.len() <= 1, format!("{field}.match"), message);
         let message = "scope: SHARED needs a service that counts: name it in MeshConfig.mixerCheckServer";
         check.require(local || shared, format!("{field}.scope"), message);
         for (name, matching) in rule.matches.iter().flat_map(|block| &block.headers) {

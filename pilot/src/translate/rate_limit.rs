@@ -8,6 +8,8 @@ use crate::model::rate_limit::RateLimit;
 use crate::model::{MeshConfig, Shared};
 use proto::any;
 use proto::envoy::core::{ApiVersion, RuntimeFractionalPercent, TypedExtensionConfig};
+use proto::envoy::extensions::common::ratelimit::v3::LocalRateLimitDescriptor;
+use proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
 use proto::envoy::extensions::rate_limit_descriptors::expr::v3::{Descriptor, descriptor::ExprSpecifier};
 use proto::envoy::http_filters::local_ratelimit::v3::LocalRateLimit;
 use proto::envoy::http_filters::ratelimit::v3::RateLimit as Filter;
@@ -27,6 +29,8 @@ use proto::istio::StringMatch;
 use proto::istio::rate_limit::{Key, Match, OnFailure, RULE_KEY, Rule, Scope};
 use std::time::Duration;
 
+/// Keys of a local limit that a proxy tells apart at a time.
+const MAX_KEYS: u32 = 10_000;
 /// Longest time that a request waits for the service.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -57,17 +61,35 @@ fn local(name: &str, rule: &Rule, limit: &RateLimit) -> Any {
             ..RuntimeFractionalPercent::default()
         })
     };
-    any::pack(&LocalRateLimit {
+    let bucket = TokenBucket { max_tokens: amount, tokens_per_fill: uint(amount), fill_interval: duration(window) };
+    let mut filter = LocalRateLimit {
         stat_prefix: format!("{}/{}.{name}", limit.key.namespace, limit.key.name),
-        token_bucket: Some(TokenBucket {
-            max_tokens: amount,
-            tokens_per_fill: uint(amount),
-            fill_interval: duration(window),
-        }),
         filter_enabled: share(100),
         filter_enforced: share(if rule.shadow { 0 } else { 100 }),
         ..LocalRateLimit::default()
-    })
+    };
+    if rule.matches.is_empty() && rule.per.is_empty() && rule.cost.is_none() {
+        filter.token_bucket = Some(bucket);
+        return any::pack(&filter);
+    }
+    // What fits no descriptor is not limited.
+    let all = TokenBucket {
+        max_tokens: u32::MAX,
+        tokens_per_fill: uint(u32::MAX),
+        fill_interval: duration(Duration::from_secs(1)),
+    };
+    let entry = |key: String, value: &str| Entry { key, value: value.to_owned() };
+    let keys = rule.per.iter().map(|key| entry(key.descriptor_key(), ""));
+    filter.token_bucket = Some(all);
+    filter.always_consume_default_token_bucket = boolean(false);
+    filter.rate_limits = vec![descriptor(name, rule)];
+    filter.max_dynamic_descriptors = uint(MAX_KEYS);
+    filter.descriptors = vec![LocalRateLimitDescriptor {
+        entries: std::iter::once(entry(RULE_KEY.to_owned(), name)).chain(keys).collect(),
+        token_bucket: Some(bucket),
+        ..LocalRateLimitDescriptor::default()
+    }];
+    any::pack(&filter)
 }
 
 fn shared(limit: &RateLimit, rate_limits: Vec<Written>, server: (&str, u16)) -> Any {

@@ -284,6 +284,30 @@ rules:
     );
 }
 
+// spec: MX-104
+#[test]
+fn a_local_limit_counts_apart_as_well() {
+    let spec = "rules:
+- {name: per-user, match: [{paths: [/api/*]}], per: [{header: x-user}], limit: {requests: 5, unit: MINUTE}, shadow: true}
+- {name: tokens, limit: {tokens: 100, unit: HOUR}, cost: {constant: 3}}";
+    let (_, server) = both(&World::with_mesh("", &limit(spec)));
+    let all = server["http_filters"].as_array().unwrap().iter();
+    let limits: Vec<&Value> = all.filter(|f| f["name"] == "envoy.filters.http.local_ratelimit").collect();
+    let (user, tokens) = (&limits[0]["typed_config"], &limits[1]["typed_config"]);
+    let entries = json!([{"key": "rule", "value": "per-user"}, {"key": "header/x-user"}]);
+    assert_eq!(user["descriptors"][0]["entries"], entries);
+    assert_eq!(user["descriptors"][0]["token_bucket"]["max_tokens"], 5);
+    assert_eq!(user["rate_limits"][0]["actions"][1]["request_headers"]["descriptor_key"], "header/x-user");
+    assert_eq!(user["token_bucket"]["max_tokens"], u32::MAX, "who fits no descriptor is not limited");
+    assert_eq!(
+        (&user["always_consume_default_token_bucket"], &user["max_dynamic_descriptors"]),
+        (&json!(false), &json!(10_000))
+    );
+    assert_eq!(user["filter_enforced"]["default_value"]["numerator"].as_u64().unwrap_or(0), 0);
+    assert_eq!(tokens["rate_limits"][0]["hits_addend"]["number"], "3");
+    assert_eq!(tokens["descriptors"][0]["entries"], json!([{"key": "rule", "value": "tokens"}]));
+}
+
 // spec: MX-104, GEN-3
 #[test]
 fn what_is_wrong_with_a_rate_limit_is_named_by_its_field() {
@@ -296,6 +320,7 @@ fn what_is_wrong_with_a_rate_limit_is_named_by_its_field() {
     };
     assert_eq!(refused("rules: [{limit: {requests: 1, unit: SECOND}, scope: SHARED}]"), "spec.rules[0].scope");
     assert_eq!(refused("rules: [{limit: {requests: 1}}]"), "spec.rules[0].limit");
-    assert_eq!(refused("rules: [{limit: {requests: 1, unit: SECOND}, per: [path]}]"), "spec.rules[0].per");
+    let two = "rules: [{limit: {requests: 1, unit: SECOND}, match: [{paths: [/a]}, {paths: [/b]}]}]";
+    assert_eq!(refused(two), "spec.rules[0].match");
     assert_eq!(refused("rulez: []"), "spec.rulez");
 }
