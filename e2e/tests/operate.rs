@@ -1,4 +1,4 @@
-//! What operators ask of a running mesh: explain, stat, edges, top, check, diff and analyze on the demo.
+//! What operators ask of a running mesh: explain, stat, edges, top, tap, check, diff and analyze on the demo.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::allow_attributes, reason = "a test panics to fail")]
 
 use serde_json::Value;
@@ -85,7 +85,7 @@ fn last_steps(journey: &Value) -> &[Value] {
     journey["legs"].as_array().unwrap().last().unwrap()["story"]["steps"].as_array().unwrap()
 }
 
-// spec: CT-1, CT-40, CT-41, CT-42, CT-44, CT-60, CT-61
+// spec: CT-1, CT-40, CT-41, CT-42, CT-43, CT-44, CT-60, CT-61
 #[test]
 fn a_running_mesh_answers_its_operators() {
     if !can_run() {
@@ -95,6 +95,7 @@ fn a_running_mesh_answers_its_operators() {
     let demo = Demo::start();
     explains(&demo);
     shows_figures(&demo);
+    shows_requests(&demo);
     let report = demo.until(&["check"], |report, code| report["success"] == true && code == 0);
     let names: Vec<&str> =
         report["categories"].as_array().unwrap().iter().filter_map(|c| c["categoryName"].as_str()).collect();
@@ -151,6 +152,47 @@ fn shows_figures(demo: &Demo) {
     assert_eq!(edge.unwrap()["secured"], true, "{edges:#}");
     let (pairs, _) = demo.json(&["top", "--from", "gateway"]);
     assert_eq!(pairs[0]["destination"], "productpage.default", "{pairs:#}");
+}
+
+fn shows_requests(demo: &Demo) {
+    let lines = |args: &[&str]| -> Vec<Value> {
+        let output = demo.run(&[&["tap", "--seconds", "2", "-o", "json"], args].concat());
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    // 20 requests a second through the gateway, each of which asks reviews once: the service is three workloads.
+    let all = lines(&["svc/reviews", "--direction", "in"]);
+    assert!((15..=50).contains(&all.len()), "{} requests in 2 s", all.len());
+    let of = |line: &Value, path: &str| line.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    for line in &all {
+        assert_eq!(
+            (of(line, "/source/workload"), &line["mTLS"]),
+            ("productpage-v1".to_owned(), &true.into()),
+            "{line:#}"
+        );
+        assert!(
+            of(line, "/destination/workload").starts_with("reviews-v") && of(line, "/path").starts_with("/reviews/")
+        );
+        assert_eq!((&line["status"], of(line, "/cluster")), (&200.into(), "inbound|9080||".to_owned()), "{line:#}");
+    }
+    let out = lines(&["productpage-v1", "--to", "details", "--method", "GET"]);
+    let details = |line: &Value| of(line, "/destination/workload") == "details-v1" && line["direction"] == "outbound";
+    assert!(!out.is_empty() && out.iter().all(details), "{out:?}");
+    assert_eq!(lines(&["productpage-v1", "--method", "DELETE"]), Vec::<Value>::new());
+
+    let output = demo.run(&["tap", "productpage-v1", "--seconds", "2", "--max-rps", "3"]);
+    let (text, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(text.lines().count() <= 9 && text.contains("mtls gateway → productpage-v1"), "{text}");
+    assert!(said.contains("beyond 3 per second (--max-rps)"), "{said}");
+
+    let (rows, _) = demo.json(&["top", "productpage-v1", "--to", "reviews"]);
+    let row = &rows[0];
+    assert!(of(row, "/destination").starts_with("reviews-v") && of(row, "/path").starts_with("/reviews/"), "{rows:#}");
+    assert!(row["count"].as_u64().unwrap() > 0 && row["worstMs"].as_f64() >= row["bestMs"].as_f64(), "{rows:#}");
+    assert_eq!((&row["method"], &row["success"]), (&"GET".into(), &1.0.into()));
+    let nothing = demo.run(&["tap", "stranger"]);
+    assert_eq!(nothing.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&nothing.stderr).contains("none of them has a proxy"), "{nothing:?}");
 }
 
 fn looks_ahead(demo: &Demo) {

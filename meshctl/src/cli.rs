@@ -1,8 +1,8 @@
 //! The tree of commands.
 
 use crate::command::{
-    analyze, check, config, curl, dashboard, diff, edges, explain, grpcping, load, manual, server, stat, status, top,
-    version,
+    analyze, check, config, curl, dashboard, diff, edges, explain, grpcping, load, manual, server, stat, status, tap,
+    top, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -35,7 +35,9 @@ enum Command {
     Dashboard(dashboard::DashboardArgs),
     /// Show success, rate and latencies of workloads, services and namespaces.
     Stat(Box<stat::StatArgs>),
-    /// Show the busiest pairs of workload and service, live.
+    /// Show requests as they pass.
+    Tap(Box<tap::TapArgs>),
+    /// Show the busiest pairs of workload and service, or the busiest paths of one, live.
     Top(Box<top::TopArgs>),
     /// Show who speaks to whom, and whether mutual TLS protects it.
     Edges(edges::EdgesArgs),
@@ -82,6 +84,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(args) => runtime.block_on(check::run(args)),
         Command::Dashboard(args) => runtime.block_on(dashboard::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Stat(args) => runtime.block_on(stat::run(*args)).map(|()| ExitCode::SUCCESS),
+        Command::Tap(args) => runtime.block_on(Box::pin(tap::run(*args))).map(|()| ExitCode::SUCCESS),
         Command::Top(args) => runtime.block_on(top::run(*args)).map(|()| ExitCode::SUCCESS),
         Command::Edges(args) => runtime.block_on(edges::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Analyze(args) => analyze::run(&args),

@@ -10,6 +10,7 @@
 //! - [`explain`]: what becomes of a request
 //! - [`offline`]: a mesh out of files, before it is applied
 //! - [`stat`]: golden figures out of Istio's metrics
+//! - [`tap`]: requests as they pass
 //! - [`check`]: whether a mesh is well
 //! - [`analyze`]: what is wrong with objects, in Istio's codes
 //! - [`diff`]: what a change does to each proxy
@@ -31,3 +32,4 @@ pub mod offline;
 pub mod output;
 pub mod reach;
 pub mod stat;
+pub mod tap;

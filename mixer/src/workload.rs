@@ -33,6 +33,8 @@ pub struct Workload {
     pub addresses: Vec<IpAddr>,
     /// Its service account.
     pub service_account: String,
+    /// Its SPIFFE id, by the trust domain of the mesh.
+    pub identity: String,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// What owns it: the name of the Deployment, StatefulSet …

@@ -457,3 +457,22 @@ async fn a_refusal_names_the_objects_that_the_refused_resources_come_from() {
     assert_eq!(nacks[1]["objects"], serde_json::json!([path("virtual-service/reviews")]));
     running.stop(Duration::from_millis(100)).await;
 }
+
+// spec: MX-106
+#[tokio::test]
+async fn a_workload_has_its_owners_name_and_its_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: web-5d4f-x, namespace: shop, labels: {pod-template-hash: 5d4f}, \
+               ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web-5d4f, uid: u, controller: true}]}, \
+               spec: {serviceAccountName: front}, status: {podIP: 10.0.0.1}}";
+    std::fs::write(dir.path().join("pod.yaml"), pod).unwrap();
+    let settings = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(settings.path(), "trustDomain: example.org\n").unwrap();
+    let running = pilot(dir.path(), &["--mesh-config", settings.path().to_str().unwrap()]).await;
+    let table = eventually(running.http.unwrap(), "/debug/workloadz", |body| body.contains("web-5d4f-x")).await;
+    let table: serde_json::Value = serde_json::from_str(&table).unwrap();
+    assert_eq!(
+        (&table[0]["workload"], &table[0]["identity"]),
+        (&"web".into(), &"spiffe://example.org/ns/shop/sa/front".into())
+    );
+}

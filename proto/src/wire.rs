@@ -54,6 +54,8 @@ pub const CLUSTER_INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 
 /// Pod label: the workload accepts mesh mTLS (PT-15).
 pub const LABEL_TLS_MODE: &str = "security.istio.io/tlsMode";
+/// Name of the workload in metrics, where it is not that of the owner.
+pub const LABEL_WORKLOAD_NAME: &str = "service.istio.io/workload-name";
 /// Pod label: canonical service name (PT-15).
 pub const LABEL_CANONICAL_NAME: &str = "service.istio.io/canonical-name";
 /// Pod label: canonical service revision (PT-15).

@@ -14,5 +14,6 @@ pub mod manual;
 pub mod server;
 pub mod stat;
 pub mod status;
+pub mod tap;
 pub mod top;
 pub mod version;

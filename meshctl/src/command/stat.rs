@@ -241,7 +241,7 @@ impl Meshed {
         for pod in list(workloads) {
             let (namespace, name) = (text(&pod["namespace"]), text(&pod["name"]));
             let groups: Vec<(String, String)> = match kind {
-                Resource::Deploy => vec![(namespace.clone(), set(&text(&pod["workload"])))],
+                Resource::Deploy => vec![(namespace.clone(), text(&pod["workload"]))],
                 Resource::Ns => vec![(String::new(), namespace.clone())],
                 Resource::Svc => list(&pod["services"]).iter().filter_map(service).collect(),
             };
@@ -252,16 +252,6 @@ impl Meshed {
             }
         }
         Self(counts)
-    }
-}
-
-/// The StatefulSet of a pod `NAME-ORDINAL`; other names as they are.
-fn set(workload: &str) -> String {
-    match workload.rsplit_once('-') {
-        Some((name, ordinal)) if !ordinal.is_empty() && ordinal.bytes().all(|byte| byte.is_ascii_digit()) => {
-            name.to_owned()
-        }
-        _ => workload.to_owned(),
     }
 }
 
@@ -281,7 +271,7 @@ mod tests {
     fn meshed_counts_pods_with_a_connected_proxy() {
         let workloads = json!([
             {"name": "a-1", "namespace": "n", "workload": "a", "services": ["s.n.svc.cluster.local"]},
-            {"name": "a-2", "namespace": "n", "workload": "a-2", "services": ["s.n.svc.cluster.local"]},
+            {"name": "a-2", "namespace": "n", "workload": "a", "services": ["s.n.svc.cluster.local"]},
         ]);
         let proxies = json!([{"proxy": "a-1.n"}]);
         let of = |kind, key: (&str, &str)| {

@@ -1,9 +1,14 @@
-//! `meshctl top`: the busiest pairs of workload and service, live (CT-42).
+//! `meshctl top`: the busiest pairs of workload and service, or the busiest paths of one of them, live (CT-42).
 
 use super::stat::{Metrics, golden, percent, window};
+use super::tap::Proxies;
 use crate::output::{self, Format, Table};
 use crate::stat::resource::Named;
 use crate::stat::{Figures, Labels, Resource, Window};
+use crate::tap::filter::More;
+use crate::tap::tally::{Row, Tally};
+use crate::tap::text::millis;
+use crate::tap::{Filter, Wanted};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -11,17 +16,22 @@ use tokio::time::Instant;
 
 /// `meshctl top`.
 ///
-/// A line per pair of workload that asks and service that is asked, the busiest first. On a terminal it is shown anew
-/// each interval until Ctrl-C; otherwise, and with -o json or yaml, once.
+/// Without a name: a line per pair of workload that asks and service that is asked, by mixer's figures. With one: a line
+/// per source, destination, method and path of the requests that its proxies show (as meshctl tap does), added up since
+/// the command began. The busiest stand first.
+///
+/// On a terminal it is shown anew each interval until Ctrl-C; otherwise, and with -o json or yaml, once.
+///
+/// Examples:
+///   meshctl top
+///   meshctl top deploy/productpage-v1 --method GET --hide-sources
 #[derive(Debug, Clone, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct TopArgs {
-    /// Only requests to this workload or service.
-    #[arg(long, value_name = "NAME")]
-    to: Option<Named>,
-    /// Only requests from this workload.
-    #[arg(long, value_name = "WORKLOAD")]
-    from: Option<Named>,
+    /// Whose paths: NAME, deploy/NAME, svc/NAME, ns/NAME or pod/NAME; .NAMESPACE may follow.
+    target: Option<Wanted>,
+    #[command(flatten)]
+    filter: Filter,
     /// Add up all who ask.
     #[arg(long)]
     hide_sources: bool,
@@ -44,9 +54,19 @@ pub struct TopArgs {
 /// Shows the busiest pairs.
 ///
 /// # Errors
-/// Where mixer does not answer.
+/// Where mixer does not answer, or no proxy can be tapped.
 pub async fn run(args: TopArgs) -> anyhow::Result<()> {
     let live = args.output == Format::Table && !args.once && std::io::stdout().is_terminal();
+    if let Some(target) = &args.target {
+        return Box::pin(paths(&args, target, live)).await;
+    }
+    let filter = &args.filter;
+    let labels_say =
+        [&filter.method, &filter.path, &filter.authority, &filter.status].iter().all(|list| list.is_empty());
+    anyhow::ensure!(
+        labels_say && filter.scheme.is_none(),
+        "name a workload or service: methods, paths and hosts are no labels of Istio's metrics, proxies show them"
+    );
     let (mut before, mut at) = (args.metrics.scrape().await?, Instant::now());
     loop {
         tokio::time::sleep_until(at + args.time_window).await;
@@ -65,10 +85,58 @@ pub async fn run(args: TopArgs) -> anyhow::Result<()> {
     }
 }
 
+/// Shows what requests add up to, as proxies show them.
+async fn paths(args: &TopArgs, target: &Wanted, live: bool) -> anyhow::Result<()> {
+    let proxies = Proxies { demo: args.metrics.demo.clone(), admin: Vec::new() };
+    let mut stream = proxies.tap(Some(target), &args.filter, &More::default()).await?;
+    let mut tally = Tally::default();
+    let mut shown_at = Instant::now() + args.time_window;
+    loop {
+        tokio::select! {
+            next = stream.next() => match next {
+                Some((_, _, request)) if stream.shows_server_of(&request) => {}
+                Some((_, _, request)) => tally.add(&request, args.hide_sources),
+                None => anyhow::bail!("all proxies have ended: {}", stream.ended().join(", ")),
+            },
+            () = tokio::time::sleep_until(shown_at) => {
+                shown_at += args.time_window;
+                if live {
+                    output::show_now("\x1b[H\x1b[J")?;
+                }
+                let mut rows = tally.rows();
+                rows.truncate(args.rows);
+                output::show(args.output, &path_table(&rows), &serde_json::to_value(&rows)?)?;
+                let (over_cap, slow) = stream.left_out();
+                if over_cap + slow > 0 {
+                    output::note(&format!("left out: {} requests (--max-rps {})", over_cap + slow, args.filter.max_rps));
+                }
+                if !live {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn path_table(rows: &[Row]) -> Table {
+    let mut table =
+        Table::new(&["SOURCE", "DESTINATION", "METHOD", "PATH", "COUNT", "BEST", "WORST", "LAST", "SUCCESS"]);
+    for row in rows {
+        let names = [&row.source, &row.destination, &row.method, &row.path].map(Clone::clone);
+        let times = [row.best_ms, row.worst_ms, row.last_ms].map(|ms| millis(Some(ms)));
+        let figures = std::iter::once(row.count.to_string()).chain(times).chain([percent(Some(row.success))]);
+        table.row(names.into_iter().chain(figures));
+    }
+    table
+}
+
 fn table(args: &TopArgs, window: &Window) -> (Table, Value) {
+    // Parsing a name cannot fail.
+    let named = |text: &Option<String>| text.as_ref().and_then(|text| text.parse::<Named>().ok());
+    let (from, to) = (named(&args.filter.from), named(&args.filter.to));
     let group = |labels: &Labels| {
-        let kept = args.from.as_ref().is_none_or(|from| from.sends(labels))
-            && args.to.as_ref().is_none_or(|to| to.receives(labels));
+        let kept =
+            from.as_ref().is_none_or(|from| from.sends(labels)) && to.as_ref().is_none_or(|to| to.receives(labels));
         let (namespace, name) = Resource::Svc.group(labels).filter(|_| kept)?;
         let source = match labels.get("source_workload") {
             _ if args.hide_sources => "*",

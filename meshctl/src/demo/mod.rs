@@ -88,6 +88,17 @@ pub fn proxy_directory(demo: &str, workload: &str) -> anyhow::Result<PathBuf> {
     Ok(plan.proxy_directory(plan.workload(workload)?))
 }
 
+/// Admin socket of the proxy beside a pod of a demo of that name.
+///
+/// # Errors
+/// Where the demo has no such pod.
+pub fn admin_socket(demo: &str, pod: &str) -> anyhow::Result<PathBuf> {
+    let plan = Plan::new(demo, DataPlane::default());
+    let workload = plan.workloads.iter().find(|workload| workload.pod_name() == pod);
+    let workload = workload.ok_or_else(|| anyhow::anyhow!("the demo {demo:?} has no pod {pod:?}"))?;
+    Ok(proxy_directory(demo, workload.name)?.join(ADMIN_SOCKET))
+}
+
 /// A stream to pilot's debug pages of a running demo.
 ///
 /// # Errors

@@ -69,6 +69,9 @@ pub struct Workload {
     pub v6: Ipv6Addr,
 }
 
+/// Hash of the demo's only template of each Deployment.
+const TEMPLATE_HASH: &str = "5d4f8c7b9";
+
 /// (workload, app, version, namespace, account, proxy, runs a shop)
 type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, Proxy, bool);
 
@@ -277,11 +280,20 @@ impl Workload {
         format!("{}-0", self.name)
     }
 
+    /// As Kubernetes has it: a Deployment of the workload's name, whose ReplicaSet owns the pod.
     fn pod(&self) -> Value {
+        let mut labels = self.labels();
+        labels["pod-template-hash"] = json!(TEMPLATE_HASH);
+        let owner = json!({
+            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{}-{TEMPLATE_HASH}", self.name),
+            "controller": true,
+        });
         let port = if self.proxy == Proxy::Gateway { GATEWAY_PORT } else { SHOP_PORT };
         json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": self.pod_name(), "namespace": self.kube_namespace, "labels": self.labels()},
+            "metadata": {
+                "name": self.pod_name(), "namespace": self.kube_namespace, "labels": labels, "ownerReferences": [owner],
+            },
             "spec": {
                 "serviceAccountName": self.account, "nodeName": "this-machine",
                 "containers": [{"name": self.app, "image": "bookshop", "ports": [{"containerPort": port, "name": "http"}]}],

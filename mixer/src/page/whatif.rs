@@ -188,11 +188,7 @@ impl Explainer {
         let mut stories = vec![(format!("At the proxy of {}, which asks", id(asking)), client)];
         let Some((address, mutual_tls)) = next else { return Ok(stories) };
         if let Some(asked) = table.by_address(address.ip()) {
-            arguments.extend(["--side=inbound".to_owned(), format!("--to-address={}", address.ip())]);
-            if mutual_tls {
-                arguments.push(format!("--from-identity={}", identity(asking)));
-            }
-            arguments.extend(asking.addresses.first().map(|from| format!("--from-address={from}")));
+            arguments.extend(at_the_server(asking, address, mutual_tls));
             let url = at_port(&question.url, address.port());
             let server = self.ask(asked, &arguments, (&question.method, &url)).await?;
             stories.push((format!("At the proxy of {}, which is asked", id(asked)), server));
@@ -230,10 +226,14 @@ impl Explainer {
     }
 }
 
-/// SPIFFE id of a workload of the mesh.
-fn identity(workload: &Workload) -> String {
-    let account = if workload.service_account.is_empty() { "default" } else { &workload.service_account };
-    format!("spiffe://cluster.local/ns/{}/sa/{account}", workload.namespace)
+/// What is asked of the server's proxy beyond what its client's was asked.
+fn at_the_server(asking: &Workload, address: SocketAddr, mutual_tls: bool) -> Vec<String> {
+    let mut arguments = vec!["--side=inbound".to_owned(), format!("--to-address={}", address.ip())];
+    if mutual_tls && !asking.identity.is_empty() {
+        arguments.push(format!("--from-identity={}", asking.identity));
+    }
+    arguments.extend(asking.addresses.first().map(|from| format!("--from-address={from}")));
+    arguments
 }
 
 /// The URL with another port.
@@ -248,6 +248,18 @@ fn at_port(url: &str, port: u16) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_client_is_who_pilot_says_it_is_in_any_trust_domain() {
+        let identity = "spiffe://example.org/ns/shop/sa/web";
+        let asking =
+            Workload { identity: identity.into(), addresses: vec!["10.0.0.1".parse().unwrap()], ..Workload::default() };
+        let to = SocketAddr::from(([10, 0, 0, 2], 9080));
+        let expected =
+            ["--side=inbound", "--to-address=10.0.0.2", "--from-identity=spiffe://example.org/ns/shop/sa/web"];
+        assert_eq!(at_the_server(&asking, to, true), [&expected[..], &["--from-address=10.0.0.1"]].concat());
+        assert!(!at_the_server(&asking, to, false).iter().any(|argument| argument.contains(identity)));
+    }
 
     #[test]
     fn the_server_is_asked_at_its_own_port() {

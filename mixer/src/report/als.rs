@@ -109,7 +109,8 @@ impl Origin {
         let inbound = reporter == Reporter::Destination;
         let downstream = common.downstream_remote_address.as_ref();
         let upstream = common.upstream_remote_address.as_ref();
-        let (address, state) = if inbound { (downstream, "downstream_peer") } else { (upstream, "upstream_peer") };
+        let (address, state) =
+            if inbound { (connected(common), "downstream_peer") } else { (upstream, "upstream_peer") };
         (peer.address, peer.port) = host_port(address);
         if let Some(packed) = common.filter_state_objects.get(state) {
             read_peer(&mut peer, packed);
@@ -168,10 +169,15 @@ impl Origin {
         if common.upstream_cluster.starts_with("inbound|") || common.upstream_cluster == "InboundPassthroughCluster" {
             return Reporter::Destination;
         }
-        let (client, _) = host_port(common.downstream_remote_address.as_ref());
+        let (client, _) = host_port(connected(common));
         let own = client.is_none_or(|client| client.is_loopback() || Some(client) == self.local.address);
         if own { Reporter::Source } else { Reporter::Destination }
     }
+}
+
+/// Who has opened the connection. The remote address is whom X-Forwarded-For names, which behind a gateway is another.
+fn connected(common: &AccessLogCommon) -> Option<&Address> {
+    common.downstream_direct_remote_address.as_ref().or(common.downstream_remote_address.as_ref())
 }
 
 fn request(entry: &mut Entry, from: HttpRequestProperties) {

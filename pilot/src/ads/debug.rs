@@ -309,9 +309,13 @@ fn workloads(world: &World) -> Value {
         let served = workload.addresses.iter().filter_map(|address| world.mesh.instances.get(address)).flatten();
         let services: BTreeSet<&str> = served.map(|instance| &*instance.service.key.host).collect();
         let mut parts = workload.text.split(';');
+        let (domain, namespace, account) =
+            (&world.mesh.config.trust_domain, &workload.namespace, workload.service_account.as_str());
+        let account = if account.is_empty() { "default" } else { account };
         json!({
             "name": workload.name, "namespace": workload.namespace, "addresses": workload.addresses,
-            "serviceAccount": workload.service_account, "labels": *workload.labels, "workload": parts.next(),
+            "serviceAccount": workload.service_account,
+            "identity": format!("spiffe://{domain}/ns/{namespace}/sa/{account}"), "labels": *workload.labels, "workload": parts.next(),
             "cluster": parts.nth(3), "services": services,
         })
     };

@@ -162,6 +162,7 @@ fn labels(object: &Object, entry: &WorkloadEntry) -> BTreeMap<String, String> {
 /// The workload of a WorkloadEntry.
 pub fn workload(object: &Object, entry: &WorkloadEntry, settings: &Settings) -> Workload {
     let labels = labels(object, entry);
+    let name = labels.get(proto::wire::LABEL_WORKLOAD_NAME).map_or(&*object.key.name, String::as_str);
     Workload {
         addresses: vec![entry.address.clone()],
         namespace: object.key.namespace.to_string(),
@@ -169,7 +170,7 @@ pub fn workload(object: &Object, entry: &WorkloadEntry, settings: &Settings) -> 
         service_account: entry.service_account.clone(),
         locality: Locality::parse(&entry.locality),
         mesh_tls: mesh_tls(entry),
-        text: endpoint::workload_text(&object.key.name, &object.key.namespace, &labels, &settings.cluster),
+        text: endpoint::workload_text(name, &object.key.namespace, &labels, &settings.cluster),
         labels: Arc::new(labels),
     }
 }

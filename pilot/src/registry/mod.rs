@@ -6,6 +6,7 @@
 pub mod endpoint;
 pub mod endpoint_slice;
 pub mod entry;
+pub mod owner;
 pub mod pod;
 pub mod protocol;
 pub mod service;

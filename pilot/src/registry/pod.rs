@@ -2,6 +2,7 @@
 
 use super::Settings;
 use super::endpoint::{self, Locality};
+use super::owner::workload_name;
 use crate::source::{Key, Kind, Object, Spec, Store};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ pub fn workload(object: &Object, store: &Store, settings: &Settings) -> Option<W
         service_account: spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()),
         locality,
         mesh_tls: labels.get(proto::wire::LABEL_TLS_MODE).is_some_and(|mode| mode == "istio"),
-        text: endpoint::workload_text(&object.key.name, &object.key.namespace, labels, &settings.cluster),
+        text: endpoint::workload_text(workload_name(&object.meta), &object.key.namespace, labels, &settings.cluster),
         labels: Arc::new(labels.clone()),
     })
 }

@@ -13,6 +13,17 @@ core_struct! {
         creation_timestamp: Option<String>,
         generation: Option<i64>,
         resource_version: Option<String>,
+        owner_references: Vec<OwnerReference>,
+    }
+}
+
+core_struct! {
+    /// An object that another one belongs to.
+    #[derive(Eq)]
+    OwnerReference {
+        kind: String,
+        name: String,
+        controller: bool,
     }
 }
 

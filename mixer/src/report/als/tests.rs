@@ -211,3 +211,15 @@ fn hostile_messages_are_cut_and_harm_nothing() {
     let entry = Origin::new(&Node::default()).http(logged, &table());
     assert_eq!((entry.route.len(), entry.request_headers.len()), (MAX_TEXT_BYTES, MAX_HEADERS));
 }
+
+// spec: MX-106
+#[test]
+fn behind_a_gateway_the_peer_is_who_has_opened_the_connection_not_whom_a_header_names() {
+    let mut logged = inbound();
+    let common = logged.common_properties.as_mut().unwrap();
+    common.downstream_remote_address = address("192.0.2.7", 0);
+    common.downstream_direct_remote_address = address("10.0.0.1", 40000);
+    let entry = Origin::new(&node()).http(logged, &table());
+    assert_eq!((&*entry.source.name, &*entry.source.workload), ("productpage-0", "productpage-v1"));
+    assert_eq!(entry.addresses[3], "192.0.2.7:0", "the client is still whom the header names");
+}

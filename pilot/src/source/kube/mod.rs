@@ -23,7 +23,7 @@ use kube::Client;
 use kube::api::DynamicObject;
 use kube::runtime::watcher;
 use metrics::Metrics;
-use proto::istio::meta::ObjectMeta;
+use proto::istio::meta::{ObjectMeta, OwnerReference};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use stream::Changes;
@@ -332,8 +332,13 @@ fn taken_apart(object: DynamicObject) -> (ObjectMeta, Node) {
         creation_timestamp: meta.creation_timestamp.map(|time| time.0.to_string()),
         generation: meta.generation,
         resource_version: None,
+        owner_references: meta.owner_references.into_iter().flatten().map(owner).collect(),
     };
     (taken, Node::from_json(object.data))
+}
+
+fn owner(reference: k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference) -> OwnerReference {
+    OwnerReference { kind: reference.kind, name: reference.name, controller: reference.controller.unwrap_or_default() }
 }
 
 /// Annotations without the copy of the whole object that `kubectl apply` keeps, and without leases.
