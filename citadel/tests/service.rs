@@ -9,7 +9,7 @@ use identity::pem;
 use identity::svid::{LeafFacts, Svid};
 use proto::ca::IstioCertificateRequest;
 use std::time::{Duration, SystemTime};
-use support::{Citadel, REVIEWS, id, request};
+use support::{Citadel, REVIEWS, id, request, with_token};
 use tonic::Code;
 
 fn leaf(chain: &[String]) -> LeafFacts {
@@ -193,4 +193,19 @@ async fn requests_are_counted_under_istios_names() {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
     assert!(text.contains("citadel_server_root_cert_expiry_timestamp "));
+}
+
+// spec: CA-8
+#[tokio::test]
+async fn a_token_that_a_relay_passes_on_says_who_asks() {
+    let citadel = Citadel::start().await;
+    let relay = citadel.svid(support::PILOT).await;
+    let mut client = citadel.connect(Some(&relay)).await.unwrap();
+    let answer = client.create_certificate(with_token(&citadel.token(REVIEWS), citadel.any_request())).await.unwrap();
+    assert_eq!(leaf(&answer.into_inner().cert_chain).uris, [REVIEWS]);
+    // A relay that passes on a bad token, or nothing, gets no certificate of its own identity for it.
+    for token in ["", "forged", &citadel.forge(|claims| claims["aud"] = "other".into())] {
+        let refused = client.create_certificate(with_token(token, citadel.any_request())).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{token}");
+    }
 }

@@ -53,7 +53,7 @@ const PROXY_FLOORS: &[(u8, &[&str])] = &[
 /// The floors of pilot's folders.
 const PILOT_FLOORS: &[(u8, &[&str])] = &[
     (7, &["args", "server"]),
-    (6, &["ads", "admission", "status"]),
+    (6, &["ads", "admission", "status", "trust"]),
     (5, &["delivery", "inject"]),
     (4, &["translate"]),
     (3, &["model"]),

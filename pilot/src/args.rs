@@ -80,7 +80,17 @@ pub struct Discovery {
     /// citadel, to which certificate requests are passed on: HOST:PORT (TLS) or http://HOST:PORT
     #[arg(long, alias = "caAddr")]
     pub ca_addr: Option<String>,
-    /// Keys of the issuer of bearer tokens (JWKS); without them certificates alone prove
+    /// File with the token of this pod, with which pilot asks citadel for its own certificate where none is given
+    #[arg(long, default_value = "/var/run/secrets/tokens/istio-token")]
+    pub token_file: PathBuf,
+    /// Directory in memory where the certificate that citadel gives is kept
+    #[arg(long, default_value = "/var/run/secrets/istiod/tls")]
+    pub tls_dir: PathBuf,
+    /// Also take tokens of Kubernetes that are bound to no pod, as those of virtual machines are
+    #[arg(long)]
+    pub unbound_tokens: bool,
+    /// Keys of the issuer of bearer tokens (JWKS); without them certificates alone prove, and on Kubernetes what the API
+    /// server accepts
     #[arg(long)]
     pub jwks_file: Option<PathBuf>,
     /// Audience that bearer tokens must name

@@ -9,6 +9,7 @@
 //! - [`ads`]: the xDS protocol, delta and state of the world
 //! - [`inject`]: a pod → the pod with its proxy; a side road, pure
 //! - [`status`]: what became of each object, written where its user looks
+//! - [`trust`]: on Kubernetes, pilot's own certificate and the roots in every namespace
 //! - [`args`], [`server`]: flags, and the wiring of the parts
 
 pub mod ads;
@@ -21,3 +22,4 @@ pub mod server;
 pub mod source;
 pub mod status;
 pub mod translate;
+pub mod trust;

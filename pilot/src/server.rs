@@ -1,8 +1,9 @@
 //! Wires the parts; no logic of its own. Making a [`Server`] does no I/O, [`Server::start`] does.
 
-use crate::ads::authenticate::{Authenticator, Proof};
+use crate::ads::authenticate::{Authenticator, Proof, Tokens};
 use crate::ads::debug;
 use crate::ads::relay::Relay;
+use crate::ads::review::ReviewedTokens;
 use crate::ads::service::Ads;
 use crate::ads::tls::{self, Files};
 use crate::args::Discovery;
@@ -13,11 +14,15 @@ use crate::model::{MeshConfig, mesh_config};
 use crate::source::{Event, file, kube, mesh_file};
 use crate::status::leader::{self, Leadership};
 use crate::status::writer::Writer;
+use crate::trust;
+use crate::trust::enrol::{self, Enrol};
+use crate::trust::roots::{self, Distribution};
 use ::kube::api::Api;
 use anyhow::Context as _;
 use identity::jwks::KeySet;
 use identity::jwt::{Expiry, TokenRules};
-use identity::spiffe::TrustDomain;
+use identity::review::ReviewRules;
+use identity::spiffe::{SpiffeId, TrustDomain};
 use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -103,9 +108,16 @@ impl Server {
         }));
         let mut running =
             Running { grpc: None, secure_grpc: None, http: None, monitoring: None, hub: handle, stop, tasks };
-        Box::pin(self.start_source(&mut running, events, &registry, &stopped)).await?;
-        self.start_grpc(&mut running, &metrics, &config, &stopped).await?;
-        self.start_http(&mut running, registry, &stopped).await?;
+        let client = match &args.config_dir {
+            Some(_) => None,
+            None => Some(kube::connect(args.kubeconfig.as_deref()).await?),
+        };
+        Box::pin(self.start_source(&mut running, client.clone(), events, &registry)).await?;
+        let domain = TrustDomain::from_mesh_config(&config.trust_domain).context("trustDomain")?;
+        let secured = self.start_trust(&mut running, client.clone(), &domain, &stopped)?;
+        let proof = Authenticator::Proof(Arc::new(Proof { tokens: self.tokens(client, domain)? }));
+        Box::pin(self.start_grpc(&mut running, &metrics, (proof, secured.files), &stopped)).await?;
+        self.start_http(&mut running, registry, secured.ready, &stopped).await?;
         tracing::info!(grpc = ?running.grpc, secure_grpc = ?running.secure_grpc, http = ?running.http, monitoring = ?running.monitoring, "pilot serves");
         Ok(running)
     }
@@ -114,20 +126,20 @@ impl Server {
     async fn start_source(
         &self,
         running: &mut Running,
+        client: Option<::kube::Client>,
         events: mpsc::Sender<Vec<Event>>,
         registry: &Registry,
-        stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let args = &self.args;
+        let stopped = running.stop.subscribe();
         if let Some(path) = args.mesh_config.clone() {
             running.tasks.spawn(until(stopped.clone(), mesh_file::run(path, mesh_config::parse, events.clone())));
         }
         if let Some(directory) = args.config_dir.clone() {
-            running.tasks.spawn(until(stopped.clone(), file::run(directory, events)));
-            return Ok(());
+            running.tasks.spawn(until(stopped.clone(), file::run(directory, events.clone())));
         }
+        let Some(client) = client else { return Ok(()) };
         let suffix = if args.revision.is_empty() { String::new() } else { format!("-{}", args.revision) };
-        let client = kube::connect(args.kubeconfig.as_deref()).await?;
         let (defined, definitions) = watch::channel(kube::Defined::default());
         let cluster = kube::Cluster {
             client: client.clone(),
@@ -141,10 +153,10 @@ impl Server {
         if args.write_status {
             let leadership = Leadership::default();
             let leases = Api::namespaced(client.clone(), &args.namespace);
-            let seek = leader::run(leases, args.identity(), leadership.clone());
+            let seek = leader::run(leases, leader::LEASE, args.identity(), leadership.clone());
             running.tasks.spawn(until(stopped.clone(), seek));
             let writer = Writer { client, hub: running.hub.clone(), leadership, defined: definitions };
-            running.tasks.spawn(until(stopped.clone(), writer.run()));
+            running.tasks.spawn(until(stopped, writer.run()));
         }
         Ok(())
     }
@@ -172,8 +184,41 @@ impl Server {
         })
     }
 
-    fn relay(&self) -> anyhow::Result<Option<IstioCertificateServiceServer<Relay>>> {
-        let relay = self.args.ca_addr.as_ref().map(|address| Relay::new(address, self.files())).transpose()?;
+    /// pilot's own certificate and the roots in every namespace; without Kubernetes the certificate comes from files.
+    fn start_trust(
+        &self,
+        running: &mut Running,
+        client: Option<::kube::Client>,
+        domain: &TrustDomain,
+        stopped: &watch::Receiver<bool>,
+    ) -> anyhow::Result<Secured> {
+        let (args, given) = (&self.args, self.files());
+        let Some(client) = client else { return Ok(Secured { files: given, ready: running.hub.ready() }) };
+        let (sender, roots) = watch::channel(None);
+        running.tasks.spawn(until(stopped.clone(), trust::follow(client.clone(), args.namespace.clone(), sender)));
+        let leadership = Leadership::default();
+        let leases = Api::namespaced(client.clone(), &args.namespace);
+        let seek = leader::run(leases, roots::LEASE, args.identity(), leadership.clone());
+        running.tasks.spawn(until(stopped.clone(), seek));
+        let (namespace, hub) = (args.namespace.clone(), running.hub.clone());
+        let distribution = Distribution { client, namespace, hub, leadership, roots: roots.clone() };
+        running.tasks.spawn(until(stopped.clone(), distribution.run()));
+        let Some(address) = args.ca_addr.clone().filter(|address| given.is_none() && !address.starts_with("http://"))
+        else {
+            return Ok(Secured { files: given, ready: running.hub.ready() });
+        };
+        let files = enrol::files(&args.tls_dir)?;
+        let id = SpiffeId::service_account(domain, &args.namespace, "istiod").context("own identity")?;
+        let enrol = Enrol { address, token: args.token_file.clone(), files: files.clone(), id, roots };
+        let (certified, is_certified) = watch::channel(false);
+        running.tasks.spawn(until(stopped.clone(), enrol.run(certified)));
+        let (both, ready) = watch::channel(false);
+        running.tasks.spawn(until(stopped.clone(), conjunction(running.hub.ready(), is_certified, both)));
+        Ok(Secured { files: Some(files), ready })
+    }
+
+    fn relay(&self, files: Option<Files>) -> anyhow::Result<Option<IstioCertificateServiceServer<Relay>>> {
+        let relay = self.args.ca_addr.as_ref().map(|address| Relay::new(address, files)).transpose()?;
         Ok(relay.map(IstioCertificateServiceServer::new))
     }
 
@@ -181,13 +226,13 @@ impl Server {
         &self,
         running: &mut Running,
         metrics: &Metrics,
-        config: &MeshConfig,
+        (proof, files): (Authenticator, Option<Files>),
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         if !self.args.grpc_addr.is_empty() {
             let (listener, local) = admin::bind(&self.args.grpc_addr).await?;
             let ads = Ads::new(running.hub.clone(), Authenticator::Nobody, metrics.clone());
-            let router = self.grpc().add_service(ads).add_optional_service(self.relay()?);
+            let router = self.grpc().add_service(ads).add_optional_service(self.relay(files.clone())?);
             running.grpc = Some(local);
             let stopped = stopped.clone();
             running.tasks.spawn(async move {
@@ -198,13 +243,15 @@ impl Server {
             });
         }
         if !self.args.secure_grpc_addr.is_empty() {
-            let files = self.files().context(
-                "--secure-grpc-addr needs --tls-cert-file, --tls-key-file and --ca-cert-file; an empty address turns it off",
+            let files = files.context(
+                "--secure-grpc-addr needs --tls-cert-file, --tls-key-file and --ca-cert-file, or on Kubernetes --ca-addr; an empty address turns it off",
             )?;
-            files.server()?;
+            if self.files().is_some() {
+                files.server()?; // those of citadel come later
+            }
             let (listener, local) = admin::bind(&self.args.secure_grpc_addr).await?;
-            let ads = Ads::new(running.hub.clone(), self.proof(config)?, metrics.clone());
-            let router: Router = self.grpc().add_service(ads).add_optional_service(self.relay()?);
+            let ads = Ads::new(running.hub.clone(), proof, metrics.clone());
+            let router: Router = self.grpc().add_service(ads).add_optional_service(self.relay(Some(files.clone()))?);
             running.secure_grpc = Some(local);
             let stopped = stopped.clone();
             running.tasks.spawn(async move {
@@ -223,43 +270,67 @@ impl Server {
             .http2_keepalive_timeout(Some(self.args.keepalive_timeout))
     }
 
-    fn proof(&self, config: &MeshConfig) -> anyhow::Result<Authenticator> {
-        let keys = match &self.args.jwks_file {
-            Some(path) => {
-                let json = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
-                Some(KeySet::parse(&json).with_context(|| format!("{}", path.display()))?)
-            }
-            None => None,
-        };
-        let rules =
-            TokenRules { issuer: None, audiences: vec![self.args.token_audience.clone()], expiry: Expiry::Required };
-        let domain = TrustDomain::from_mesh_config(&config.trust_domain).context("trustDomain")?;
-        Ok(Authenticator::Proof(Arc::new(Proof { keys, rules, domain })))
+    /// What checks bearer tokens: a key set where one is given, else the cluster.
+    fn tokens(&self, client: Option<::kube::Client>, domain: TrustDomain) -> anyhow::Result<Tokens> {
+        let audiences = vec![self.args.token_audience.clone()];
+        if let Some(path) = &self.args.jwks_file {
+            let json = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+            let keys = KeySet::parse(&json).with_context(|| format!("{}", path.display()))?;
+            let rules = TokenRules { issuer: None, audiences, expiry: Expiry::Required };
+            return Ok(Tokens::Keys { keys, rules, domain });
+        }
+        let Some(client) = client else { return Ok(Tokens::Nothing) };
+        let rules = ReviewRules { audiences, domain, unbound: self.args.unbound_tokens };
+        Ok(Tokens::Review(ReviewedTokens::new(client, rules)))
     }
 
     async fn start_http(
         &self,
         running: &mut Running,
         metrics: Registry,
+        ready: watch::Receiver<bool>,
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         if !self.args.http_addr.is_empty() {
             let (listener, local) = admin::bind(&self.args.http_addr).await?;
             running.http = Some(local);
-            running.tasks.spawn(until(stopped.clone(), admin::serve(listener, debug::router(running.hub.clone()))));
+            let pages = debug::router(running.hub.clone(), ready.clone());
+            running.tasks.spawn(until(stopped.clone(), admin::serve(listener, pages)));
         }
         if !self.args.monitoring_addr.is_empty() {
             let (listener, local) = admin::bind(&self.args.monitoring_addr).await?;
             running.monitoring = Some(local);
             let admin = Admin {
                 metrics,
-                ready: running.hub.ready(),
+                ready,
                 level: self.level.clone(),
                 version: concat!("pilot ", env!("CARGO_PKG_VERSION"), "\n"),
             };
             running.tasks.spawn(until(stopped.clone(), admin::serve(listener, admin.router())));
         }
         Ok(())
+    }
+}
+
+/// Where port 15012 has its certificate from, and when pilot is ready.
+struct Secured {
+    files: Option<Files>,
+    ready: watch::Receiver<bool>,
+}
+
+/// Says when both are so.
+async fn conjunction(
+    mut left: watch::Receiver<bool>,
+    mut right: watch::Receiver<bool>,
+    both: watch::Sender<bool>,
+) -> anyhow::Result<()> {
+    loop {
+        let now = *left.borrow_and_update() && *right.borrow_and_update();
+        both.send_if_modified(|held| std::mem::replace(held, now) != now);
+        tokio::select! {
+            changed = left.changed() => changed?,
+            changed = right.changed() => changed?,
+        }
     }
 }
 

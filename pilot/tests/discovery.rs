@@ -131,7 +131,7 @@ async fn pilot_is_ready_once_all_objects_are_taken_in_and_then_everything_is_sen
     let tasks = [
         tokio::spawn(hub.run()),
         tokio::spawn(async move {
-            vitals::admin::serve(listener, debug::router(handle)).await.unwrap();
+            vitals::admin::serve(listener, debug::router(handle.clone(), handle.ready())).await.unwrap();
         }),
     ];
     let objects = pilot::source::memory::parse(SERVICES, None).objects;

@@ -12,6 +12,7 @@
 //! - [`verify`]: chain and name check as rustls verifiers
 //! - [`enrol`]: when to ask for a certificate
 //! - [`jwks`], [`jwt`]: key sets, and tokens checked against them
+//! - [`review`]: tokens that a Kubernetes API server checks
 //!
 //! It never knows where a key is stored, who issues a certificate, or how bytes travel.
 
@@ -22,6 +23,7 @@ pub mod enrol;
 pub mod jwks;
 pub mod jwt;
 pub mod pem;
+pub mod review;
 pub mod san;
 pub mod spiffe;
 pub mod svid;

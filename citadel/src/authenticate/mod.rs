@@ -3,6 +3,7 @@
 //! It knows proofs and turns them into a SPIFFE id. It must never know what the caller asks for.
 
 pub mod mtls;
+pub mod review;
 pub mod token;
 
 use identity::spiffe::SpiffeId;
@@ -17,6 +18,12 @@ pub enum Unauthenticated {
     /// The token is refused.
     #[error("token refused: {0}")]
     Token(#[from] identity::jwt::TokenError),
+    /// The API server does not accept the token, or it is not for us.
+    #[error("token refused: {0}")]
+    Review(#[from] identity::review::ReviewError),
+    /// The API server cannot be asked now.
+    #[error("the token cannot be checked: {0}")]
+    Unavailable(String),
     /// The token's subject is no identity.
     #[error("token subject is no identity: {0}")]
     Subject(#[from] identity::spiffe::SpiffeError),
@@ -33,8 +40,19 @@ pub enum Unauthenticated {
 pub struct Authenticators {
     /// Client certificates and relays.
     pub mtls: mtls::ClientCertificates,
-    /// Bearer tokens; `None` where no key set is configured.
-    pub token: Option<token::BearerTokens>,
+    /// Bearer tokens.
+    pub token: Tokens,
+}
+
+/// What checks bearer tokens.
+#[derive(Debug)]
+pub enum Tokens {
+    /// Nothing: no token is accepted.
+    Nothing,
+    /// A key set.
+    Keys(token::BearerTokens),
+    /// A Kubernetes API server.
+    Review(review::ReviewedTokens),
 }
 
 impl Authenticators {
@@ -42,18 +60,21 @@ impl Authenticators {
     ///
     /// # Errors
     /// [`Unauthenticated`] for the log; the caller gets an opaque answer.
-    pub fn identify(
+    pub async fn identify(
         &self,
         peer: Option<&mtls::PeerCertificate>,
         metadata: &MetadataMap,
         now: std::time::SystemTime,
     ) -> Result<SpiffeId, Unauthenticated> {
-        if let Some(peer) = peer {
+        // A relay passes tokens on, and the token says who asks.
+        let passed_on = |peer: &&_| self.mtls.is_relay(peer) && metadata.contains_key("authorization");
+        if let Some(peer) = peer.filter(|peer| !passed_on(peer)) {
             return self.mtls.identify(peer, metadata, now);
         }
         match &self.token {
-            Some(tokens) => tokens.identify(metadata, now),
-            None => Err(Unauthenticated::NoProof),
+            Tokens::Keys(tokens) => tokens.identify(metadata, now),
+            Tokens::Review(tokens) => tokens.identify(metadata, now).await,
+            Tokens::Nothing => Err(Unauthenticated::NoProof),
         }
     }
 }

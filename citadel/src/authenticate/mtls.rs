@@ -31,11 +31,17 @@ pub struct ClientCertificates {
 }
 
 impl ClientCertificates {
-    /// The identity in the certificate, or the one that a relay names.
+    /// Whether the certificate is that of a relay.
+    pub fn is_relay(&self, peer: &PeerCertificate) -> bool {
+        peer.0.id.as_ref().is_some_and(|id| self.relays.contains(id))
+    }
+
+    /// The identity in the certificate, or the one that a relay names. A relay's own identity is never what it asks for:
+    /// what it passes on is somebody else's request.
     ///
     /// # Errors
-    /// [`Unauthenticated`] where the certificate has ended since the handshake, has no id, or names another caller
-    /// without being a relay.
+    /// [`Unauthenticated`] where the certificate has ended since the handshake, has no id, names another caller without
+    /// being a relay, or is a relay's and names nobody.
     pub fn identify(
         &self,
         peer: &PeerCertificate,
@@ -46,10 +52,12 @@ impl ClientCertificates {
             return Err(Unauthenticated::NoProof); // a connection may outlive the certificate that opened it
         }
         let own = peer.0.id.clone().ok_or(Unauthenticated::NoId)?;
-        let Some(named) = metadata.get(RELAYED_CALLER) else { return Ok(own) };
-        if !self.relays.contains(&own) {
-            return Err(Unauthenticated::NoRelay(own));
-        }
+        let named = match (metadata.get(RELAYED_CALLER), self.is_relay(peer)) {
+            (None, false) => return Ok(own),
+            (None, true) => return Err(Unauthenticated::NoProof),
+            (Some(_), false) => return Err(Unauthenticated::NoRelay(own)),
+            (Some(named), true) => named,
+        };
         Ok(SpiffeId::parse(named.to_str().unwrap_or_default())?)
     }
 }

@@ -33,13 +33,21 @@ impl BearerTokens {
     /// # Errors
     /// [`Unauthenticated`] says why, for the log only.
     pub fn identify(&self, metadata: &MetadataMap, now: SystemTime) -> Result<SpiffeId, Unauthenticated> {
-        let mut values = metadata.get_all("authorization").iter();
-        let (Some(value), None) = (values.next(), values.next()) else { return Err(Unauthenticated::NoProof) };
-        let text = value.to_str().map_err(|_| Unauthenticated::NoProof)?;
-        let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-        let (_, token) = token.ok_or(Unauthenticated::NoProof)?;
+        let token = bearer(metadata)?;
         let keys = Arc::clone(&self.keys.borrow());
-        let claims = jwt::verify(token.trim(), &keys, &self.rules, now)?;
+        let claims = jwt::verify(token, &keys, &self.rules, now)?;
         Ok(claims.workload_id(&self.domain)?)
     }
+}
+
+/// The one token in `authorization: Bearer …`.
+///
+/// # Errors
+/// [`Unauthenticated::NoProof`] where there is none, or more than one.
+pub(super) fn bearer(metadata: &MetadataMap) -> Result<&str, Unauthenticated> {
+    let mut values = metadata.get_all("authorization").iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return Err(Unauthenticated::NoProof) };
+    let text = value.to_str().map_err(|_| Unauthenticated::NoProof)?;
+    let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    token.map(|(_, token)| token.trim()).ok_or(Unauthenticated::NoProof)
 }

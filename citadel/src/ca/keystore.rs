@@ -1,23 +1,13 @@
-//! Where the signing key lives: a directory with Istio's file names (spec CA-12, CA-13).
-//!
-//! The directory holds `ca-cert.pem`, `ca-key.pem`, `root-cert.pem` and, for an intermediate, `cert-chain.pem`; or
-//! cert-manager's `tls.crt`, `tls.key`, `ca.crt`. A root that citadel made itself is marked by the file
-//! `istio-generated`; only such a root is rotated.
+//! Where the signing key lives without Kubernetes: a directory with Istio's file names (spec CA-12, CA-13).
 
-use crate::ca::root::{Authority, AuthorityError, CaKey, Material, self_signed};
+use crate::ca::contents::{CERT, CHAIN, Contents, GENERATED, KEY, MANAGER, ROOTS};
+use crate::ca::root::{Authority, AuthorityError};
 use identity::spiffe::TrustDomain;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
-use zeroize::Zeroizing;
-
-const CERT: &str = "ca-cert.pem";
-const KEY: &str = "ca-key.pem";
-const CHAIN: &str = "cert-chain.pem";
-const ROOTS: &str = "root-cert.pem";
-const GENERATED: &str = "istio-generated";
 
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -61,8 +51,7 @@ impl Keystore {
     /// # Errors
     /// [`KeystoreError`] names the file.
     pub fn load_or_create(&self, now: SystemTime) -> Result<Authority, KeystoreError> {
-        let present = self.path(CERT).exists() || self.path("tls.crt").exists();
-        if !present {
+        if !self.contents()?.holds_authority() {
             self.create(now)?;
         }
         self.load(now)
@@ -73,16 +62,7 @@ impl Keystore {
     /// # Errors
     /// [`KeystoreError`] names the file.
     pub fn load(&self, now: SystemTime) -> Result<Authority, KeystoreError> {
-        let manager = !self.path(CERT).exists() && self.path("tls.crt").exists();
-        let (cert, key, roots) = if manager { ("tls.crt", "tls.key", "ca.crt") } else { (CERT, KEY, ROOTS) };
-        let cert = self.read(cert)?;
-        let chain = match self.path(CHAIN) {
-            _ if manager => cert.clone(), // cert-manager appends the chain to tls.crt
-            path if path.exists() => self.read(CHAIN)?,
-            _ => Vec::new(),
-        };
-        let material = Material { cert, key: self.read_key(key)?, chain, roots: self.read(roots)? };
-        Authority::new(material, now).map_err(|source| self.unusable(source))
+        self.contents()?.authority(now).map_err(|source| self.unusable(source))
     }
 
     /// Whether citadel made the root itself, and so may replace it.
@@ -95,21 +75,14 @@ impl Keystore {
     /// # Errors
     /// [`KeystoreError`] names the file.
     pub fn renew_root(&self, now: SystemTime) -> Result<(), KeystoreError> {
-        let key = self.read_key(KEY)?;
-        let cert = self_signed(&key, &self.domain, now).map_err(|source| self.unusable(source))?;
-        let old = String::from_utf8_lossy(&self.read(ROOTS)?).into_owned();
-        self.write(ROOTS, format!("{cert}{old}").as_bytes(), 0o644)?;
-        self.write(CERT, cert.as_bytes(), 0o644)
+        let renewed = self.contents()?.renewed(&self.domain, now).map_err(|source| self.unusable(source))?;
+        self.write(&renewed, &[ROOTS, CERT])
     }
 
     fn create(&self, now: SystemTime) -> Result<(), KeystoreError> {
         fs::create_dir_all(&self.directory).map_err(|source| io_error(&self.directory, source))?;
-        let key = CaKey::generate().map_err(|source| self.unusable(source))?;
-        let cert = self_signed(&key, &self.domain, now).map_err(|source| self.unusable(source))?;
-        self.write(KEY, key.to_pem().as_bytes(), 0o600)?;
-        self.write(GENERATED, b"", 0o644)?;
-        self.write(ROOTS, cert.as_bytes(), 0o644)?;
-        self.write(CERT, cert.as_bytes(), 0o644)?;
+        let contents = Contents::generate(&self.domain, now).map_err(|source| self.unusable(source))?;
+        self.write(&contents, &[KEY, GENERATED, ROOTS, CERT])?;
         tracing::info!(directory = %self.directory.display(), trust_domain = %self.domain, "made a root of our own");
         Ok(())
     }
@@ -118,25 +91,32 @@ impl Keystore {
         self.directory.join(name)
     }
 
-    fn read(&self, name: &str) -> Result<Vec<u8>, KeystoreError> {
-        let path = self.path(name);
-        fs::read(&path).map_err(|source| io_error(&path, source))
-    }
-
-    fn read_key(&self, name: &str) -> Result<CaKey, KeystoreError> {
-        use std::os::unix::fs::PermissionsExt;
-        let path = self.path(name);
-        let facts = fs::metadata(&path).map_err(|source| io_error(&path, source))?;
-        if facts.permissions().mode() & 0o007 != 0 {
-            return Err(KeystoreError::OpenKey(path)); // the group is allowed: Kubernetes mounts secrets 0640 with fsGroup
+    fn contents(&self) -> Result<Contents, KeystoreError> {
+        let mut contents = Contents::default();
+        for name in [CERT, KEY, CHAIN, ROOTS, GENERATED].into_iter().chain(MANAGER) {
+            let path = self.path(name);
+            if !path.exists() {
+                continue;
+            }
+            let facts = fs::metadata(&path).map_err(|source| io_error(&path, source))?;
+            // The group is allowed: Kubernetes mounts secrets 0640 with fsGroup.
+            if [KEY, MANAGER[1]].contains(&name) && facts.permissions().mode() & 0o007 != 0 {
+                return Err(KeystoreError::OpenKey(path));
+            }
+            contents.insert(name, fs::read(&path).map_err(|source| io_error(&path, source))?);
         }
-        let text = Zeroizing::new(self.read(name)?);
-        CaKey::from_pem(&text).map_err(|source| self.unusable(source))
+        Ok(contents)
     }
 
-    fn write(&self, name: &str, content: &[u8], mode: u32) -> Result<(), KeystoreError> {
-        let path = self.path(name);
-        write_atomically(&path, content, mode).map_err(|source| io_error(&path, source))
+    /// Writes some names, the last of which makes the store whole.
+    fn write(&self, contents: &Contents, names: &[&str]) -> Result<(), KeystoreError> {
+        for name in names {
+            let path = self.path(name);
+            let mode = if *name == KEY { 0o600 } else { 0o644 };
+            let bytes = contents.get(name).unwrap_or_default();
+            write_atomically(&path, bytes, mode).map_err(|source| io_error(&path, source))?;
+        }
+        Ok(())
     }
 
     fn unusable(&self, source: AuthorityError) -> KeystoreError {
@@ -167,7 +147,6 @@ fn io_error(path: &Path, source: io::Error) -> KeystoreError {
 mod tests {
     use super::*;
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-    use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
 
     fn store(directory: &Path) -> Keystore {
@@ -224,7 +203,7 @@ mod tests {
             assert!(!store(directory.path()).is_generated());
             let id = identity::spiffe::SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap();
             let csr = identity::csr::Csr::generate(&id).unwrap();
-            let grant = crate::ca::policy::Grant { id, ttl: Duration::from_secs(60) };
+            let grant = crate::ca::policy::Grant { id, hosts: Vec::new(), ttl: Duration::from_secs(60) };
             let chain = crate::ca::sign::sign(&authority, &csr.pem, &grant, SystemTime::now()).unwrap();
             assert_eq!(chain.len(), 3, "leaf, intermediate, roots");
             assert_eq!(chain[1].lines().collect::<Vec<_>>(), cert.lines().collect::<Vec<_>>());

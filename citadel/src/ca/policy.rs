@@ -1,6 +1,7 @@
 //! Who may get what: the decision before anything is signed (spec CA-3, CA-5, CA-10).
 
 use identity::spiffe::{SpiffeId, TrustDomain};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Life of a workload certificate when the request names none (CA-10, DEFAULT_WORKLOAD_CERT_TTL).
@@ -35,8 +36,10 @@ pub enum Refused {
 /// What may be signed for a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
-    /// The only name of the certificate: the caller's proven identity (CA-3).
+    /// The caller's proven identity: the only name of a workload's certificate (CA-3).
     pub id: SpiffeId,
+    /// Host names that it bears beside the identity: those of a server of the control plane (CA-17).
+    pub hosts: Vec<String>,
     /// Life from now.
     pub ttl: Duration,
 }
@@ -46,6 +49,8 @@ pub struct Grant {
 pub struct Policy {
     /// For whom it signs.
     pub trust_domain: TrustDomain,
+    /// Servers of the control plane, with the host names under which they are called.
+    pub hosts: BTreeMap<SpiffeId, Vec<String>>,
     /// Life when none is asked for.
     pub default_ttl: Duration,
     /// Longest life.
@@ -55,7 +60,7 @@ pub struct Policy {
 impl Policy {
     /// Istio's rules for a trust domain.
     pub fn new(trust_domain: TrustDomain) -> Self {
-        Self { trust_domain, default_ttl: DEFAULT_TTL, max_ttl: MAX_TTL }
+        Self { trust_domain, hosts: BTreeMap::new(), default_ttl: DEFAULT_TTL, max_ttl: MAX_TTL }
     }
 
     /// What `caller` gets who asks for `seconds` of validity; zero and negative values ask for the default.
@@ -73,7 +78,8 @@ impl Policy {
                 return Err(Refused::TooLong { asked_seconds: seconds, max_seconds: self.max_ttl.as_secs() });
             }
         };
-        Ok(Grant { id: caller.clone(), ttl })
+        let hosts = self.hosts.get(caller).cloned().unwrap_or_default();
+        Ok(Grant { id: caller.clone(), hosts, ttl })
     }
 }
 
@@ -96,6 +102,19 @@ mod tests {
         for asked in [90 * 86_400 + 1, i64::MAX] {
             assert!(matches!(policy().grant(&caller, asked), Err(Refused::TooLong { .. })), "{asked}");
         }
+    }
+
+    // spec: CA-3, CA-17
+    #[test]
+    fn host_names_are_granted_to_servers_of_the_control_plane_alone() {
+        let id = |text: &str| SpiffeId::parse(text).unwrap();
+        let mut policy = policy();
+        policy
+            .hosts
+            .insert(id("spiffe://cluster.local/ns/istio-system/sa/istiod"), vec!["istiod.istio-system.svc".into()]);
+        let hosts = |text| policy.grant(&id(text), 0).unwrap().hosts;
+        assert_eq!(hosts("spiffe://cluster.local/ns/istio-system/sa/istiod"), ["istiod.istio-system.svc"]);
+        assert!(hosts("spiffe://cluster.local/ns/shop/sa/istiod").is_empty());
     }
 
     #[test]

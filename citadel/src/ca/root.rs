@@ -23,6 +23,9 @@ pub const ROOT_TTL: Duration = Duration::from_secs(3650 * 86_400);
 /// Why an authority cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
+    /// A part is not there.
+    #[error("{0} is missing")]
+    Missing(&'static str),
     /// A PEM file is broken.
     #[error("{file}: {source}")]
     Pem {
@@ -162,6 +165,11 @@ impl Authority {
         let is_root = self.roots.certificates().contains(&&self.cert);
         let own = (!is_root).then(|| self.cert.clone());
         own.into_iter().chain(self.chain.iter().cloned()).collect()
+    }
+
+    /// Whether another signs with the same certificate, under the same chain and roots.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        self.cert == other.cert && self.chain == other.chain && self.roots == other.roots
     }
 
     /// The issuer for rcgen.

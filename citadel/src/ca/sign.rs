@@ -46,8 +46,11 @@ pub enum SignError {
 /// [`SignError`] says whether request or authority is at fault.
 pub fn sign(authority: &Authority, csr_pem: &str, grant: &Grant, now: SystemTime) -> Result<Vec<String>, SignError> {
     let key = public_key(csr_pem)?;
-    let uri = grant.id.as_str().try_into().map_err(SignError::Crypto)?;
-    let params = leaf_params(authority, vec![SanType::URI(uri)], grant.ttl, now)?;
+    let mut names = vec![SanType::URI(grant.id.as_str().try_into().map_err(SignError::Crypto)?)];
+    for host in &grant.hosts {
+        names.push(host_name(host)?);
+    }
+    let params = leaf_params(authority, names, grant.ttl, now)?;
     let leaf = params.signed_by(&key, authority.issuer()).map_err(SignError::Crypto)?;
     let mut chain = vec![pem::encode_certificate(leaf.der())];
     chain.extend(authority.intermediates().iter().map(pem::encode_certificate));
@@ -66,14 +69,18 @@ pub fn server_certificate(
     ttl: Duration,
     now: SystemTime,
 ) -> Result<Vec<CertificateDer<'static>>, SignError> {
-    let name = |host: &String| match host.parse::<IpAddr>() {
-        Ok(address) => Ok(SanType::IpAddress(address)),
-        Err(_) => host.as_str().try_into().map(SanType::DnsName).map_err(SignError::Crypto),
-    };
-    let names = hosts.iter().map(name).collect::<Result<_, _>>()?;
+    let names = hosts.iter().map(|host| host_name(host)).collect::<Result<_, _>>()?;
     let params = leaf_params(authority, names, ttl, now)?;
     let leaf = params.signed_by(key, authority.issuer()).map_err(SignError::Crypto)?;
     Ok(std::iter::once(CertificateDer::from(leaf)).chain(authority.intermediates()).collect())
+}
+
+/// A host's name or address as a name of a certificate.
+fn host_name(host: &str) -> Result<SanType, SignError> {
+    match host.parse::<IpAddr>() {
+        Ok(address) => Ok(SanType::IpAddress(address)),
+        Err(_) => host.try_into().map(SanType::DnsName).map_err(SignError::Crypto),
+    }
 }
 
 /// A leaf that only proves that the authority can sign; it is never given away.

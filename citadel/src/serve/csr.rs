@@ -1,16 +1,18 @@
 //! `istio.v1.auth.IstioCertificateService`: one request, one signed chain (spec CA-1, CA-5).
 
-use crate::authenticate::{Authenticators, mtls};
+use crate::authenticate::{Authenticators, Unauthenticated, mtls};
 use crate::ca::policy::{Policy, Refused};
 use crate::ca::root::Authority;
 use crate::ca::sign::{self, SignError};
 use crate::serve::count::Counts;
 use crate::serve::limit::IdentityLimits;
+use identity::spiffe::SpiffeId;
 use proto::ca::istio_certificate_service_server::IstioCertificateService;
 use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
 use std::sync::Arc;
 use std::time::SystemTime;
 use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 /// The service.
@@ -45,8 +47,8 @@ impl IstioCertificateService for CertificateService {
         let now = SystemTime::now();
         self.counts.requests.inc();
         let peer = request.extensions().get::<super::Peer>().cloned().flatten();
-        let caller = self.identify(peer.as_ref(), &request, now)?;
-        let asked = request.into_inner();
+        let (metadata, _, asked) = request.into_parts();
+        let caller = self.identify(peer.as_ref(), &metadata, now).await?;
         if !self.limits.admit(&caller, now).await {
             tracing::warn!(%caller, "too many certificate requests");
             return Err(Status::resource_exhausted(format!(
@@ -87,16 +89,19 @@ fn status_of(error: &SignError) -> Status {
 }
 
 impl CertificateService {
-    fn identify(
+    async fn identify(
         &self,
         peer: Option<&mtls::PeerCertificate>,
-        request: &Request<IstioCertificateRequest>,
+        metadata: &MetadataMap,
         now: SystemTime,
-    ) -> Result<identity::spiffe::SpiffeId, Status> {
-        self.authenticators.identify(peer, request.metadata(), now).map_err(|reason| {
+    ) -> Result<SpiffeId, Status> {
+        self.authenticators.identify(peer, metadata, now).await.map_err(|reason| {
             tracing::warn!(%reason, "caller not recognised");
             self.counts.unauthenticated.inc();
-            unauthenticated()
+            match reason {
+                Unauthenticated::Unavailable(_) => Status::unavailable("tokens cannot be checked now: try again"),
+                _ => unauthenticated(),
+            }
         })
     }
 }

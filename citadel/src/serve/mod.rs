@@ -8,16 +8,20 @@ pub mod limit;
 pub mod tls;
 
 use crate::authenticate::mtls::ClientCertificates;
+use crate::authenticate::review::ReviewedTokens;
 use crate::authenticate::token::BearerTokens;
-use crate::authenticate::{Authenticators, mtls};
+use crate::authenticate::{Authenticators, Tokens, mtls};
 use crate::bundle;
 use crate::ca::keystore::Keystore;
 use crate::ca::policy::{DEFAULT_TTL, MAX_TTL, Policy};
 use crate::ca::root::Authority;
-use crate::ca::rotate;
+use crate::ca::rotate::{self, Store};
+use crate::ca::secret::SecretStore;
+use crate::kubernetes;
 use crate::watch_files;
 use anyhow::Context;
 use identity::jwks::KeySet;
+use identity::review::ReviewRules;
 use identity::spiffe::{SpiffeId, TrustDomain};
 use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use std::future::Future;
@@ -37,9 +41,20 @@ pub struct ServeArgs {
     #[arg(long, default_value = "127.0.0.1:8060")]
     pub listen: SocketAddr,
     /// Directory with ca-cert.pem, ca-key.pem, cert-chain.pem, root-cert.pem; a root is made where it holds none.
+    /// Without it the CA lives in a Secret, and a Kubernetes API server checks tokens.
+    #[arg(long, conflicts_with = "kubeconfig")]
+    pub root_dir: Option<PathBuf>,
+    /// The way to the Kubernetes API; without it that of the pod.
     #[arg(long)]
-    pub root_dir: PathBuf,
-    /// Key set that bearer tokens are checked against; without it only client certificates prove an identity.
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the control plane: home of the Secret and of the ConfigMap with the roots.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "istio-system")]
+    pub namespace: String,
+    /// Also take tokens of Kubernetes that are bound to no pod, as those of virtual machines are.
+    #[arg(long)]
+    pub unbound_tokens: bool,
+    /// Key set that bearer tokens are checked against; without it nothing proves but client certificates, and on Kubernetes
+    /// what the API server accepts.
     #[arg(long)]
     pub token_jwks: Option<PathBuf>,
     /// Issuer that tokens must have; any where it is not given.
@@ -57,6 +72,9 @@ pub struct ServeArgs {
     /// SPIFFE ids that may relay requests of callers whom they authenticated themselves (pilot).
     #[arg(long)]
     pub relay: Vec<String>,
+    /// ID=HOST,…: a server of the control plane, and host names that its certificates bear beside its SPIFFE id.
+    #[arg(long, value_parser = hosts_of)]
+    pub host_names: Vec<(SpiffeId, Vec<String>)>,
     /// Also keep the roots in this file.
     #[arg(long)]
     pub roots_out: Option<PathBuf>,
@@ -72,6 +90,12 @@ pub struct ServeArgs {
     /// Address of /metrics, /ready, /logging and /version; empty for none.
     #[arg(long, default_value = "127.0.0.1:15014")]
     pub monitoring_addr: String,
+}
+
+fn hosts_of(text: &str) -> Result<(SpiffeId, Vec<String>), String> {
+    let (id, hosts) = text.split_once('=').ok_or("write SPIFFE-ID=HOST,HOST")?;
+    let id = SpiffeId::parse(id).map_err(|error| error.to_string())?;
+    Ok((id, hosts.split(',').map(str::to_owned).collect()))
 }
 
 fn default_hosts() -> Vec<String> {
@@ -122,30 +146,22 @@ impl Server {
     /// As [`run`].
     pub async fn start(args: ServeArgs, level: Option<Level>) -> anyhow::Result<Self> {
         let domain = TrustDomain::from_mesh_config(&args.trust_domain)?;
-        let keystore = Keystore::new(&args.root_dir, domain.clone());
-        let (sender, authority) = watch::channel(Arc::new(keystore.load_or_create(SystemTime::now())?));
         let mut background = tokio::task::JoinSet::new();
-        let directory = args.root_dir.clone();
-        background.spawn(async move {
-            if let Err(error) = rotate::run(keystore, &directory, sender).await {
-                tracing::error!(%error, "CA files are no longer watched");
-            }
-        });
+        let cluster = match &args.root_dir {
+            Some(_) => None,
+            None => Some(kubernetes::connect(args.kubeconfig.as_deref()).await?),
+        };
+        let authority = Box::pin(open(&args, cluster.clone(), &domain, &mut background)).await?;
         if let Some(path) = args.roots_out.clone() {
             bundle::write(&path, &authority.borrow()).with_context(|| format!("cannot write {}", path.display()))?;
             let roots = authority.clone();
             background.spawn(async move { bundle::follow(&path, roots).await });
         }
-        let token = match &args.token_jwks {
-            None => None,
-            Some(path) => {
-                let keys = follow_key_set(path, &mut background)?;
-                Some(BearerTokens::new(keys, args.token_issuer, args.token_audience, domain.clone()))
-            }
-        };
+        let token = tokens(&args, cluster, &domain, &mut background)?;
         let relays = args.relay.iter().map(|id| SpiffeId::parse(id)).collect::<Result<_, _>>()?;
         let authenticators = Authenticators { mtls: ClientCertificates { relays }, token };
         let policy = Policy {
+            hosts: args.host_names.into_iter().collect(),
             default_ttl: Duration::from_secs(args.workload_cert_ttl_s),
             max_ttl: Duration::from_secs(args.max_workload_cert_ttl_s),
             ..Policy::new(domain)
@@ -193,6 +209,56 @@ impl Server {
         self.background.shutdown().await;
         Ok(())
     }
+}
+
+/// Opens the store of the authority and keeps it current; on Kubernetes its roots are published.
+async fn open(
+    args: &ServeArgs,
+    cluster: Option<kube::Client>,
+    domain: &TrustDomain,
+    background: &mut tokio::task::JoinSet<()>,
+) -> anyhow::Result<watch::Receiver<Arc<Authority>>> {
+    let now = SystemTime::now();
+    let (store, first) = match (&args.root_dir, &cluster) {
+        (Some(directory), _) => {
+            let keystore = Keystore::new(directory, domain.clone());
+            let first = keystore.load_or_create(now)?;
+            (Store::directory(keystore, directory)?, first)
+        }
+        (None, Some(client)) => {
+            let (store, first) = SecretStore::open(client.clone(), &args.namespace, domain.clone(), now).await?;
+            (Store::secret(store), first)
+        }
+        (None, None) => anyhow::bail!("the CA has neither a directory nor a cluster: give it --root-dir"),
+    };
+    let (sender, authority) = watch::channel(Arc::new(first));
+    background.spawn(async move {
+        if let Err(error) = rotate::run(store, sender).await {
+            tracing::error!(%error, "the CA's store is no longer watched");
+        }
+    });
+    if let Some(client) = cluster {
+        let (namespace, roots) = (args.namespace.clone(), authority.clone());
+        background.spawn(async move { bundle::publish(client, &namespace, roots).await });
+    }
+    Ok(authority)
+}
+
+/// What checks bearer tokens: a key set where one is given, else the cluster.
+fn tokens(
+    args: &ServeArgs,
+    cluster: Option<kube::Client>,
+    domain: &TrustDomain,
+    background: &mut tokio::task::JoinSet<()>,
+) -> anyhow::Result<Tokens> {
+    let (issuer, audiences) = (args.token_issuer.clone(), args.token_audience.clone());
+    if let Some(path) = &args.token_jwks {
+        let keys = follow_key_set(path, background)?;
+        return Ok(Tokens::Keys(BearerTokens::new(keys, issuer, audiences, domain.clone())));
+    }
+    let Some(client) = cluster else { return Ok(Tokens::Nothing) };
+    let rules = ReviewRules { audiences, domain: domain.clone(), unbound: args.unbound_tokens };
+    Ok(Tokens::Review(ReviewedTokens::new(client, rules)))
 }
 
 /// Keeps the expiry metrics those of the authority in use.

@@ -3,6 +3,7 @@
 
 mod arms;
 mod faults;
+mod identity;
 mod nodes;
 mod status;
 mod support;

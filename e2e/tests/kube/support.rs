@@ -26,9 +26,14 @@ pub(crate) async fn pilot_of_directory(directory: &Path, more: &[&str]) -> Runni
 }
 
 async fn pilot(source: &[&str]) -> Running {
-    let own = ["pilot", "discovery", "--secure-grpc-addr", "", "--grpc-addr", ""];
+    let closed = ["--secure-grpc-addr", "", "--grpc-addr", ""];
     let pages = ["--http-addr", "127.0.0.1:0", "--monitoring-addr", "127.0.0.1:0"];
-    let line = own.iter().chain(&pages).chain(source);
+    pilot_with(&[&closed, &pages, source].concat()).await
+}
+
+/// A pilot with these flags and no others.
+pub(crate) async fn pilot_with(flags: &[&str]) -> Running {
+    let line = ["pilot", "discovery"].iter().chain(flags);
     let Command::Discovery(args) = Cli::try_parse_from(line).unwrap().command else { panic!("discovery") };
     Server::new(*args, None).start().await.unwrap()
 }
@@ -96,7 +101,8 @@ pub(crate) fn node(workload: &Workload) -> Node {
     Node::parse(&wire).unwrap()
 }
 
-fn structure(json: &Value) -> Struct {
+/// JSON of texts and maps as the wire has it.
+pub(crate) fn structure(json: &Value) -> Struct {
     use proto::envoy::wkt::Value as Wire;
     use proto::envoy::wkt::value::Kind;
     let field = |(key, value): (&String, &Value)| {

@@ -1,5 +1,6 @@
 //! Who may connect, and as whom (PI-51 to PI-53, XI-2).
 
+use super::review::ReviewedTokens;
 use crate::translate::Node;
 use identity::jwks::KeySet;
 use identity::jwt::{self, TokenRules};
@@ -18,18 +19,31 @@ pub struct PeerIdentity(pub Option<SpiffeId>);
 pub enum Authenticator {
     /// Plaintext inside a trusted place: callers are believed (PI-52).
     Nobody,
-    /// Client certificate first, then a bearer token checked against a key set.
+    /// Client certificate first, then a bearer token.
     Proof(Arc<Proof>),
 }
 
 /// What proves an identity.
 pub struct Proof {
-    /// Keys of the issuer of tokens; none: certificates alone.
-    pub keys: Option<KeySet>,
-    /// What tokens must satisfy.
-    pub rules: TokenRules,
-    /// Trust domain of service accounts.
-    pub domain: TrustDomain,
+    /// What checks bearer tokens.
+    pub tokens: Tokens,
+}
+
+/// What checks bearer tokens.
+pub enum Tokens {
+    /// Nothing: certificates alone prove.
+    Nothing,
+    /// Keys of their issuer.
+    Keys {
+        /// The keys.
+        keys: KeySet,
+        /// What tokens must satisfy.
+        rules: TokenRules,
+        /// Trust domain of service accounts.
+        domain: TrustDomain,
+    },
+    /// A Kubernetes API server.
+    Review(ReviewedTokens),
 }
 
 /// A caller that is admitted.
@@ -46,7 +60,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// `Unauthenticated`, with what is missing.
-    pub fn identify(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller, Status> {
+    pub async fn identify(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller, Status> {
         let Self::Proof(proof) = self else { return Ok(Caller::Unproven) };
         let presented = extensions.get::<PeerIdentity>().and_then(|peer| peer.0.clone());
         if let Some(id) = presented {
@@ -54,13 +68,17 @@ impl Authenticator {
         }
         let token = metadata.get("authorization").and_then(|value| value.to_str().ok());
         let token = token.and_then(|text| text.strip_prefix("Bearer "));
-        let (Some(token), Some(keys)) = (token, &proof.keys) else {
-            return Err(Status::unauthenticated("a client certificate or a bearer token is needed"));
+        let refused = |error: &dyn std::fmt::Display| Status::unauthenticated(format!("token: {error}"));
+        let id = match (token, &proof.tokens) {
+            (None, _) | (_, Tokens::Nothing) => {
+                return Err(Status::unauthenticated("a client certificate or a bearer token is needed"));
+            }
+            (Some(token), Tokens::Review(reviewed)) => reviewed.identify(token.trim(), SystemTime::now()).await?,
+            (Some(token), Tokens::Keys { keys, rules, domain }) => {
+                let claims = jwt::verify(token, keys, rules, SystemTime::now()).map_err(|error| refused(&error))?;
+                claims.workload_id(domain).map_err(|error| refused(&error))?
+            }
         };
-        let claims = jwt::verify(token, keys, &proof.rules, SystemTime::now())
-            .map_err(|error| Status::unauthenticated(format!("token: {error}")))?;
-        let id =
-            claims.workload_id(&proof.domain).map_err(|error| Status::unauthenticated(format!("token: {error}")))?;
         Ok(Caller::Proven(id))
     }
 }
@@ -95,22 +113,21 @@ mod tests {
     }
 
     fn proof() -> Authenticator {
-        let domain = TrustDomain::parse("cluster.local").unwrap();
-        Authenticator::Proof(Arc::new(Proof { keys: None, rules: TokenRules::default(), domain }))
+        Authenticator::Proof(Arc::new(Proof { tokens: Tokens::Nothing }))
     }
 
     // spec: PI-51, PI-52, XI-2
-    #[test]
-    fn a_certificate_proves_and_nothing_proves_nothing() {
+    #[tokio::test]
+    async fn a_certificate_proves_and_nothing_proves_nothing() {
         let mut extensions = Extensions::default();
         assert_eq!(
-            proof().identify(&MetadataMap::new(), &extensions).unwrap_err().code(),
+            proof().identify(&MetadataMap::new(), &extensions).await.unwrap_err().code(),
             tonic::Code::Unauthenticated
         );
-        assert_eq!(Authenticator::Nobody.identify(&MetadataMap::new(), &extensions).unwrap(), Caller::Unproven);
+        assert_eq!(Authenticator::Nobody.identify(&MetadataMap::new(), &extensions).await.unwrap(), Caller::Unproven);
         let id = SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap();
         extensions.insert(PeerIdentity(Some(id.clone())));
-        assert_eq!(proof().identify(&MetadataMap::new(), &extensions).unwrap(), Caller::Proven(id));
+        assert_eq!(proof().identify(&MetadataMap::new(), &extensions).await.unwrap(), Caller::Proven(id));
     }
 
     // spec: PI-53, XI-2

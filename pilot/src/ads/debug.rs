@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The questions and who answers them.
@@ -33,10 +34,10 @@ const QUESTIONS: [(&str, &str); 11] = [
     ("mesh", "the mesh's own settings"),
 ];
 
-/// The routes below `/debug`, and `/ready` and `/version`.
-pub fn router(hub: HubHandle) -> Router {
+/// The routes below `/debug`, and `/ready` and `/version`; it is ready when `is_ready` says so.
+pub fn router(hub: HubHandle, is_ready: watch::Receiver<bool>) -> Router {
     Router::new()
-        .route("/ready", get(ready))
+        .route("/ready", get(async move || ready(&is_ready)))
         .route("/version", get(async || concat!(env!("CARGO_PKG_VERSION"), "\n")))
         .route("/debug", get(list))
         .route("/debug/list", get(list))
@@ -59,11 +60,12 @@ fn gone() -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, "pilot is stopping\n").into_response()
 }
 
-async fn ready(State(hub): State<HubHandle>) -> Response {
-    if *hub.ready().borrow() {
+fn ready(is_ready: &watch::Receiver<bool>) -> Response {
+    if *is_ready.borrow() {
         (StatusCode::OK, "ready\n").into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "objects are still being taken in\n").into_response()
+        let text = "objects are still being taken in, or there is no certificate yet\n";
+        (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }
 

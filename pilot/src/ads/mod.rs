@@ -8,6 +8,7 @@ pub mod codec;
 pub mod debug;
 pub mod frame;
 pub mod relay;
+pub mod review;
 pub mod service;
 pub mod session;
 pub mod tls;

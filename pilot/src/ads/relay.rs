@@ -47,13 +47,29 @@ impl Relay {
             return Ok(Self { channel: endpoint.timeout(TIMEOUT).connect_lazy() });
         }
         let files = files.context("--ca-addr with TLS needs --tls-cert-file, --tls-key-file and --ca-cert-file")?;
-        let plain = address.trim_start_matches("https://").to_owned();
-        let host = plain.rsplit_once(':').map_or(plain.as_str(), |(host, _)| host).to_owned();
-        // The connector does the TLS; a scheme of https would make tonic ask for its own.
-        let endpoint = Endpoint::from_shared(format!("http://{plain}")).context("--ca-addr")?.timeout(TIMEOUT);
-        let channel = endpoint.connect_with_connector_lazy(Connector { address: plain, host, files });
-        Ok(Self { channel })
+        Ok(Self { channel: channel(address, files, Presents::Certificate)? })
     }
+}
+
+/// What pilot presents to citadel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presents {
+    /// Its certificate.
+    Certificate,
+    /// Nothing: it has none yet, or asks with a token for its next one.
+    Nothing,
+}
+
+/// A channel to citadel at `host:port` over TLS, which is proven by the roots of `files`; it connects when it is used.
+///
+/// # Errors
+/// When the address is malformed.
+pub fn channel(address: &str, files: Files, presents: Presents) -> anyhow::Result<Channel> {
+    let plain = address.trim_start_matches("https://").to_owned();
+    let host = plain.rsplit_once(':').map_or(plain.as_str(), |(host, _)| host).to_owned();
+    // The connector does the TLS; a scheme of https would make tonic ask for its own.
+    let endpoint = Endpoint::from_shared(format!("http://{plain}")).context("--ca-addr")?.timeout(TIMEOUT);
+    Ok(endpoint.connect_with_connector_lazy(Connector { address: plain, host, files, presents }))
 }
 
 #[tonic::async_trait]
@@ -86,6 +102,7 @@ struct Connector {
     address: String,
     host: String,
     files: Files,
+    presents: Presents,
 }
 
 impl Connector {
@@ -93,13 +110,18 @@ impl Connector {
         let roots = std::fs::read(&self.files.roots).with_context(|| format!("read {}", self.files.roots.display()))?;
         let accept = SanMatch::of(vec![SanPattern { kind: SanKind::Dns, text: SanText::Exact(self.host.clone()) }]);
         let verifier = server_verifier(Arc::new(TrustBundle::from_pem(&roots).context("roots")?), accept);
-        let key = self.files.svid()?.certified_key();
-        let resolver: Arc<dyn ResolvesClientCert> = Arc::new(rustls::sign::SingleCertAndKey::from((*key).clone()));
-        let mut config = ClientConfig::builder_with_provider(Arc::new(provider()))
+        let config = ClientConfig::builder_with_provider(Arc::new(provider()))
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_client_cert_resolver(resolver);
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match self.presents {
+            Presents::Nothing => config.with_no_client_auth(),
+            Presents::Certificate => {
+                let key = self.files.svid()?.certified_key();
+                let own: Arc<dyn ResolvesClientCert> = Arc::new(rustls::sign::SingleCertAndKey::from((*key).clone()));
+                config.with_client_cert_resolver(own)
+            }
+        };
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(config)
     }

@@ -85,14 +85,14 @@ impl Ads {
         Self { hub, authenticator, metrics }
     }
 
-    fn open<R: Asked>(&self, request: Request<Streaming<R>>) -> Result<Response<Responses>, Status> {
-        let caller = self.authenticator.identify(request.metadata(), request.extensions())?;
+    async fn open<R: Asked>(&self, request: Request<Streaming<R>>) -> Result<Response<Responses>, Status> {
+        let (metadata, extensions, requests) = request.into_parts();
+        let caller = self.authenticator.identify(&metadata, &extensions).await?;
         if !*self.hub.ready().borrow() {
             return Err(Status::unavailable("pilot has not taken in its objects yet: try again"));
         }
         let (frames, ready) = mpsc::channel(WAITING);
         let stream = Stream { ads: self.clone(), frames };
-        let requests = request.into_inner();
         let session = Box::pin(async move {
             if let Err(status) = stream.run(requests, caller).await {
                 tracing::info!(code = ?status.code(), "stream refused: {}", status.message());
@@ -242,7 +242,7 @@ impl<R: Asked> StreamingService<R> for Method {
 
     fn call(&mut self, request: Request<Streaming<R>>) -> Self::Future {
         let ads = self.0.clone();
-        Box::pin(async move { ads.open(request) })
+        Box::pin(async move { ads.open(request).await })
     }
 }
 

@@ -10,7 +10,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
-/// Name of the Lease.
+/// Name of the Lease of those who write status.
 pub const LEASE: &str = "istio-status-leader";
 /// How long a lease holds: another pilot takes over at the latest [`LASTS`] + [`RENEW`] after its holder has died (F27: 15 s).
 const LASTS: Duration = Duration::from_secs(10);
@@ -77,7 +77,7 @@ impl Observed {
 ///
 /// # Errors
 /// Never: an API server that is away ends a leadership, and it is sought again.
-pub async fn run(leases: Api<Lease>, me: String, leadership: Leadership) -> anyhow::Result<()> {
+pub async fn run(leases: Api<Lease>, lease: &'static str, me: String, leadership: Leadership) -> anyhow::Result<()> {
     let mut observed = Observed::default();
     let mut tick = tokio::time::interval(RENEW);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -86,22 +86,22 @@ pub async fn run(leases: Api<Lease>, me: String, leadership: Leadership) -> anyh
         // What was asked before is what counts: the lease begins no later than this.
         let asked = Instant::now();
         let led = leadership.holds();
-        match tokio::time::timeout(RENEW, seek(&leases, &me, &mut observed)).await {
+        match tokio::time::timeout(RENEW, seek(&leases, lease, &me, &mut observed)).await {
             Ok(Ok(true)) => leadership.set(Some(asked + LASTS - MARGIN)),
             Ok(Ok(false)) => leadership.set(None),
             // It may still be ours: until its end.
-            Ok(Err(error)) => tracing::debug!("lease {LEASE}: {error}"),
-            Err(_elapsed) => tracing::debug!("lease {LEASE}: no answer"),
+            Ok(Err(error)) => tracing::debug!("lease {lease}: {error}"),
+            Err(_elapsed) => tracing::debug!("lease {lease}: no answer"),
         }
         if led != leadership.holds() {
-            tracing::info!(me, leads = !led, "lease {LEASE}");
+            tracing::info!(me, leads = !led, "lease {lease}");
         }
     }
 }
 
 /// One look at the lease; whether it is ours now.
-async fn seek(leases: &Api<Lease>, me: &str, observed: &mut Observed) -> kube::Result<bool> {
-    let found = leases.get_opt(LEASE).await?;
+async fn seek(leases: &Api<Lease>, name: &str, me: &str, observed: &mut Observed) -> kube::Result<bool> {
+    let found = leases.get_opt(name).await?;
     if observed.handle(found.as_ref(), me, Instant::now()) == Step::Wait {
         return Ok(false);
     }
@@ -119,9 +119,9 @@ async fn seek(leases: &Api<Lease>, me: &str, observed: &mut Observed) -> kube::R
     let options = PostParams::default();
     // The version that was seen goes along: who comes second is refused.
     let written = match found {
-        Some(lease) => leases.replace(LEASE, &options, &Lease { spec: Some(wanted), ..lease }).await,
+        Some(lease) => leases.replace(name, &options, &Lease { spec: Some(wanted), ..lease }).await,
         None => {
-            let metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..ObjectMeta::default() };
+            let metadata = ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() };
             leases.create(&options, &Lease { metadata, spec: Some(wanted) }).await
         }
     };

@@ -253,7 +253,7 @@ fn cpu() -> Duration {
 async fn a_change_costs_what_has_changed_times_classes_and_a_reconnect_costs_nothing() {
     let size = size();
     let began = Instant::now();
-    let mut load = Load::start(&size).await;
+    let mut load = Box::pin(Load::start(&size)).await;
     println!("{} services, {} streams settled in {:?}", size.services, size.streams, began.elapsed());
     println!("RSS with all clients {} MiB", rss() / 1024);
     let mut late = Vec::new();
