@@ -6,6 +6,7 @@
 //! - [`cluster`]: real Kubernetes, made and removed by the scripts of `e2e/kube`
 //! - [`fortio`]: the load tool that ours is measured against
 //! - [`python_ads`]: an ADS server by other people's code
+//! - [`tokens`]: issuers of tokens for end users
 //! - [`grpc_peer`]: gRPC clients and servers by other people's code that speak xDS themselves
 //! - the sources of the workspace, for the tests that keep its shape (`tests/architecture.rs`, `tests/tidy.rs`)
 
@@ -16,6 +17,7 @@ pub mod fortio;
 pub mod grpc_peer;
 pub mod proxies;
 pub mod python_ads;
+pub mod tokens;
 
 use std::path::{Path, PathBuf};
 

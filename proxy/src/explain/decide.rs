@@ -247,7 +247,7 @@ fn peer(question: &Question, destination: SocketAddr, chain: &ChainConfig) -> Pe
 
 /// Policies of the connection; false where one denies.
 fn connection_filters(chain: &ChainConfig, peer: &PeerFacts, story: &mut Story) -> bool {
-    let subject = crate::filter::rbac::Subject { peer, head: None };
+    let subject = crate::filter::rbac::Subject { peer, head: None, metadata: None };
     for filter in chain.filters.iter() {
         match filter {
             NetworkFilter::Rbac(rules) => match rules.judge(&subject) {

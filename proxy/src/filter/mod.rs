@@ -10,6 +10,7 @@ pub mod ext_authz;
 pub mod fault;
 pub mod grpc_stats;
 pub mod header_mutation;
+pub mod jwt_authn;
 pub mod lease;
 pub mod local_ratelimit;
 pub mod on_demand;
@@ -97,6 +98,8 @@ pub enum Filter {
     GrpcStats,
     /// `envoy.filters.http.header_mutation`
     HeaderMutation(header_mutation::HeaderMutation),
+    /// `envoy.filters.http.jwt_authn`
+    JwtAuthn(jwt_authn::JwtAuthn),
     /// `envoy.filters.http.local_ratelimit`
     LocalRateLimit(local_ratelimit::LocalRateLimit),
     /// `envoy.filters.http.on_demand`
@@ -133,6 +136,7 @@ impl Filter {
             Self::Fault(_) => fault::NAME,
             Self::GrpcStats => "envoy.filters.http.grpc_stats",
             Self::HeaderMutation(_) => "envoy.filters.http.header_mutation",
+            Self::JwtAuthn(_) => jwt_authn::NAME,
             Self::LocalRateLimit(_) => local_ratelimit::NAME,
             Self::OnDemand(_) => "envoy.filters.http.on_demand",
             Self::PeerMetadata(_) => "istio.metadata_exchange",
@@ -152,6 +156,7 @@ impl Filter {
             Self::Fault(filter) => return filter.on_request(rq, cx),
             Self::GrpcStats => grpc_stats::on_request(rq, cx),
             Self::HeaderMutation(filter) => filter.on_request(rq, cx),
+            Self::JwtAuthn(filter) => return filter.on_request(rq, cx),
             Self::LocalRateLimit(filter) => return filter.on_request(rq, cx),
             Self::OnDemand(filter) => return filter.on_request(rq, cx),
             Self::PeerMetadata(filter) => filter.on_request(st, rq, cx),

@@ -1,8 +1,8 @@
 //! Type URL → filter: the one table. Adding a filter is its file and a line here.
 
 use super::{
-    Filter, alpn, buffer, cors, ext_authz, fault, header_mutation, local_ratelimit, on_demand, peer_metadata,
-    ratelimit, rbac, stats,
+    Filter, alpn, buffer, cors, ext_authz, fault, header_mutation, jwt_authn, local_ratelimit, on_demand,
+    peer_metadata, ratelimit, rbac, stats,
 };
 use crate::refusal::{Refusal, Within};
 use crate::route::{FilterDisabled, Override};
@@ -34,6 +34,7 @@ const TABLE: &[(&str, Parse)] = &[
     ("envoy.extensions.filters.http.header_mutation.v3.HeaderMutation", |a| {
         header_mutation::parse(a).map(Filter::HeaderMutation)
     }),
+    ("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", |a| jwt_authn::parse(a).map(Filter::JwtAuthn)),
     ("envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit", |a| {
         local_ratelimit::parse(a).map(Filter::LocalRateLimit)
     }),
@@ -54,6 +55,7 @@ const OVERRIDES: &[(&str, ParseOverride)] = &[
     (buffer::NAME, |a| Ok(Arc::new(buffer::parse_override(a)?))),
     (cors::NAME, |a| Ok(Arc::new(cors::parse_override(a)?))),
     (fault::NAME, |a| Ok(Arc::new(fault::parse(a)?))),
+    (jwt_authn::NAME, |a| Ok(Arc::new(jwt_authn::parse_override(a)?))),
     (local_ratelimit::NAME, |a| Ok(Arc::new(local_ratelimit::parse(a)?))),
     (ratelimit::NAME, |a| Ok(Arc::new(ratelimit::parse_override(a)?))),
     (rbac::NAME, |a| Ok(Arc::new(rbac::parse_override(a)?))),

@@ -11,7 +11,7 @@ use crate::net::PeerFacts;
 use crate::node::NodeFacts;
 use crate::outcome::{Flags, Outcome};
 use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
-use crate::telemetry::access_log::{LogBuffers, LogSinks};
+use crate::telemetry::access_log::{LogBuffers, LogSinks, Metadata};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
 use crate::telemetry::tap::Taps;
@@ -171,6 +171,8 @@ pub struct StreamInfo {
     pub upstream_workload: Option<Arc<Workload>>,
     /// The server's proven identity.
     pub upstream_identity: Option<Arc<str>>,
+    /// What filters leave for those behind them (dynamic metadata).
+    pub metadata: Metadata,
 }
 
 /// Context of one stream: never the worker itself.

@@ -218,7 +218,7 @@ async fn inspected(
 }
 
 async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, found: &Found) {
-    let subject = Subject { peer: &peer, head: None };
+    let subject = Subject { peer: &peer, head: None, metadata: None };
     for filter in chain.config.filters.iter() {
         let denied = match filter {
             NetworkFilter::Rbac(rules) => rules.judge(&subject).err().map(|policy| policy.to_string()),

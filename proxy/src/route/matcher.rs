@@ -4,6 +4,17 @@ use super::template::Template;
 use crate::message::matcher::{HeaderMatcher, StringMatcher};
 use crate::message::{Known, RequestHead};
 
+/// The conditions of a route, where no route follows from them.
+#[derive(Debug)]
+pub struct Condition(pub(super) RouteMatcher);
+
+impl Condition {
+    /// Whether the request meets all of them.
+    pub fn holds(&self, head: &RequestHead, random: u64) -> bool {
+        self.0.matches(head, head.path_only(), random)
+    }
+}
+
 /// The conditions of one route.
 #[derive(Debug)]
 pub(super) struct RouteMatcher {

@@ -17,6 +17,7 @@ mod template;
 pub use action::Choice;
 pub use config::{FilterDisabled, ParseOverride, RouteContext};
 pub use hash::{HashPolicy, HashSource, Hashed, NewCookie};
+pub use matcher::Condition;
 pub use rate_limit::{DescriptorFacts, Entries, RateLimit};
 pub use retry::{HostAvoidance, RateLimitedBackoff, ResetFormat, RetryOn, RetryPolicy};
 pub use table::{Asked, Lookup, RouteTable};

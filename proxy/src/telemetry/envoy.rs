@@ -147,6 +147,7 @@ fn downstream(cells: &Cells<HttpMetric>, end: &StreamEnd<'_>) {
         "max_duration_timeout" => Some(M::DownstreamRqMaxDurationReached),
         "upgrade_failed" => Some(M::DownstreamRqWsOnNonWsRoute),
         details if details.starts_with("rbac_access_denied") => Some(M::RbacDenied),
+        details if details.starts_with("jwt_authn_access_denied") => Some(M::JwtDenied),
         _ => None,
     };
     if let Some(metric) = by_details {

@@ -136,6 +136,7 @@ family! {
     RqDirectResponse Counter "rq_direct_response" "Requests answered by the route.",
     RqRedirect Counter "rq_redirect" "Requests redirected.",
     RbacDenied Counter "rbac.denied" "Requests denied by policy.",
+    JwtDenied Counter "jwt_authn.denied" "Requests denied for want of a good token.",
     ExtAuthzDenied Counter "ext_authz.denied" "Requests denied by an authorization service.",
     ExtAuthzError Counter "ext_authz.error" "Authorization services that did not answer.",
     FaultAbortsInjected Counter "fault.aborts_injected" "Requests aborted on purpose.",

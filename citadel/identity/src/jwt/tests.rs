@@ -59,7 +59,10 @@ fn one_audience_may_be_a_plain_text() {
         assert!(matches!(refused, Err(TokenError::Audience { .. })), "{refused:?}");
     }
     assert!(matches!(signer.verify(&signer.token(&json!({})), &rules), Err(TokenError::Audience { .. })));
-    assert_eq!(signer.verify(&signer.token(&json!({"aud": 5})), &rules), Err(TokenError::Malformed("aud")));
+    assert_eq!(
+        signer.verify(&signer.token(&json!({"aud": 5})), &rules),
+        Err(TokenError::Malformed("Jwt payload [aud] field is not a string or string list"))
+    );
 }
 
 #[test]
@@ -71,9 +74,9 @@ fn times_have_a_minute_of_leeway() {
         (json!({"exp": 940}), Some(TokenError::Expired)),
         (json!({"nbf": 1060}), None),
         (json!({"nbf": 1061}), Some(TokenError::NotYetValid)),
-        (json!({"exp": "soon"}), Some(TokenError::Malformed("exp"))),
-        (json!({"exp": -1}), Some(TokenError::Malformed("exp"))),
-        (json!({"exp": 1e300}), Some(TokenError::Malformed("exp"))),
+        (json!({"exp": "soon"}), Some(TokenError::Malformed("Jwt payload [exp] field is not an integer"))),
+        (json!({"exp": -1}), Some(TokenError::Malformed("Jwt payload [exp] field is not an integer"))),
+        (json!({"exp": 1e300}), Some(TokenError::Malformed("Jwt payload [exp] field is not an integer"))),
     ] {
         assert_eq!(signer.verify(&signer.token(&claims), &rules).err(), expected, "{claims}");
     }
@@ -87,10 +90,10 @@ fn neither_none_nor_a_shared_secret_verifies() {
     let payload = URL_SAFE_NO_PAD.encode("{}");
     for alg in ["none", "None", "HS256", "ES512", ""] {
         let header = URL_SAFE_NO_PAD.encode(json!({"alg": alg, "kid": "k1"}).to_string());
-        for signature in ["", "AAAA"] {
-            let refused = signer.verify(&format!("{header}.{payload}.{signature}"), &TokenRules::default());
-            assert!(matches!(refused, Err(TokenError::Algorithm(_))), "{alg}: {refused:?}");
-        }
+        let verified = |signature| signer.verify(&format!("{header}.{payload}.{signature}"), &TokenRules::default());
+        let refused = verified("AAAA");
+        assert!(matches!(refused, Err(TokenError::Algorithm { .. })), "{alg}: {refused:?}");
+        assert_eq!(verified(""), Err(NO_FORM), "{alg}");
     }
 }
 
@@ -115,9 +118,9 @@ fn duplicate_claims_and_malformed_texts_are_refused() {
     let header = json!({"alg": "ES256", "kid": "k1"});
     let rules = TokenRules::default();
     let twice = signer.sign(&header, r#"{"sub":"a","sub":"admin"}"#);
-    assert_eq!(signer.verify(&twice, &rules), Err(TokenError::Malformed("payload")));
+    assert_eq!(signer.verify(&twice, &rules), Err(TokenError::Malformed(PAYLOAD[1])));
     let deep = format!("{}{}{}", r#"{"a":"#, "[".repeat(1000), "]".repeat(1000) + "}");
-    assert_eq!(signer.verify(&signer.sign(&header, &deep), &rules), Err(TokenError::Malformed("payload")));
+    assert_eq!(signer.verify(&signer.sign(&header, &deep), &rules), Err(TokenError::Malformed(PAYLOAD[1])));
     let critical = signer.sign(&json!({"alg": "ES256", "crit": ["b64"]}), "{}");
     assert!(matches!(signer.verify(&critical, &rules), Err(TokenError::Malformed(_))));
     for text in ["", ".", "..", "a.b", "a.b.c.d", "€.€.€"] {

@@ -1,12 +1,13 @@
 //! `RBAC` → rules.
 
 use super::rules::{Action, Policy, Rule, Rules};
-use crate::message::matcher::{HeaderMatcher, StringMatcher, cidr};
+use crate::message::matcher::{HeaderMatcher, StringMatcher, ValueMatcher, cidr};
 use crate::refusal::{Refusal, Within};
 use crate::route::PathTemplate;
 use proto::any;
 use proto::envoy::http_filters::rbac::v3::{Rbac, RbacPerRoute};
-use proto::envoy::matcher::{PathMatcher, path_matcher};
+use proto::envoy::matcher::metadata_matcher::{PathSegment, path_segment};
+use proto::envoy::matcher::{MetadataMatcher, PathMatcher, path_matcher};
 use proto::envoy::rbac::{self, permission, principal};
 use proto::envoy::wkt::Any;
 
@@ -99,8 +100,9 @@ fn permission(written: &rbac::Permission) -> Result<Rule, Refusal> {
         Written::RequestedServerName(matcher) => {
             Rule::ServerName(StringMatcher::parse(matcher).within("requested_server_name")?)
         }
-        #[expect(deprecated, reason = "older control planes still send it")]
-        Written::Metadata(_) | Written::SourcedMetadata(_) => Rule::NoMetadata,
+        #[expect(deprecated, reason = "istiod sends it")]
+        Written::Metadata(matcher) => metadata(matcher).within("metadata")?,
+        Written::SourcedMetadata(sourced) => sourced_metadata(sourced).within("sourced_metadata")?,
         Written::Matcher(_) => return Err(Refusal::unsupported("matcher")),
     })
 }
@@ -123,10 +125,34 @@ fn principal(written: &rbac::Principal) -> Result<Rule, Refusal> {
         Written::RemoteIp(range) => Rule::RemoteIp(cidr(range).within("remote_ip")?),
         Written::Header(matcher) => Rule::Header(HeaderMatcher::parse(matcher).within("header")?),
         Written::UrlPath(matcher) => path(matcher)?,
-        #[expect(deprecated, reason = "older control planes still send it")]
-        Written::Metadata(_) | Written::SourcedMetadata(_) => Rule::NoMetadata,
+        #[expect(deprecated, reason = "istiod sends it")]
+        Written::Metadata(matcher) => metadata(matcher).within("metadata")?,
+        Written::SourcedMetadata(sourced) => sourced_metadata(sourced).within("sourced_metadata")?,
         Written::FilterState(_) | Written::Custom(_) => return Err(Refusal::unsupported("identifier")),
     })
+}
+
+fn metadata(written: &MetadataMatcher) -> Result<Rule, Refusal> {
+    let value = written.value.as_ref().ok_or_else(|| Refusal::new("value", "is needed"))?;
+    let key = |segment: &PathSegment| match &segment.segment {
+        Some(path_segment::Segment::Key(key)) => Ok(key.as_str().into()),
+        None => Err(Refusal::new("path", "a segment without key")),
+    };
+    let path = written.path.iter().map(key).collect::<Result<_, _>>()?;
+    Ok(Rule::Metadata(
+        written.filter.as_str().into(),
+        path,
+        ValueMatcher::parse(value).within("value")?,
+        written.invert,
+    ))
+}
+
+fn sourced_metadata(written: &rbac::SourcedMetadata) -> Result<Rule, Refusal> {
+    if rbac::MetadataSource::try_from(written.metadata_source) != Ok(rbac::MetadataSource::Dynamic) {
+        return Err(Refusal::unsupported("metadata_source other than DYNAMIC"));
+    }
+    let matcher = written.metadata_matcher.as_ref().ok_or_else(|| Refusal::new("metadata_matcher", "is needed"))?;
+    metadata(matcher).within("metadata_matcher")
 }
 
 fn constant(any: bool) -> Rule {

@@ -27,7 +27,8 @@ impl Rbac {
     pub fn why_passed(&self, rq: &Request, cx: &StreamCx) -> String {
         let own = cx.override_of::<Override>(&rq.head, NAME);
         let rules = own.as_ref().map_or(self.rules.as_ref(), |over| over.rules.as_ref());
-        let subject = Subject { peer: &cx.peer, head: Some(&rq.head) };
+        let info = cx.info.borrow();
+        let subject = Subject { peer: &cx.peer, head: Some(&rq.head), metadata: Some(&info.metadata) };
         match rules.map(|rules| (rules.action, rules.find(&subject))) {
             Some((Action::Allow, Some(policy))) => format!("{} allows it", policy.name),
             Some((Action::Deny, _)) => "no DENY policy matches it".to_owned(),
@@ -42,8 +43,11 @@ impl Rbac {
             None => self.rules.as_ref(),
         };
         let Some(rules) = rules else { return Step::CONTINUE };
-        let subject = Subject { peer: &cx.peer, head: Some(&rq.head) };
-        match rules.judge(&subject) {
+        let judged = {
+            let info = cx.info.borrow();
+            rules.judge(&Subject { peer: &cx.peer, head: Some(&rq.head), metadata: Some(&info.metadata) })
+        };
+        match judged {
             Ok(()) => Step::CONTINUE,
             Err(policy) => {
                 let outcome = Outcome::with_detail(Reason::RbacDenied, policy);

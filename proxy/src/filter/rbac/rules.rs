@@ -1,10 +1,12 @@
 //! Policies as trees of conditions.
 
 use crate::message::RequestHead;
-use crate::message::matcher::{HeaderMatcher, StringMatcher};
+use crate::message::matcher::{HeaderMatcher, StringMatcher, ValueMatcher};
 use crate::net::PeerFacts;
 use crate::route::PathTemplate;
+use crate::telemetry::access_log::Metadata;
 use ipnet::IpNet;
+use serde_json::Value;
 
 /// What a match means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +24,9 @@ pub enum Action {
 pub enum Rule {
     /// Always.
     Any,
-    /// Dynamic metadata that no filter of this proxy writes: never met.
-    NoMetadata,
+    /// What a filter before this one left as metadata: its name, the keys down to the value, the condition; the last is
+    /// whether it is turned round (HTTP only).
+    Metadata(Box<str>, Box<[Box<str>]>, ValueMatcher, bool),
     /// All.
     And(Vec<Self>),
     /// One of them.
@@ -57,6 +60,8 @@ pub struct Subject<'a> {
     pub peer: &'a PeerFacts,
     /// The request; none on TCP.
     pub head: Option<&'a RequestHead>,
+    /// What filters have left; none on TCP.
+    pub metadata: Option<&'a Metadata>,
 }
 
 impl Rule {
@@ -65,7 +70,10 @@ impl Rule {
         let peer = subject.peer;
         match self {
             Self::Any => true,
-            Self::NoMetadata => false,
+            Self::Metadata(filter, path, matcher, invert) => subject.metadata.is_some_and(|metadata| {
+                let value = metadata.get(filter).and_then(|root| path.iter().try_fold(root, |v, key| v.get(&**key)));
+                matcher.matches(value.unwrap_or(&Value::Null)) != *invert
+            }),
             Self::And(all) => all.iter().all(|rule| rule.matches(subject)),
             Self::Or(any) => any.iter().any(|rule| rule.matches(subject)),
             Self::Not(rule) => !rule.matches(subject),

@@ -41,7 +41,7 @@ fn met(permission: Option<Value>, principal: Option<Value>, peer: &PeerFacts, he
     let policy =
         json!({"permissions": [permission.unwrap_or_else(any)], "principals": [principal.unwrap_or_else(any)]});
     let rules = rules(&json!({"action": "ALLOW", "policies": {"p": policy}}));
-    rules.judge(&Subject { peer, head }).is_ok()
+    rules.judge(&Subject { peer, head, metadata: None }).is_ok()
 }
 
 // spec: AZ-5, AZ-11, AZ-12, AZ-13, AZ-14, AZ-15, AZ-16
@@ -147,7 +147,7 @@ fn every_principal_says_who_may_do_it() {
 
 // spec: AZ-8, AZ-15
 #[test]
-fn metadata_that_no_filter_writes_is_never_met() {
+fn metadata_that_no_filter_wrote_is_never_met() {
     let token = json!({"metadata": {"filter": "envoy.filters.http.jwt_authn", "path": [{"key": "payload"}], "value": {"present_match": true}}});
     let head = request();
     assert!(!met(None, Some(token.clone()), &peer(), Some(&head)), "no token is known");
@@ -173,7 +173,11 @@ fn a_policy_needs_both_halves_and_the_action_says_what_it_means() {
     let policy = |permission: bool, principal: bool| json!({"permissions": [{"any": false}, {"any": permission}], "principals": [{"any": false}, {"any": principal}]});
     let judged = |action: &str, policies: Value| {
         let (peer, head) = (peer(), request());
-        rules(&json!({"action": action, "policies": policies})).judge(&Subject { peer: &peer, head: Some(&head) })
+        rules(&json!({"action": action, "policies": policies})).judge(&Subject {
+            peer: &peer,
+            head: Some(&head),
+            metadata: None,
+        })
     };
     for (permission, principal, expected) in
         [(true, true, true), (true, false, false), (false, true, false), (false, false, false)]

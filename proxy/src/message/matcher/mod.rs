@@ -1,8 +1,10 @@
 //! Conditions on texts and headers, as Envoy's configuration writes them: for routes, policies, faults and logs alike.
 
 mod config;
+mod value;
 
 pub use config::cidr;
+pub use value::ValueMatcher;
 
 use super::{Headers, RequestHead};
 

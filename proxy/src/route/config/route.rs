@@ -1,9 +1,10 @@
 //! One route: its conditions, and what all kinds of action share.
 
 use super::{Inherited, RouteContext, action, fraction, header_ops, origin, overrides, refuse};
+use crate::bootstrap::Environment;
 use crate::message::matcher::{HeaderMatcher, StringMatcher, whole_regex};
 use crate::refusal::{Refusal, Within};
-use crate::route::matcher::{PathMatcher, QueryMatcher, RouteMatcher};
+use crate::route::matcher::{Condition, PathMatcher, QueryMatcher, RouteMatcher};
 use crate::route::template::Template;
 use crate::route::{Action, Redirect, Route};
 use proto::envoy::core::TypedExtensionConfig;
@@ -12,6 +13,8 @@ use proto::envoy::route::query_parameter_matcher::QueryParameterMatchSpecifier;
 use proto::envoy::route::route::Action as WrittenAction;
 use proto::envoy::route::route_match::PathSpecifier;
 use proto::envoy::route::{QueryParameterMatcher, Route as Written, RouteMatch, VirtualHost};
+use proto::envoy::wkt::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a path condition hands on to rewrites.
@@ -99,6 +102,20 @@ fn replay_limit(written: &Written, host: &VirtualHost) -> Option<u64> {
         .or_else(|| old(written.per_request_buffer_limit_bytes.as_ref()))
         .or_else(|| new(host.request_body_buffer_limit.as_ref()))
         .or_else(|| old(host.per_request_buffer_limit_bytes.as_ref()))
+}
+
+impl Condition {
+    /// Parses the conditions of a route.
+    ///
+    /// # Errors
+    /// The field that is wrong or not supported.
+    pub fn parse(written: &RouteMatch) -> Result<Self, Refusal> {
+        let (environment, runtime) = (Environment::default(), BTreeMap::new());
+        let parse_override = &|_: &str, _: &Any| Err(Refusal::unsupported("typed_per_filter_config"));
+        let (conditions, _) =
+            conditions_of(written, RouteContext { environment: &environment, runtime: &runtime, parse_override })?;
+        Ok(Self(conditions))
+    }
 }
 
 fn conditions_of(written: &RouteMatch, cx: RouteContext<'_>) -> Result<(RouteMatcher, Matched), Refusal> {

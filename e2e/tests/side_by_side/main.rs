@@ -7,6 +7,8 @@
     reason = "tables; a test panics to fail"
 )]
 
+mod tokens;
+
 use e2e::app::Echo;
 use e2e::client::{Answer, exchange, exchange_h2};
 use e2e::proxies::{Flavour, Proxy, free_address};

@@ -1,0 +1,214 @@
+//! Tokens of end users: `jwt_authn` and policies on what it leaves.
+
+use super::{bootstrap, cluster, compare, extension};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use e2e::app::Echo;
+use e2e::client::exchange_h2;
+use e2e::tokens::Issuer;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+struct Issuers {
+    first: Issuer,
+    second: Issuer,
+    stranger: Issuer,
+}
+
+impl Issuers {
+    fn new() -> Self {
+        let issuer = |name: &str, key: &str| Issuer::new(name, key).unwrap();
+        Self {
+            first: issuer("https://one.example", "k1"),
+            second: issuer("two@example", "k2"),
+            stranger: issuer("https://one.example", "k1"),
+        }
+    }
+
+    /// Two providers as istiod writes them.
+    fn filters(&self) -> Value {
+        let providers = json!({
+            "origins-0": {
+                "issuer": self.first.name, "audiences": ["shop", "bank"], "payload_in_metadata": "payload",
+                "local_jwks": {"inline_string": self.first.key_set()},
+                "normalize_payload_in_metadata": {"space_delimited_claims": ["permission", "scope"]},
+                "claim_to_headers": [
+                    {"header_name": "x-sub", "claim_name": "sub"}, {"header_name": "x-level", "claim_name": "level"},
+                    {"header_name": "x-vip", "claim_name": "vip"}, {"header_name": "x-nested", "claim_name": "a.b"},
+                    {"header_name": "x-list", "claim_name": "groups"}, {"header_name": "x-none", "claim_name": "none"},
+                ],
+            },
+            "origins-1": {
+                "issuer": self.second.name, "payload_in_metadata": "payload", "forward": true,
+                "local_jwks": {"inline_string": self.second.key_set()},
+                "from_headers": [{"name": "x-jwt", "value_prefix": "Token "}, {"name": "x-raw"}],
+                "from_params": ["t"], "from_cookies": ["session"], "forward_payload_header": "x-payload",
+            },
+        });
+        let any = json!({"requires_any": {"requirements": [
+            {"provider_name": "origins-0"}, {"provider_name": "origins-1"}, {"allow_missing": {}}]}});
+        let both = json!({"requires_all": {"requirements": [
+            {"provider_name": "origins-0"}, {"provider_name": "origins-1"}]}});
+        let bank = json!({"provider_and_audiences": {"provider_name": "origins-0", "audiences": ["bank"]}});
+        let rule = |prefix: &str, requires: &Value| json!({"match": {"prefix": prefix}, "requires": requires});
+        let rules = json!([
+            rule("/both", &both), rule("/bank", &bank), rule("/failed", &json!({"allow_missing_or_failed": {}})),
+            {"match": {"path": "/free"}}, rule("/", &any),
+        ]);
+        let claim = |path: &[&str], value: Value| {
+            let path: Vec<Value> = ["payload"].iter().chain(path).map(|key| json!({"key": key})).collect();
+            json!({"metadata": {"filter": "envoy.filters.http.jwt_authn", "path": path, "value": value}})
+        };
+        let text = |value: &str| json!({"string_match": {"exact": value}});
+        let either = |value: &str| {
+            json!({"or_match": {"value_matchers": [
+            {"list_match": {"one_of": text(value)}}, text(value)]}})
+        };
+        let policy = |path: &str, who: Value| json!({"permissions": [{"url_path": {"path": {"prefix": path}}}], "principals": [who]});
+        let denied = json!({"rules": {"action": "DENY", "policies": {
+            "groups": policy("/group", json!({"not_id": claim(&["groups"], either("admins"))})),
+            "scope": policy("/scope", json!({"not_id": claim(&["scope"], either("read"))})),
+            "nested": policy("/nested", json!({"not_id": claim(&["a", "b"], json!({"string_match": {"prefix": "x"}}))})),
+            "someone": policy("/someone", json!({"not_id": claim(&["sub"], json!({"string_match": {"safe_regex": {"regex": ".+"}}}))})),
+            "level": policy("/level", json!({"not_id": claim(&["level"], json!({"double_match": {"range": {"start": 3, "end": 8}}}))})),
+            "vip": policy("/vip", json!({"not_id": claim(&["vip"], json!({"bool_match": true}))})),
+            "anyone": policy("/anyone", claim(&["sub"], json!({"present_match": false}))),
+        }}});
+        let http = |name: &str, message: &str, config: Value| {
+            extension(
+                &format!("envoy.filters.http.{name}"),
+                &format!("envoy.extensions.filters.http.{message}"),
+                config,
+            )
+        };
+        let jwt = json!({"providers": providers, "rules": rules, "bypass_cors_preflight": true,
+            "requirement_map": {"first": {"provider_name": "origins-0"}}});
+        json!([http("jwt_authn", "jwt_authn.v3.JwtAuthentication", jwt), http("rbac", "rbac.v3.RBAC", denied)])
+    }
+
+    fn requests(&self) -> Vec<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        let claims = |more: &[(&str, Value)]| {
+            let mut claims = json!({"sub": "user", "aud": "shop", "exp": now + 3600});
+            more.iter().for_each(|(name, value)| claims[*name] = value.clone());
+            claims
+        };
+        let first = |more: &[(&str, Value)]| self.first.token(claims(more)).unwrap();
+        let second = self.second.token(json!({"sub": "other"})).unwrap();
+        let good = first(&[]);
+        let (signed, signature) = good.rsplit_once('.').unwrap();
+        let encode = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let tokens = [
+            good.clone(),
+            first(&[("aud", json!(["x", "bank"]))]),
+            first(&[("aud", json!("other"))]),
+            first(&[("aud", Value::Null)]),
+            first(&[("exp", json!(now - 30))]),
+            first(&[("exp", json!(now - 90))]),
+            first(&[("nbf", json!(now + 30))]),
+            first(&[("nbf", json!(now + 90))]),
+            first(&[("iss", json!("https://three.example"))]),
+            first(&[("iss", json!(self.second.name))]),
+            first(&[("groups", json!(["users", "admins"])), ("scope", json!("read write")), ("level", json!(7))]),
+            first(&[
+                ("groups", json!("admins")),
+                ("a", json!({"b": "xyz"})),
+                ("vip", json!(true)),
+                ("level", json!(9)),
+            ]),
+            first(&[
+                ("groups", json!("users")),
+                ("scope", json!("reader")),
+                ("vip", json!(false)),
+                ("level", json!("7")),
+            ]),
+            self.stranger.token(claims(&[])).unwrap(),
+            second.clone(),
+            format!("{signed}."),
+            signed.to_owned(),
+            format!("{signed}.{}", signature.to_lowercase()),
+            format!("{}.{}.AAAA", encode(r#"{"alg":"none"}"#), encode("{}")),
+            format!("{}.{}.AAAA", encode("no json"), encode("{}")),
+            format!("{}.{}.AAAA", encode(r#"{"alg":"ES256","kid":"k1"}"#), encode("no json")),
+            format!(
+                "{}.{}.AAAA",
+                encode(r#"{"alg":"ES256","kid":"k9"}"#),
+                encode(r#"{"iss":"https://one.example","aud":"shop"}"#)
+            ),
+            "a.b".to_owned(),
+            "€".to_owned(),
+        ];
+        let ask = |method: &str, path: &str, more: &str| {
+            format!(
+                "{method} {path} HTTP/1.1\r\nhost: a.example\r\nuser-agent: side\r\nconnection: close\r\n{more}\r\n"
+            )
+        };
+        let paths = [
+            "/", "/bank", "/group", "/scope", "/nested", "/someone", "/level", "/vip", "/anyone", "/failed", "/free",
+            "/named", "/off", "/x?y=1",
+        ];
+        let mut all: Vec<String> =
+            paths.iter().map(|path| ask("GET", path, "x-sub: forged\r\nx-payload: forged\r\n")).collect();
+        for token in &tokens {
+            all.extend(paths.iter().map(|path| ask("GET", path, &format!("authorization: Bearer {token}\r\n"))));
+        }
+        for value in [
+            format!("bearer {good}"),
+            good.clone(),
+            format!("Basic x, Bearer {good}"),
+            format!("Bearer  {good} "),
+            "Bearer ".to_owned(),
+        ] {
+            all.push(ask("GET", "/someone", &format!("authorization: {value}\r\n")));
+        }
+        for path in ["/someone?access_token=", "/someone?a=1&access_token=", "/x?access_token=", "/?access_token=%61"] {
+            all.push(ask("GET", &format!("{path}{good}"), ""));
+            all.push(ask("GET", &format!("{path}{good}&z=2"), ""));
+        }
+        for places in [
+            format!("x-jwt: Token {second}\r\n"),
+            format!("x-jwt: {second}\r\n"),
+            format!("x-raw: {second}\r\n"),
+            format!("cookie: a=b; session={second}\r\n"),
+            format!("x-raw: {second}\r\nauthorization: Bearer {good}\r\n"),
+            format!("x-raw: {good}\r\n"),
+            format!("x-raw: {second}\r\nx-jwt: Token {good}\r\n"),
+        ] {
+            all.extend(["/someone", "/both", "/"].map(|path| ask("GET", path, &places)));
+        }
+        all.push(ask("GET", &format!("/someone?t={second}"), ""));
+        for more in ["origin: http://x\r\naccess-control-request-method: GET\r\n", "origin: http://x\r\n", ""] {
+            all.push(ask("OPTIONS", "/both", more));
+        }
+        all.push(ask("HEAD", "/both", ""));
+        all.push(ask("POST", "/both", "content-type: application/grpc\r\ncontent-length: 0\r\n"));
+        all.push(ask("GET", &format!("/both?{}", "x".repeat(300)), ""));
+        all
+    }
+}
+
+fn tokens(issuers: &Issuers, upstream: Echo, listener: SocketAddr, log: &Path) -> Value {
+    let per = |config: Value| {
+        let config = extension("", "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig", config);
+        json!({"envoy.filters.http.jwt_authn": config["typed_config"]})
+    };
+    let route = |prefix: &str| json!({"name": prefix, "match": {"prefix": prefix}, "route": {"cluster": "one"}});
+    let (mut named, mut off) = (route("/named"), route("/off"));
+    named["typed_per_filter_config"] = per(json!({"requirement_name": "first"}));
+    off["typed_per_filter_config"] = per(json!({"disabled": true}));
+    let routes = json!({"name": "side", "virtual_hosts": [{
+        "name": "all", "domains": ["*"], "routes": [named, off, route("/")]}]});
+    let filters: Vec<Value> = issuers.filters().as_array().unwrap().clone();
+    bootstrap(listener, log, &routes, &filters, &json!([cluster("one", Some(upstream.address))]))
+}
+
+// spec: RA-1, RA-3, RA-4, RA-5, RA-6, RA-7, RA-8, RA-10, LR-16, AZ-8, AZ-15
+#[test]
+fn tokens_are_judged_as_envoy_does() {
+    let (upstream, issuers) = (Echo::start("one").unwrap(), Issuers::new());
+    let requests = issuers.requests();
+    compare(|listener, log| tokens(&issuers, upstream, listener, log), &requests, super::h1);
+    compare(|listener, log| tokens(&issuers, upstream, listener, log), &requests, exchange_h2);
+}

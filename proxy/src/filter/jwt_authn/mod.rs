@@ -1,0 +1,237 @@
+//! `envoy.filters.http.jwt_authn`: tokens of end users, verified by keys that the configuration brings (RA-1 to RA-10).
+//!
+//! Whatever cannot be verified is refused. What a verified token says is left as metadata, for RBAC and logs.
+
+mod config;
+mod find;
+mod leave;
+
+pub use config::{Override, parse, parse_override};
+
+use super::{Decision, Step, StreamCx, plain};
+use crate::message::{Known, Request, RequestHead};
+use crate::outcome::{Outcome, Reason};
+use crate::route::Condition;
+use find::{Found, Place};
+use identity::jwks::KeySet;
+use identity::jwt::{Claims, TokenError, TokenRules, Unverified};
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+/// The filter's name, under which routes have their own configuration and what tokens say is kept.
+pub const NAME: &str = "envoy.filters.http.jwt_authn";
+
+/// Longest part of a path that is shown as realm, in bytes (Envoy's `MaxRealmLength`).
+const MAX_REALM_PATH_BYTES: usize = 256;
+
+/// The filter.
+#[derive(Debug)]
+pub struct JwtAuthn {
+    providers: Box<[Provider]>,
+    /// The first whose condition holds decides; without one every request passes.
+    rules: Box<[(Condition, Option<Requirement>)]>,
+    named: BTreeMap<Box<str>, Requirement>,
+    /// CORS preflights carry no token.
+    bypass_preflight: bool,
+}
+
+/// Who issues tokens, where they stand in a request, and what is left of them.
+#[derive(Debug)]
+struct Provider {
+    rules: TokenRules,
+    /// None where the configured set is no key set: no token verifies.
+    keys: Option<KeySet>,
+    places: Box<[Place]>,
+    /// The token goes on to the upstream.
+    forward: bool,
+    /// Header for the payload, and whether it is padded.
+    payload_header: Option<(Box<[u8]>, bool)>,
+    claim_headers: Box<[(Box<[u8]>, Box<[Box<str>]>)]>,
+    /// Key of the metadata for the payload.
+    metadata: Box<str>,
+    /// Claims whose words become a list there.
+    spaced: Box<[Box<str>]>,
+    clear_route: bool,
+}
+
+/// What a request must bring.
+#[derive(Debug)]
+enum Requirement {
+    /// A token of this provider; other audiences than the provider's, if any.
+    Provider(usize, Option<TokenRules>),
+    /// One of these.
+    Any(Box<[Self]>),
+    /// All of these.
+    All(Box<[Self]>),
+    /// No token, or a good one of any provider.
+    AllowMissing,
+    /// Anything; good tokens are made known.
+    AllowMissingOrFailed,
+}
+
+/// Why a requirement is not met, from the weakest reason to the one that tells most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Failure {
+    Missing,
+    Bad(TokenError),
+}
+
+impl Failure {
+    fn text(&self) -> &'static str {
+        match self {
+            Self::Missing => "Jwt is missing",
+            Self::Bad(error) => error.text(),
+        }
+    }
+
+    /// A wrong token of the right issuer says more than a token of another one, and that more than none.
+    fn weight(&self) -> u8 {
+        match self {
+            Self::Missing => 0,
+            Self::Bad(TokenError::Issuer { .. }) => 1,
+            Self::Bad(_) => 2,
+        }
+    }
+}
+
+/// A token that was verified.
+struct Verified {
+    provider: usize,
+    place: Place,
+    claims: Claims,
+    /// As it stands in the token.
+    payload: Box<str>,
+}
+
+impl JwtAuthn {
+    pub(super) fn on_request<'a>(&'a self, rq: &'a mut Request, cx: &'a StreamCx) -> Step<'a> {
+        for provider in &self.providers {
+            provider.remove_forged(&mut rq.head);
+        }
+        if self.bypass_preflight && is_preflight(&rq.head) {
+            return Step::CONTINUE;
+        }
+        let own = cx.override_of::<Override>(&rq.head, NAME);
+        let required = match own.as_deref() {
+            Some(Override::Off) => None,
+            Some(Override::Named(name)) => self.named.get(name),
+            None => {
+                let holds = |(condition, _): &&(Condition, _)| condition.holds(&rq.head, cx.random);
+                self.rules.iter().find(holds).and_then(|(_, requirement)| requirement.as_ref())
+            }
+        };
+        let Some(required) = required else { return Step::CONTINUE };
+        let mut verified = Vec::new();
+        let now = cx.facts.env.wall(cx.now());
+        match self.check(required, &rq.head, now, &mut verified) {
+            Ok(()) => {
+                for token in verified {
+                    self.leave(token, &mut rq.head, cx);
+                }
+                Step::CONTINUE
+            }
+            Err(failure) => Step::Done(Decision::Reply(Box::new(refuse(&failure, &rq.head, cx)))),
+        }
+    }
+
+    /// Whether a request meets a requirement; the tokens that were verified on the way are added to `verified`.
+    fn check(
+        &self,
+        required: &Requirement,
+        head: &RequestHead,
+        now: SystemTime,
+        verified: &mut Vec<Verified>,
+    ) -> Result<(), Failure> {
+        match required {
+            Requirement::Provider(index, audiences) => {
+                let provider = self.providers.get(*index).ok_or(Failure::Missing)?;
+                let found = find::tokens(&provider.places, head);
+                if found.is_empty() {
+                    return Err(Failure::Missing);
+                }
+                let rules = audiences.as_ref().unwrap_or(&provider.rules);
+                for token in found {
+                    verified.push(provider.verify(*index, rules, token, now)?);
+                }
+                Ok(())
+            }
+            Requirement::All(all) => all.iter().try_for_each(|one| self.check(one, head, now, verified)),
+            Requirement::Any(any) => {
+                let known = verified.len();
+                let mut failure = Failure::Missing;
+                for one in any {
+                    match self.check(one, head, now, verified) {
+                        Ok(()) => return Ok(()),
+                        Err(other) if other.weight() >= failure.weight() => failure = other,
+                        Err(_) => {}
+                    }
+                    verified.truncate(known);
+                }
+                Err(failure)
+            }
+            Requirement::AllowMissing => self.every_token(head, now).try_for_each(|token| {
+                verified.push(token?);
+                Ok(())
+            }),
+            Requirement::AllowMissingOrFailed => {
+                verified.extend(self.every_token(head, now).flatten());
+                Ok(())
+            }
+        }
+    }
+
+    /// The tokens in all providers' places, each verified by the provider of its issuer that looks for tokens there.
+    fn every_token(&self, head: &RequestHead, now: SystemTime) -> impl Iterator<Item = Result<Verified, Failure>> {
+        let mut places: Vec<Place> =
+            self.providers.iter().flat_map(|provider| provider.places.iter().cloned()).collect();
+        places.dedup();
+        find::tokens(&places, head).into_iter().map(move |token| {
+            let issuer = Unverified::parse(&token.text).map_err(Failure::Bad)?.claims().issuer.clone();
+            let issued = |provider: &Provider| {
+                (provider.rules.issuer.is_none() || provider.rules.issuer == issuer)
+                    && provider.places.contains(&token.place)
+            };
+            let index = self.providers.iter().position(issued);
+            let unknown = || Failure::Bad(TokenError::Issuer { expected: "one of the providers'".to_owned() });
+            let (index, provider) =
+                index.and_then(|index| Some((index, self.providers.get(index)?))).ok_or_else(unknown)?;
+            provider.verify(index, &provider.rules, token, now)
+        })
+    }
+}
+
+impl Provider {
+    fn verify(&self, index: usize, rules: &TokenRules, token: Found, now: SystemTime) -> Result<Verified, Failure> {
+        let read = Unverified::parse(&token.text).map_err(Failure::Bad)?;
+        rules.check(read.claims(), now).map_err(Failure::Bad)?;
+        let payload = read.payload().into();
+        let keys = self.keys.as_ref().ok_or(Failure::Bad(TokenError::UnknownKey))?;
+        let claims = read.verify(keys).map_err(Failure::Bad)?;
+        Ok(Verified { provider: index, place: token.place, claims, payload })
+    }
+}
+
+fn is_preflight(head: &RequestHead) -> bool {
+    head.method() == b"OPTIONS"
+        && head.headers.get(Known::Origin).is_some_and(|origin| !origin.is_empty())
+        && head.headers.get(Known::AccessControlRequestMethod).is_some_and(|method| !method.is_empty())
+}
+
+/// 401, or 403 where the token is good but for others; with what RFC 6750, section 3 asks for.
+fn refuse(failure: &Failure, head: &RequestHead, cx: &StreamCx) -> crate::message::Response {
+    cx.note(Outcome::with_detail(Reason::JwtDenied, failure.text()));
+    let status = if matches!(failure, Failure::Bad(TokenError::Audience { .. })) { 403 } else { 401 };
+    let mut response = plain(status, failure.text(), head);
+    let path = head.path();
+    let path = path.get(..MAX_REALM_PATH_BYTES).unwrap_or(path);
+    let scheme = head.headers.get(Known::XForwardedProto).unwrap_or_else(|| head.scheme());
+    let mut realm = [b"Bearer realm=\"", scheme, b"://", head.authority(), path, b"\""].concat();
+    if *failure != Failure::Missing {
+        realm.extend_from_slice(b", error=\"invalid_token\"");
+    }
+    response.head.headers.append_known(Known::WwwAuthenticate, &realm);
+    response
+}
+
+#[cfg(test)]
+mod tests;
