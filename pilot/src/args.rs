@@ -96,6 +96,15 @@ pub struct Discovery {
     /// Audience that bearer tokens must name
     #[arg(long, default_value = proto::wire::TOKEN_AUDIENCE)]
     pub token_audience: String,
+    /// How often the keys of token issuers (RequestAuthentication) are fetched anew
+    #[arg(long, env = "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", default_value = "20m", value_parser = duration)]
+    pub jwks_refresh: Duration,
+    /// Roots of token issuers beside the public ones, PEM
+    #[arg(long, env = "JWKS_EXTRA_ROOTS")]
+    pub jwks_extra_roots: Option<PathBuf>,
+    /// Address blocks that are never asked for keys, separated by commas; link-local addresses never are
+    #[arg(long, env = "BLOCKED_CIDRS_IN_JWKS_URIS", value_delimiter = ',')]
+    pub jwks_blocked_cidrs: Vec<ipnet::IpNet>,
     /// Time without an event after which a push begins
     #[arg(long, default_value = "1ms", value_parser = duration)]
     pub debounce_after: Duration,

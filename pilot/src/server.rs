@@ -11,6 +11,7 @@ use crate::delivery::debounce::Delays;
 use crate::delivery::metrics::Metrics;
 use crate::delivery::{Hub, HubHandle};
 use crate::model::{MeshConfig, mesh_config};
+use crate::source::key_sets::{self, Fetcher};
 use crate::source::{Event, file, kube, mesh_file};
 use crate::status::leader::{self, Leadership};
 use crate::status::writer::Writer;
@@ -132,6 +133,9 @@ impl Server {
     ) -> anyhow::Result<()> {
         let args = &self.args;
         let stopped = running.stop.subscribe();
+        let fetcher = Fetcher::new(args.jwks_extra_roots.as_deref(), args.jwks_blocked_cidrs.clone())?;
+        let fetching = key_sets::run(running.hub.wanted_keys(), fetcher, args.jwks_refresh, events.clone());
+        running.tasks.spawn(until(stopped.clone(), fetching));
         if let Some(path) = args.mesh_config.clone() {
             running.tasks.spawn(until(stopped.clone(), mesh_file::run(path, mesh_config::parse, events.clone())));
         }

@@ -25,9 +25,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Cases whose kinds or fields come later; their resources do not count.
-const LATER: [&str; 4] = ["11-jwt", "15-gateway-tls", "19-telemetry", "20-envoyfilter"];
+const LATER: [&str; 3] = ["15-gateway-tls", "19-telemetry", "20-envoyfilter"];
 /// The ratchet: how many resources match today. It only ever grows.
-const MATCHED: usize = 3611;
+const MATCHED: usize = 3780;
 
 const NODES: [(&str, &str, &str, &str); 3] = [
     ("productpage", "10.20.0.1", "productpage-v1-0", "default"),

@@ -49,13 +49,18 @@ impl Issuers {
         });
         let any = json!({"requires_any": {"requirements": [
             {"provider_name": "origins-0"}, {"provider_name": "origins-1"}, {"allow_missing": {}}]}});
+        let or_missing =
+            |name: &str| json!({"requires_any": {"requirements": [{"provider_name": name}, {"allow_missing": {}}]}});
+        let istio = json!({"requires_any": {"requirements": [
+            {"provider_name": "origins-0"}, {"provider_name": "origins-1"},
+            {"requires_all": {"requirements": [or_missing("origins-0"), or_missing("origins-1")]}}]}});
         let both = json!({"requires_all": {"requirements": [
             {"provider_name": "origins-0"}, {"provider_name": "origins-1"}]}});
         let bank = json!({"provider_and_audiences": {"provider_name": "origins-0", "audiences": ["bank"]}});
         let rule = |prefix: &str, requires: &Value| json!({"match": {"prefix": prefix}, "requires": requires});
         let rules = json!([
             rule("/both", &both), rule("/bank", &bank), rule("/failed", &json!({"allow_missing_or_failed": {}})),
-            {"match": {"path": "/free"}}, rule("/", &any),
+            rule("/istio", &istio), {"match": {"path": "/free"}}, rule("/", &any),
         ]);
         let claim = |path: &[&str], value: Value| {
             let path: Vec<Value> = ["payload"].iter().chain(path).map(|key| json!({"key": key})).collect();
@@ -147,7 +152,7 @@ impl Issuers {
         };
         let paths = [
             "/", "/bank", "/group", "/scope", "/nested", "/someone", "/level", "/vip", "/anyone", "/failed", "/free",
-            "/named", "/off", "/x?y=1",
+            "/istio", "/named", "/off", "/x?y=1",
         ];
         let mut all: Vec<String> =
             paths.iter().map(|path| ask("GET", path, "x-sub: forged\r\nx-payload: forged\r\n")).collect();

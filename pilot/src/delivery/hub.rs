@@ -8,6 +8,7 @@ use super::publish::{ClassId, Classes};
 use super::standing::{Advance, Reach, Standing};
 use crate::model::mesh::Change;
 use crate::model::{Mesh, MeshConfig};
+use crate::source::key_sets::Wanted;
 use crate::source::{Event, Problem};
 use crate::translate::cache::ResourceType;
 use crate::translate::{Class, Node, Snapshot};
@@ -101,6 +102,7 @@ struct Member {
 pub struct HubHandle {
     commands: mpsc::Sender<Command>,
     ready: watch::Receiver<bool>,
+    wanted_keys: watch::Receiver<Wanted>,
 }
 
 impl HubHandle {
@@ -125,7 +127,13 @@ impl HubHandle {
         }
     }
 
-    /// Whether every object that existed at the start has been taken in (PI-4).
+    /// The key sets of token issuers that the mesh rests on.
+    pub fn wanted_keys(&self) -> watch::Receiver<Wanted> {
+        self.wanted_keys.clone()
+    }
+
+    /// Whether every object that existed at the start has been taken in (PI-4), and every key set that they want was
+    /// fetched or could not be: a proxy that connects must not lose the keys that it has.
     pub fn ready(&self) -> watch::Receiver<bool> {
         self.ready.clone()
     }
@@ -140,7 +148,9 @@ pub struct Hub {
     debounce: Debounce,
     pending: Vec<Event>,
     metrics: Metrics,
+    synced: bool,
     ready: watch::Sender<bool>,
+    wanted_keys: watch::Sender<Wanted>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Receiver<Vec<Event>>,
 }
@@ -155,6 +165,7 @@ impl Hub {
     ) -> (Self, HubHandle) {
         let (commands, received) = mpsc::channel(QUEUE);
         let (ready, is_ready) = watch::channel(false);
+        let (wanted_keys, keys) = watch::channel(Wanted::new());
         let hub = Self {
             intake: Intake::new(Mesh::empty(config)),
             classes: Classes::default(),
@@ -163,11 +174,13 @@ impl Hub {
             debounce: Debounce::new(delays),
             pending: Vec::new(),
             metrics,
+            synced: false,
             ready,
+            wanted_keys,
             commands: received,
             events,
         };
-        (hub, HubHandle { commands, ready: is_ready })
+        (hub, HubHandle { commands, ready: is_ready, wanted_keys: keys })
     }
 
     /// Works until all handles and the source are gone.
@@ -195,6 +208,7 @@ impl Hub {
                 Event::Upsert(object) => format!("{:?}", object.key.kind),
                 Event::Delete(key) => format!("{:?}", key.kind),
                 Event::Mesh(_) => "MeshConfig".to_owned(),
+                Event::KeySets(_) => "KeySets".to_owned(),
                 Event::Synced | Event::Problems(_) => continue,
             };
             self.metrics.updates.with_label_values(&[&kind]).inc();
@@ -207,11 +221,18 @@ impl Hub {
         let began = Instant::now();
         self.debounce.clear();
         let events = std::mem::take(&mut self.pending);
-        let synced = events.iter().any(|event| matches!(event, Event::Synced));
+        self.synced |= events.iter().any(|event| matches!(event, Event::Synced));
         let made = self.classes.made();
         let change = self.intake.apply(events);
         self.publish(&change);
-        if synced && !*self.ready.borrow() {
+        let wanted = self.intake.mesh.wanted_keys();
+        let all_tried = wanted.keys().all(|source| self.intake.mesh.key_sets.contains_key(source));
+        self.wanted_keys.send_if_modified(|told| {
+            let differs = *told != wanted;
+            *told = wanted;
+            differs
+        });
+        if self.synced && all_tried && !*self.ready.borrow() {
             tracing::info!(objects = self.intake.store.len(), "synced");
             self.ready.send_replace(true);
         }

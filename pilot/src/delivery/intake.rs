@@ -3,9 +3,9 @@
 use super::selection::Selection;
 use super::standing::{Reach, Standing};
 use crate::model::mesh::{self, Change};
-use crate::model::{Mesh, MeshConfig, references, virtual_service};
+use crate::model::{Mesh, MeshConfig, references, request_authn, virtual_service};
 use crate::source::kinds::{self, Row};
-use crate::source::{Event, Key, Object, Problem, Spec, Store};
+use crate::source::{Event, Key, Kind, Object, Problem, Spec, Store};
 use crate::translate::snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -119,10 +119,15 @@ impl Intake {
                     if self.selection.handle_selectors(&config.discovery_selectors) {
                         self.reselect(&mut changed);
                     }
-                    self.mesh = Mesh::empty(config);
+                    self.mesh = Mesh { key_sets: Arc::clone(&self.mesh.key_sets), ..Mesh::empty(config) };
                     // Everything rests on the settings.
                     changed.extend(self.store.iter().map(|object| (object.key.clone(), object.clone())));
                     anew = true;
+                }
+                Event::KeySets(known) => {
+                    self.mesh.key_sets = known;
+                    let resting = self.store.of_kind(Kind::RequestAuthentication);
+                    changed.extend(resting.map(|object| (object.key.clone(), object.clone())));
                 }
                 Event::Problems(problems) => self.source = problems,
                 Event::Synced => {}
@@ -130,6 +135,9 @@ impl Intake {
         }
         let mut change = if changed.is_empty() { Change::default() } else { self.mesh.update(&self.store, &changed) };
         change.merge(self.adopt_rules());
+        if changed.keys().any(|key| key.kind == Kind::RequestAuthentication) {
+            self.look_for_keys();
+        }
         change.full |= anew;
         change
     }
@@ -239,10 +247,28 @@ impl Intake {
         change
     }
 
+    /// Notes the RequestAuthentications whose keys cannot be fetched.
+    fn look_for_keys(&mut self) {
+        let resting: Vec<Arc<Object>> = self.store.of_kind(Kind::RequestAuthentication).cloned().collect();
+        for object in resting {
+            let now = self.dangling_of(&object);
+            if now.is_empty() {
+                self.dangling.remove(&object.key);
+            } else {
+                self.dangling.insert(object.key.clone(), now);
+            }
+        }
+    }
+
     fn dangling_of(&self, object: &Object) -> Vec<Problem> {
-        let Spec::VirtualService(spec) = &object.spec else { return Vec::new() };
-        let Ok(rule) = virtual_service::parse(object, spec, &self.mesh.config) else { return Vec::new() };
-        references::dangling(object, &rule, &self.mesh)
+        match &object.spec {
+            Spec::VirtualService(spec) => {
+                let rule = virtual_service::parse(object, spec, &self.mesh.config);
+                rule.map(|rule| references::dangling(object, &rule, &self.mesh)).unwrap_or_default()
+            }
+            Spec::RequestAuthentication(spec) => request_authn::keyless(object, spec, &self.mesh.key_sets),
+            _ => Vec::new(),
+        }
     }
 }
 

@@ -7,12 +7,14 @@ use super::delegate;
 use super::destination_rule::{self, Rules};
 use super::gateway::{self, Gateway};
 use super::rate_limit::{self, RateLimit};
+use super::request_authn::{self, RequestAuthentication};
 use super::service_entry;
 use super::shared::Shared;
 use super::sidecar::{self, Sidecar};
 use super::telemetry::{self, Telemetries};
 use super::virtual_service::{self, VirtualService};
 use crate::registry::{self, EndpointSet, Registry, Service, ServiceKey, Settings, Workload};
+use crate::source::key_sets::{KeySets, Wanted};
 use crate::source::{Key, Kind, Object, Problem, Spec, Store};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -53,6 +55,10 @@ pub struct Mesh {
     pub authn: Shared<Policies>,
     /// AuthorizationPolicies, oldest first.
     pub authz: Arc<Vec<Shared<AuthorizationPolicy>>>,
+    /// RequestAuthentications, oldest first.
+    pub tokens: Arc<Vec<Shared<RequestAuthentication>>>,
+    /// What is known of the keys of token issuers.
+    pub key_sets: Arc<KeySets>,
     /// Telemetries.
     pub telemetry: Arc<Telemetries>,
     /// RateLimits, oldest first.
@@ -99,6 +105,7 @@ pub fn admit(object: &Object, config: &MeshConfig) -> Result<(), Vec<Problem>> {
         Spec::Sidecar(spec) => sidecar::parse(object, spec).map(drop),
         Spec::PeerAuthentication(spec) => authn::parse(object, spec).map(drop),
         Spec::AuthorizationPolicy(spec) => authz::parse(object, spec).map(drop),
+        Spec::RequestAuthentication(spec) => request_authn::parse(object, spec, &KeySets::new()).map(drop),
         Spec::Telemetry(spec) => telemetry::parse(object, spec, &config.providers).map(drop),
         Spec::RateLimit(spec) => rate_limit::parse(object, spec, config.policy_server.is_some()).map(drop),
         Spec::ServiceEntry(spec) => service_entry::check(object, spec),
@@ -122,9 +129,21 @@ impl Mesh {
             gateways: Arc::default(),
             sidecars: Arc::default(),
             authz: Arc::default(),
+            tokens: Arc::default(),
+            key_sets: Arc::default(),
             telemetry: Arc::default(),
             limits: Arc::default(),
         }
+    }
+
+    /// The key sets that its RequestAuthentications rest on.
+    pub fn wanted_keys(&self) -> Wanted {
+        let mut wanted = Wanted::new();
+        for (source, timeout) in self.tokens.iter().flat_map(|policy| policy.sources().collect::<Vec<_>>()) {
+            let longest = wanted.entry(source).or_insert(timeout);
+            *longest = timeout.max(*longest);
+        }
+        wanted
     }
 
     /// What the registry must know.
@@ -149,6 +168,7 @@ impl Mesh {
             Kind::Sidecar,
             Kind::PeerAuthentication,
             Kind::AuthorizationPolicy,
+            Kind::RequestAuthentication,
             Kind::Telemetry,
             Kind::RateLimit,
         ];
@@ -330,6 +350,13 @@ impl Mesh {
                     _ => None,
                 });
                 self.authz = renew(&self.authz, parsed.collect(), |policy| &policy.key);
+            }
+            Kind::RequestAuthentication => {
+                let parsed = objects.iter().filter_map(|object| match &object.spec {
+                    Spec::RequestAuthentication(spec) => request_authn::parse(object, spec, &self.key_sets).ok(),
+                    _ => None,
+                });
+                self.tokens = renew(&self.tokens, parsed.collect(), |policy| &policy.key);
             }
             Kind::Telemetry => {
                 let parsed = objects.iter().filter_map(|object| match &object.spec {

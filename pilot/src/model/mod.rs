@@ -15,6 +15,7 @@ pub mod mesh;
 pub mod mesh_config;
 pub mod rate_limit;
 pub mod references;
+pub mod request_authn;
 pub mod scope;
 pub mod service_entry;
 pub mod shared;

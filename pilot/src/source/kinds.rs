@@ -47,6 +47,9 @@ pub const TABLE: &[Row] = &[
     istio_row(SECURITY, "AuthorizationPolicy", Kind::AuthorizationPolicy, |node| {
         Ok(Spec::AuthorizationPolicy(spec(node)?))
     }),
+    istio_row(SECURITY, "RequestAuthentication", Kind::RequestAuthentication, |node| {
+        Ok(Spec::RequestAuthentication(spec(node)?))
+    }),
     Row {
         group: "telemetry.istio.io",
         versions: &["v1", "v1alpha1"],
@@ -70,7 +73,6 @@ const LATER: &[(&str, &str)] = &[
     ("networking.istio.io", "EnvoyFilter"),
     ("networking.istio.io", "WorkloadGroup"),
     ("networking.istio.io", "ProxyConfig"),
-    ("security.istio.io", "RequestAuthentication"),
     ("extensions.istio.io", "WasmPlugin"),
     ("extensions.istio.io", "TrafficExtension"),
     ("gateway.networking.k8s.io", ""),

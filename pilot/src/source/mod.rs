@@ -4,6 +4,7 @@
 //! which file is wrong. What it must never know: what an object means for a proxy.
 
 pub mod file;
+pub mod key_sets;
 pub mod kinds;
 pub mod kube;
 pub mod memory;
@@ -30,6 +31,8 @@ pub enum Event {
     Synced,
     /// The mesh's own settings have changed.
     Mesh(Arc<proto::istio::mesh_config::MeshConfig>),
+    /// What is known of the keys of token issuers, replacing what was known before.
+    KeySets(Arc<key_sets::KeySets>),
     /// The problems of the source as a whole, replacing those reported before.
     Problems(Arc<[Problem]>),
 }

@@ -9,6 +9,7 @@ use proto::istio::gateway::Gateway;
 use proto::istio::meta::ObjectMeta;
 use proto::istio::peer_authentication::PeerAuthentication;
 use proto::istio::rate_limit::RateLimit;
+use proto::istio::request_authentication::RequestAuthentication;
 use proto::istio::service_entry::{ServiceEntry, WorkloadEntry};
 use proto::istio::sidecar::Sidecar;
 use proto::istio::telemetry::Telemetry;
@@ -33,6 +34,7 @@ pub enum Kind {
     Sidecar,
     PeerAuthentication,
     AuthorizationPolicy,
+    RequestAuthentication,
     Telemetry,
     RateLimit,
 }
@@ -75,6 +77,7 @@ pub enum Spec {
     Sidecar(Box<Sidecar>),
     PeerAuthentication(Box<PeerAuthentication>),
     AuthorizationPolicy(Box<AuthorizationPolicy>),
+    RequestAuthentication(Box<RequestAuthentication>),
     Telemetry(Box<Telemetry>),
     RateLimit(Box<RateLimit>),
 }

@@ -306,6 +306,14 @@ impl ClassInputs<'_> {
         self.mesh.authz.iter().filter(applies).cloned().collect()
     }
 
+    fn tokens(&self) -> Vec<Shared<crate::model::request_authn::RequestAuthentication>> {
+        let root = &self.mesh.config.root_namespace;
+        let applies = |policy: &&Shared<crate::model::request_authn::RequestAuthentication>| {
+            policy.applies(&self.class.namespace, &self.class.labels, root)
+        };
+        self.mesh.tokens.iter().filter(applies).cloned().collect()
+    }
+
     fn limits(&self) -> Vec<Shared<crate::model::rate_limit::RateLimit>> {
         let root = &self.mesh.config.root_namespace;
         let applies = |limit: &&Shared<crate::model::rate_limit::RateLimit>| {
@@ -319,6 +327,7 @@ impl ClassInputs<'_> {
             instances: self.class.instances.clone(),
             authn: self.mesh.authn.effective(&self.class.namespace, &self.class.labels),
             authz: self.authz(),
+            tokens: self.tokens(),
             limits: self.limits(),
             sidecar: self.scope.sidecar.as_ref().filter(|sidecar| !sidecar.ingress.is_empty()).cloned(),
             address: self.class.address.clone(),
@@ -373,6 +382,7 @@ impl ClassInputs<'_> {
                 rules,
                 services,
                 authz: self.authz(),
+                tokens: self.tokens(),
                 limits: self.limits(),
                 owner: self.owner(),
             };

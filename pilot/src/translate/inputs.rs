@@ -12,6 +12,7 @@ use crate::model::destination_rule::DestinationRule;
 use crate::model::gateway::Gateway;
 use crate::model::mesh::Instance;
 use crate::model::rate_limit::RateLimit;
+use crate::model::request_authn::RequestAuthentication;
 use crate::model::sidecar::Sidecar;
 use crate::model::virtual_service::VirtualService;
 use crate::model::{MeshConfig, Shared};
@@ -215,6 +216,8 @@ pub struct InboundInput {
     pub authn: Effective,
     /// Who may do what.
     pub authz: Vec<Shared<AuthorizationPolicy>>,
+    /// Whose tokens of end users are believed.
+    pub tokens: Vec<Shared<RequestAuthentication>>,
     /// What of it is counted.
     pub limits: Vec<Shared<RateLimit>>,
     /// The Sidecar, if it has ingress listeners.
@@ -252,6 +255,8 @@ pub struct GatewayListenerInput {
     pub client: Client,
     /// Who may do what.
     pub authz: Vec<Shared<AuthorizationPolicy>>,
+    /// Whose tokens of end users are believed.
+    pub tokens: Vec<Shared<RequestAuthentication>>,
     /// What of it is counted.
     pub limits: Vec<Shared<RateLimit>>,
     /// Whose listener it is.

@@ -30,6 +30,7 @@ pub mod route_action;
 pub mod snapshot;
 pub mod telemetry;
 pub mod tls;
+pub mod tokens;
 
 pub use cache::{Cache, Encoded};
 pub use class::Class;

@@ -18,6 +18,7 @@ mod security;
 mod service_entry;
 mod sidecar;
 mod telemetry;
+mod tokens;
 mod told;
 mod types;
 mod virtual_service;

@@ -134,7 +134,11 @@ pub(crate) fn object(kind: &str, name: &str, spec: &str) -> String {
 }
 
 pub(crate) fn object_in(namespace: &str, kind: &str, name: &str, spec: &str) -> String {
-    let group = if matches!(kind, "PeerAuthentication" | "AuthorizationPolicy") { "security" } else { "networking" };
+    let group = if matches!(kind, "PeerAuthentication" | "AuthorizationPolicy" | "RequestAuthentication") {
+        "security"
+    } else {
+        "networking"
+    };
     let indented: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
     format!(
         "---\napiVersion: {group}.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n{indented}"

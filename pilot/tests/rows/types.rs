@@ -177,7 +177,6 @@ fn istios_kinds_are_watched_in_all_their_versions_or_refused_by_name() {
         ("networking.istio.io/v1", "WorkloadGroup"),
         ("networking.istio.io/v1beta1", "ProxyConfig"),
         ("networking.istio.io/v1alpha3", "EnvoyFilter"),
-        ("security.istio.io/v1", "RequestAuthentication"),
         ("extensions.istio.io/v1alpha1", "WasmPlugin"),
         ("extensions.istio.io/v1alpha1", "TrafficExtension"),
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),

@@ -146,7 +146,7 @@ struct TlsConnector {
     config: std::sync::Arc<rustls::ClientConfig>,
 }
 
-impl tonic::codegen::Service<tonic::codegen::http::Uri> for TlsConnector {
+impl tonic::codegen::Service<http::Uri> for TlsConnector {
     type Response = hyper_util::rt::TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
     type Error = std::io::Error;
     type Future = tonic::codegen::BoxFuture<Self::Response, Self::Error>;
@@ -155,7 +155,7 @@ impl tonic::codegen::Service<tonic::codegen::http::Uri> for TlsConnector {
         std::task::Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: tonic::codegen::http::Uri) -> Self::Future {
+    fn call(&mut self, _: http::Uri) -> Self::Future {
         let own = self.clone();
         Box::pin(async move {
             let stream = tokio::net::TcpStream::connect(own.address).await?;

@@ -64,6 +64,7 @@ pub mod meta;
 pub mod peer_authentication;
 pub mod provider;
 pub mod rate_limit;
+pub mod request_authentication;
 pub mod service_entry;
 pub mod sidecar;
 pub mod telemetry;

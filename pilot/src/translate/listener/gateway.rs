@@ -50,6 +50,7 @@ fn requests(input: &GatewayListenerInput, route: String) -> Filter {
         stat_prefix: input.stat_prefix.clone().unwrap_or_else(|| format!("outbound_{}_{}", input.address, input.port)),
         routes: Ok(route),
         authz: &input.authz,
+        tokens: &input.tokens,
         limits: &input.limits,
         grpc_web: false,
         owner: &input.owner,

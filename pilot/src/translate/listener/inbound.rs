@@ -243,6 +243,7 @@ impl Build<'_> {
             stat_prefix: self.served.stat_prefix.clone(),
             routes: Err(self.routes()),
             authz: &self.input.authz,
+            tokens: &self.input.tokens,
             limits: &self.input.limits,
             grpc_web: self.served.protocol == Protocol::GrpcWeb,
             owner: &self.input.owner,

@@ -7,10 +7,12 @@ use super::super::message::{ads, boolean, duration};
 use super::super::node::Flavor;
 use super::super::rate_limit;
 use super::super::telemetry::{self, Direction};
+use super::super::tokens;
 use super::chain;
 use crate::model::Shared;
 use crate::model::authz::AuthorizationPolicy;
 use crate::model::rate_limit::RateLimit;
+use crate::model::request_authn::RequestAuthentication;
 use proto::any;
 use proto::envoy::hcm::http_connection_manager::{
     ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, SetCurrentClientCertDetails, UpgradeConfig,
@@ -34,6 +36,8 @@ pub struct Manager<'a> {
     pub routes: Result<String, RouteConfiguration>,
     /// Who may do what.
     pub authz: &'a [Shared<AuthorizationPolicy>],
+    /// Whose tokens of end users are believed.
+    pub tokens: &'a [Shared<RequestAuthentication>],
     /// What is counted.
     pub limits: &'a [Shared<RateLimit>],
     /// Requests may be gRPC-Web.
@@ -71,6 +75,9 @@ impl Manager<'_> {
         }
         if let Some(config) = authz::check(&self.owner.mesh).filter(|_| self.direction == Direction::Inbound) {
             out.push(http_filter("envoy.filters.http.ext_authz", config));
+        }
+        if let Some(config) = tokens::filter(self.tokens) {
+            out.push(http_filter("envoy.filters.http.jwt_authn", config));
         }
         for config in authz::filters(self.authz, authz::Protocol::Http, &self.owner.mesh) {
             out.push(http_filter("envoy.filters.http.rbac", config));

@@ -44,13 +44,13 @@ pub fn parse(typed: &Any) -> Result<JwtAuthn, Refusal> {
     providers.sort_by_key(|(name, _)| *name);
     let names: Vec<&str> = providers.iter().map(|(name, _)| name.as_str()).collect();
     let each = |(name, provider): &(&String, &written::JwtProvider)| {
-        self::provider(name, provider).within(&format!("providers[{name}]"))
+        self::provider(provider).within(&format!("providers[{name}]"))
     };
     let providers: Box<[Provider]> = providers.iter().map(each).collect::<Result<_, _>>()?;
     let reader = Reader { names, providers: &providers };
     let mut named = BTreeMap::new();
     for (name, requirement) in &config.requirement_map {
-        let read = reader.requirement(requirement, 0).within(&format!("requirement_map[{name}]"))?;
+        let read = reader.requirement(requirement, &reader.all(), 0).within(&format!("requirement_map[{name}]"))?;
         named.insert(name.as_str().into(), read);
     }
     let rules = config.rules.iter().enumerate();
@@ -72,7 +72,7 @@ pub fn parse_override(typed: &Any) -> Result<Override, Refusal> {
     }
 }
 
-fn provider(name: &str, config: &written::JwtProvider) -> Result<Provider, Refusal> {
+fn provider(config: &written::JwtProvider) -> Result<Provider, Refusal> {
     for (field, set) in [
         ("subjects", config.subjects.is_some()),
         ("max_lifetime", config.max_lifetime.is_some()),
@@ -85,7 +85,7 @@ fn provider(name: &str, config: &written::JwtProvider) -> Result<Provider, Refus
         }
     }
     let keys = match &config.jwks_source_specifier {
-        Some(JwksSourceSpecifier::LocalJwks(source)) => key_set(name, source).within("local_jwks")?,
+        Some(JwksSourceSpecifier::LocalJwks(source)) => key_set(source).within("local_jwks")?,
         Some(JwksSourceSpecifier::RemoteJwks(_)) => return Err(Refusal::unsupported("remote_jwks")),
         None => return Err(Refusal::new("jwks_source_specifier", "local_jwks is needed")),
     };
@@ -137,20 +137,13 @@ fn places(config: &written::JwtProvider) -> Box<[Place]> {
     [bearer, Place::Query(b"access_token".as_slice().into())].into()
 }
 
-/// A set that is none is told and verifies nothing: the other providers must not suffer from it.
-fn key_set(name: &str, source: &DataSource) -> Result<Option<KeySet>, Refusal> {
-    let bytes = match &source.specifier {
-        Some(Specifier::InlineString(text)) => text.as_bytes(),
-        Some(Specifier::InlineBytes(bytes)) => bytes,
+fn key_set(source: &DataSource) -> Result<KeySet, Refusal> {
+    let (field, bytes) = match &source.specifier {
+        Some(Specifier::InlineString(text)) => ("inline_string", text.as_bytes()),
+        Some(Specifier::InlineBytes(bytes)) => ("inline_bytes", bytes.as_slice()),
         _ => return Err(Refusal::unsupported("specifier other than inline_string and inline_bytes")),
     };
-    match KeySet::parse(bytes) {
-        Ok(keys) => Ok(Some(keys)),
-        Err(why) => {
-            tracing::warn!(provider = name, %why, "no token of this provider can be verified");
-            Ok(None)
-        }
-    }
+    KeySet::parse(bytes).map_err(|why| Refusal::new(field, why.to_string()))
 }
 
 struct Reader<'a> {
@@ -167,23 +160,42 @@ impl Reader<'_> {
         let condition = rule.r#match.as_ref().ok_or_else(|| Refusal::new("match", "is needed"))?;
         let condition = Condition::parse(condition).within("match")?;
         let requirement = match &rule.requirement_type {
-            Some(RequirementType::Requires(requirement)) => Some(self.requirement(requirement, 0).within("requires")?),
+            Some(RequirementType::Requires(requirement)) => {
+                Some(self.requirement(requirement, &self.all(), 0).within("requires")?)
+            }
             Some(RequirementType::RequirementName(name)) => {
                 let unknown = || Refusal::new("requirement_name", format!("{name:?} is not in requirement_map"));
                 let requirement = config.requirement_map.get(name).ok_or_else(unknown)?;
-                Some(self.requirement(requirement, 0).within("requirement_name")?)
+                Some(self.requirement(requirement, &self.all(), 0).within("requirement_name")?)
             }
             None => None,
         };
         Ok((condition, requirement))
     }
 
-    fn requirement(&self, written: &written::JwtRequirement, depth: usize) -> Result<Requirement, Refusal> {
+    /// The provider that a requirement names by itself.
+    fn named_by(&self, written: &written::JwtRequirement) -> Option<usize> {
+        match &written.requires_type {
+            Some(RequiresType::ProviderName(name)) => self.index(name).ok(),
+            Some(RequiresType::ProviderAndAudiences(with)) => self.index(&with.provider_name).ok(),
+            _ => None,
+        }
+    }
+
+    /// A requirement; `of` are the providers beside it, whose tokens may be missing.
+    fn requirement(
+        &self,
+        written: &written::JwtRequirement,
+        of: &[usize],
+        depth: usize,
+    ) -> Result<Requirement, Refusal> {
         if depth > MAX_DEPTH {
             return Err(Refusal::new("requires_type", format!("more than {MAX_DEPTH} levels")));
         }
         let each = |list: &[written::JwtRequirement]| -> Result<Box<[Requirement]>, Refusal> {
-            list.iter().map(|one| self.requirement(one, depth + 1)).collect()
+            let beside: Vec<usize> = list.iter().filter_map(|one| self.named_by(one)).collect();
+            let of = if beside.is_empty() { of.to_vec() } else { beside };
+            list.iter().map(|one| self.requirement(one, &of, depth + 1)).collect()
         };
         Ok(match &written.requires_type {
             Some(RequiresType::ProviderName(name)) => Requirement::Provider(self.index(name)?, None),
@@ -194,13 +206,17 @@ impl Reader<'_> {
             }
             Some(RequiresType::RequiresAny(list)) => Requirement::Any(each(&list.requirements).within("requires_any")?),
             Some(RequiresType::RequiresAll(list)) => Requirement::All(each(&list.requirements).within("requires_all")?),
-            Some(RequiresType::AllowMissing(_)) => Requirement::AllowMissing,
-            Some(RequiresType::AllowMissingOrFailed(_)) => Requirement::AllowMissingOrFailed,
+            Some(RequiresType::AllowMissing(_)) => Requirement::AllowMissing(of.into()),
+            Some(RequiresType::AllowMissingOrFailed(_)) => Requirement::AllowMissingOrFailed(of.into()),
             Some(RequiresType::ExtractOnlyWithoutValidation(_)) => {
                 return Err(Refusal::unsupported("extract_only_without_validation"));
             }
             None => Requirement::All(Box::default()),
         })
+    }
+
+    fn all(&self) -> Vec<usize> {
+        (0..self.names.len()).collect()
     }
 
     fn index(&self, name: &str) -> Result<usize, Refusal> {

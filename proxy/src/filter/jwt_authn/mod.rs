@@ -39,8 +39,7 @@ pub struct JwtAuthn {
 #[derive(Debug)]
 struct Provider {
     rules: TokenRules,
-    /// None where the configured set is no key set: no token verifies.
-    keys: Option<KeySet>,
+    keys: KeySet,
     places: Box<[Place]>,
     /// The token goes on to the upstream.
     forward: bool,
@@ -63,10 +62,10 @@ enum Requirement {
     Any(Box<[Self]>),
     /// All of these.
     All(Box<[Self]>),
-    /// No token, or a good one of any provider.
-    AllowMissing,
-    /// Anything; good tokens are made known.
-    AllowMissingOrFailed,
+    /// No token of these providers, or a good one.
+    AllowMissing(Box<[usize]>),
+    /// Anything; good tokens of these providers are made known.
+    AllowMissingOrFailed(Box<[usize]>),
 }
 
 /// Why a requirement is not met, from the weakest reason to the one that tells most.
@@ -169,33 +168,40 @@ impl JwtAuthn {
                 }
                 Err(failure)
             }
-            Requirement::AllowMissing => self.every_token(head, now).try_for_each(|token| {
+            Requirement::AllowMissing(of) => self.every_token(of, head, now).try_for_each(|token| {
                 verified.push(token?);
                 Ok(())
             }),
-            Requirement::AllowMissingOrFailed => {
-                verified.extend(self.every_token(head, now).flatten());
+            Requirement::AllowMissingOrFailed(of) => {
+                verified.extend(self.every_token(of, head, now).flatten());
                 Ok(())
             }
         }
     }
 
-    /// The tokens in all providers' places, each verified by the provider of its issuer that looks for tokens there.
-    fn every_token(&self, head: &RequestHead, now: SystemTime) -> impl Iterator<Item = Result<Verified, Failure>> {
-        let mut places: Vec<Place> =
-            self.providers.iter().flat_map(|provider| provider.places.iter().cloned()).collect();
-        places.dedup();
+    /// The tokens in these providers' places, each verified by the provider of its issuer that looks for tokens there.
+    fn every_token(
+        &self,
+        of: &[usize],
+        head: &RequestHead,
+        now: SystemTime,
+    ) -> impl Iterator<Item = Result<Verified, Failure>> {
+        let of: Vec<_> = of.iter().filter_map(|index| Some((*index, self.providers.get(*index)?))).collect();
+        let mut places: Vec<Place> = Vec::new();
+        for place in of.iter().flat_map(|(_, provider)| &provider.places) {
+            if !places.contains(place) {
+                places.push(place.clone());
+            }
+        }
         find::tokens(&places, head).into_iter().map(move |token| {
             let issuer = Unverified::parse(&token.text).map_err(Failure::Bad)?.claims().issuer.clone();
-            let issued = |provider: &Provider| {
+            let issued = |(_, provider): &&(usize, &Provider)| {
                 (provider.rules.issuer.is_none() || provider.rules.issuer == issuer)
                     && provider.places.contains(&token.place)
             };
-            let index = self.providers.iter().position(issued);
             let unknown = || Failure::Bad(TokenError::Issuer { expected: "one of the providers'".to_owned() });
-            let (index, provider) =
-                index.and_then(|index| Some((index, self.providers.get(index)?))).ok_or_else(unknown)?;
-            provider.verify(index, &provider.rules, token, now)
+            let (index, provider) = of.iter().find(issued).ok_or_else(unknown)?;
+            provider.verify(*index, &provider.rules, token, now)
         })
     }
 }
@@ -205,8 +211,7 @@ impl Provider {
         let read = Unverified::parse(&token.text).map_err(Failure::Bad)?;
         rules.check(read.claims(), now).map_err(Failure::Bad)?;
         let payload = read.payload().into();
-        let keys = self.keys.as_ref().ok_or(Failure::Bad(TokenError::UnknownKey))?;
-        let claims = read.verify(keys).map_err(Failure::Bad)?;
+        let claims = read.verify(&self.keys).map_err(Failure::Bad)?;
         Ok(Verified { provider: index, place: token.place, claims, payload })
     }
 }
