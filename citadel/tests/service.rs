@@ -159,7 +159,7 @@ async fn a_thousand_requests_at_once_are_all_answered() {
     let started = std::time::Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..1000 {
-        let (mut client, asked) = (client.clone(), support::with_token(&token, request(csr.clone(), 0)));
+        let (mut client, asked) = (client.clone(), with_token(&token, request(csr.clone(), 0)));
         tasks.spawn(async move {
             let begun = std::time::Instant::now();
             client.create_certificate(asked).await.map(|_| begun.elapsed())

@@ -8,8 +8,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
-use std::sync::{Arc, Mutex};
 use support::{Client, PATIENCE, channel, node, pilot};
+use tokio::sync::watch;
 
 /// The key of RFC 7515, appendix A.3, under a name.
 fn keys(name: &str) -> String {
@@ -19,10 +19,10 @@ fn keys(name: &str) -> String {
 }
 
 /// What the issuer answers; nothing: 503.
-type Answer = Arc<Mutex<Option<String>>>;
+type Answer = watch::Receiver<Option<String>>;
 
 async fn answer(State(answer): State<Answer>) -> Result<String, StatusCode> {
-    answer.lock().unwrap().clone().ok_or(StatusCode::SERVICE_UNAVAILABLE)
+    answer.borrow().clone().ok_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 const SERVICE: &str = "
@@ -54,10 +54,10 @@ fn text(response: &proto::envoy::discovery::DeltaDiscoveryResponse) -> String {
 // spec: CA-30, RA-2
 #[tokio::test]
 async fn keys_follow_their_issuer_and_stay_when_it_is_away() {
-    let held: Answer = Arc::new(Mutex::new(Some(keys("first"))));
+    let (held, answers) = watch::channel(Some(keys("first")));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let issuer = listener.local_addr().unwrap();
-    let router = Router::new().route("/keys", get(answer)).with_state(held.clone());
+    let router = Router::new().route("/keys", get(answer)).with_state(answers);
     tokio::spawn(async move { axum::serve(listener, router).await });
     let directory = tempfile::tempdir().unwrap();
     let rule = |path: &str| {
@@ -78,7 +78,7 @@ async fn keys_follow_their_issuer_and_stay_when_it_is_away() {
     let told = |text: &str, name: &str| text.contains(&format!(r#""kid":"{name}""#));
     let mut listeners = text(&client.next().await);
     assert!(told(&listeners, "first"));
-    *held.lock().unwrap() = Some(keys("second"));
+    held.send_replace(Some(keys("second")));
     let seen = async {
         while !told(&listeners, "second") {
             listeners = text(&client.next().await);
@@ -86,7 +86,7 @@ async fn keys_follow_their_issuer_and_stay_when_it_is_away() {
     };
     tokio::time::timeout(PATIENCE, seen).await.unwrap();
     // The issuer goes away: what was known stays, and nothing is sent. A new rule without keys is told of.
-    *held.lock().unwrap() = None;
+    held.send_replace(None);
     std::fs::write(directory.path().join("a.yaml"), rule("nowhere")).unwrap();
     let seen = async {
         while !told(&listeners, "ferromesh-no-keys") {

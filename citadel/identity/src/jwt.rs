@@ -275,7 +275,7 @@ fn read_claims(all: Map<String, Value>) -> Result<Claims, TokenError> {
         None => Vec::new(),
         Some(Value::String(one)) => vec![one.clone()],
         Some(Value::Array(many)) => {
-            let item = |v: &Value| v.as_str().map(str::to_owned).ok_or(wrong.clone());
+            let item = |v: &Value| v.as_str().map(str::to_owned).ok_or_else(|| wrong.clone());
             many.iter().map(item).collect::<Result<_, _>>()?
         }
         Some(_) => return Err(wrong),

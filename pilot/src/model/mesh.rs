@@ -306,70 +306,53 @@ impl Mesh {
         objects.sort_by(|a, b| a.age().cmp(&b.age()));
         let config = self.config.clone();
         // Everything in the store has been admitted: what does not parse here cannot exist.
+        macro_rules! parsed {
+            ($kind:ident, |$object:ident, $spec:ident| $parse:expr) => {
+                objects.iter().filter_map(|$object| match &$object.spec {
+                    Spec::$kind($spec) => $parse.ok(),
+                    _ => None,
+                })
+            };
+        }
         match kind {
             Kind::VirtualService => {
-                let parsed = objects.iter().filter_map(|object| match &object.spec {
-                    Spec::VirtualService(spec) => virtual_service::parse(object, spec, &config).ok(),
-                    _ => None,
-                });
+                let parsed = parsed!(VirtualService, |object, spec| virtual_service::parse(object, spec, &config));
                 let merged = delegate::merge(parsed.collect(), &config);
                 self.virtual_services = renew(&self.virtual_services, merged, |rule| &rule.key);
             }
             Kind::DestinationRule => {
-                let parsed = objects.iter().filter_map(|object| match &object.spec {
-                    Spec::DestinationRule(spec) => destination_rule::parse(object, spec, &config).ok(),
-                    _ => None,
-                });
+                let parsed = parsed!(DestinationRule, |object, spec| destination_rule::parse(object, spec, &config));
                 self.rules = Arc::new(Rules::build(parsed, &self.rules));
             }
             Kind::Gateway => {
-                let parsed = objects.iter().filter_map(|object| match &object.spec {
-                    Spec::Gateway(spec) => gateway::parse(object, spec).ok(),
-                    _ => None,
-                });
+                let parsed = parsed!(Gateway, |object, spec| gateway::parse(object, spec));
                 self.gateways = renew(&self.gateways, parsed.collect(), |gateway| &gateway.key);
             }
             Kind::Sidecar => {
-                let parsed = objects.iter().filter_map(|object| match &object.spec {
-                    Spec::Sidecar(spec) => sidecar::parse(object, spec).ok(),
-                    _ => None,
-                });
+                let parsed = parsed!(Sidecar, |object, spec| sidecar::parse(object, spec));
                 self.sidecars = renew(&self.sidecars, parsed.collect(), |sidecar| &sidecar.key);
             }
             Kind::PeerAuthentication => {
-                let parsed = objects.iter().filter_map(|object| match &object.spec {
-                    Spec::PeerAuthentication(spec) => authn::parse(object, spec).ok(),
-                    _ => None,
-                });
+                let parsed = parsed!(PeerAuthentication, |object, spec| authn::parse(object, spec));
                 let policies = Policies::new(parsed.collect(), &config.root_namespace);
                 self.authn = Shared::renew(Some(&self.authn), policies);
             }
             Kind::AuthorizationPolicy => {
-                let parsed = objects.iter().filter_map(|object| match &object.spec {
-                    Spec::AuthorizationPolicy(spec) => authz::parse(object, spec).ok(),
-                    _ => None,
-                });
+                let parsed = parsed!(AuthorizationPolicy, |object, spec| authz::parse(object, spec));
                 self.authz = renew(&self.authz, parsed.collect(), |policy| &policy.key);
             }
             Kind::RequestAuthentication => {
-                let parsed = objects.iter().filter_map(|object| match &object.spec {
-                    Spec::RequestAuthentication(spec) => request_authn::parse(object, spec, &self.key_sets).ok(),
-                    _ => None,
-                });
+                let parsed =
+                    parsed!(RequestAuthentication, |object, spec| request_authn::parse(object, spec, &self.key_sets));
                 self.tokens = renew(&self.tokens, parsed.collect(), |policy| &policy.key);
             }
             Kind::Telemetry => {
-                let parsed = objects.iter().filter_map(|object| match &object.spec {
-                    Spec::Telemetry(spec) => telemetry::parse(object, spec, &config.providers).ok(),
-                    _ => None,
-                });
+                let parsed = parsed!(Telemetry, |object, spec| telemetry::parse(object, spec, &config.providers));
                 self.telemetry = Arc::new(Telemetries::new(parsed.collect(), &config.root_namespace));
             }
             Kind::RateLimit => {
-                let parsed = objects.iter().filter_map(|object| match &object.spec {
-                    Spec::RateLimit(spec) => rate_limit::parse(object, spec, config.policy_server.is_some()).ok(),
-                    _ => None,
-                });
+                let parsed =
+                    parsed!(RateLimit, |object, spec| rate_limit::parse(object, spec, config.policy_server.is_some()));
                 self.limits = renew(&self.limits, parsed.collect(), |limit| &limit.key);
             }
             _ => {}

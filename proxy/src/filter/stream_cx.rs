@@ -172,7 +172,7 @@ pub struct StreamInfo {
     /// The server's proven identity.
     pub upstream_identity: Option<Arc<str>>,
     /// What filters leave for those behind them (dynamic metadata).
-    pub metadata: Metadata,
+    pub metadata: Option<Box<Metadata>>,
 }
 
 /// Context of one stream: never the worker itself.

@@ -105,7 +105,7 @@ pub(super) fn facts<'a>(
         told: info.told.as_deref(),
         downstream_workload: info.downstream_workload.as_deref(),
         upstream_workload: info.upstream_workload.as_deref(),
-        metadata: (!info.metadata.is_empty()).then_some(&info.metadata),
+        metadata: info.metadata.as_deref(),
         trace_id: info.trace.as_deref().map(Trace::id),
         bytes: Bytes {
             received: info.received.bytes(),

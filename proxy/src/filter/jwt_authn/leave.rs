@@ -11,7 +11,7 @@ impl JwtAuthn {
         let Some(provider) = self.providers.get(token.provider) else { return };
         if let Some((name, padded)) = &provider.payload_header {
             let mut value = token.payload.into_string();
-            while *padded && value.len() % 4 != 0 {
+            while *padded && !value.len().is_multiple_of(4) {
                 value.push('=');
             }
             head.headers.append(name, value.as_bytes());
@@ -28,7 +28,8 @@ impl JwtAuthn {
             let mut claims = token.claims.all;
             spread(&mut claims, &provider.spaced);
             let mut info = cx.info.borrow_mut();
-            let own = info.metadata.entry(NAME.into()).or_insert_with(|| Value::Object(Map::new()));
+            let own =
+                info.metadata.get_or_insert_default().entry(NAME.into()).or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(own) = own {
                 own.insert(provider.metadata.to_string(), Value::Object(claims));
             }

@@ -45,13 +45,16 @@ struct Provider {
     forward: bool,
     /// Header for the payload, and whether it is padded.
     payload_header: Option<(Box<[u8]>, bool)>,
-    claim_headers: Box<[(Box<[u8]>, Box<[Box<str>]>)]>,
+    claim_headers: Box<[ClaimHeader]>,
     /// Key of the metadata for the payload.
     metadata: Box<str>,
     /// Claims whose words become a list there.
     spaced: Box<[Box<str>]>,
     clear_route: bool,
 }
+
+/// A header, and the keys down to the claim that it shows.
+type ClaimHeader = (Box<[u8]>, Box<[Box<str>]>);
 
 /// What a request must bring.
 #[derive(Debug)]

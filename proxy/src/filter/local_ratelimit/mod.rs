@@ -46,11 +46,14 @@ pub struct LocalRateLimit {
     response_headers: Vec<Field>,
 }
 
+/// A key and its value; none: any.
+type Entry = (Box<str>, Option<Box<str>>);
+
 /// Requests with these entries have a bucket of their own.
 #[derive(Debug)]
 struct Descriptor {
     /// Keys and values; none: any value, and each has its bucket.
-    entries: Box<[(Box<str>, Option<Box<str>>)]>,
+    entries: Box<[Entry]>,
     tokens: Tokens,
 }
 
@@ -124,17 +127,16 @@ impl Descriptor {
         let bucket = written.token_bucket.as_ref().ok_or_else(|| Refusal::new("token_bucket", "is needed"))?;
         let terms = terms(bucket)?;
         let value = |text: &str| (!text.is_empty()).then(|| text.into());
-        let entries: Box<[_]> = written.entries.iter().map(|e| (e.key.as_str().into(), value(&e.value))).collect();
+        let entries: Box<[Entry]> = written.entries.iter().map(|e| (e.key.as_str().into(), value(&e.value))).collect();
         let any = entries.iter().any(|(_, value)| value.is_none());
         let tokens = if any { Tokens::PerKey(Buckets::new(terms, keys as usize)) } else { Tokens::One(of(terms)) };
         Ok(Self { entries, tokens })
     }
 
     fn fits(&self, asked: &Entries) -> bool {
-        let same = |((key, value), (asked_key, asked)): (&(Box<str>, Option<Box<str>>), &(Box<str>, String))| {
-            key == asked_key && value.as_deref().is_none_or(|value| value == asked)
-        };
-        self.entries.len() == asked.len() && self.entries.iter().zip(asked).all(same)
+        let mut pairs = self.entries.iter().zip(asked);
+        self.entries.len() == asked.len()
+            && pairs.all(|(own, asked)| own.0 == asked.0 && own.1.as_deref().is_none_or(|value| value == asked.1))
     }
 
     fn take(&self, asked: &Entries, hits: u32) -> bool {

@@ -28,7 +28,7 @@ impl Rbac {
         let own = cx.override_of::<Override>(&rq.head, NAME);
         let rules = own.as_ref().map_or(self.rules.as_ref(), |over| over.rules.as_ref());
         let info = cx.info.borrow();
-        let subject = Subject { peer: &cx.peer, head: Some(&rq.head), metadata: Some(&info.metadata) };
+        let subject = Subject { peer: &cx.peer, head: Some(&rq.head), metadata: info.metadata.as_deref() };
         match rules.map(|rules| (rules.action, rules.find(&subject))) {
             Some((Action::Allow, Some(policy))) => format!("{} allows it", policy.name),
             Some((Action::Deny, _)) => "no DENY policy matches it".to_owned(),
@@ -45,7 +45,7 @@ impl Rbac {
         let Some(rules) = rules else { return Step::CONTINUE };
         let judged = {
             let info = cx.info.borrow();
-            rules.judge(&Subject { peer: &cx.peer, head: Some(&rq.head), metadata: Some(&info.metadata) })
+            rules.judge(&Subject { peer: &cx.peer, head: Some(&rq.head), metadata: info.metadata.as_deref() })
         };
         match judged {
             Ok(()) => Step::CONTINUE,

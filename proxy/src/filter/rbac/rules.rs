@@ -70,8 +70,11 @@ impl Rule {
         let peer = subject.peer;
         match self {
             Self::Any => true,
-            Self::Metadata(filter, path, matcher, invert) => subject.metadata.is_some_and(|metadata| {
-                let value = metadata.get(filter).and_then(|root| path.iter().try_fold(root, |v, key| v.get(&**key)));
+            Self::Metadata(filter, path, matcher, invert) => subject.head.is_some_and(|_| {
+                let value = subject
+                    .metadata
+                    .and_then(|metadata| metadata.get(filter))
+                    .and_then(|root| path.iter().try_fold(root, |v, key| v.get(&**key)));
                 matcher.matches(value.unwrap_or(&Value::Null)) != *invert
             }),
             Self::And(all) => all.iter().all(|rule| rule.matches(subject)),

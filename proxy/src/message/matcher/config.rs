@@ -1,8 +1,8 @@
 //! `StringMatcher` and `HeaderMatcher` of Envoy's API → conditions.
 
-use super::{Condition, HeaderMatcher, Pattern, StringMatcher, whole_regex};
+use super::{Condition, HeaderMatcher, Pattern, StringMatcher, ValueMatcher, whole_regex};
 use crate::refusal::{Refusal, Within};
-use proto::envoy::matcher::{self, string_matcher::MatchPattern};
+use proto::envoy::matcher::{self, double_matcher, list_matcher, string_matcher::MatchPattern, value_matcher};
 use proto::envoy::route::{self, header_matcher::HeaderMatchSpecifier};
 
 impl StringMatcher {
@@ -58,6 +58,39 @@ impl HeaderMatcher {
             condition,
             invert: written.invert_match,
             missing_is_empty: written.treat_missing_header_as_empty,
+        })
+    }
+}
+
+impl ValueMatcher {
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// The field that is wrong.
+    pub fn parse(written: &matcher::ValueMatcher) -> Result<Self, Refusal> {
+        let needed = |field: &str| Refusal::new(field, "is needed");
+        Ok(match written.match_pattern.as_ref().ok_or_else(|| needed("match_pattern"))? {
+            value_matcher::MatchPattern::NullMatch(_) => Self::Null,
+            value_matcher::MatchPattern::DoubleMatch(number) => match &number.match_pattern {
+                Some(double_matcher::MatchPattern::Range(range)) => Self::Range(range.start, range.end),
+                Some(double_matcher::MatchPattern::Exact(exact)) => Self::Number(*exact),
+                None => return Err(needed("double_match.match_pattern")),
+            },
+            value_matcher::MatchPattern::StringMatch(text) => {
+                Self::Text(StringMatcher::parse(text).within("string_match")?)
+            }
+            value_matcher::MatchPattern::BoolMatch(wanted) => Self::Bool(*wanted),
+            value_matcher::MatchPattern::PresentMatch(wanted) => Self::Present(*wanted),
+            value_matcher::MatchPattern::ListMatch(list) => match &list.match_pattern {
+                Some(list_matcher::MatchPattern::OneOf(one)) => {
+                    Self::OneOf(Box::new(Self::parse(one).within("list_match.one_of")?))
+                }
+                None => return Err(needed("list_match.match_pattern")),
+            },
+            value_matcher::MatchPattern::OrMatch(or) => {
+                let each = or.value_matchers.iter().map(|one| Self::parse(one).within("or_match"));
+                Self::Or(each.collect::<Result<_, _>>()?)
+            }
         })
     }
 }

@@ -1,11 +1,6 @@
 //! Conditions on structured values (`ValueMatcher`).
 
 use super::StringMatcher;
-use crate::refusal::{Refusal, Within};
-use proto::envoy::matcher::double_matcher::MatchPattern as Number;
-use proto::envoy::matcher::list_matcher::MatchPattern as List;
-use proto::envoy::matcher::value_matcher::MatchPattern;
-use proto::envoy::matcher::{self};
 use serde_json::Value;
 
 /// A condition on a value; what is not there counts as null.
@@ -30,39 +25,11 @@ pub enum ValueMatcher {
 }
 
 impl ValueMatcher {
-    /// Reads the message.
-    ///
-    /// # Errors
-    /// The field that is wrong.
-    pub fn parse(written: &matcher::ValueMatcher) -> Result<Self, Refusal> {
-        let needed = |field: &str| Refusal::new(field, "is needed");
-        Ok(match written.match_pattern.as_ref().ok_or_else(|| needed("match_pattern"))? {
-            MatchPattern::NullMatch(_) => Self::Null,
-            MatchPattern::DoubleMatch(number) => match &number.match_pattern {
-                Some(Number::Range(range)) => Self::Range(range.start, range.end),
-                Some(Number::Exact(exact)) => Self::Number(*exact),
-                None => return Err(needed("double_match.match_pattern")),
-            },
-            MatchPattern::StringMatch(text) => Self::Text(StringMatcher::parse(text).within("string_match")?),
-            MatchPattern::BoolMatch(wanted) => Self::Bool(*wanted),
-            MatchPattern::PresentMatch(wanted) => Self::Present(*wanted),
-            MatchPattern::ListMatch(list) => match &list.match_pattern {
-                Some(List::OneOf(one)) => Self::OneOf(Box::new(Self::parse(one).within("list_match.one_of")?)),
-                None => return Err(needed("list_match.match_pattern")),
-            },
-            MatchPattern::OrMatch(or) => {
-                let each = or.value_matchers.iter().map(|one| Self::parse(one).within("or_match"));
-                Self::Or(each.collect::<Result<_, _>>()?)
-            }
-        })
-    }
-
     /// Whether the value meets the condition.
     pub fn matches(&self, value: &Value) -> bool {
         match self {
             Self::Null => value.is_null(),
             Self::Range(from, below) => value.as_f64().is_some_and(|number| number >= *from && number < *below),
-            #[expect(clippy::float_cmp, reason = "the condition is exact")]
             Self::Number(wanted) => value.as_f64() == Some(*wanted),
             Self::Text(matcher) => value.as_str().is_some_and(|text| matcher.matches(text.as_bytes())),
             Self::Bool(wanted) => value.as_bool() == Some(*wanted),
