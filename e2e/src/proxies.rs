@@ -80,7 +80,7 @@ impl Proxy {
         self.until("its access log", |proxy| {
             let text = std::fs::read_to_string(proxy.directory.path().join("access.log")).ok()?;
             let lines: Vec<String> = text.lines().map(str::to_owned).collect();
-            (lines.len() >= count).then_some(lines)
+            (lines.len() >= count && text.ends_with('\n')).then_some(lines)
         })
     }
 
