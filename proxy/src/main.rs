@@ -1,9 +1,11 @@
 //! The proxy's command line: Envoy's flags, and a few subcommands of its own.
 
 use clap::{Parser, Subcommand};
+use proxy::bootstrap::pod::PodArgs;
 use proxy::bootstrap::{Flags, JsonArgs};
 use proxy::explain::ExplainArgs;
 use proxy::redirect::RedirectArgs;
+use proxy::server::ask::{self, RequestArgs, WaitArgs};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -19,7 +21,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Runs in a pod: everything that is needed comes from what injection gives it.
+    Proxy(Box<PodArgs>),
+    /// Waits until the proxy beside it is ready.
+    Wait(WaitArgs),
+    /// Sends a request to the proxy beside it.
+    Request(RequestArgs),
     /// Redirects a workload's traffic to its sidecar by iptables rules.
+    #[command(alias = "istio-iptables")]
     Redirect(Box<RedirectArgs>),
     /// Tells the way of a request through a configuration: listener, policies, route, cluster, endpoints.
     Explain(Box<ExplainArgs>),
@@ -31,6 +40,11 @@ enum Command {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
+        Some(Command::Proxy(args)) => proxy::server::run_in_pod(&args),
+        Some(Command::Wait(args)) => ask::wait(&args),
+        Some(Command::Request(args)) => {
+            ask::request(&args).and_then(|body| Ok(std::io::stdout().write_all(body.as_bytes())?))
+        }
         Some(Command::Redirect(args)) => proxy::redirect::run(*args).map_err(Into::into),
         Some(Command::Explain(args)) => proxy::explain::run(&args),
         Some(Command::Json(args)) => {

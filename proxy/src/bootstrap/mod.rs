@@ -8,6 +8,7 @@ mod environment;
 mod flags;
 mod mask;
 mod node;
+pub mod pod;
 mod support;
 
 pub use convert::{BOOTSTRAP, Converter, Direction, JsonArgs, convert};

@@ -143,6 +143,15 @@ pub struct RedirectArgs {
     /// Write no IPv6 rules.
     #[arg(long)]
     pub ipv4_only: bool,
+    /// Accepted for Istio's sake: applying the rules twice is once
+    #[arg(long, hide = true)]
+    pub force_apply: bool,
+    /// Accepted for Istio's sake
+    #[arg(long = "log_output_level", value_name = "LEVELS", hide = true)]
+    pub log_output_level: Option<String>,
+    /// Accepted for Istio's sake
+    #[arg(long = "log_as_json", hide = true)]
+    pub log_as_json: bool,
     /// Print the rules and change nothing.
     #[arg(short = 'n', long)]
     pub dry_run: bool,

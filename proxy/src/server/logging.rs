@@ -41,6 +41,14 @@ impl std::fmt::Debug for Logging {
     }
 }
 
+/// The entries of a list `component:level` whose component is known here.
+pub(super) fn known(list: &str) -> String {
+    let named = |entry: &&str| {
+        entry.split(':').next().is_some_and(|name| LOGGERS.iter().any(|(known, _)| *known == name.trim()))
+    };
+    list.split(',').filter(named).collect::<Vec<_>>().join(",")
+}
+
 impl Logging {
     /// Starts logging to standard error as the flags say.
     ///

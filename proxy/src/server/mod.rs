@@ -5,6 +5,7 @@
 pub mod admin;
 mod answer;
 pub mod application;
+pub mod ask;
 mod code_pages;
 mod drain;
 mod identity;
@@ -13,6 +14,7 @@ mod names;
 pub mod probe;
 mod sink;
 
+use crate::bootstrap::pod::{self, PodArgs};
 use crate::bootstrap::{Bootstrap, Converter, Environment, Flags, Mode, extensions};
 use crate::drain::Terms;
 use crate::env::ProcessClock;
@@ -44,9 +46,26 @@ const COMMANDS: usize = 16;
 /// # Errors
 /// What keeps it from starting, with the file or field to mend.
 pub fn run(flags: Flags) -> anyhow::Result<()> {
+    run_with(flags, Environment::of_process())
+}
+
+/// Runs a proxy in a pod.
+///
+/// # Errors
+/// When a variable of the pod cannot be used, or as [`run`].
+pub fn run_in_pod(args: &PodArgs) -> anyhow::Result<()> {
+    let environment = Environment::of_process();
+    let mut flags = pod::flags(args, &environment)?;
+    // Names that only Envoy has must not keep a pod from starting.
+    flags.component_log_level =
+        flags.component_log_level.map(|list| logging::known(&list)).filter(|list| !list.is_empty());
+    run_with(flags, environment)
+}
+
+fn run_with(flags: Flags, environment: Environment) -> anyhow::Result<()> {
     let logging = Logging::start(&flags).map_err(|why| anyhow!(why))?;
     let converter = Converter::of_this_binary()?;
-    let mut bootstrap = Bootstrap::load(flags, Environment::of_process(), &converter)?;
+    let mut bootstrap = Bootstrap::load(flags, environment, &converter)?;
     let filters = registry::names().map(|name| ("envoy.filters.http", name, name));
     bootstrap.node.extensions = extensions(filters.chain(PRIVATE));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -67,16 +67,19 @@ impl EnrolConfig {
     /// # Errors
     /// Names the variable that is missing or cannot be used.
     pub fn from_environment(environment: &Environment, state_dir: Option<&Path>) -> anyhow::Result<Option<Self>> {
-        let Some(address) = environment.get("CA_ADDR") else { return Ok(None) };
+        let Some(address) = environment.get("CA_ADDR").filter(|address| !address.is_empty()) else { return Ok(None) };
         let needed = |name: &str| environment.get(name).with_context(|| format!("CA_ADDR is set, so {name} is needed"));
         let domain = TrustDomain::from_mesh_config(environment.get("TRUST_DOMAIN").unwrap_or("cluster.local"))
             .context("TRUST_DOMAIN")?;
         let identity = SpiffeId::service_account(&domain, needed("POD_NAMESPACE")?, needed("SERVICE_ACCOUNT")?)
             .context("POD_NAMESPACE, SERVICE_ACCOUNT")?;
+        // The name in the CA's certificate is the one that it is reached by, unless that is an address.
+        let by_name = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let by_name = Some(by_name).filter(|host| host.parse::<std::net::IpAddr>().is_err() && !host.contains(':'));
         let token = environment.get("CA_TOKEN_FILE").unwrap_or(TOKEN_FILE);
         Ok(Some(Self {
             ca_address: address.to_owned(),
-            ca_host: environment.get("CA_HOST").unwrap_or(CA_HOST).to_owned(),
+            ca_host: environment.get("CA_HOST").or(by_name).unwrap_or(CA_HOST).to_owned(),
             ca_roots: environment.get("CA_ROOT_CA").unwrap_or(ROOT_FILE).into(),
             token_file: Some(token).filter(|path| !path.is_empty()).map(Into::into),
             cluster_id: environment.get("ISTIO_META_CLUSTER_ID").map(str::to_owned),

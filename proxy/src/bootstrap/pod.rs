@@ -1,0 +1,371 @@
+//! `proxy proxy sidecar`: the start configuration of a proxy in a pod, from what injection gives it: flags and variables of
+//! Istio's agent, and the pod's labels and annotations in files (spec NI-1 to NI-4, PI-60, PI-61).
+
+use super::{BootstrapError, DrainStrategy, Environment, Flags, LogLevel, Mode};
+use proto::wire::{
+    CLUSTER_SDS, CLUSTER_XDS, PORT_ADMIN, PORT_METRICS, PORT_READY, PORT_STATUS, SECRET_DEFAULT, SECRET_ROOT,
+};
+use serde_json::{Map, Value, json};
+use std::path::{Path, PathBuf};
+
+/// Where pilot is when nothing says so.
+const DISCOVERY: &str = "istiod.istio-system.svc:15012";
+/// Seconds between the end of draining and that of the pod, in which the process ends by itself (D2).
+const BEFORE_KILL_S: u64 = 2;
+/// Seconds of draining where nobody knows the pod's grace period: Istio's `drainDuration`.
+const DRAIN_S: u64 = 45;
+/// Variables of Istio's agent with the ports of readiness and of the proxy's own metrics.
+const READY_VARIABLE: &str = "ENVOY_STATUS_PORT";
+const METRICS_VARIABLE: &str = "ENVOY_PROMETHEUS_PORT";
+/// Name of the file that Istio's agent writes for Envoy; ours is written for whoever looks into the pod.
+const FILE: &str = "envoy-rev.json";
+
+/// What the proxy is in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Beside an application.
+    Sidecar,
+    /// A gateway.
+    Router,
+}
+
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Router => "router",
+        }
+    }
+}
+
+/// Flags of `pilot-agent proxy`, so that a pod's command line need not change.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PodArgs {
+    /// What the proxy is in its pod.
+    #[arg(value_enum, default_value_t = Role::Sidecar)]
+    pub role: Role,
+    /// Domain of the pod's own services: NAMESPACE.svc.DOMAIN.
+    #[arg(long, value_name = "DOMAIN")]
+    pub domain: Option<String>,
+    /// Log level: trace, debug, info, warning, error, critical, off.
+    #[arg(long = "proxyLogLevel", value_name = "LEVEL", default_value = "warning")]
+    pub log_level: LogLevel,
+    /// Levels of single components, as upstream:debug,xds:trace; those that are Envoy's alone are passed over.
+    #[arg(long = "proxyComponentLogLevel", value_name = "LIST")]
+    pub component_log_level: Option<String>,
+    /// Worker threads.
+    #[arg(long, value_name = "N")]
+    pub concurrency: Option<usize>,
+    /// node.cluster.
+    #[arg(long = "serviceCluster", value_name = "NAME")]
+    pub service_cluster: Option<String>,
+    /// Directory for the configuration and the certificate; in memory, in a pod.
+    #[arg(long, value_name = "DIR", default_value = "/etc/istio/proxy")]
+    pub config_dir: PathBuf,
+    /// Directory with the pod's labels and annotations.
+    #[arg(long, value_name = "DIR", default_value = "/etc/istio/pod")]
+    pub pod_info_dir: PathBuf,
+    /// Accepted for Istio's sake: there is no agent beside the proxy whose log could have another level
+    #[arg(long = "log_output_level", value_name = "LEVELS", hide = true)]
+    pub log_output_level: Option<String>,
+    /// Accepted for Istio's sake
+    #[arg(long = "log_as_json", hide = true)]
+    pub log_as_json: bool,
+}
+
+/// What the variable `PROXY_CONFIG` says.
+#[derive(Debug, Default)]
+struct ProxyConfig(Map<String, Value>);
+
+impl ProxyConfig {
+    fn of(environment: &Environment) -> Result<Self, BootstrapError> {
+        let text = environment.get("PROXY_CONFIG").map(str::trim).filter(|text| !text.is_empty());
+        let parsed = text.map(serde_json::from_str).transpose();
+        Ok(Self(parsed.map_err(|error| BootstrapError::field("PROXY_CONFIG", error.to_string()))?.unwrap_or_default()))
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.as_str().filter(|text| !text.is_empty())
+    }
+
+    fn number(&self, name: &str) -> Option<u64> {
+        self.0.get(name)?.as_u64()
+    }
+
+    fn port(&self, name: &str, default: u16) -> u16 {
+        self.number(name).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(default)
+    }
+}
+
+/// The flags of a proxy in a pod; its start configuration is written into `--config-dir`.
+///
+/// # Errors
+/// [`BootstrapError`] with the variable or file that cannot be used.
+pub fn flags(args: &PodArgs, environment: &Environment) -> Result<Flags, BootstrapError> {
+    let config = ProxyConfig::of(environment)?;
+    let bootstrap = bootstrap(args, environment, &config)?;
+    let path = args.config_dir.join(FILE);
+    let failed = |error: std::io::Error| BootstrapError::Source {
+        source_name: path.display().to_string(),
+        why: error.to_string(),
+    };
+    std::fs::create_dir_all(&args.config_dir).map_err(failed)?;
+    std::fs::write(&path, format!("{bootstrap:#}\n")).map_err(failed)?;
+    let own = environment.get("ISTIO_BOOTSTRAP_OVERRIDE").map(Path::new);
+    let config_yaml = own.map(std::fs::read_to_string).transpose().map_err(failed_override)?;
+    let status_port = config.port("statusPort", PORT_STATUS);
+    Ok(Flags {
+        config_path: Some(path),
+        config_yaml,
+        concurrency: concurrency(args, environment, &config),
+        mode: Mode::Serve,
+        log_level: args.log_level,
+        component_log_level: args.component_log_level.clone().filter(|list| !list.is_empty()),
+        service_node: None,
+        service_cluster: args.service_cluster.clone(),
+        service_zone: None,
+        drain_time_s: drain_time_s(environment, &config),
+        drain_strategy: DrainStrategy::Gradual,
+        parent_shutdown_time_s: 900,
+        state_dir: Some(args.config_dir.clone()),
+        admin_address_path: None,
+        status_port: Some(status_port),
+        ready_port: Some(port_of(environment, READY_VARIABLE, PORT_READY)?),
+        metrics_port: Some(port_of(environment, METRICS_VARIABLE, PORT_METRICS)?),
+        file_flush_interval_msec: 1_000,
+        base_id: None,
+        restart_epoch: None,
+        disable_hot_restart: true,
+        log_format: None,
+        skip_deprecated_logs: false,
+        local_address_ip_version: None,
+    })
+}
+
+fn port_of(environment: &Environment, name: &str, default: u16) -> Result<u16, BootstrapError> {
+    let written = environment.get(name).filter(|text| !text.is_empty()).map(str::parse).transpose();
+    Ok(written.map_err(|_| BootstrapError::field(name, "a port from 1 to 65535 is needed"))?.unwrap_or(default))
+}
+
+fn failed_override(error: std::io::Error) -> BootstrapError {
+    BootstrapError::field("ISTIO_BOOTSTRAP_OVERRIDE", error.to_string())
+}
+
+/// Threads: what is asked for, else what the container may use.
+fn concurrency(args: &PodArgs, environment: &Environment, config: &ProxyConfig) -> Option<usize> {
+    let written = args.concurrency.or_else(|| usize::try_from(config.number("concurrency")?).ok());
+    written.or_else(|| environment.get("ISTIO_CPU_LIMIT")?.parse().ok())
+}
+
+/// An explicit `drainDuration`, else the pod's grace period: one clock for the end of a pod (D2).
+fn drain_time_s(environment: &Environment, config: &ProxyConfig) -> u64 {
+    let written = config.text("drainDuration").and_then(|text| proto::duration::parse(text).ok());
+    let grace = environment.get("TERMINATION_GRACE_PERIOD_SECONDS").and_then(|text| text.parse::<u64>().ok());
+    let of_grace = grace.map(|seconds| seconds.saturating_sub(BEFORE_KILL_S).max(1));
+    written.map(|duration| duration.as_secs()).or(of_grace).unwrap_or(DRAIN_S)
+}
+
+fn bootstrap(args: &PodArgs, environment: &Environment, config: &ProxyConfig) -> Result<Value, BootstrapError> {
+    let pilot = config.text("discoveryAddress").unwrap_or(DISCOVERY);
+    let ads = json!({"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"});
+    let reconnect = json!({"retry_back_off": {"base_interval": "0.1s", "max_interval": "2s"}});
+    Ok(json!({
+        "node": node(args, environment, config)?,
+        "admin": {"address": {"socket_address": {
+            "address": "127.0.0.1", "port_value": config.port("proxyAdminPort", PORT_ADMIN),
+        }}},
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER_XDS, "retry_policy": reconnect}}],
+            },
+            "cds_config": ads, "lds_config": ads,
+        },
+        "static_resources": {"clusters": [pilot_cluster(pilot)?, secrets_cluster()]},
+    }))
+}
+
+/// Who this is, as pilot reads it. What `ISTIO_META_X` says is added to it with every other bootstrap.
+fn node(args: &PodArgs, environment: &Environment, config: &ProxyConfig) -> Result<Value, BootstrapError> {
+    let needed = |name: &str| {
+        let missing = || BootstrapError::field(name, "this variable is needed: injection sets it from the pod");
+        environment.get(name).filter(|value| !value.is_empty()).ok_or_else(missing)
+    };
+    let (name, namespace, ip) = (needed("POD_NAME")?, needed("POD_NAMESPACE")?, needed("INSTANCE_IP")?);
+    let written = args.domain.clone().filter(|domain| !domain.is_empty());
+    let domain = written.unwrap_or_else(|| format!("{namespace}.svc.cluster.local"));
+    let mut metadata = json!({
+        "NAME": name,
+        "NAMESPACE": namespace,
+        "INSTANCE_IPS": ip,
+        "ISTIO_VERSION": env!("CARGO_PKG_VERSION"),
+        "LABELS": pod_info(&args.pod_info_dir.join("labels")),
+        "ANNOTATIONS": pod_info(&args.pod_info_dir.join("annotations")),
+        "PROXY_CONFIG": config.0,
+        READY_VARIABLE: port_of(environment, READY_VARIABLE, PORT_READY)?,
+        METRICS_VARIABLE: port_of(environment, METRICS_VARIABLE, PORT_METRICS)?,
+    });
+    if let Some(account) = environment.get("SERVICE_ACCOUNT") {
+        metadata["SERVICE_ACCOUNT"] = json!(account);
+    }
+    let mut node = json!({
+        "id": format!("{}~{ip}~{name}.{namespace}~{domain}", args.role.name()),
+        "metadata": metadata,
+    });
+    if environment.get("ISTIO_META_WORKLOAD_NAME").is_none() && args.service_cluster.is_none() {
+        node["cluster"] = json!(format!("istio-proxy.{namespace}"));
+    }
+    Ok(node)
+}
+
+/// The lines `name="value"` of a file of the downward API; nothing where there is no file.
+fn pod_info(path: &Path) -> Value {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let pairs = text.lines().filter_map(|line| {
+        let (name, value) = line.split_once('=')?;
+        Some((name.to_owned(), serde_json::from_str::<String>(value).ok()?.into()))
+    });
+    Value::Object(pairs.collect())
+}
+
+/// pilot over mutual TLS with the certificate that this process has from its CA.
+fn pilot_cluster(address: &str) -> Result<Value, BootstrapError> {
+    let bad = || BootstrapError::field("PROXY_CONFIG.discoveryAddress", format!("{address:?} is no HOST:PORT"));
+    let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
+    let port: u16 = port.parse().map_err(|_| bad())?;
+    let secret = |name: &str| {
+        json!({"name": name, "sds_config": {"resource_api_version": "V3", "api_config_source": {
+            "api_type": "GRPC", "transport_api_version": "V3",
+            "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER_SDS}}],
+        }}})
+    };
+    let names = json!([{"san_type": "DNS", "matcher": {"exact": host}}]);
+    let context = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": host,
+        "common_tls_context": {
+            "tls_certificate_sds_secret_configs": [secret(SECRET_DEFAULT)],
+            "combined_validation_context": {
+                "default_validation_context": {"match_typed_subject_alt_names": names},
+                "validation_context_sds_secret_config": secret(SECRET_ROOT),
+            },
+        },
+    });
+    let mut cluster = http2(
+        CLUSTER_XDS,
+        "STRICT_DNS",
+        &json!({
+            "socket_address": {"address": host, "port_value": port},
+        }),
+    );
+    cluster["transport_socket"] = json!({"name": "envoy.transport_sockets.tls", "typed_config": context});
+    cluster["upstream_connection_options"] = json!({"tcp_keepalive": {"keepalive_time": 300}});
+    Ok(cluster)
+}
+
+/// Where secrets would come from beside this process; it provides its own.
+fn secrets_cluster() -> Value {
+    http2(CLUSTER_SDS, "STATIC", &json!({"pipe": {"path": "/var/run/secrets/workload-spiffe-uds/socket"}}))
+}
+
+fn http2(name: &str, kind: &str, address: &Value) -> Value {
+    json!({
+        "name": name, "type": kind, "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": {"http2_protocol_options": {}},
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::{BOOTSTRAP, Bootstrap, Direction, JsonArgs, convert};
+    use clap::Parser;
+    use prost::Message;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: PodArgs,
+    }
+
+    const ARGS: [&str; 8] = [
+        "proxy",
+        "sidecar",
+        "--domain",
+        "ns.svc.cluster.local",
+        "--proxyLogLevel=warning",
+        "--proxyComponentLogLevel=misc:error",
+        "--log_output_level=default:info",
+        "--config-dir",
+    ];
+
+    fn environment(proxy_config: &str) -> Environment {
+        Environment::from([
+            ("POD_NAME", "shop-1"),
+            ("POD_NAMESPACE", "ns"),
+            ("INSTANCE_IP", "10.0.0.9"),
+            ("SERVICE_ACCOUNT", "shop"),
+            ("ISTIO_META_WORKLOAD_NAME", "shop"),
+            ("ISTIO_META_CLUSTER_ID", "c1"),
+            ("ISTIO_CPU_LIMIT", "3"),
+            ("TERMINATION_GRACE_PERIOD_SECONDS", "60"),
+            ("PROXY_CONFIG", proxy_config),
+        ])
+    }
+
+    fn load(directory: &Path, more: &[&str], environment: &Environment) -> Result<Bootstrap, BootstrapError> {
+        let path = directory.display().to_string();
+        let line = ARGS.iter().copied().chain([path.as_str(), "--pod-info-dir", &path]).chain(more.iter().copied());
+        let flags = flags(&Cli::try_parse_from(line).unwrap().args, environment)?;
+        let text = std::fs::read(flags.config_path.as_ref().unwrap()).unwrap();
+        let args = JsonArgs { direction: Direction::Encode, type_name: BOOTSTRAP.to_owned(), mask: None };
+        let mut bytes = Vec::new();
+        convert(&args, text.as_slice(), &mut bytes).unwrap();
+        let written = proto::envoy::bootstrap::Bootstrap::decode(bytes.as_slice()).unwrap();
+        Bootstrap::check(written, flags, environment.clone())
+    }
+
+    // spec: NI-1, NI-2, NI-4, PI-60, PI-61
+    #[test]
+    fn an_injected_pod_makes_a_proxy() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("labels"), "app=\"shop\"\nquoted=\"a\\\"b\\nc\"\n").unwrap();
+        let loaded = load(directory.path(), &[], &environment("{}\n")).unwrap();
+        assert_eq!(loaded.node.id, "sidecar~10.0.0.9~shop-1.ns~ns.svc.cluster.local");
+        assert_eq!(loaded.node.cluster, "shop.ns");
+        let node = crate::bootstrap::node_json(&loaded.node);
+        let metadata = &node["metadata"];
+        assert_eq!(metadata["LABELS"], json!({"app": "shop", "quoted": "a\"b\nc"}));
+        assert_eq!((&metadata["CLUSTER_ID"], &metadata["SERVICE_ACCOUNT"]), (&json!("c1"), &json!("shop")));
+        assert_eq!((loaded.concurrency.get(), loaded.drain_time.as_secs()), (3, 58));
+        let flags = &loaded.flags;
+        assert_eq!((flags.status_port, flags.ready_port, flags.metrics_port), (Some(15020), Some(15021), Some(15090)));
+        assert_eq!(flags.state_dir.as_deref(), Some(directory.path()), "the certificate outlives the container");
+    }
+
+    // spec: NI-2, AN-4
+    #[test]
+    fn proxy_config_wins_over_what_the_pod_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = r#"{"concurrency": 1, "drainDuration": "7s", "statusPort": 16020, "proxyAdminPort": 16000,
+            "discoveryAddress": "istiod-canary.mesh.svc:15012"}"#;
+        let loaded = load(directory.path(), &[], &environment(config)).unwrap();
+        assert_eq!((loaded.concurrency.get(), loaded.drain_time.as_secs()), (1, 7));
+        assert_eq!(loaded.flags.status_port, Some(16020));
+        let text = std::fs::read_to_string(directory.path().join(FILE)).unwrap();
+        assert!(text.contains("istiod-canary.mesh.svc") && text.contains("16000"), "{text}");
+        let error = load(directory.path(), &[], &environment("{")).unwrap_err().to_string();
+        assert!(error.starts_with("PROXY_CONFIG: "), "{error}");
+        let nobody = Environment::from([("POD_NAME", "p")]);
+        let error = load(directory.path(), &[], &nobody).unwrap_err().to_string();
+        assert_eq!(error, "POD_NAMESPACE: this variable is needed: injection sets it from the pod");
+    }
+}
