@@ -1,5 +1,6 @@
 //! The flags of `pilot`; istiod's, in kebab case with istiod's own spelling as alias (PI-1, PI-3).
 
+use crate::admission::NativeSidecars;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -56,6 +57,13 @@ pub struct Discovery {
     /// Address of readiness and debug pages; empty: off
     #[arg(long, alias = "httpAddr", default_value = ":8080")]
     pub http_addr: String,
+    /// Address of the webhooks, which need a serving certificate; empty: off [default: :15017 where objects come from a
+    /// Kubernetes API]
+    #[arg(long, alias = "httpsAddr")]
+    pub https_addr: Option<String>,
+    /// Whether sidecars are init containers that keep running: where every kubelet knows them, always, or never
+    #[arg(long, env = "ENABLE_NATIVE_SIDECARS", value_enum, default_value = "auto")]
+    pub native_sidecars: NativeSidecars,
     /// Address of metrics; empty: off
     #[arg(long, alias = "monitoringAddr", default_value = ":15014")]
     pub monitoring_addr: String,
@@ -132,6 +140,12 @@ pub struct Discovery {
 }
 
 impl Discovery {
+    /// Where webhooks are served; none: nowhere.
+    pub fn webhook_addr(&self) -> Option<String> {
+        let default = || self.config_dir.is_none().then(|| format!(":{}", proto::wire::PORT_WEBHOOK));
+        self.https_addr.clone().or_else(default).filter(|address| !address.is_empty())
+    }
+
     /// Under which name this process holds leases: its pod's, else one that no other process has.
     pub fn identity(&self) -> String {
         self.pod_name.clone().unwrap_or_else(|| format!("pilot-{}-{:08x}", std::process::id(), fastrand::u32(..)))
@@ -186,6 +200,7 @@ mod tests {
             (plain.secure_grpc_addr.as_str(), plain.http_addr.as_str(), plain.monitoring_addr.as_str()),
             (":15012", ":8080", ":15014")
         );
+        assert_eq!((plain.https_addr, plain.native_sidecars), (None, NativeSidecars::Auto));
         assert_eq!(plain.grpc_addr, "", "in the clear only when asked for");
     }
 }

@@ -8,10 +8,12 @@
 //! - [`delivery`]: what a change affects, and who must be told
 //! - [`ads`]: the xDS protocol, delta and state of the world
 //! - [`inject`]: a pod → the pod with its proxy; a side road, pure
+//! - [`admission`]: what the API server asks before it stores a pod or an object
 //! - [`status`]: what became of each object, written where its user looks
 //! - [`trust`]: on Kubernetes, pilot's own certificate and the roots in every namespace
 //! - [`args`], [`server`]: flags, and the wiring of the parts
 
+pub mod admission;
 pub mod ads;
 pub mod args;
 pub mod delivery;

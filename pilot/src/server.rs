@@ -1,5 +1,6 @@
 //! Wires the parts; no logic of its own. Making a [`Server`] does no I/O, [`Server::start`] does.
 
+use crate::admission::{self, Bundle, NativeSidecars, Origin, Webhooks};
 use crate::ads::authenticate::{Authenticator, Proof, Tokens};
 use crate::ads::debug;
 use crate::ads::relay::Relay;
@@ -10,6 +11,7 @@ use crate::args::Discovery;
 use crate::delivery::debounce::Delays;
 use crate::delivery::metrics::Metrics;
 use crate::delivery::{Hub, HubHandle};
+use crate::inject::{Config, MeshSettings, Settings, Values};
 use crate::model::{MeshConfig, mesh_config};
 use crate::source::key_sets::{self, Fetcher};
 use crate::source::{Event, file, kube, mesh_file};
@@ -36,6 +38,8 @@ use vitals::prometheus::Registry;
 
 /// Batches of events that may wait for the hub.
 const EVENTS: usize = 256;
+/// What gives pilot a serving certificate.
+const CERTIFICATE_FLAGS: &str = "--tls-cert-file, --tls-key-file and --ca-cert-file, or on Kubernetes --ca-addr";
 /// Streams per connection (XI-3).
 const MAX_STREAMS: u32 = 100_000;
 
@@ -53,6 +57,8 @@ pub struct Running {
     pub secure_grpc: Option<SocketAddr>,
     /// Where readiness and debug pages are.
     pub http: Option<SocketAddr>,
+    /// Where webhooks are.
+    pub https: Option<SocketAddr>,
     /// Where metrics are.
     pub monitoring: Option<SocketAddr>,
     /// The way to the hub.
@@ -107,19 +113,20 @@ impl Server {
             hub.run().await;
             Ok(())
         }));
-        let mut running =
-            Running { grpc: None, secure_grpc: None, http: None, monitoring: None, hub: handle, stop, tasks };
+        let (grpc, secure_grpc, http, https, monitoring) = (None, None, None, None, None);
+        let mut running = Running { grpc, secure_grpc, http, https, monitoring, hub: handle, stop, tasks };
         let client = match &args.config_dir {
             Some(_) => None,
             None => Some(kube::connect(args.kubeconfig.as_deref()).await?),
         };
         Box::pin(self.start_source(&mut running, client.clone(), events, &registry)).await?;
         let domain = TrustDomain::from_mesh_config(&config.trust_domain).context("trustDomain")?;
-        let secured = self.start_trust(&mut running, client.clone(), &domain, &stopped)?;
+        let mut secured = self.start_trust(&mut running, client.clone(), &domain, &stopped)?;
+        Box::pin(self.start_webhooks(&mut running, client.clone(), &mut secured, &registry)).await?;
         let proof = Authenticator::Proof(Arc::new(Proof { tokens: self.tokens(client, domain)? }));
         Box::pin(self.start_grpc(&mut running, &metrics, (proof, secured.files), &stopped)).await?;
         self.start_http(&mut running, registry, secured.ready, &stopped).await?;
-        tracing::info!(grpc = ?running.grpc, secure_grpc = ?running.secure_grpc, http = ?running.http, monitoring = ?running.monitoring, "pilot serves");
+        tracing::info!(grpc = ?running.grpc, secure_grpc = ?running.secure_grpc, http = ?running.http, https = ?running.https, monitoring = ?running.monitoring, "pilot serves");
         Ok(running)
     }
 
@@ -221,6 +228,57 @@ impl Server {
         Ok(Secured { files: Some(files), ready })
     }
 
+    /// Webhooks; pilot is ready only once they have answered a question of its own (F31).
+    async fn start_webhooks(
+        &self,
+        running: &mut Running,
+        client: Option<::kube::Client>,
+        secured: &mut Secured,
+        registry: &Registry,
+    ) -> anyhow::Result<()> {
+        let (args, stopped) = (&self.args, running.stop.subscribe());
+        let Some(address) = args.webhook_addr() else { return Ok(()) };
+        let Some(files) = secured.files.clone() else {
+            anyhow::ensure!(args.https_addr.is_none(), "--https-addr needs {CERTIFICATE_FLAGS}");
+            tracing::warn!("there are no webhooks, so nothing is injected or validated: they need {CERTIFICATE_FLAGS}");
+            return Ok(());
+        };
+        let mesh = args.mesh_config.as_ref().map(std::fs::read_to_string).transpose().context("--mesh-config")?;
+        let (publish, settings) = watch::channel(None);
+        if let Some(client) = client {
+            let (namespace, revision) = (args.namespace.clone(), args.revision.clone());
+            let roots = files.roots.clone();
+            let bundle =
+                Bundle { client: client.clone(), namespace: namespace.clone(), revision: revision.clone(), roots };
+            running.tasks.spawn(until(stopped.clone(), bundle.run()));
+            let origin = Origin { client, namespace, revision, mesh, native: args.native_sidecars };
+            running.tasks.spawn(until(stopped.clone(), admission::follow(origin, publish)));
+        } else {
+            publish.send_replace(Some(Arc::new(self.settings_without_cluster(mesh.as_deref())?)));
+        }
+        let (listener, local) = admin::bind(&address).await?;
+        running.https = Some(local);
+        let metrics = admission::metrics::Metrics::new(registry).context("metrics")?;
+        let router = Webhooks { hub: running.hub.clone(), settings, metrics }.router();
+        running.tasks.spawn(until(stopped.clone(), admission::serve(listener, files.clone(), router)));
+        let (answers, answered) = watch::channel(false);
+        running.tasks.spawn(until(stopped.clone(), admission::until_it_answers(local, files, answers)));
+        let (both, ready) = watch::channel(false);
+        let before = std::mem::replace(&mut secured.ready, ready);
+        running.tasks.spawn(until(stopped, conjunction(before, answered, both)));
+        Ok(())
+    }
+
+    fn settings_without_cluster(&self, mesh: Option<&str>) -> anyhow::Result<Settings> {
+        Ok(Settings {
+            config: Config::built_in(),
+            values: Values::default(),
+            mesh: mesh.map_or_else(|| Ok(MeshSettings::default()), MeshSettings::parse)?,
+            revision: self.args.revision.clone(),
+            native_sidecars: self.args.native_sidecars != NativeSidecars::False,
+        })
+    }
+
     fn relay(&self, files: Option<Files>) -> anyhow::Result<Option<IstioCertificateServiceServer<Relay>>> {
         let relay = self.args.ca_addr.as_ref().map(|address| Relay::new(address, files)).transpose()?;
         Ok(relay.map(IstioCertificateServiceServer::new))
@@ -247,11 +305,10 @@ impl Server {
             });
         }
         if !self.args.secure_grpc_addr.is_empty() {
-            let files = files.context(
-                "--secure-grpc-addr needs --tls-cert-file, --tls-key-file and --ca-cert-file, or on Kubernetes --ca-addr; an empty address turns it off",
-            )?;
+            let missing = || format!("--secure-grpc-addr needs {CERTIFICATE_FLAGS}; an empty address turns it off");
+            let files = files.with_context(missing)?;
             if self.files().is_some() {
-                files.server()?; // those of citadel come later
+                files.server(&[])?; // those of citadel come later
             }
             let (listener, local) = admin::bind(&self.args.secure_grpc_addr).await?;
             let ads = Ads::new(running.hub.clone(), proof, metrics.clone());
@@ -259,7 +316,8 @@ impl Server {
             running.secure_grpc = Some(local);
             let stopped = stopped.clone();
             running.tasks.spawn(async move {
-                let serving = router.serve_with_incoming_shutdown(tls::accept(listener, files), signal(stopped));
+                let connections = tls::accept(listener, move || files.server(&[b"h2"]));
+                let serving = router.serve_with_incoming_shutdown(connections, signal(stopped));
                 let done = Box::pin(serving).await;
                 done.context("xDS over TLS")
             });

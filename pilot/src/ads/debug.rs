@@ -64,7 +64,8 @@ fn ready(is_ready: &watch::Receiver<bool>) -> Response {
     if *is_ready.borrow() {
         (StatusCode::OK, "ready\n").into_response()
     } else {
-        let text = "objects are still being taken in, or there is no certificate yet\n";
+        let text =
+            "objects are still being taken in, or there is no certificate yet, or the webhooks do not answer yet\n";
         (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
     }
 }

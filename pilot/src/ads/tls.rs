@@ -37,11 +37,12 @@ pub struct Files {
 }
 
 impl Files {
-    /// The configuration of the moment; the files are read anew for each connection, so that a renewal needs no restart.
+    /// The configuration of the moment for a server of these protocols (ALPN); the files are read anew for each connection,
+    /// so that a renewal needs no restart.
     ///
     /// # Errors
     /// When a file cannot be read or holds something else.
-    pub fn server(&self) -> anyhow::Result<ServerConfig> {
+    pub fn server(&self, protocols: &[&[u8]]) -> anyhow::Result<ServerConfig> {
         let svid = self.svid()?;
         let roots = std::fs::read(&self.roots).with_context(|| format!("read {}", self.roots.display()))?;
         let bundle = Arc::new(TrustBundle::from_pem(&roots).context("roots of clients")?);
@@ -49,7 +50,7 @@ impl Files {
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .with_client_cert_verifier(optional_client_verifier(bundle, SanMatch::any()))
             .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from((*svid.certified_key()).clone())));
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         Ok(config)
     }
 
@@ -98,8 +99,13 @@ impl AsyncWrite for Secured {
     }
 }
 
-/// Accepts for ever; each handshake in a task of its own, so that a slow client holds up nobody.
-pub fn accept(listener: TcpListener, files: Files) -> ReceiverStream<std::io::Result<Secured>> {
+/// Accepts for ever with the configuration of the moment; each handshake in a task of its own, so that a slow client holds
+/// up nobody.
+pub fn accept(
+    listener: TcpListener,
+    config: impl Fn() -> anyhow::Result<ServerConfig> + Send + Sync + 'static,
+) -> ReceiverStream<std::io::Result<Secured>> {
+    let config = Arc::new(config);
     let (connections, receiver) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         loop {
@@ -111,9 +117,9 @@ pub fn accept(listener: TcpListener, files: Files) -> ReceiverStream<std::io::Re
                     continue;
                 }
             };
-            let (files, connections) = (files.clone(), connections.clone());
+            let (config, connections) = (config.clone(), connections.clone());
             tokio::spawn(async move {
-                match tokio::time::timeout(HANDSHAKE, handshake(stream, &files)).await {
+                match tokio::time::timeout(HANDSHAKE, handshake(stream, &*config)).await {
                     // Who shuts down takes no more connections.
                     Ok(Ok(secured)) => connections.send(Ok(secured)).await.unwrap_or_default(),
                     Ok(Err(error)) => tracing::debug!("handshake: {error:#}"),
@@ -125,9 +131,12 @@ pub fn accept(listener: TcpListener, files: Files) -> ReceiverStream<std::io::Re
     ReceiverStream::new(receiver)
 }
 
-async fn handshake(stream: TcpStream, files: &Files) -> anyhow::Result<Secured> {
+async fn handshake(
+    stream: TcpStream,
+    config: &(impl Fn() -> anyhow::Result<ServerConfig> + Sync),
+) -> anyhow::Result<Secured> {
     stream.set_nodelay(true).context("nodelay")?;
-    let acceptor = TlsAcceptor::from(Arc::new(files.server()?));
+    let acceptor = TlsAcceptor::from(Arc::new(config()?));
     let stream = acceptor.accept(stream).await.context("TLS")?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let id = leaf.map(LeafFacts::read).transpose().context("client certificate")?.and_then(|facts| facts.id);

@@ -7,9 +7,10 @@ use super::progress::{Progress, Reports};
 use super::publish::{ClassId, Classes};
 use super::standing::{Advance, Reach, Standing};
 use crate::model::mesh::Change;
+use crate::model::shared::Shared;
 use crate::model::{Mesh, MeshConfig};
 use crate::source::key_sets::Wanted;
-use crate::source::{Event, Problem};
+use crate::source::{Event, Key, Kind, Object, Problem};
 use crate::translate::cache::ResourceType;
 use crate::translate::{Class, Node, Snapshot};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -35,6 +36,8 @@ pub enum Command {
     Standings(oneshot::Sender<Vec<Standing>>),
     /// Everything that is known.
     World(oneshot::Sender<World>),
+    /// What the admission of an object of this namespace needs.
+    Look(Arc<str>, oneshot::Sender<Known>),
 }
 
 /// What a connected node is given.
@@ -84,7 +87,15 @@ pub struct World {
     /// The mesh.
     pub mesh: Mesh,
     /// The objects in force.
-    pub objects: Vec<Arc<crate::source::Object>>,
+    pub objects: Vec<Arc<Object>>,
+}
+
+/// What the admission of an object needs.
+pub struct Known {
+    /// The mesh's own settings.
+    pub config: Shared<MeshConfig>,
+    /// The object's namespace, where it is known.
+    pub namespace: Option<Arc<Object>>,
 }
 
 struct Member {
@@ -287,6 +298,11 @@ impl Hub {
             Command::World(answer) => {
                 let objects = self.intake.store.iter().cloned().collect();
                 reply(answer, World { mesh: self.intake.mesh.clone(), objects });
+            }
+            Command::Look(namespace, answer) => {
+                let key = Key { kind: Kind::Namespace, namespace: Arc::from(""), name: namespace };
+                let namespace = self.intake.store.get(&key).cloned();
+                reply(answer, Known { config: self.intake.mesh.config.clone(), namespace });
             }
         }
     }

@@ -14,4 +14,4 @@ pub mod publish;
 pub mod selection;
 pub mod standing;
 
-pub use hub::{Command, Hub, HubHandle};
+pub use hub::{Command, Hub, HubHandle, Known};

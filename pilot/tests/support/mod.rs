@@ -168,6 +168,28 @@ impl tonic::codegen::Service<http::Uri> for TlsConnector {
 
 /// A channel over TLS, with a client certificate or without.
 pub async fn tls_channel(address: std::net::SocketAddr, certificate: Option<&str>) -> Channel {
+    let mut config = tls_config(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector { address, config: std::sync::Arc::new(config) };
+    Channel::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+}
+
+/// Posts JSON over HTTPS; status and body.
+pub async fn post(address: std::net::SocketAddr, path: &str, body: &str) -> (u16, String) {
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(tls_config(None)));
+    let mut stream = connector.connect(name, stream).await.unwrap();
+    let head = "host: x\r\ncontent-type: application/json\r\nconnection: close";
+    let request = format!("POST {path} HTTP/1.1\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+fn tls_config(certificate: Option<&str>) -> rustls::ClientConfig {
     use identity::bundle::TrustBundle;
     use identity::san::SanMatch;
     use std::sync::Arc;
@@ -178,7 +200,7 @@ pub async fn tls_channel(address: std::net::SocketAddr, certificate: Option<&str
         .unwrap()
         .dangerous()
         .with_custom_certificate_verifier(verifier);
-    let mut config = match certificate {
+    match certificate {
         None => builder.with_no_client_auth(),
         Some(name) => {
             let chain = std::fs::read(pki(&format!("{name}.pem"))).unwrap();
@@ -187,8 +209,5 @@ pub async fn tls_channel(address: std::net::SocketAddr, certificate: Option<&str
             let resolver = rustls::sign::SingleCertAndKey::from((*svid.certified_key()).clone());
             builder.with_client_cert_resolver(Arc::new(resolver))
         }
-    };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let connector = TlsConnector { address, config: Arc::new(config) };
-    Channel::from_static("http://localhost").connect_with_connector(connector).await.unwrap()
+    }
 }
