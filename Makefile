@@ -16,7 +16,7 @@ endif
 SIM_SEEDS ?= 10000
 CHECK := fmt lint test sim sizes
 
-.PHONY: help setup build demo tour check $(CHECK) golden golden-inject bench conformance e2e-kube screenshots docs
+.PHONY: help setup build demo tour check $(CHECK) golden golden-inject bench conformance e2e-kube images screenshots docs
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,10 @@ test: build ## every test: units, rows of the specification, real Envoys, the de
 
 e2e-kube: build ## tests on real Kubernetes, which is built first if it is not in the cache (needs root and Go)
 	@cargo test -p e2e --test kube $(RUNNER) -- --include-ignored --nocapture --test-threads 2
+
+images: setup ## an image per component under target/images, made without Docker
+	@cargo build --release -p proxy -p pilot -p citadel -p mixer -p meshctl
+	@e2e/kube/images.sh target/release target/images
 
 sim: ## the seeded simulations; SIM_SEEDS says how many seeds
 	@SIM_SEEDS=$(SIM_SEEDS) cargo test --profile sim -p proxy --test sim

@@ -1,0 +1,41 @@
+#!/bin/bash
+# images.sh PROGRAMS OUT : one image per component out of the programs in PROGRAMS, as OUT/COMPONENT.tar (docker archive).
+# No Docker, no base image: a program, the shared libraries that it needs, and for the proxy the tools that redirect traffic.
+# Each runs as uid 1337 on a read-only root file system. IMAGE_MAX_MB (30) is the largest allowed; 0 allows any.
+set -euo pipefail
+HERE=$(dirname "$(readlink -f "$0")")
+PROGRAMS=$1 OUT=$2 MAX=${IMAGE_MAX_MB:-30}
+HUB=${IMAGE_HUB:-ferromesh}
+TAG=${IMAGE_TAG:-$(sed -nE '/^\[workspace.package\]/,/^\[/s/^version = "(.*)"/\1/p' "$HERE/../../Cargo.toml")}
+mkdir -p "$OUT"
+W=$(mktemp -d "$OUT/.images.XXXX"); trap 'rm -rf "$W"' EXIT
+printf 'root:x:0:0::/:/sbin/nologin\nproxy:x:1337:1337::/:/sbin/nologin\nnobody:x:65534:65534::/:/sbin/nologin\n' > "$W/passwd"
+printf 'root:x:0:\nproxy:x:1337:\nnobody:x:65534:\n' > "$W/group"
+printf 'hosts: files dns\n' > "$W/nsswitch.conf"
+etc=("$W/passwd:/etc/passwd:644" "$W/group:/etc/group:644" "$W/nsswitch.conf:/etc/nsswitch.conf:644")
+
+# image COMPONENT CMD ITEM... : entry point is the program; CMD what it does where nothing else is said
+image() {
+  local name=$1 cmd=$2 size; shift 2
+  strip -o "$W/$name" "$PROGRAMS/$name"
+  python3 "$HERE/mkimage.py" "$OUT/$name.tar" "$HUB/$name:$TAG" --entrypoint "[\"/usr/local/bin/$name\"]" --cmd "$cmd" --user 1337:1337 \
+    --libraries "$W/$name" "$W/$name:/usr/local/bin/$name:755" "${etc[@]}" "$@"
+  size=$(stat -c %s "$OUT/$name.tar")
+  printf '%-10s %5.1f MB  %s\n' "$name" "$((size / 100000))e-1" "$HUB/$name:$TAG"
+  [ "$MAX" = 0 ] || [ "$size" -le $((MAX * 1000000)) ] || { echo "$name: more than $MAX MB" >&2; return 1; }
+}
+
+# What the init container needs: iptables in both of its ways with their extensions, and ip.
+tools=(); extensions=/usr/lib/$(uname -m)-linux-gnu/xtables
+for program in xtables-nft-multi xtables-legacy-multi ip; do
+  path=$(readlink -f "$(PATH=$PATH:/usr/sbin:/sbin command -v $program)") || { echo "$program is missing: install iptables and iproute2" >&2; exit 1; }
+  tools+=("$path:/usr/sbin/$program:755" --libraries "$path")
+done
+for name in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do tools+=("/usr/sbin/$name@xtables-nft-multi"); done
+for library in "$extensions"/*.so; do tools+=(--libraries "$library"); done
+
+image proxy '["proxy", "sidecar"]' /usr/local/bin/pilot-agent@proxy "${tools[@]}" "$extensions:$extensions"
+image pilot '["discovery"]' /usr/local/bin/pilot-discovery@pilot
+image citadel '["serve"]'
+image mixer '["serve"]'
+image meshctl '["help"]'
