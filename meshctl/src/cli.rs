@@ -1,8 +1,8 @@
 //! The tree of commands.
 
 use crate::command::{
-    analyze, check, config, curl, dashboard, diff, edges, explain, grpcping, load, manual, server, stat, status, tap,
-    top, version,
+    analyze, check, config, curl, dashboard, diff, edges, explain, grpcping, kube_inject, load, manual, server, stat,
+    status, tap, top, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -45,6 +45,8 @@ enum Command {
     Analyze(Box<analyze::AnalyzeArgs>),
     /// Show what a change does to each proxy, before it is applied.
     Diff(Box<diff::DiffArgs>),
+    /// Give workloads in files the sidecar that the webhook would give them.
+    KubeInject(kube_inject::KubeInjectArgs),
     /// Send requests at a rate and report latencies, as Fortio does.
     Load(Box<load::LoadArgs>),
     /// Fetch a URL once.
@@ -89,6 +91,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Edges(args) => runtime.block_on(edges::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Analyze(args) => analyze::run(&args),
         Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::KubeInject(args) => kube_inject::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Load(args) => runtime.block_on(load::run(*args)),
         Command::Curl(args) => runtime.block_on(curl::run(*args)),
         Command::Server(args) => runtime.block_on(server::run(*args)),

@@ -1,0 +1,200 @@
+//! `meshctl kube-inject`: what the webhook would do, done to files (CT-13).
+
+use crate::output;
+use anyhow::{Context as _, ensure};
+use pilot::inject::{Config, MeshSettings, Namespaces, Outcome, Settings, Values, into_object};
+use serde_json::Value;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+/// Largest text that is read.
+const MAX_INPUT_BYTES: u64 = 256 << 20;
+
+/// `meshctl kube-inject`.
+///
+/// Workloads in the files (Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, Pod, List) get the sidecar that the
+/// webhook would give their pods; everything else comes out as it went in. Without the files of an installation its defaults
+/// are taken: kubectl gets them, as
+///   kubectl -n istio-system get cm istio-sidecar-injector -o jsonpath='{.data.values}'
+///
+/// Examples:
+///   meshctl kube-inject -f shop.yaml | kubectl apply -f -
+///   meshctl kube-inject -f - --values-file values.json --mesh-config-file mesh.yaml -o injected.yaml < shop.yaml
+#[derive(Debug, Clone, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct KubeInjectArgs {
+    /// File with the objects, or - for standard input.
+    #[arg(short, long, value_name = "FILE|-")]
+    filename: PathBuf,
+    /// Where the result goes; standard output where it is not given.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// The injection configuration: key `config` of the ConfigMap istio-sidecar-injector.
+    #[arg(long, alias = "injectConfigFile", value_name = "FILE")]
+    inject_config_file: Option<PathBuf>,
+    /// The values of the installation: key `values` of that ConfigMap.
+    #[arg(long, alias = "valuesFile", value_name = "FILE")]
+    values_file: Option<PathBuf>,
+    /// The mesh's own settings: key `mesh` of the ConfigMap istio.
+    #[arg(long, alias = "meshConfigFile", value_name = "FILE")]
+    mesh_config_file: Option<PathBuf>,
+    /// The revision that injects; the default one where it is not given.
+    #[arg(short, long, default_value = "", hide_default_value = true)]
+    revision: String,
+    /// Whether the cluster knows init containers that keep running (Kubernetes 1.33 and later).
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    native_sidecars: bool,
+}
+
+/// Injects and writes.
+///
+/// # Errors
+/// Where a file cannot be read, or an object cannot be injected.
+pub fn run(args: &KubeInjectArgs) -> anyhow::Result<()> {
+    let settings = settings(args)?;
+    let text = read(&args.filename)?;
+    let (result, skipped) = injected(&text, &settings)?;
+    skipped.iter().for_each(|line| output::note(line));
+    match &args.output {
+        Some(path) => std::fs::write(path, result).with_context(|| format!("cannot write {}", path.display())),
+        None => output::say_bytes(result.as_bytes()),
+    }
+}
+
+fn settings(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
+    fn of<T>(
+        path: Option<&PathBuf>,
+        default: impl FnOnce() -> T,
+        parse: fn(&str) -> Result<T, pilot::inject::InjectError>,
+    ) -> anyhow::Result<T> {
+        let Some(path) = path else { return Ok(default()) };
+        parse(&read(path)?).with_context(|| format!("{}", path.display()))
+    }
+    Ok(Settings {
+        config: of(args.inject_config_file.as_ref(), Config::built_in, Config::parse)?,
+        values: of(args.values_file.as_ref(), Values::default, Values::parse)?,
+        mesh: of(args.mesh_config_file.as_ref(), MeshSettings::default, MeshSettings::parse)?,
+        revision: args.revision.clone(),
+        native_sidecars: args.native_sidecars,
+    })
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(MAX_INPUT_BYTES).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(MAX_INPUT_BYTES).read_to_string(&mut text))
+    };
+    let length = read.with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!((length as u64) < MAX_INPUT_BYTES, "{} is larger than {MAX_INPUT_BYTES} bytes", path.display());
+    Ok(text)
+}
+
+/// The text with sidecars, and a line for each workload that gets none.
+fn injected(text: &str, settings: &Settings) -> anyhow::Result<(String, Vec<String>)> {
+    let (mut result, mut skipped) = (Vec::new(), Vec::new());
+    for (index, document) in documents(text).into_iter().enumerate() {
+        let parsed: Result<Value, _> = serde_saphyr::from_str(&document);
+        let mut object = parsed.map_err(|error| anyhow::anyhow!("document {}: {error}", index + 1))?;
+        let outcome = into_object(&mut object, settings, &Namespaces::new());
+        let outcome = outcome.with_context(|| format!("document {}", index + 1))?;
+        note(&outcome, &mut skipped);
+        result.push(if has_changed(&outcome) {
+            serde_saphyr::to_string(&object).map_err(|error| anyhow::anyhow!("cannot write YAML: {error}"))?
+        } else {
+            document
+        });
+    }
+    Ok((result.iter().map(|document| format!("{}\n", document.trim_end())).collect::<Vec<_>>().join("---\n"), skipped))
+}
+
+/// The documents of a text that hold something, comments included.
+fn documents(text: &str) -> Vec<String> {
+    let mut documents = vec![String::new()];
+    for line in text.lines() {
+        match documents.last_mut() {
+            Some(document) if line.trim_end() != "---" => {
+                document.push_str(line.strip_prefix("--- ").unwrap_or(line));
+                document.push('\n');
+            }
+            _ => documents.push(String::new()),
+        }
+    }
+    let says = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+    documents.retain(|document| document.lines().any(says));
+    documents
+}
+
+fn has_changed(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Injected => true,
+        Outcome::List(items) => items.iter().any(has_changed),
+        Outcome::Skipped { .. } | Outcome::NoWorkload => false,
+    }
+}
+
+fn note(outcome: &Outcome, skipped: &mut Vec<String>) {
+    match outcome {
+        Outcome::Skipped { object, decision } => skipped.push(format!("{object}: {decision}")),
+        Outcome::List(items) => items.iter().for_each(|item| note(item, skipped)),
+        Outcome::Injected | Outcome::NoWorkload => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pilot::inject::{ClusterPath, Input, Pod, owner_of_pod, patch, run as inject};
+    use serde_json::json;
+
+    const FILE: &str = "# a shop\napiVersion: v1\nkind: Service\nmetadata: {name: shop} # stays\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop, namespace: ns}\nspec:\n  template:\n    metadata:\n      labels: {app: shop, version: '1'}\n      annotations: {port: '8080', on: 'true', time: '12:30', empty: ''}\n    spec:\n      containers:\n      - {name: app, image: a, ports: [{containerPort: 80}]}\n---\napiVersion: batch/v1\nkind: Job\nmetadata: {name: once}\nspec: {template: {metadata: {labels: {sidecar.istio.io/inject: 'false'}}, spec: {containers: []}}}\n";
+
+    fn settings() -> Settings {
+        let args = KubeInjectArgs {
+            filename: "-".into(),
+            output: None,
+            inject_config_file: None,
+            values_file: None,
+            mesh_config_file: None,
+            revision: String::new(),
+            native_sidecars: true,
+        };
+        super::settings(&args).unwrap()
+    }
+
+    /// The pod that the webhook is asked about where a controller makes it from the template, as it answers.
+    fn by_webhook(template: &Value) -> Value {
+        let mut asked = template.clone();
+        asked["metadata"]["generateName"] = json!("shop-7b-");
+        asked["metadata"]["labels"]["pod-template-hash"] = json!("7b");
+        asked["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-7b", "controller": true}]);
+        let (pod, settings, cluster) = (Pod::new(asked.clone()).unwrap(), settings(), ClusterPath::default());
+        let owner = owner_of_pod(&pod, "ns");
+        let namespace_annotations = &Default::default();
+        let input = Input { pod: &pod, owner: &owner, namespace_annotations, settings: &settings, cluster: &cluster };
+        let change = patch(&asked, &inject(&input).unwrap());
+        json_patch::patch(&mut asked, &change).unwrap();
+        let metadata = asked["metadata"].as_object_mut().unwrap();
+        metadata.retain(|name, _| name == "labels" || name == "annotations");
+        metadata["labels"].as_object_mut().unwrap().shift_remove("pod-template-hash");
+        asked
+    }
+
+    // spec: CT-13, PI-57
+    #[test]
+    fn a_file_gets_what_the_webhook_gives() {
+        let (text, skipped) = injected(FILE, &settings()).unwrap();
+        assert_eq!(skipped, ["Job once: not injected: the pod has sidecar.istio.io/inject=false"]);
+        let parts = documents(&text);
+        assert_eq!(parts[0], "# a shop\napiVersion: v1\nkind: Service\nmetadata: {name: shop} # stays\n");
+        assert_eq!(parts[2], documents(FILE)[2]);
+        let written: Value = serde_saphyr::from_str(&parts[1]).unwrap();
+        let before: Value = serde_saphyr::from_str(&documents(FILE)[1]).unwrap();
+        assert_eq!(written["spec"]["template"], by_webhook(&before["spec"]["template"]));
+        assert_eq!(written["spec"]["template"]["metadata"]["annotations"]["time"], "12:30", "texts stay texts");
+        let again = injected(&text, &settings()).unwrap().0;
+        assert_eq!(again, text, "twice is once");
+    }
+}
