@@ -1,10 +1,10 @@
 #!/bin/bash
-# images.sh PROGRAMS OUT : one image per component out of the programs in PROGRAMS, as OUT/COMPONENT.tar (docker archive).
+# images.sh PROGRAMS OUT [COMPONENT...]: one image per component out of the programs in PROGRAMS, as OUT/COMPONENT.tar (docker archive).
 # No Docker, no base image: a program, the shared libraries that it needs, and for the proxy the tools that redirect traffic.
 # Each runs as uid 1337 on a read-only root file system. IMAGE_MAX_MB (30) is the largest allowed; 0 allows any.
 set -euo pipefail
 HERE=$(dirname "$(readlink -f "$0")")
-PROGRAMS=$1 OUT=$2 MAX=${IMAGE_MAX_MB:-30}
+PROGRAMS=$1 OUT=$2 ONLY=" ${*:3} " MAX=${IMAGE_MAX_MB:-30}
 HUB=${IMAGE_HUB:-ferromesh}
 TAG=${IMAGE_TAG:-$(sed -nE '/^\[workspace.package\]/,/^\[/s/^version = "(.*)"/\1/p' "$HERE/../../Cargo.toml")}
 mkdir -p "$OUT"
@@ -17,6 +17,7 @@ etc=("$W/passwd:/etc/passwd:644" "$W/group:/etc/group:644" "$W/nsswitch.conf:/et
 # image COMPONENT CMD ITEM... : entry point is the program; CMD what it does where nothing else is said
 image() {
   local name=$1 cmd=$2 size; shift 2
+  [ -z "${ONLY// /}" ] || [[ $ONLY == *" $name "* ]] || return 0
   strip -o "$W/$name" "$PROGRAMS/$name"
   python3 "$HERE/mkimage.py" "$OUT/$name.tar" "$HUB/$name:$TAG" --entrypoint "[\"/usr/local/bin/$name\"]" --cmd "$cmd" --user 1337:1337 \
     --libraries "$W/$name" "$W/$name:/usr/local/bin/$name:755" "${etc[@]}" "$@"

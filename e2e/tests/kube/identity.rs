@@ -161,7 +161,8 @@ async fn certified_pilot(cluster: &Cluster, citadel: &Citadel, directory: &Path)
     let (file, tls) = (file.to_str().unwrap(), directory.join("tls"));
     let own = ["--token-file", file, "--tls-dir", tls.to_str().unwrap(), "--ca-addr", &address];
     let ports = ["--secure-grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--monitoring-addr", ""];
-    support::pilot_with(&[&["--kubeconfig", kubeconfig], &own[..], &ports].concat()).await
+    let webhooks = ["--https-addr", "127.0.0.1:0"];
+    support::pilot_with(&[&["--kubeconfig", kubeconfig], &own[..], &ports, &webhooks].concat()).await
 }
 
 async fn ready_page(pilot: &Running) {

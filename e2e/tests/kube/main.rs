@@ -4,6 +4,7 @@
 mod arms;
 mod faults;
 mod identity;
+mod injection;
 mod nodes;
 mod status;
 mod support;

@@ -144,8 +144,12 @@ impl Bundle {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
         let dry = PostParams { dry_run: true, field_manager: None };
         match api.create(&dry, &invalid).await {
-            Err(Error::Api(status)) => status.message.contains(DENIED),
-            Err(_) | Ok(_) => false,
+            Err(Error::Api(status)) if status.message.contains(DENIED) => true,
+            Err(error) => {
+                tracing::debug!("whether validation is asked cannot be seen yet: {error}");
+                false
+            }
+            Ok(_) => false,
         }
     }
 }

@@ -57,9 +57,7 @@ fn meta(request: &Request) -> ObjectMeta {
         namespace: request.namespace.clone(),
         labels: texts("labels"),
         annotations: texts("annotations"),
-        creation_timestamp: None,
-        generation: None,
-        resource_version: None,
+        ..ObjectMeta::default()
     }
 }
 

@@ -118,7 +118,8 @@ impl Row {
     /// The plural of the name, as it stands in paths of the API and in names of CustomResourceDefinitions.
     pub fn plural(&self) -> String {
         let name = self.name.to_ascii_lowercase();
-        name.strip_suffix('y').map_or_else(|| format!("{name}s"), |stem| format!("{stem}ies"))
+        let stem = name.strip_suffix('y').filter(|stem| !stem.ends_with(['a', 'e', 'o', 'u']));
+        stem.map_or_else(|| format!("{name}s"), |stem| format!("{stem}ies"))
     }
 
     /// Whether it is a CustomResourceDefinition that makes the kind known to an API server.
@@ -191,6 +192,7 @@ mod tests {
         assert_eq!(plural(Kind::ServiceEntry), "serviceentries");
         assert_eq!(plural(Kind::AuthorizationPolicy), "authorizationpolicies");
         assert_eq!(plural(Kind::Telemetry), "telemetries");
+        assert_eq!(plural(Kind::Gateway), "gateways");
         assert_eq!(TABLE.iter().filter(|row| row.is_custom()).count(), TABLE.len() - 5);
     }
 }
