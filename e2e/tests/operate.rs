@@ -127,8 +127,11 @@ fn explains(demo: &Demo) {
 
     std::fs::write(demo.config("deny.yaml"), DENY).unwrap();
     let ratings = ["explain", "GET", "http://ratings:9080/ratings/1", "--from", "shopper"];
-    let journey = demo.until(&ratings, |journey, code| journey["verdict"] == "denied" && code == 3);
-    let step = last_steps(&journey).iter().find(|step| step["verdict"] == "denied").unwrap();
+    // The proxy may know of it a moment after pilot was asked for its objects.
+    let denied = |journey: &Value| last_steps(journey).iter().find(|step| step["verdict"] == "denied").cloned();
+    let told = |journey: &Value| denied(journey).is_some_and(|step| step["file"].is_string());
+    let journey = demo.until(&ratings, |journey, code| journey["verdict"] == "denied" && code == 3 && told(journey));
+    let step = denied(&journey).unwrap();
     assert_eq!(
         (&step["object"], &step["file"], &step["line"]),
         (&"AuthorizationPolicy/default/no-shopper".into(), &"deny.yaml".into(), &2.into())

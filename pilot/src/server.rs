@@ -1,6 +1,7 @@
 //! Wires the parts; no logic of its own. Making a [`Server`] does no I/O, [`Server::start`] does.
 
 use crate::admission::{self, Bundle, NativeSidecars, Origin, Webhooks};
+use crate::ads::access::Access;
 use crate::ads::authenticate::{Authenticator, Proof, Tokens};
 use crate::ads::debug;
 use crate::ads::relay::Relay;
@@ -123,8 +124,10 @@ impl Server {
         let domain = TrustDomain::from_mesh_config(&config.trust_domain).context("trustDomain")?;
         let mut secured = self.start_trust(&mut running, client.clone(), &domain, &stopped)?;
         Box::pin(self.start_webhooks(&mut running, client.clone(), &mut secured, &registry)).await?;
+        // Whoever has the objects says who may have Secrets.
+        let access = client.clone().map_or(Access::Namespace, Access::of_cluster);
         let proof = Authenticator::Proof(Arc::new(Proof { tokens: self.tokens(client, domain)? }));
-        Box::pin(self.start_grpc(&mut running, &metrics, (proof, secured.files), &stopped)).await?;
+        Box::pin(self.start_grpc(&mut running, (&metrics, access), (proof, secured.files), &stopped)).await?;
         self.start_http(&mut running, registry, secured.ready, &stopped).await?;
         tracing::info!(grpc = ?running.grpc, secure_grpc = ?running.secure_grpc, http = ?running.http, https = ?running.https, monitoring = ?running.monitoring, "pilot serves");
         Ok(running)
@@ -287,13 +290,13 @@ impl Server {
     async fn start_grpc(
         &self,
         running: &mut Running,
-        metrics: &Metrics,
+        (metrics, access): (&Metrics, Access),
         (proof, files): (Authenticator, Option<Files>),
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         if !self.args.grpc_addr.is_empty() {
             let (listener, local) = admin::bind(&self.args.grpc_addr).await?;
-            let ads = Ads::new(running.hub.clone(), Authenticator::Nobody, metrics.clone());
+            let ads = Ads::new(running.hub.clone(), Authenticator::Nobody, access.clone(), metrics.clone());
             let router = self.grpc().add_service(ads).add_optional_service(self.relay(files.clone())?);
             running.grpc = Some(local);
             let stopped = stopped.clone();
@@ -311,7 +314,7 @@ impl Server {
                 files.server(&[])?; // those of citadel come later
             }
             let (listener, local) = admin::bind(&self.args.secure_grpc_addr).await?;
-            let ads = Ads::new(running.hub.clone(), proof, metrics.clone());
+            let ads = Ads::new(running.hub.clone(), proof, access, metrics.clone());
             let router: Router = self.grpc().add_service(ads).add_optional_service(self.relay(Some(files.clone()))?);
             running.secure_grpc = Some(local);
             let stopped = stopped.clone();

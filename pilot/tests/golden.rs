@@ -25,9 +25,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Cases whose kinds or fields come later; their resources do not count.
-const LATER: [&str; 3] = ["15-gateway-tls", "19-telemetry", "20-envoyfilter"];
+const LATER: [&str; 2] = ["19-telemetry", "20-envoyfilter"];
+/// Lines of inputs that come later, and would have their whole object refused; what rests on them counts as missing.
+const LATER_LINES: [&str; 1] = ["mode: AUTO_PASSTHROUGH"];
 /// The ratchet: how many resources match today. It only ever grows.
-const MATCHED: usize = 3780;
+const MATCHED: usize = 3953;
 
 const NODES: [(&str, &str, &str, &str); 3] = [
     ("productpage", "10.20.0.1", "productpage-v1-0", "default"),
@@ -239,7 +241,11 @@ fn sends_what_istiod_sends() {
         println!("passed over: no recordings");
         return;
     };
-    let input = |case: &str| std::fs::read_to_string(directory.join(case).join("input.yaml")).unwrap();
+    let input = |case: &str| {
+        let text = std::fs::read_to_string(directory.join(case).join("input.yaml")).unwrap();
+        let counts = |line: &&str| !LATER_LINES.iter().any(|later| line.contains(later));
+        text.lines().filter(counts).collect::<Vec<_>>().join("\n")
+    };
     let mut cases: Vec<String> = std::fs::read_dir(&directory)
         .unwrap()
         .map(|entry| entry.unwrap())

@@ -11,7 +11,7 @@ use proto::envoy::discovery::DeltaDiscoveryRequest;
 use proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use proto::type_url;
 use std::time::Duration;
-use support::{Client, node, pilot, pki, tls_channel, tls_flags};
+use support::{Client, channel, eventually, node, page, pilot, pki, tls_channel, tls_flags};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Request, Response, Status};
@@ -80,6 +80,81 @@ async fn a_token_proves_as_well_and_nothing_does_not() {
     let (pilot, _dir) = running(&["--token-audience", "other"]).await;
     let channel = tls_channel(pilot.secure_grpc.unwrap(), None).await;
     assert_eq!(with_token(channel, Some(&token)).await.unwrap_err().code(), Code::Unauthenticated, "another audience");
+}
+
+const GATEWAY: &str = "router~10.0.0.9~client-1.default~default.svc.cluster.local";
+
+/// The test certificates of a server as the Secret `a` of `default`, with one more line of comment in the chain.
+fn secret(comment: &str) -> String {
+    let field = |name: &str, file: &str| {
+        let text = std::fs::read_to_string(pki(file)).unwrap();
+        let lines: String = text.lines().map(|line| format!("    {line}\n")).collect();
+        format!("  {name}: |\n    {comment}\n{lines}")
+    };
+    let fields = field("tls.crt", "server.pem") + &field("tls.key", "server.key");
+    format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: a}}\nstringData:\n{fields}")
+}
+
+const OF_GATEWAY: &str = "apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: g}
+spec:
+  selector: {app: gw}
+  servers:
+  - {port: {number: 443, name: a, protocol: HTTPS}, hosts: [a.com], tls: {mode: SIMPLE, credentialName: a}}
+  - {port: {number: 443, name: b, protocol: HTTPS}, hosts: [b.com], tls: {mode: SIMPLE, credentialName: b}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client-1, labels: {app: gw}}
+spec: {serviceAccountName: client}
+status: {podIP: 10.0.0.9}
+";
+
+// spec: CA-26, CA-27, XI-4
+#[tokio::test]
+async fn secrets_go_over_tls_to_who_has_proven_who_it_is() {
+    let (pilot, dir) = running(&[]).await;
+    std::fs::write(dir.path().join("secret.yaml"), secret("one")).unwrap();
+    std::fs::write(dir.path().join("gateway.yaml"), OF_GATEWAY).unwrap();
+    let http = pilot.http.unwrap();
+    let status = eventually(http, "/debug/status", |text| text.contains("credentialName")).await;
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let problem = &status["problems"][0];
+    assert_eq!(
+        (problem["field"].as_str(), problem["line"].as_u64()),
+        (Some("spec.servers[1].tls.credentialName"), Some(8))
+    );
+    assert_eq!(problem["message"], "namespace default, where its proxies are, has no Secret b");
+
+    let mut client =
+        Client::connect(tls_channel(pilot.secure_grpc.unwrap(), Some("client")).await, node(GATEWAY, &[])).await;
+    client.subscribe(type_url::SECRET, &["kubernetes://a", "kubernetes://b"]);
+    let told = client.next().await;
+    let names: Vec<&str> = told.resources.iter().map(|resource| resource.name.as_str()).collect();
+    assert_eq!((names, told.removed_resources), (vec!["kubernetes://a"], vec!["kubernetes://b".to_owned()]));
+    let (_, dump) = page(http, "/debug/config_dump?proxyID=client-1.default").await;
+    assert!(dump.contains("kubernetes://a") && !dump.contains(&key_line()), "keys are never shown");
+
+    std::fs::write(dir.path().join("secret.yaml"), secret("two")).unwrap();
+    let told = client.next().await;
+    assert_eq!((told.type_url.as_str(), told.resources.len()), (type_url::SECRET, 1), "rotation is one message");
+
+    let plain = pilot.grpc.unwrap();
+    let mut client = Client::connect(channel(plain).await, node(GATEWAY, &[])).await;
+    client.subscribe(type_url::SECRET, &["kubernetes://a"]);
+    let told = client.next().await;
+    assert_eq!((told.resources.len(), told.removed_resources), (0, vec!["kubernetes://a".to_owned()]));
+    pilot.stop(Duration::from_millis(50)).await;
+}
+
+/// A line of the key as JSON of bytes would show it.
+fn key_line() -> String {
+    let text = std::fs::read_to_string(pki("server.key")).unwrap();
+    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("one\n{text}"))
+        .chars()
+        .take(60)
+        .collect()
 }
 
 /// A citadel that answers with what it was told.

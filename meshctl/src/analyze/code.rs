@@ -72,6 +72,7 @@ codes! {
     "0157" InvalidTelemetryProvider Warning,
     "0159" ConflictingTelemetryWorkloadSelectors Error,
     "0160" MultipleTelemetriesWithoutWorkloadSelectors Error,
+    "0161" InvalidGatewayCredential Error,
     "0162" GatewayPortNotDefinedOnService Warning,
     "0173" DestinationRuleSubsetNotSelectPods Error,
     "0174" UnknownDestinationRuleHost Warning,

@@ -105,6 +105,12 @@ fn exclusive(view: &View<'_>, kind: &Exclusive, all: Vec<Selecting<'_>>) -> Vec<
     found
 }
 
+/// By what a server's certificate is named: a secret, or a file.
+fn certificate(server: &proto::istio::gateway::Server) -> Option<&str> {
+    let tls = server.tls.as_ref()?;
+    [&tls.credential_name, &tls.server_certificate].into_iter().map(String::as_str).find(|name| !name.is_empty())
+}
+
 /// Gateways of one selector that serve the same port and host, or show the same certificate.
 pub fn gateways(view: &View<'_>) -> Vec<Message> {
     let all = view.gateways();
@@ -114,7 +120,7 @@ pub fn gateways(view: &View<'_>) -> Vec<Message> {
         let mut same_certificate = BTreeSet::new();
         for (i, server) in spec.servers.iter().enumerate() {
             let port = server.port.as_ref().map_or(0, |port| port.number);
-            let certificate = server.tls.as_ref().map(|tls| tls.server_certificate.as_str()).filter(|c| !c.is_empty());
+            let certificate = certificate(server);
             for (other, theirs) in others() {
                 let meets = |their: &&proto::istio::gateway::Server| {
                     their.port.as_ref().map_or(0, |port| port.number) == port
@@ -130,9 +136,7 @@ pub fn gateways(view: &View<'_>) -> Vec<Message> {
                     let at = format!("spec.servers[{i}].hosts");
                     found.push(Message::at(Code::ConflictingGateways, object, &at, text));
                 }
-                let shows = |their: &proto::istio::gateway::Server| {
-                    their.tls.as_ref().map(|tls| tls.server_certificate.as_str()) == certificate
-                };
+                let shows = |their: &proto::istio::gateway::Server| self::certificate(their) == certificate;
                 if certificate.is_some() && theirs.servers.iter().any(shows) {
                     same_certificate.extend([full(object), full(other)]);
                 }

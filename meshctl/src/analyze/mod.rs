@@ -47,6 +47,7 @@ pub const ANALYZERS: &[Analyzer] = &[
         "selectors and ports without pods and Service (IST0101, IST0162)",
         service::gateways,
     ),
+    ("gateway.SecretAnalyzer", "credentials that are absent or broken (IST0101, IST0161)", reference::secrets),
     ("sidecar.SelectorAnalyzer", "Sidecars that select nobody (IST0101)", workload::sidecars),
     ("destinationrule.UnknownHostAnalyzer", "hosts without service (IST0174)", reference::rules),
     ("destinationrule.PodNotSelectedAnalyzer", "subsets without pods (IST0173)", workload::subsets),

@@ -84,7 +84,7 @@ fn unverified(tls: &ClientTlsSettings) -> Option<&'static str> {
         ClientTlsMode::Mutual => "MUTUAL",
         ClientTlsMode::Disable | ClientTlsMode::IstioMutual => return None,
     };
-    (tls.ca_certificates.is_empty() && tls.credential_name.is_none()).then_some(mode)
+    (tls.ca_certificates.is_empty() && tls.credential_name.is_empty()).then_some(mode)
 }
 
 /// Telemetries whose logs have no provider.

@@ -4,9 +4,12 @@ use super::code::Code;
 use super::message::Message;
 use super::view::{Of, View, list};
 use pilot::model::host;
+use pilot::model::secret::Lack;
 use pilot::registry::Service;
+use pilot::source::Kind;
 use proto::istio::gateway::Gateway;
 use proto::istio::virtual_service::{Destination, VirtualService};
+use std::collections::BTreeSet;
 
 /// The gateway of sidecars.
 const MESH: &str = "mesh";
@@ -123,6 +126,37 @@ pub fn gateways(view: &View<'_>) -> Vec<Message> {
                     gateway.key.name,
                 );
                 found.push(Message::at(Code::VirtualServiceHostNotFoundInGateway, object, "spec.hosts", text));
+            }
+        }
+    }
+    found
+}
+
+/// Credentials of Gateways that are absent or broken in the namespaces of the pods that serve them.
+pub fn secrets(view: &View<'_>) -> Vec<Message> {
+    let mut found = Vec::new();
+    let mesh = &view.offline.mesh;
+    for object in view.kind(Kind::Gateway) {
+        let Some(gateway) = mesh.gateways.iter().find(|gateway| gateway.key == object.key) else { continue };
+        let pods = view.pods(&gateway.selector, None);
+        let namespaces: BTreeSet<&str> = pods.iter().map(|pod| &*pod.key.namespace).collect();
+        for (field, name) in gateway.secrets() {
+            for lack in namespaces.iter().filter_map(|namespace| mesh.secrets.lack(name, namespace)) {
+                let (code, text) = match &lack {
+                    Lack::Missing(why) => {
+                        let short = name.trim_start_matches("kubernetes://");
+                        (Code::ReferencedResourceNotFound, format!("{}: {why}", missing("credentialName", short)))
+                    }
+                    Lack::Broken(why) => (
+                        Code::InvalidGatewayCredential,
+                        format!(
+                            "The credential referenced by the Gateway {} in namespace {} is not valid, which can cause the \
+                             traffic not to work as expected: {why}",
+                            object.key.name, object.key.namespace
+                        ),
+                    ),
+                };
+                found.push(Message::at(code, object, &field, text));
             }
         }
     }

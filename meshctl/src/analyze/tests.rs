@@ -45,7 +45,7 @@ fn codes(more: &[(&str, &str)]) -> Vec<Message> {
         let group = match *kind {
             "AuthorizationPolicy" | "PeerAuthentication" => "security.istio.io/v1",
             "Telemetry" => "telemetry.istio.io/v1",
-            "Service" | "Pod" | "Namespace" => "v1",
+            "Service" | "Pod" | "Namespace" | "Secret" => "v1",
             _ => "networking.istio.io/v1",
         };
         let meta = if rest.contains("metadata:") {
@@ -311,6 +311,15 @@ fn each_code_is_raised_and_not_raised() {
     assert!(found(&[("Gateway", &a), ("Gateway", &b)]).contains("IST0138"));
     assert!(!found(&[("Gateway", &a)]).contains("IST0138"));
     raised.insert("IST0138");
+    let secure = server("a.test").replace(TLS, "tls: {mode: SIMPLE, credentialName: c}");
+    let secret = |namespace: &str, fields: &str| {
+        format!("metadata: {{name: c, namespace: {namespace}}}\nstringData: {{{fields}}}")
+    };
+    let of = |secret: &str| found(&[("Gateway", &secure), ("Secret", secret)]);
+    assert!(of(&secret("shop", "tls.crt: a, tls.key: b")).contains("IST0101"), "it belongs where the proxy is");
+    let broken = of(&secret("istio-system", "tls.crt: a, tls.key: b"));
+    assert!(broken.contains("IST0161") && !broken.contains("IST0101"), "{broken:?}");
+    raised.insert("IST0161");
     let all: BTreeSet<&str> = Code::ALL.iter().map(|code| code.text()).collect();
     assert_eq!(raised, all, "every code has its case");
 }

@@ -24,7 +24,7 @@ const QUESTIONS: [(&str, &str); 11] = [
     ("syncz", "how far each connected proxy is, per type"),
     ("nacks", "what proxies refused, with their words"),
     ("status", "what is wrong with objects, with file, line and field"),
-    ("config_dump", "what a proxy is told: ?proxyID=NAME.NAMESPACE[&types=cds,eds,lds,rds,nds]"),
+    ("config_dump", "what a proxy is told: ?proxyID=NAME.NAMESPACE[&types=cds,eds,lds,rds,sds,nds]"),
     ("registryz", "services"),
     ("endpointz", "endpoints by service"),
     ("configz", "objects in force"),
@@ -221,12 +221,22 @@ pub fn dump(snapshot: &Snapshot, wanted: impl Fn(&str) -> bool) -> Value {
             continue;
         }
         let resources = snapshot.of(kind).iter().map(|resource| {
-            let content = proto::json::any_to_value(kind.type_url(), &resource.bytes);
+            let content = shown(kind, &resource.bytes);
             json!({"name": &*resource.name, "version": crate::translate::cache::version_text(resource.version), "resource": content})
         });
         dump.insert(short.to_owned(), Value::Array(resources.collect()));
     }
     Value::Object(dump)
+}
+
+/// A resource with what is secret in it taken out; what cannot be looked at for that is not shown.
+fn shown(kind: ResourceType, bytes: &[u8]) -> Value {
+    let mut content = proto::json::any_to_value(kind.type_url(), bytes);
+    let looked_at = proto::json::redact(proto::any::type_name(kind.type_url()), &mut content);
+    if kind == ResourceType::Secret && looked_at.is_err() {
+        return Value::Null;
+    }
+    content
 }
 
 async fn world(hub: &HubHandle) -> Option<World> {

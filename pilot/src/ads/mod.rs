@@ -3,6 +3,7 @@
 //! What this part knows: nonces, subscriptions, what each client holds. What it must never know: how a resource is
 //! made; it takes snapshots and sends what differs.
 
+pub mod access;
 pub mod authenticate;
 pub mod codec;
 pub mod debug;

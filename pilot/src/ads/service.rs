@@ -1,9 +1,10 @@
 //! The gRPC service: the body of each response drives a session (XD-2, XD-4, PI-26, PI-31).
 
+use super::access::{Access, REVIEW_AGE};
 use super::authenticate::{Authenticator, Caller};
 use super::codec::FrameCodec;
 use super::frame::Frame;
-use super::session::{Protocol, Session};
+use super::session::{Grant, Protocol, Session};
 use crate::delivery::metrics::Metrics;
 use crate::delivery::progress::Reports;
 use crate::delivery::{Command, HubHandle};
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use tokio::sync::mpsc;
+use tokio::time::Interval;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
@@ -31,6 +33,7 @@ const MAX_REQUEST: usize = 4 * 1024 * 1024;
 pub struct Ads {
     hub: HubHandle,
     authenticator: Authenticator,
+    access: Access,
     metrics: Metrics,
 }
 
@@ -80,9 +83,10 @@ impl Asked for DiscoveryRequest {
 }
 
 impl Ads {
-    /// A service that serves what the hub publishes to those that the authenticator admits.
-    pub fn new(hub: HubHandle, authenticator: Authenticator, metrics: Metrics) -> Self {
-        Self { hub, authenticator, metrics }
+    /// A service that serves what the hub publishes to those that the authenticator admits, and secrets to those that have
+    /// access to them.
+    pub fn new(hub: HubHandle, authenticator: Authenticator, access: Access, metrics: Metrics) -> Self {
+        Self { hub, authenticator, access, metrics }
     }
 
     async fn open<R: Asked>(&self, request: Request<Streaming<R>>) -> Result<Response<Responses>, Status> {
@@ -145,6 +149,22 @@ impl Drop for Membership {
     }
 }
 
+/// What a caller may have, looked at again and again once it asked.
+struct Watch {
+    caller: Caller,
+    again: Option<Interval>,
+}
+
+impl Watch {
+    /// The next time to look has come. Cancel-safe.
+    async fn due(&mut self) {
+        match &mut self.again {
+            Some(again) => drop(again.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Stream {
     async fn run<R: Asked>(&self, mut requests: Streaming<R>, caller: Caller) -> Result<(), Status> {
         let Some(first) = requests.message().await? else { return Ok(()) };
@@ -161,11 +181,16 @@ impl Stream {
         let current = snapshots.borrow_and_update().clone();
         offered.store(current.number, Ordering::Relaxed);
         let mut session = Session::new(R::PROTOCOL, fastrand::u64(..), current);
+        let mut access = Watch { caller, again: None };
+        self.review(&mut session, &mut access, &first, &name).await;
         self.answer(&mut session, &progress, &first, &name).await?;
         loop {
             tokio::select! {
                 request = requests.message() => match request {
-                    Ok(Some(request)) => self.answer(&mut session, &progress, &request, &name).await?,
+                    Ok(Some(request)) => {
+                        self.review(&mut session, &mut access, &request, &name).await;
+                        self.answer(&mut session, &progress, &request, &name).await?;
+                    }
                     Ok(None) => break,
                     Err(status) => {
                         tracing::debug!(node = %name, "stream broke: {status}");
@@ -181,10 +206,32 @@ impl Stream {
                     self.send(&session, &progress, frames).await;
                     offered.store(snapshot.number, Ordering::Relaxed);
                 }
+                () = access.due() => {
+                    let frames = session.regrant(self.ads.access.grant(&access.caller).await);
+                    self.send(&session, &progress, frames).await;
+                }
             }
         }
         tracing::info!(node = %name, "disconnected");
         Ok(())
+    }
+
+    /// Who asks for secrets is looked at, once and then again and again; who does not costs nothing.
+    async fn review<R: Asked>(&self, session: &mut Session, access: &mut Watch, request: &R, node: &str) {
+        if access.again.is_some() || request.type_url() != ResourceType::Secret.type_url() {
+            return;
+        }
+        let grant = self.ads.access.grant(&access.caller).await;
+        if grant == Grant::Nothing {
+            tracing::warn!(
+                node,
+                "asks for secrets, which are for proxies that prove who they are: over TLS, with a certificate or a token"
+            );
+        }
+        session.regrant(grant);
+        let mut again = tokio::time::interval(REVIEW_AGE);
+        again.reset();
+        access.again = Some(again);
     }
 
     async fn answer<R: Asked>(

@@ -2,6 +2,7 @@
 
 use super::frame::Frame;
 use crate::delivery::progress::{Nack, Progress};
+use crate::model::secret;
 use crate::translate::cache::{ResourceType, version_text};
 use crate::translate::{Encoded, Snapshot};
 use foldhash::fast::RandomState;
@@ -35,6 +36,29 @@ impl Subscription {
     }
 }
 
+/// Which secrets a client may have (CA-27).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Grant {
+    /// None.
+    #[default]
+    Nothing,
+    /// Authorities, which are no secret.
+    Authorities,
+    /// All that its configuration names.
+    All,
+}
+
+impl Grant {
+    fn admits(self, kind: ResourceType, name: &str) -> bool {
+        match self {
+            _ if kind != ResourceType::Secret => true,
+            Self::Nothing => false,
+            Self::Authorities => secret::is_public(name),
+            Self::All => true,
+        }
+    }
+}
+
 /// The session of one stream.
 #[derive(Debug)]
 pub struct Session {
@@ -43,19 +67,50 @@ pub struct Session {
     salt: u64,
     counter: u64,
     snapshot: Arc<Snapshot>,
+    grant: Grant,
     subscriptions: HashMap<ResourceType, Subscription>,
 }
 
 impl Session {
     /// A session that has not been asked anything yet.
     pub fn new(protocol: Protocol, salt: u64, snapshot: Arc<Snapshot>) -> Self {
-        Self { protocol, salt, counter: 0, snapshot, subscriptions: HashMap::new() }
+        Self { protocol, salt, counter: 0, snapshot, grant: Grant::default(), subscriptions: HashMap::new() }
     }
 
     /// How far the client is with a type; none while it has not asked for it.
     pub fn progress(&self, kind: ResourceType) -> Option<Progress> {
         let subscription = self.subscriptions.get(&kind)?;
         Some(Progress { resources: subscription.held.len(), ..subscription.progress.clone() })
+    }
+
+    /// What the client may have of the snapshot.
+    fn resources(&self, kind: ResourceType) -> impl Iterator<Item = &Arc<Encoded>> {
+        self.snapshot.of(kind).iter().filter(move |resource| self.grant.admits(kind, &resource.name))
+    }
+
+    /// The resource of a name, where the client may have it.
+    fn resource(&self, kind: ResourceType, name: &str) -> Option<&Arc<Encoded>> {
+        self.snapshot.of(kind).get(name).filter(|_| self.grant.admits(kind, name))
+    }
+
+    /// The client may have other secrets than before: what it asked for of them is sent or taken back.
+    pub fn regrant(&mut self, grant: Grant) -> Vec<Frame> {
+        if std::mem::replace(&mut self.grant, grant) == grant {
+            return Vec::new();
+        }
+        let kind = ResourceType::Secret;
+        if self.protocol == Protocol::StateOfTheWorld {
+            return if self.subscriptions.contains_key(&kind) {
+                self.everything(kind).into_iter().collect()
+            } else {
+                Vec::new()
+            };
+        }
+        let Some(subscription) = self.subscriptions.get(&kind) else { return Vec::new() };
+        let mut names: Vec<Arc<str>> = subscription.names.iter().cloned().collect();
+        names.sort();
+        let (fresh, gone) = self.difference(kind, names.iter());
+        self.respond(kind, fresh, gone, false).into_iter().collect()
     }
 
     fn nonce(&mut self) -> String {
@@ -104,18 +159,19 @@ impl Session {
                 answer_to_unsubscribe.push(name.as_str().into());
             }
         }
+        let held: Vec<Arc<str>> = if first { subscription.held.keys().cloned().collect() } else { Vec::new() };
         let candidates: Vec<Arc<str>> = if first {
-            let all = self.snapshot.of(kind).iter().map(|resource| resource.name.clone());
-            all.chain(asked.iter().cloned()).chain(subscription.held.keys().cloned()).collect()
+            let all = self.resources(kind).map(|resource| resource.name.clone());
+            all.chain(asked.iter().cloned()).chain(held).collect()
         } else if request.resource_names_subscribe.iter().any(|name| name == "*") {
-            self.snapshot.of(kind).iter().map(|resource| resource.name.clone()).chain(asked.iter().cloned()).collect()
+            self.resources(kind).map(|resource| resource.name.clone()).chain(asked.iter().cloned()).collect()
         } else {
             asked.iter().cloned().chain(answer_to_unsubscribe).collect()
         };
         let came_back = first && !request.initial_resource_versions.is_empty();
         let (fresh, mut gone) = self.difference(kind, candidates.iter());
         // A name that does not exist is answered, so that nobody waits for it (XD-8).
-        gone.extend(asked.into_iter().filter(|name| self.snapshot.of(kind).get(name).is_none()));
+        gone.extend(asked.into_iter().filter(|name| self.resource(kind, name).is_none()));
         gone.sort();
         gone.dedup();
         let must_answer = first && !came_back && self.subscriptions.get(&kind).is_some_and(|s| s.wildcard);
@@ -137,7 +193,7 @@ impl Session {
             if !seen.insert(name) {
                 continue;
             }
-            match self.snapshot.of(kind).get(name) {
+            match self.resource(kind, name) {
                 Some(resource) if subscription.held.get(name) != Some(&resource.version) => {
                     fresh.push(resource.clone())
                 }
@@ -218,6 +274,7 @@ impl Session {
             ResourceType::Route,
             ResourceType::Cluster,
             ResourceType::Endpoints,
+            ResourceType::Secret,
             ResourceType::NameTable,
         ];
         removals.sort_by_key(|(kind, _)| order.iter().position(|own| own == kind));
@@ -262,7 +319,7 @@ impl Session {
     fn everything(&mut self, kind: ResourceType) -> Option<Frame> {
         let subscription = self.subscriptions.get(&kind)?;
         let wanted = |resource: &&Arc<Encoded>| subscription.wants(&resource.name);
-        let resources: Vec<Arc<Encoded>> = self.snapshot.of(kind).iter().filter(wanted).cloned().collect();
+        let resources: Vec<Arc<Encoded>> = self.resources(kind).filter(wanted).cloned().collect();
         let version = resources.iter().fold(0_u64, |sum, resource| sum.rotate_left(7) ^ resource.version);
         let nonce = self.nonce();
         let subscription = self.subscriptions.get_mut(&kind)?;

@@ -1,7 +1,7 @@
 //! Rows of the protocol, without a network.
 
 use super::frame::Frame;
-use super::session::{Protocol, Session};
+use super::session::{Grant, Protocol, Session};
 use crate::translate::cache::{ResourceType, version_text};
 use crate::translate::{Encoded, Snapshot};
 use prost::Message as _;
@@ -9,7 +9,7 @@ use proto::envoy::RpcStatus;
 use proto::envoy::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
 use std::sync::Arc;
 
-use ResourceType::{Cluster, Endpoints, Listener, Route};
+use ResourceType::{Cluster, Endpoints, Listener, Route, Secret};
 
 fn snapshot(resources: &[(ResourceType, &str, &str)]) -> Arc<Snapshot> {
     let encoded = resources
@@ -237,6 +237,7 @@ fn type_urls_are_envoys_and_istios() {
         "envoy.config.endpoint.v3.ClusterLoadAssignment",
         "envoy.config.listener.v3.Listener",
         "envoy.config.route.v3.RouteConfiguration",
+        "envoy.extensions.transport_sockets.tls.v3.Secret",
         "istio.networking.nds.v1.NameTable",
     ];
     assert_eq!(urls.to_vec(), names.map(|name| format!("type.googleapis.com/{name}")));
@@ -266,4 +267,40 @@ fn a_refusal_of_state_of_the_world_sends_nothing_until_something_changes() {
     assert_eq!(sent(&session.handle_state_of_the_world(Listener, &refusal)), []);
     assert!(session.progress(Listener).unwrap().nack.is_some());
     assert_eq!(sent(&session.offer(&snapshot(&[(Listener, "l", "2")]))), [(Listener, vec!["l"], vec![])]);
+}
+
+// spec: CA-27, XI-4
+#[test]
+fn secrets_are_for_those_that_may_have_them() {
+    let world = snapshot(&[
+        (Secret, "kubernetes://a", "1"),
+        (Secret, "kubernetes://a-cacert", "1"),
+        (Secret, "kubernetes://b", "1"),
+    ]);
+    let both = ["kubernetes://a", "kubernetes://a-cacert"];
+    let mut session = delta(&world);
+    assert_eq!(
+        sent(&session.handle_delta(Secret, &subscribe(&both))),
+        [(Secret, vec![], both.to_vec())],
+        "nobody waits for them"
+    );
+    assert_eq!(sent(&session.regrant(Grant::Authorities)), [(Secret, vec![both[1]], vec![])], "authorities are public");
+    assert_eq!(
+        sent(&session.regrant(Grant::All)),
+        [(Secret, vec![both[0]], vec![])],
+        "what was not asked for is not sent"
+    );
+    assert_eq!(sent(&session.regrant(Grant::All)), []);
+    let rotated = snapshot(&[(Secret, "kubernetes://a", "2"), (Secret, "kubernetes://a-cacert", "1")]);
+    assert_eq!(sent(&session.offer(&rotated)), [(Secret, vec![both[0]], vec![])]);
+    assert_eq!(sent(&session.regrant(Grant::Nothing)), [(Secret, vec![], both.to_vec())]);
+
+    let mut session = Session::new(Protocol::StateOfTheWorld, 5, world);
+    let ask = |nonce: &str| DiscoveryRequest {
+        resource_names: both.iter().map(|name| (*name).to_owned()).collect(),
+        response_nonce: nonce.to_owned(),
+        ..DiscoveryRequest::default()
+    };
+    assert_eq!(sent(&session.handle_state_of_the_world(Secret, &ask(""))), [(Secret, vec![], vec![])]);
+    assert_eq!(sent(&session.regrant(Grant::All)), [(Secret, both.to_vec(), vec![])]);
 }

@@ -133,12 +133,16 @@ impl Intake {
                 Event::Synced => {}
             }
         }
+        let of_gateways = self.touches_gateways(&changed);
         let mut change = if changed.is_empty() { Change::default() } else { self.mesh.update(&self.store, &changed) };
         change.merge(self.adopt_rules());
         if changed.keys().any(|key| key.kind == Kind::RequestAuthentication) {
             self.look_for_keys();
         }
         change.full |= anew;
+        if of_gateways {
+            self.look_at_gateways();
+        }
         change
     }
 
@@ -235,7 +239,9 @@ impl Intake {
             adopted.insert(key, object);
         }
         let change = if adopted.is_empty() { Change::default() } else { self.mesh.update(&self.store, &adopted) };
-        let recheck: Vec<Key> = self.dangling.keys().cloned().collect();
+        // Gateways are looked at when Secrets change.
+        let others = self.dangling.keys().filter(|key| key.kind != Kind::Gateway);
+        let recheck: Vec<Key> = others.cloned().collect();
         for key in recheck {
             let now = self.store.get(&key).map(|object| self.dangling_of(object)).unwrap_or_default();
             if now.is_empty() {
@@ -256,6 +262,28 @@ impl Intake {
                 self.dangling.remove(&object.key);
             } else {
                 self.dangling.insert(object.key.clone(), now);
+            }
+        }
+    }
+
+    /// Whether Secrets that a Gateway names may be others than before, or other proxies may serve it.
+    fn touches_gateways(&self, changed: &BTreeMap<Key, Arc<Object>>) -> bool {
+        let named = || self.mesh.gateways.iter().filter(|gateway| gateway.secrets().next().is_some());
+        changed.iter().any(|(key, object)| match key.kind {
+            Kind::Gateway | Kind::Secret => true,
+            Kind::Pod | Kind::WorkloadEntry => named().any(|gateway| gateway.selects(&object.meta.labels)),
+            _ => false,
+        })
+    }
+
+    /// Says anew which Secrets Gateways lack: they stay in force, with the servers that have theirs.
+    fn look_at_gateways(&mut self) {
+        self.dangling.retain(|key, _| key.kind != Kind::Gateway);
+        for gateway in self.mesh.gateways.iter() {
+            let Some(object) = self.store.get(&gateway.key) else { continue };
+            let problems = references::secrets(object, gateway, &self.mesh);
+            if !problems.is_empty() {
+                self.dangling.insert(gateway.key.clone(), problems);
             }
         }
     }

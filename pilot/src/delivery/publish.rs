@@ -114,6 +114,9 @@ impl Classes {
             } else {
                 (*before).clone()
             };
+            if !change.full && change.secrets {
+                next = next.with_secrets(&class, mesh, &scope, &mut self.cache);
+            }
             if !change.full && !change.endpoints.is_empty() {
                 next = next.with_endpoints(&class, mesh, &scope, (&change.endpoints, &mut self.cache));
             }

@@ -4,6 +4,7 @@ use super::MeshConfig;
 use super::check::Check;
 use super::export;
 use super::host;
+use super::secret;
 use super::shared::Shared;
 use crate::registry::ServiceKey;
 use crate::source::{Key, Object, Problem};
@@ -127,7 +128,18 @@ fn is_prime(n: u64) -> bool {
 fn tls(check: &mut Check<'_>, settings: Option<&written::ClientTlsSettings>, at: &str) {
     let Some(settings) = settings else { return };
     let files = !settings.client_certificate.is_empty() || !settings.private_key.is_empty();
+    let named = !settings.credential_name.is_empty();
+    if let Some(problem) = Some(&settings.credential_name).filter(|_| named).and_then(|name| secret::check_name(name)) {
+        check.semantic(format!("{at}.credentialName"), problem);
+    }
+    let both = named && (files || !settings.ca_certificates.is_empty());
+    check.require(
+        !both,
+        format!("{at}.credentialName"),
+        "certificates come from a secret or from files, not from both",
+    );
     match settings.mode {
+        ClientTlsMode::Mutual if named => {}
         ClientTlsMode::Mutual => {
             check.require(
                 !settings.client_certificate.is_empty(),
@@ -138,12 +150,25 @@ fn tls(check: &mut Check<'_>, settings: Option<&written::ClientTlsSettings>, at:
         }
         ClientTlsMode::IstioMutual => {
             check.require(
-                !files && settings.ca_certificates.is_empty(),
+                !files && !named && settings.ca_certificates.is_empty(),
                 at,
                 "ISTIO_MUTUAL takes the mesh's own certificates",
             );
         }
         ClientTlsMode::Disable | ClientTlsMode::Simple => {}
+    }
+}
+
+/// Names of the secrets that TLS towards a service needs: a certificate where it is mutual, and authorities.
+fn client_secrets(settings: &written::ClientTlsSettings) -> Vec<String> {
+    let name = settings.credential_name.as_str();
+    if name.is_empty() || name == secret::BUILTIN {
+        return Vec::new();
+    }
+    match settings.mode {
+        ClientTlsMode::Simple => vec![secret::authorities_of(name)],
+        ClientTlsMode::Mutual => vec![secret::resource(name), secret::authorities_of(name)],
+        ClientTlsMode::Disable | ClientTlsMode::IstioMutual => Vec::new(),
     }
 }
 
@@ -160,6 +185,8 @@ fn outliers(check: &mut Check<'_>, settings: Option<&written::OutlierDetection>,
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     by_namespace: HashMap<String, BTreeMap<String, Vec<Shared<DestinationRule>>>>,
+    /// Any of them names a secret.
+    name_secrets: bool,
 }
 
 impl Rules {
@@ -191,7 +218,14 @@ impl Rules {
                 (namespace, hosts)
             })
             .collect();
-        Self { by_namespace }
+        let rules = Self { by_namespace, name_secrets: false };
+        let name_secrets = rules.iter().any(|rule| !rule.secrets().is_empty());
+        Self { name_secrets, ..rules }
+    }
+
+    /// Whether any of them names a secret.
+    pub fn name_secrets(&self) -> bool {
+        self.name_secrets
     }
 
     /// The rule that a client of a namespace with these labels follows for a service: the client's namespace, then
@@ -242,6 +276,17 @@ impl Rules {
 }
 
 impl DestinationRule {
+    /// Names of the secrets that its clients need (DR-35): gateways, and the workloads that it selects.
+    pub fn secrets(&self) -> Vec<String> {
+        let policies =
+            self.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref()).chain(&self.traffic_policy);
+        let settings = policies.flat_map(|policy| {
+            let ports = policy.port_level_settings.iter().filter_map(|port| port.tls.as_ref());
+            policy.tls.iter().chain(ports)
+        });
+        settings.flat_map(client_secrets).collect()
+    }
+
     fn exported(&self, client: &str, default: &[String]) -> bool {
         export::visible(&self.export_to, default, &self.key.namespace, client)
     }

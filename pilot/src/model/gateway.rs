@@ -2,6 +2,7 @@
 
 use super::check::Check;
 use super::host;
+use super::secret;
 use crate::registry::entry::selects;
 use crate::source::{Key, Object, Problem};
 use proto::istio::gateway as written;
@@ -54,6 +55,10 @@ pub enum Tls {
 pub struct Termination {
     /// SIMPLE, MUTUAL, OPTIONAL_MUTUAL or ISTIO_MUTUAL.
     pub mode: ServerTlsMode,
+    /// Names of the secrets that hold the certificates; none: files, or the workload's own.
+    pub credentials: Vec<String>,
+    /// Name of the secret that holds the authorities of clients, where it is one.
+    pub ca_credential: Option<String>,
     /// File of the certificate.
     pub certificate: String,
     /// File of its key.
@@ -74,9 +79,37 @@ impl Gateway {
         format!("{}/{}", self.key.namespace, self.key.name)
     }
 
+    /// Names of the secrets that its servers name, each with its field.
+    pub fn secrets(&self) -> impl Iterator<Item = (String, &String)> {
+        let servers = self.servers.iter().enumerate().filter_map(|(i, server)| match &server.tls {
+            Some(Tls::Terminate(termination)) => Some((i, termination)),
+            _ => None,
+        });
+        servers.flat_map(|(i, tls)| {
+            tls.secrets().map(move |(field, name)| (format!("spec.servers[{i}].tls.{field}"), name))
+        })
+    }
+
     /// Whether a proxy with these labels serves it.
     pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
         selects(&self.selector, labels)
+    }
+}
+
+impl Termination {
+    /// Whether clients are asked for a certificate.
+    pub fn asks(&self) -> bool {
+        self.mode != ServerTlsMode::Simple
+    }
+
+    /// Names of the secrets that it needs, each with its field.
+    fn secrets(&self) -> impl Iterator<Item = (String, &String)> {
+        let many = self.credentials.len() > 1;
+        let field = move |i| if many { format!("credentialNames[{i}]") } else { "credentialName".to_owned() };
+        let own = self.credentials.iter().enumerate().map(move |(i, name)| (field(i), name));
+        let authorities = self.ca_credential.iter().filter(|_| self.asks());
+        let all = own.chain(authorities.map(|name| ("caCertCredentialName".to_owned(), name)));
+        all.filter(|(_, name)| !name.starts_with(secret::BUILTIN))
     }
 }
 
@@ -182,16 +215,13 @@ fn parse_tls(written: &written::ServerTlsSettings, at: &str, check: &mut Check<'
         }
         ServerTlsMode::IstioMutual => {
             let files = [&written.server_certificate, &written.private_key, &written.ca_certificates];
-            let own = files.iter().any(|file| !file.is_empty());
+            let names = [&written.credential_name, &written.ca_cert_credential_name];
+            let own =
+                files.into_iter().chain(names).any(|text| !text.is_empty()) || !written.credential_names.is_empty();
             check.require(!own, format!("{at}.tls"), "ISTIO_MUTUAL takes the certificates of the mesh");
         }
         ServerTlsMode::Simple | ServerTlsMode::Mutual | ServerTlsMode::OptionalMutual => {
-            let field = |name: &str| format!("{at}.tls.{name}");
-            let text = "a file is needed";
-            check.require(!written.server_certificate.is_empty(), field("serverCertificate"), text);
-            check.require(!written.private_key.is_empty(), field("privateKey"), text);
-            let authorities = mode == ServerTlsMode::Simple || !written.ca_certificates.is_empty();
-            check.require(authorities, field("caCertificates"), text);
+            sources(written, mode, &format!("{at}.tls"), check);
         }
     }
     let mut version = |text: &String, field: &str| {
@@ -203,6 +233,8 @@ fn parse_tls(written: &written::ServerTlsSettings, at: &str, check: &mut Check<'
     };
     Some(Tls::Terminate(Termination {
         mode,
+        credentials: credentials(written).map(|(_, name)| secret::resource(name)).collect(),
+        ca_credential: ca_credential(written),
         certificate: written.server_certificate.clone(),
         private_key: written.private_key.clone(),
         authorities: written.ca_certificates.clone(),
@@ -213,6 +245,49 @@ fn parse_tls(written: &written::ServerTlsSettings, at: &str, check: &mut Check<'
         ),
         ciphers: written.cipher_suites.clone(),
     }))
+}
+
+/// Most certificates of one server: one per kind of key.
+const MAX_CREDENTIALS: usize = 2;
+
+/// The credentials of a server, with their fields.
+fn credentials(written: &written::ServerTlsSettings) -> impl Iterator<Item = (String, &String)> {
+    let one = Some(&written.credential_name).filter(|name| !name.is_empty() && written.credential_names.is_empty());
+    let many = written.credential_names.iter().enumerate();
+    let one = one.map(|name| ("credentialName".to_owned(), name)).into_iter();
+    one.chain(many.map(|(i, name)| (format!("credentialNames[{i}]"), name)))
+}
+
+fn ca_credential(written: &written::ServerTlsSettings) -> Option<String> {
+    let own = Some(&written.ca_cert_credential_name).filter(|name| !name.is_empty());
+    let first = credentials(written).next().map(|(_, name)| name);
+    own.or(first).map(|name| secret::authorities_of(name))
+}
+
+/// A certificate comes from secrets or from files; so do the authorities of clients.
+fn sources(written: &written::ServerTlsSettings, mode: ServerTlsMode, at: &str, check: &mut Check<'_>) {
+    let both = !written.credential_name.is_empty() && !written.credential_names.is_empty();
+    check.require(!both, format!("{at}.credentialNames"), "only one of credentialName and credentialNames");
+    let few = written.credential_names.len() <= MAX_CREDENTIALS;
+    check.require(
+        few,
+        format!("{at}.credentialNames"),
+        format!("at most {MAX_CREDENTIALS}, of different kinds of keys"),
+    );
+    let own = Some(("caCertCredentialName".to_owned(), &written.ca_cert_credential_name));
+    for (field, name) in credentials(written).chain(own.filter(|(_, name)| !name.is_empty())) {
+        if let Some(problem) = secret::check_name(name) {
+            check.semantic(format!("{at}.{field}"), problem);
+        }
+    }
+    if credentials(written).next().is_some() {
+        return;
+    }
+    let text = "a file is needed, or credentialName";
+    check.require(!written.server_certificate.is_empty(), format!("{at}.serverCertificate"), text);
+    check.require(!written.private_key.is_empty(), format!("{at}.privateKey"), text);
+    let named = !written.ca_certificates.is_empty() || !written.ca_cert_credential_name.is_empty();
+    check.require(mode == ServerTlsMode::Simple || named, format!("{at}.caCertificates"), text);
 }
 
 fn split_host(host: &str, namespace: &str) -> (String, String) {

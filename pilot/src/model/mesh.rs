@@ -8,6 +8,7 @@ use super::destination_rule::{self, Rules};
 use super::gateway::{self, Gateway};
 use super::rate_limit::{self, RateLimit};
 use super::request_authn::{self, RequestAuthentication};
+use super::secret::Secrets;
 use super::service_entry;
 use super::shared::Shared;
 use super::sidecar::{self, Sidecar};
@@ -63,6 +64,8 @@ pub struct Mesh {
     pub telemetry: Arc<Telemetries>,
     /// RateLimits, oldest first.
     pub limits: Arc<Vec<Shared<RateLimit>>>,
+    /// Secrets.
+    pub secrets: Arc<Secrets>,
 }
 
 /// What a rebuilding has changed.
@@ -74,6 +77,8 @@ pub struct Change {
     pub addresses: HashSet<String>,
     /// VirtualServices differ: of what rests on them, listeners and routes do.
     pub virtual_services: bool,
+    /// Secrets differ: nothing rests on them but what proxies are told of them.
+    pub secrets: bool,
     /// Anything else differs.
     pub full: bool,
 }
@@ -81,7 +86,7 @@ pub struct Change {
 impl Change {
     /// Nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.endpoints.is_empty() && !self.virtual_services && !self.full
+        self.endpoints.is_empty() && !self.virtual_services && !self.secrets && !self.full
     }
 
     /// Takes another one in.
@@ -89,6 +94,7 @@ impl Change {
         self.endpoints.extend(other.endpoints);
         self.addresses.extend(other.addresses);
         self.virtual_services |= other.virtual_services;
+        self.secrets |= other.secrets;
         self.full |= other.full;
     }
 }
@@ -111,6 +117,8 @@ pub fn admit(object: &Object, config: &MeshConfig) -> Result<(), Vec<Problem>> {
         Spec::ServiceEntry(spec) => service_entry::check(object, spec),
         Spec::WorkloadEntry(spec) => service_entry::check_workload(object, spec),
         Spec::Namespace | Spec::Node | Spec::Service(_) | Spec::EndpointSlice(_) | Spec::Pod(..) => Ok(()),
+        // What is broken of one is said by what names it; its good half stays in force.
+        Spec::Secret(_) => Ok(()),
     }
 }
 
@@ -133,6 +141,7 @@ impl Mesh {
             key_sets: Arc::default(),
             telemetry: Arc::default(),
             limits: Arc::default(),
+            secrets: Arc::default(),
         }
     }
 
@@ -161,6 +170,11 @@ impl Mesh {
         let kinds: BTreeSet<Kind> = changed.keys().map(|key| key.kind).collect();
         let mut change = Change::default();
         self.update_registry(store, changed, &kinds, &mut change);
+        if kinds.contains(&Kind::Secret) {
+            let secrets = self.secrets.update(store, changed);
+            change.secrets = secrets != *self.secrets;
+            self.secrets = Arc::new(secrets);
+        }
         let rules = [
             Kind::VirtualService,
             Kind::DestinationRule,

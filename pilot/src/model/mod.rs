@@ -17,6 +17,7 @@ pub mod rate_limit;
 pub mod references;
 pub mod request_authn;
 pub mod scope;
+pub mod secret;
 pub mod service_entry;
 pub mod shared;
 pub mod sidecar;

@@ -3,10 +3,28 @@
 //! A rule that dangles is applied as it is (the cluster is missing, requests get 503 with flag NC: VS-16), unless an
 //! earlier version of the same object did not dangle: then that one stays until the reference exists.
 
+use super::gateway::Gateway;
 use super::mesh::Mesh;
 use super::virtual_service::VirtualService;
 use crate::source::{Class, Object, Problem};
 use proto::istio::virtual_service::Destination;
+use std::collections::BTreeSet;
+
+/// The Secrets that a Gateway names and that are missing or broken, for each namespace in which proxies serve it.
+pub fn secrets(object: &Object, gateway: &Gateway, mesh: &Mesh) -> Vec<Problem> {
+    if gateway.secrets().next().is_none() {
+        return Vec::new();
+    }
+    let serving = mesh.workloads.values().filter(|workload| gateway.selects(&workload.labels));
+    let namespaces: BTreeSet<&str> = serving.map(|workload| workload.namespace.as_str()).collect();
+    let mut problems = Vec::new();
+    for (field, name) in gateway.secrets() {
+        for lack in namespaces.iter().filter_map(|namespace| mesh.secrets.lack(name, namespace)) {
+            problems.push(object.problem(Class::DanglingReference, field.clone(), lack.to_string()));
+        }
+    }
+    problems
+}
 
 /// The references of a VirtualService that lead nowhere.
 pub fn dangling(object: &Object, rule: &VirtualService, mesh: &Mesh) -> Vec<Problem> {

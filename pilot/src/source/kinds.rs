@@ -35,6 +35,7 @@ pub const TABLE: &[Row] = &[
         Ok(Spec::EndpointSlice(Box::new(node.decode()?)))
     }),
     core_row("", "Pod", Kind::Pod, true, |node| Ok(Spec::Pod(spec(node)?, status(node)?))),
+    core_row("", "Secret", Kind::Secret, true, |node| Ok(Spec::Secret(Box::new(super::secret::decode(node)?)))),
     istio_row(NETWORKING, "WorkloadEntry", Kind::WorkloadEntry, |node| Ok(Spec::WorkloadEntry(spec(node)?))),
     istio_row(NETWORKING, "ServiceEntry", Kind::ServiceEntry, |node| Ok(Spec::ServiceEntry(spec(node)?))),
     istio_row(NETWORKING, "VirtualService", Kind::VirtualService, |node| Ok(Spec::VirtualService(spec(node)?))),
@@ -193,6 +194,6 @@ mod tests {
         assert_eq!(plural(Kind::AuthorizationPolicy), "authorizationpolicies");
         assert_eq!(plural(Kind::Telemetry), "telemetries");
         assert_eq!(plural(Kind::Gateway), "gateways");
-        assert_eq!(TABLE.iter().filter(|row| row.is_custom()).count(), TABLE.len() - 5);
+        assert_eq!(TABLE.iter().filter(|row| row.is_custom()).count(), TABLE.len() - 6);
     }
 }

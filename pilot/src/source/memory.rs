@@ -1,8 +1,9 @@
 //! Objects out of a text: the decoder that every source of YAML shares, and the source of tests.
 
 use super::kinds::{self, Found, Row};
-use super::object::{Key, Object, Origin};
+use super::object::{Key, Kind, Object, Origin};
 use super::problem::{Class, Problem};
+use super::secret;
 use super::yaml::{Fault, Node, Value};
 use proto::istio::meta::ObjectMeta;
 use serde::Deserialize;
@@ -58,7 +59,7 @@ fn documents(text: &str) -> Vec<(u32, &str)> {
     out
 }
 
-fn add(parsed: &mut Parsed, node: Node, file: Option<&Arc<str>>) {
+fn add(parsed: &mut Parsed, mut node: Node, file: Option<&Arc<str>>) {
     if node.value == Value::Null {
         return;
     }
@@ -92,6 +93,9 @@ fn add(parsed: &mut Parsed, node: Node, file: Option<&Arc<str>>) {
     match metadata(&node) {
         Ok(meta) => match object(row, meta, &node) {
             Ok(mut object) => {
+                if row.kind == Kind::Secret {
+                    secret::conceal(&mut node);
+                }
                 object.origin = file.map(|file| Origin { file: file.clone(), document: Arc::new(node) });
                 parsed.objects.push(Arc::new(object));
             }
@@ -115,6 +119,10 @@ fn add(parsed: &mut Parsed, node: Node, file: Option<&Arc<str>>) {
 pub fn object(row: &Row, mut meta: ObjectMeta, document: &Node) -> Result<Object, Box<(Key, Fault)>> {
     if row.namespaced && meta.namespace.is_empty() {
         meta.namespace = "default".to_owned();
+    }
+    if row.kind == Kind::Secret {
+        // They may hold a copy of the whole object.
+        meta.annotations.clear();
     }
     let namespace = if row.namespaced { meta.namespace.as_str() } else { "" };
     let key = Key { kind: row.kind, namespace: namespace.into(), name: meta.name.as_str().into() };

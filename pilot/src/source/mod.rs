@@ -11,6 +11,7 @@ pub mod memory;
 pub mod mesh_file;
 pub mod object;
 pub mod problem;
+mod secret;
 pub mod store;
 pub mod yaml;
 

@@ -10,6 +10,7 @@ use proto::istio::meta::ObjectMeta;
 use proto::istio::peer_authentication::PeerAuthentication;
 use proto::istio::rate_limit::RateLimit;
 use proto::istio::request_authentication::RequestAuthentication;
+use proto::istio::secret::Secret;
 use proto::istio::service_entry::{ServiceEntry, WorkloadEntry};
 use proto::istio::sidecar::Sidecar;
 use proto::istio::telemetry::Telemetry;
@@ -37,6 +38,7 @@ pub enum Kind {
     RequestAuthentication,
     Telemetry,
     RateLimit,
+    Secret,
 }
 
 /// The name of an object in the mesh.
@@ -80,6 +82,7 @@ pub enum Spec {
     RequestAuthentication(Box<RequestAuthentication>),
     Telemetry(Box<Telemetry>),
     RateLimit(Box<RateLimit>),
+    Secret(Box<Secret>),
 }
 
 /// Where an object is written.

@@ -218,7 +218,7 @@ impl Fault {
         out
     }
 
-    fn under(mut self, part: String, line: u32) -> Self {
+    pub(super) fn under(mut self, part: String, line: u32) -> Self {
         if self.line == 0 {
             self.line = line;
         }

@@ -1,7 +1,7 @@
 //! Encoded resources by their input struct: what does not depend on a change is not made again.
 
 use super::inputs::Input;
-use super::{cluster, endpoint, grpc, listener, name_table, route};
+use super::{cluster, endpoint, grpc, listener, name_table, route, secret};
 use prost::bytes::Bytes;
 use proto::type_url;
 use std::collections::HashMap;
@@ -19,13 +19,16 @@ pub enum ResourceType {
     Listener,
     /// RDS.
     Route,
+    /// SDS.
+    Secret,
     /// NDS.
     NameTable,
 }
 
 impl ResourceType {
     /// All of them, in order.
-    pub const ALL: [Self; 5] = [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route, Self::NameTable];
+    pub const ALL: [Self; 6] =
+        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route, Self::Secret, Self::NameTable];
 
     /// Its type URL (XD-1).
     pub fn type_url(self) -> &'static str {
@@ -34,6 +37,7 @@ impl ResourceType {
             Self::Endpoints => type_url::ENDPOINT,
             Self::Listener => type_url::LISTENER,
             Self::Route => type_url::ROUTE,
+            Self::Secret => type_url::SECRET,
             Self::NameTable => type_url::NAME_TABLE,
         }
     }
@@ -183,6 +187,7 @@ pub fn translate(input: &Input) -> Encoded {
             let routes = route::gateway(input);
             encode(&routes.name, ResourceType::Route, &routes)
         }
+        Input::Secret(input) => encode(&input.name, ResourceType::Secret, &secret::secret(input)),
         Input::NameTable(input) => encode("", ResourceType::NameTable, &name_table::table(input)),
     }
 }

@@ -5,11 +5,11 @@ use super::class::Class;
 use super::inputs::{
     Client, ClusterInput, EndpointsInput, FixedCluster, GatewayListenerInput, GatewayRouteInput, InboundClusterInput,
     InboundInput, Input, NameTableInput, OutboundHttpInput, OutboundInput, OutboundRouteInput, OutboundTcpInput, Owner,
-    Part,
+    Part, SecretInput,
 };
 use super::node::{Flavor, Role};
 use super::outbound_plan::OutboundPlan;
-use super::policy;
+use super::{policy, tls};
 use crate::model::destination_rule::DestinationRule;
 use crate::model::gateway::Gateway;
 use crate::model::host;
@@ -18,7 +18,7 @@ use crate::model::virtual_service::VirtualService;
 use crate::model::{Mesh, Scope, Shared};
 use crate::registry::{EndpointSet, Resolution, Service, ServiceKey};
 use proto::istio::sidecar::CaptureMode;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// A Gateway and the index of its server on a port.
@@ -435,6 +435,24 @@ impl ClassInputs<'_> {
             hashing,
             mesh: self.mesh.config.clone(),
         }))
+    }
+
+    /// The secrets that the class's own listeners and clusters name, as far as they are there and in its namespace
+    /// (CA-26, CA-27).
+    pub fn secrets(&mut self) -> Vec<Arc<Encoded>> {
+        let mut names: BTreeSet<String> = BTreeSet::new();
+        if self.class.role == Role::Router {
+            let gateways = self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.labels));
+            names.extend(gateways.flat_map(|gateway| gateway.secrets().map(|(_, name)| name.clone())));
+        }
+        if self.mesh.rules.name_secrets() && self.class.flavor != Flavor::Grpc {
+            let rules = self.scope.services().filter_map(|service| self.rule(service));
+            let reads = |rule: &Shared<DestinationRule>| tls::gives_secrets(rule, self.class.role);
+            names.extend(rules.filter(reads).flat_map(|rule| rule.secrets()));
+        }
+        let (secrets, namespace) = (Arc::clone(&self.mesh.secrets), self.class.namespace.clone());
+        let found = names.into_iter().filter_map(|name| Some((secrets.find(&name, &namespace)?, name)));
+        found.map(|(content, name)| self.cache.get(Input::Secret(SecretInput { name, content }))).collect()
     }
 
     /// The table of names.

@@ -13,6 +13,7 @@ use crate::model::gateway::Gateway;
 use crate::model::mesh::Instance;
 use crate::model::rate_limit::RateLimit;
 use crate::model::request_authn::RequestAuthentication;
+use crate::model::secret::Content;
 use crate::model::sidecar::Sidecar;
 use crate::model::virtual_service::VirtualService;
 use crate::model::{MeshConfig, Shared};
@@ -42,6 +43,7 @@ pub enum Input {
     GrpcCluster(GrpcClusterInput),
     GrpcRoute(OutboundRouteInput),
     GatewayRoute(GatewayRouteInput),
+    Secret(SecretInput),
     NameTable(NameTableInput),
 }
 
@@ -314,6 +316,15 @@ pub struct GatewayRouteInput {
     pub client: Client,
     /// The mesh's settings.
     pub mesh: Shared<MeshConfig>,
+}
+
+/// A secret.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct SecretInput {
+    /// Name of the resource.
+    pub name: String,
+    /// What it holds.
+    pub content: Content,
 }
 
 /// The names that a proxy's DNS answers.

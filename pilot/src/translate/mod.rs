@@ -27,6 +27,7 @@ pub mod policy;
 mod rate_limit;
 pub mod route;
 pub mod route_action;
+pub mod secret;
 pub mod snapshot;
 pub mod telemetry;
 pub mod tls;

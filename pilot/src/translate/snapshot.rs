@@ -92,7 +92,7 @@ pub struct Difference {
     /// Number of the snapshot before.
     pub from: u64,
     /// Names per type, in the order of [`ResourceType::ALL`].
-    pub names: [Arc<[Arc<str>]>; 5],
+    pub names: [Arc<[Arc<str>]>; 6],
 }
 
 /// Everything that one class of nodes is told.
@@ -101,7 +101,7 @@ pub struct Snapshot {
     /// Number of this snapshot, unique in this process; 0 for the empty one.
     pub number: u64,
     /// Resources per type, in the order of [`ResourceType::ALL`].
-    resources: [Resources; 5],
+    resources: [Resources; 6],
     /// What differs from the one before, where there was one.
     pub difference: Option<Difference>,
 }
@@ -126,7 +126,7 @@ impl Snapshot {
 
     /// A snapshot of these resources.
     pub fn of_resources(resources: impl Iterator<Item = (ResourceType, Arc<Encoded>)>) -> Self {
-        let mut lists: [Vec<Arc<Encoded>>; 5] = Default::default();
+        let mut lists: [Vec<Arc<Encoded>>; 6] = Default::default();
         for (kind, resource) in resources {
             lists[kind as usize].push(resource);
         }
@@ -140,7 +140,7 @@ impl Snapshot {
         let clusters = if class.flavor == Flavor::Grpc { inputs.grpc_clusters() } else { inputs.clusters() };
         let (listeners, routes) = inputs.listeners_and_routes();
         // In the order of `ResourceType::ALL`.
-        let resources = [clusters, endpoints, listeners, routes, vec![inputs.name_table()]];
+        let resources = [clusters, endpoints, listeners, routes, inputs.secrets(), vec![inputs.name_table()]];
         Self { number: next_number(), resources: resources.map(Resources::new), difference: None }
     }
 
@@ -167,6 +167,16 @@ impl Snapshot {
         let mut next = self.clone();
         next.resources[ResourceType::Listener as usize] = Resources::new(listeners);
         next.resources[ResourceType::Route as usize] = Resources::new(routes);
+        next.number = next_number();
+        next.difference = None;
+        next
+    }
+
+    /// The path of secrets: nothing rests on them but what is told of them.
+    pub fn with_secrets(&self, class: &Class, mesh: &Mesh, scope: &Scope, cache: &mut Cache) -> Self {
+        let secrets = ClassInputs { class, mesh, scope, cache }.secrets();
+        let mut next = self.clone();
+        next.resources[ResourceType::Secret as usize] = Resources::new(secrets);
         next.number = next_number();
         next.difference = None;
         next

@@ -2,13 +2,18 @@
 
 use super::message::{boolean, duration};
 use super::names;
+use super::node::Role;
 use crate::model::MeshConfig;
+use crate::model::destination_rule::DestinationRule;
 use crate::model::gateway::Termination;
+use crate::model::secret;
 use proto::any;
 use proto::envoy::core::api_config_source::ApiType;
 use proto::envoy::core::config_source::ConfigSourceSpecifier;
 use proto::envoy::core::grpc_service::{EnvoyGrpc, TargetSpecifier};
-use proto::envoy::core::{ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket, transport_socket};
+use proto::envoy::core::{
+    AggregatedConfigSource, ApiConfigSource, ApiVersion, ConfigSource, GrpcService, TransportSocket, transport_socket,
+};
 use proto::envoy::matcher::StringMatcher;
 use proto::envoy::matcher::string_matcher::MatchPattern;
 use proto::envoy::tls::common_tls_context::{CombinedCertificateValidationContext, ValidationContextType};
@@ -59,14 +64,29 @@ fn sds(name: &str) -> SdsSecretConfig {
     }
 }
 
+/// A secret that pilot itself tells on the stream of everything else (CA-26); the workload's own by its own name.
+fn credential(name: &str) -> SdsSecretConfig {
+    if name.starts_with(secret::BUILTIN) {
+        return sds(if secret::is_public(name) { wire::SECRET_ROOT } else { wire::SECRET_DEFAULT });
+    }
+    SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: Some(ConfigSource {
+            resource_api_version: ApiVersion::V3.into(),
+            config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+            ..ConfigSource::default()
+        }),
+    }
+}
+
 #[expect(deprecated, reason = "istiod sends match_subject_alt_names, and so every proxy of the mesh reads it")]
-fn validation(names: Vec<StringMatcher>, root: &str) -> Option<ValidationContextType> {
+fn validation(names: Vec<StringMatcher>, root: SdsSecretConfig) -> Option<ValidationContextType> {
     let combined = CombinedCertificateValidationContext {
         default_validation_context: Some(CertificateValidationContext {
             match_subject_alt_names: names,
             ..CertificateValidationContext::default()
         }),
-        validation_context_sds_secret_config: Some(sds(root)),
+        validation_context_sds_secret_config: Some(root),
         ..CombinedCertificateValidationContext::default()
     };
     Some(ValidationContextType::CombinedValidationContext(combined))
@@ -125,7 +145,10 @@ pub fn mesh_client(target: &Target<'_>, identities: &[String], sni: Option<&str>
             tls_params: versions(&[]),
             tls_certificate_sds_secret_configs: vec![sds(wire::SECRET_DEFAULT)],
             alpn_protocols: alpn,
-            validation_context_type: validation(identities.iter().map(|name| exact(name)).collect(), wire::SECRET_ROOT),
+            validation_context_type: validation(
+                identities.iter().map(|name| exact(name)).collect(),
+                sds(wire::SECRET_ROOT),
+            ),
             ..CommonTlsContext::default()
         }),
         sni: sni.filter(|sni| !sni.is_empty()).map_or(default, str::to_owned),
@@ -133,22 +156,33 @@ pub fn mesh_client(target: &Target<'_>, identities: &[String], sni: Option<&str>
     })
 }
 
+/// Whether proxies of a role get the secrets that a rule names: gateways do, sidecars only where the rule selects them,
+/// for else each sidecar of the namespace would have them (DR-35, SA-38).
+pub fn gives_secrets(rule: &DestinationRule, role: Role) -> bool {
+    role == Role::Router || !rule.workload_selector.is_empty()
+}
+
 /// TLS of a client as a DestinationRule says; none for DISABLE and for ISTIO_MUTUAL, which is the mesh's own.
 pub fn rule_client(settings: &ClientTlsSettings, target: &Target<'_>, names: &[String]) -> Option<TransportSocket> {
-    let mut certificates = Vec::new();
-    match settings.mode {
-        ClientTlsMode::Disable | ClientTlsMode::IstioMutual => return None,
-        ClientTlsMode::Simple => {}
-        ClientTlsMode::Mutual => {
-            certificates.push(sds(&format!("file-cert:{}~{}", settings.client_certificate, settings.private_key)));
+    let named = Some(settings.credential_name.as_str()).filter(|name| !name.is_empty());
+    let certificates = match (settings.mode, named) {
+        (ClientTlsMode::Disable | ClientTlsMode::IstioMutual, _) => return None,
+        (ClientTlsMode::Simple, _) => Vec::new(),
+        (ClientTlsMode::Mutual, Some(name)) => vec![credential(&secret::resource(name))],
+        (ClientTlsMode::Mutual, None) => {
+            vec![sds(&format!("file-cert:{}~{}", settings.client_certificate, settings.private_key))]
         }
-    }
+    };
     let names = if settings.subject_alt_names.is_empty() { names } else { &settings.subject_alt_names };
-    let root = if settings.ca_certificates.is_empty() { "system" } else { &settings.ca_certificates };
+    let root = match named {
+        Some(name) => credential(&secret::authorities_of(name)),
+        None if settings.ca_certificates.is_empty() => sds("file-root:system"),
+        None => sds(&format!("file-root:{}", settings.ca_certificates)),
+    };
     let validation = if settings.insecure_skip_verify == Some(true) {
         None
     } else {
-        validation(names.iter().map(|name| exact(name)).collect(), &format!("file-root:{root}"))
+        validation(names.iter().map(|name| exact(name)).collect(), root)
     };
     Some(socket(&UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
@@ -166,14 +200,19 @@ pub fn rule_client(settings: &ClientTlsSettings, target: &Target<'_>, names: &[S
 /// TLS of a gateway's server (GW-6 to GW-9).
 pub fn gateway_server(tls: &Termination, http: bool) -> TransportSocket {
     let of_mesh = tls.mode == ServerTlsMode::IstioMutual;
-    let (certificate, root) = if of_mesh {
-        (wire::SECRET_DEFAULT.to_owned(), wire::SECRET_ROOT.to_owned())
-    } else {
-        (format!("file-cert:{}~{}", tls.certificate, tls.private_key), format!("file-root:{}", tls.authorities))
+    let certificates = match (of_mesh, tls.credentials.as_slice()) {
+        (true, _) => vec![sds(wire::SECRET_DEFAULT)],
+        (false, []) => vec![sds(&format!("file-cert:{}~{}", tls.certificate, tls.private_key))],
+        (false, names) => names.iter().map(|name| credential(name)).collect(),
+    };
+    let root = match &tls.ca_credential {
+        _ if of_mesh => sds(wire::SECRET_ROOT),
+        Some(name) => credential(name),
+        None => sds(&format!("file-root:{}", tls.authorities)),
     };
     let alpn: &[&str] = if of_mesh && !http { &["istio-peer-exchange", "h2", "http/1.1"] } else { &["h2", "http/1.1"] };
     let (least, most) = tls.versions;
-    let asks = tls.mode != ServerTlsMode::Simple;
+    let asks = tls.asks();
     socket(&DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: (least != 0 || most != 0 || !tls.ciphers.is_empty()).then(|| TlsParameters {
@@ -182,10 +221,10 @@ pub fn gateway_server(tls: &Termination, http: bool) -> TransportSocket {
                 cipher_suites: tls.ciphers.clone(),
                 ..TlsParameters::default()
             }),
-            tls_certificate_sds_secret_configs: vec![sds(&certificate)],
+            tls_certificate_sds_secret_configs: certificates,
             alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
             validation_context_type: asks
-                .then(|| validation(tls.names.iter().map(|name| exact(name)).collect(), &root))
+                .then(|| validation(tls.names.iter().map(|name| exact(name)).collect(), root))
                 .flatten(),
             ..CommonTlsContext::default()
         }),
@@ -240,7 +279,7 @@ pub fn mesh_server(alpn: &[&str], mesh: &MeshConfig) -> TransportSocket {
             tls_params: versions(&SERVER_CIPHERS),
             tls_certificate_sds_secret_configs: vec![sds(wire::SECRET_DEFAULT)],
             alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
-            validation_context_type: validation(domains.map(prefix).collect(), wire::SECRET_ROOT),
+            validation_context_type: validation(domains.map(prefix).collect(), sds(wire::SECRET_ROOT)),
             ..CommonTlsContext::default()
         }),
         require_client_certificate: boolean(true),

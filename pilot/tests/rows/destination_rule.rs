@@ -469,12 +469,9 @@ fn the_server_side_takes_the_connection_pool_alone() {
 
 #[test]
 fn what_comes_later_is_refused_by_field() {
-    for field in [
-        "tunnel: {}",
-        "proxyProtocol: {}",
-        "loadBalancer: {zoneAwareLbSetting: {}}",
-        "tls: {mode: SIMPLE, credentialName: x}",
-    ] {
+    for field in
+        ["tunnel: {}", "proxyProtocol: {}", "loadBalancer: {zoneAwareLbSetting: {}}", "tls: {mode: SIMPLE, caCrl: x}"]
+    {
         let spec = format!("host: a\ntrafficPolicy: {{{field}}}");
         let found = crate::told::problems(&object("DestinationRule", "x", &spec));
         assert!(found[0].message.starts_with("not supported yet: spec.trafficPolicy."), "{found:?}");

@@ -151,7 +151,7 @@ fn what_comes_later_is_refused_by_field() {
     let found = |spec: &str| problems(&object_in("default", "Gateway", "x", spec))[0].message.clone();
     let later = |field: &str| format!("not supported yet: spec.servers[0].tls.{field}");
     assert_eq!(found(&server("TLS", ", tls: {mode: AUTO_PASSTHROUGH}")), later("mode"));
-    assert_eq!(found(&server("HTTPS", ", tls: {mode: SIMPLE, credentialName: c}")), later("credentialName"));
+    assert_eq!(found(&server("HTTPS", ", tls: {mode: SIMPLE, tlsCertificates: [{}]}")), later("tlsCertificates"));
     assert_eq!(refused("Gateway", &server("HTTPS", "")), "spec.servers[0].tls");
     assert_eq!(refused("Gateway", &server("HTTP", ", tls: {mode: SIMPLE}")), "spec.servers[0].tls");
     assert_eq!(refused("Gateway", &server("UDP", "")), "spec.servers[0].port.protocol");

@@ -14,6 +14,7 @@ mod grpc;
 mod inbound;
 mod names;
 mod outbound;
+mod secret;
 mod security;
 mod service_entry;
 mod sidecar;

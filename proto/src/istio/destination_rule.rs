@@ -213,7 +213,7 @@ istio_struct! {
         client_certificate: String,
         private_key: String,
         ca_certificates: String,
-        credential_name: Option<Later>,
+        credential_name: String,
         subject_alt_names: Vec<String>,
         sni: String,
         insecure_skip_verify: Option<bool>,

@@ -65,6 +65,7 @@ pub mod peer_authentication;
 pub mod provider;
 pub mod rate_limit;
 pub mod request_authentication;
+pub mod secret;
 pub mod service_entry;
 pub mod sidecar;
 pub mod telemetry;

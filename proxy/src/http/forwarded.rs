@@ -100,8 +100,7 @@ fn element(cert: &CertFacts, details: CertDetails, own: Option<&str>) -> Vec<u8>
     }
     out.push_str(&format!("Hash={}", cert.sha256));
     if details.cert || details.chain {
-        let pem = identity::pem::encode_certificate(&cert.der.to_vec().into());
-        let encoded = percent_encoding::utf8_percent_encode(&pem, percent_encoding::NON_ALPHANUMERIC);
+        let encoded = cert.url_encoded_pem();
         if details.cert {
             out.push_str(&format!(";Cert=\"{encoded}\""));
         }
@@ -222,7 +221,7 @@ mod tests {
         };
         let details = CertDetails { subject: true, cert: true, chain: false, dns: true, uri: true };
         let whole = String::from_utf8(element(&cert, details, None)).expect("text");
-        let pem = "-----BEGIN%20CERTIFICATE-----%0AAQID%0A-----END%20CERTIFICATE-----%0A".replace('-', "%2D");
+        let pem = "-----BEGIN%20CERTIFICATE-----%0AAQID%0A-----END%20CERTIFICATE-----%0A";
         assert_eq!(
             whole,
             format!(

@@ -1,6 +1,10 @@
 //! What is known of the two ends of a downstream connection once it is accepted.
 
+use percent_encoding::{AsciiSet, CONTROLS};
 use std::net::SocketAddr;
+
+/// What of a PEM text Envoy encodes in headers and logs: all that its base64 and line ends have and a URL takes otherwise.
+const PEM_ENCODED: &AsciiSet = &CONTROLS.add(b' ').add(b'+').add(b'/').add(b'=');
 
 /// Addresses and identities of one downstream connection; fixed for its life.
 #[derive(Debug, Clone)]
@@ -83,6 +87,14 @@ pub struct CertFacts {
     pub not_after: i64,
     /// The certificate itself, DER.
     pub der: Box<[u8]>,
+}
+
+impl CertFacts {
+    /// The certificate as URL-encoded PEM, byte for byte as Envoy writes it.
+    pub fn url_encoded_pem(&self) -> String {
+        let pem = identity::pem::encode_certificate(&self.der.to_vec().into());
+        percent_encoding::utf8_percent_encode(&pem, PEM_ENCODED).to_string()
+    }
 }
 
 #[cfg(test)]

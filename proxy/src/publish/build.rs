@@ -280,23 +280,29 @@ impl Publisher {
         Ok(())
     }
 
-    /// Takes a secret and renews every context that uses it; open connections keep theirs (D6).
+    /// Takes a secret and renews every context that uses it; open connections keep theirs (D6). A context that cannot use
+    /// it keeps what it has, and the others do not suffer by it.
     fn add_secret(&mut self, resource: &Resource) -> Result<(), Refusal> {
         let written: Secret = decode(&resource.body)?;
         self.secrets.insert(&written)?;
-        for (context, spec) in self.clusters.values().flat_map(|part| &part.tls) {
-            if let Some(config) = self.secrets.client(spec)? {
-                context.config.store(Some(config));
+        let mut refused = None;
+        let clusters = self.clusters.values().flat_map(|part| &part.tls);
+        for (context, spec) in clusters.filter(|(_, spec)| spec.uses(&written.name)) {
+            match self.secrets.client(spec) {
+                Ok(Some(config)) => context.config.store(Some(config)),
+                Ok(None) => {}
+                Err(refusal) => refused = refused.or(Some(refusal)),
             }
         }
-        for listener in self.listeners.values() {
-            for (context, spec) in server_contexts(&listener.config) {
-                if let Some(ready) = self.secrets.server(spec)? {
-                    context.ready.store(Some(ready));
-                }
+        let listeners = self.listeners.values().flat_map(|listener| server_contexts(&listener.config));
+        for (context, spec) in listeners.filter(|(_, spec)| spec.uses(&written.name)) {
+            match self.secrets.server(spec) {
+                Ok(Some(ready)) => context.ready.store(Some(ready)),
+                Ok(None) => {}
+                Err(refusal) => refused = refused.or(Some(refusal)),
             }
         }
-        Ok(())
+        refused.map_or(Ok(()), Err)
     }
 }
 

@@ -100,6 +100,14 @@ pub struct Spec {
     pub resumption: bool,
 }
 
+impl Spec {
+    /// Whether a secret of this name is part of it.
+    pub fn uses(&self, name: &str) -> bool {
+        let shown = self.keys.iter().any(|key| matches!(key, KeySource::Secret(own) if **own == *name));
+        shown || matches!(&self.validation, ValidationSource::Secret(own, _) if **own == *name)
+    }
+}
+
 /// Reads the transport socket of a cluster; `None` is plaintext.
 ///
 /// # Errors

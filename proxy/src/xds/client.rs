@@ -8,7 +8,7 @@ use super::batch::{Batch, Cause, Part, Sender, Staged, assemble};
 use super::sources::{Sources, Wanted};
 use super::store::Origins;
 use super::warming::{Gate, Lingering, is_leaf};
-use super::{Flavour, Kind, Need, Origin, Received, Rejection, Request, Resource, Store, Update, needs};
+use super::{Flavour, Held, Kind, Need, Origin, Received, Rejection, Request, Resource, Store, Update, needs};
 use proto::envoy::core::Node;
 use proto::envoy::discovery::{DeltaDiscoveryResponse, DiscoveryResponse};
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -243,6 +243,7 @@ impl Client {
         self.restored |= batch.cause == Cause::Restored;
         if referring {
             self.retarget();
+            self.release_secrets();
         }
         if self.settled.contains(&Kind::Cluster) || self.restored {
             self.ask_for_listeners();
@@ -314,6 +315,10 @@ impl Client {
         let kind = update.kind;
         for name in &update.removed {
             self.absent.insert((kind, name.clone()));
+        }
+        if kind == Kind::Secret {
+            // As Envoy has it: the word that there is none ends the waiting, and what is in use stays in use.
+            update.removed.clear();
         }
         let mut wanted = Vec::new();
         update.added.retain(|resource| {
@@ -424,6 +429,19 @@ impl Client {
 
     fn all_needs(&self) -> impl Iterator<Item = &Need> {
         self.needs.values().flatten().chain(self.clusters.needs()).chain(self.listeners.needs())
+    }
+
+    /// Secrets of the control plane that nothing names any more are forgotten, here and on disk.
+    fn release_secrets(&mut self) {
+        let named: BTreeSet<&Arc<str>> =
+            self.all_needs().filter(|need| need.kind == Kind::Secret).map(|need| &need.name).collect();
+        let unused = |held: &&Arc<Held>| held.origin == Origin::Ads && !named.contains(&held.resource.name);
+        let removed: Vec<Arc<str>> =
+            self.store.of(Kind::Secret).filter(unused).map(|held| held.resource.name.clone()).collect();
+        if !removed.is_empty() {
+            let update = Update { kind: Kind::Secret, added: Vec::new(), removed };
+            self.leaves.push(Staged::new(Sender { origin: Origin::Ads, receipt: None }, update, Vec::new()));
+        }
     }
 
     /// Asks each source for exactly what is needed of it.

@@ -70,6 +70,11 @@ impl Held {
         gone.iter().filter_map(|key| self.gone(watch, key)).collect()
     }
 
+    /// This list is not waited for.
+    pub(super) fn waive(&mut self, watch: &Watch) {
+        self.watches.entry(watch.clone()).or_default().complete = true;
+    }
+
     /// An object was deleted.
     pub(super) fn gone(&mut self, watch: &Watch, key: &Key) -> Option<Event> {
         self.unreported |= self.problems.remove(key).is_some();

@@ -14,7 +14,7 @@ pub use client::connect;
 
 use super::kinds::{self, Row};
 use super::mesh_file::Parse;
-use super::object::{Key, Kind};
+use super::object::{Key, Kind, Spec};
 use super::yaml::Node;
 use super::{Event, memory};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -190,6 +190,14 @@ impl Source {
     /// Says once that a watch fails, however often it is tried again.
     fn fails(&mut self, watch: &Watch, error: &watcher::Error) {
         self.metrics.errors.with_label_values(&[&watch.text()]).inc();
+        if matches!(watch, Watch::Objects(Kind::Secret, _)) && stream::is_forbidden(error) {
+            // Whoever may not read them goes without, and with all the rest.
+            if !self.held.is_complete(watch) {
+                tracing::warn!("may not list Secrets: no gateway gets certificates from them");
+            }
+            self.held.waive(watch);
+            return;
+        }
         let first = self.failing.is_empty();
         if !self.failing.insert(watch.clone()) {
             return;
@@ -211,6 +219,10 @@ impl Source {
                 self.metrics.count(row, "update");
                 let (meta, document) = taken_apart(object);
                 let (key, object) = match memory::object(row, meta, &document) {
+                    // Without certificates it is not held at all.
+                    Ok(object) if matches!(&object.spec, Spec::Secret(secret) if secret.is_empty()) => {
+                        return self.held.gone(watch, &object.key).into_iter().collect();
+                    }
                     Ok(object) => (object.key.clone(), Ok(Arc::new(object))),
                     Err(broken) => {
                         let (key, fault) = *broken;

@@ -26,6 +26,8 @@ pub(super) fn objects(client: &Client, row: &Row, version: &str, namespace: Opti
     let config = match row.name {
         // A pod that has ended has no address any more.
         "Pod" => config().fields("status.phase!=Succeeded,status.phase!=Failed"),
+        // Releases and tokens are the bulk of them, and no certificates.
+        "Secret" => config().fields("type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"),
         // Those of other clusters (PI-15).
         "EndpointSlice" => config().labels("!multicluster.kubernetes.io/service-name"),
         _ => config(),
@@ -98,6 +100,17 @@ impl Iterator for Pace {
 impl Backoff for Pace {
     fn reset(&mut self) {
         self.next = RETRY;
+    }
+}
+
+/// Whether the API server answered that this client may not.
+pub(super) fn is_forbidden(error: &watcher::Error) -> bool {
+    use watcher::Error as Failed;
+    match error {
+        Failed::InitialListFailed(error) | Failed::WatchStartFailed(error) | Failed::WatchFailed(error) => {
+            matches!(error, kube::Error::Api(status) if status.code == 403)
+        }
+        _ => false,
     }
 }
 

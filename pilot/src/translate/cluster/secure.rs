@@ -45,6 +45,13 @@ pub(super) fn secure(
             cluster.transport_socket = Some(tls::mesh_client(&target, names, Some(&settings.sni)));
             false
         }
+        // A rule for all, whose secret is for gateways: sidecars speak plainly, as Istio's do.
+        ClientTlsMode::Simple | ClientTlsMode::Mutual
+            if !settings.credential_name.is_empty()
+                && !input.part.rule.as_ref().is_some_and(|rule| tls::gives_secrets(rule, input.role)) =>
+        {
+            false
+        }
         ClientTlsMode::Simple | ClientTlsMode::Mutual => {
             cluster.transport_socket = tls::rule_client(settings, &target, &service.subject_alt_names);
             if settings.sni.is_empty() {

@@ -5,7 +5,6 @@ use super::operator::Precision;
 use super::value::Show;
 use crate::message::Known;
 use crate::net::{CertFacts, TlsFacts};
-use base64::Engine;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -285,7 +284,7 @@ impl TlsFact {
             Self::DownstreamPeerSerial => to.text(some(&peer(down())?.serial)?),
             Self::DownstreamPeerFingerprint1 => to.text(sha1(&peer(down())?.der).as_bytes()),
             Self::DownstreamPeerFingerprint256 => to.text(some(&peer(down())?.sha256)?),
-            Self::DownstreamPeerCert => to.text(url_encoded_pem(&peer(down())?.der).as_bytes()),
+            Self::DownstreamPeerCert => to.text(peer(down())?.url_encoded_pem().as_bytes()),
             Self::DownstreamLocalUriSan => to.text(&list(&local(down())?.uri_sans)?),
             Self::DownstreamLocalDnsSan => to.text(&list(&local(down())?.dns_sans)?),
             Self::DownstreamLocalSubject => to.text(some(&local(down())?.subject)?),
@@ -295,7 +294,7 @@ impl TlsFact {
             Self::UpstreamPeerDnsSan => to.text(&list(&up_peer()?.dns_sans)?),
             Self::UpstreamPeerSubject => to.text(some(&up_peer()?.subject)?),
             Self::UpstreamPeerIssuer => to.text(some(&up_peer()?.issuer)?),
-            Self::UpstreamPeerCert => to.text(url_encoded_pem(&up_peer()?.der).as_bytes()),
+            Self::UpstreamPeerCert => to.text(up_peer()?.url_encoded_pem().as_bytes()),
             Self::UpstreamLocalUriSan => to.text(&list(&up_local()?.uri_sans)?),
             Self::UpstreamLocalDnsSan => to.text(&list(&up_local()?.dns_sans)?),
             Self::UpstreamLocalSubject => to.text(some(&up_local()?.subject)?),
@@ -352,17 +351,4 @@ fn uuid(bits: u128) -> String {
 fn sha1(der: &[u8]) -> String {
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA1_FOR_LEGACY_USE_ONLY, der);
     digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn url_encoded_pem(der: &[u8]) -> String {
-    let base64 = base64::prelude::BASE64_STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    for (index, character) in base64.chars().enumerate() {
-        if index > 0 && index % 64 == 0 {
-            pem.push('\n');
-        }
-        pem.push(character);
-    }
-    pem.push_str("\n-----END CERTIFICATE-----\n");
-    percent_encoding::utf8_percent_encode(&pem, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

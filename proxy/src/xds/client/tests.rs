@@ -390,3 +390,37 @@ fn routes_and_listeners_wait_while_new_clusters_warm() {
     bench.send(Kind::Endpoint, &[named("new")], &[]);
     assert_eq!(bench.settle(&[]), ["EDS+new CDS+new RDS+80 LDS+m"]);
 }
+
+fn secure_listener<'a>(name: &'a str, secrets: &[&str]) -> (&'a str, Vec<u8>) {
+    let chain = |secret: &&str| {
+        json!({"transport_socket": {"name": "tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {"tls_certificate_sds_secret_configs": [{"name": secret, "sds_config": {"ads": {}}}]}}}})
+    };
+    let json = json!({"name": name, "filter_chains": secrets.iter().map(chain).collect::<Vec<_>>()});
+    (name, proto::json::from_value(LISTENER, &json).unwrap())
+}
+
+// spec: GW-12, XI-4
+#[test]
+fn a_listener_waits_for_its_secrets_until_they_come_or_are_said_to_be_missing() {
+    let mut bench = Bench::new();
+    bench.requests();
+    bench.send(Kind::Cluster, &[static_cluster("c")], &[]);
+    bench.settle(&[]);
+    bench.requests();
+    bench.send(Kind::Listener, &[secure_listener("l", &["a", "b"])], &[]);
+    assert_eq!(bench.settle(&[]), Vec::<String>::new(), "it waits");
+    assert_eq!(bench.requests(), ["SDS+a+b"]);
+    bench.send(Kind::Secret, &[("a", Vec::new())], &["b"]);
+    assert_eq!(bench.settle(&[]), ["SDS+a LDS+l"], "the one that is there serves");
+    bench.send(Kind::Secret, &[("a", Vec::new())], &[]);
+    assert_eq!(bench.settle(&[]), ["SDS+a"], "another version touches nothing else");
+    bench.send(Kind::Secret, &[("b", Vec::new())], &["a"]);
+    assert_eq!(bench.settle(&[]), ["SDS+b"]);
+    assert!(bench.client.store().get(Kind::Secret, "a").is_some(), "what is in use stays in use");
+    bench.requests();
+    bench.send(Kind::Listener, &[secure_listener("l", &["b"])], &[]);
+    assert_eq!(bench.settle(&[]), ["LDS+l", "SDS-a"], "what nothing names is forgotten");
+    assert!(bench.requests().contains(&"SDS-a".to_owned()));
+}

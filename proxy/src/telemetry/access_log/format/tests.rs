@@ -237,7 +237,7 @@ fn operators() {
 fn hostname_and_certificate_are_written() {
     let stream = Stream::new();
     assert!(!line("%HOSTNAME%", &stream.facts()).is_empty());
-    assert!(line("%DOWNSTREAM_PEER_CERT%", &stream.facts()).starts_with("%2D%2D%2D%2D%2DBEGIN%20CERTIFICATE"));
+    assert!(line("%DOWNSTREAM_PEER_CERT%", &stream.facts()).starts_with("-----BEGIN%20CERTIFICATE-----%0A"));
 }
 
 #[test]
