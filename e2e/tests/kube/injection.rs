@@ -243,7 +243,7 @@ fn a_labelled_deployment_becomes_ready_with_an_identity() {
     cluster.apply(&shop(&istiod).to_string()).unwrap();
     let rolled = cluster.kubectl(&["rollout", "status", "deployment/shop", "-n", "shop", "--timeout=60s"]);
     assert!(rolled.is_ok(), "{rolled:?}\n{}", plane.logs());
-    println!("a pod with a sidecar is ready after {:.1} s", begun.elapsed().as_secs_f64());
+    println!("the first pod with a sidecar is ready after {:.1} s", begun.elapsed().as_secs_f64());
 
     let pods = ["pod", "-n", "shop", "-l", "app=shop"];
     let native = field(cluster, &pods, "{.items[0].spec.initContainers[*].name}");
@@ -268,6 +268,15 @@ fn a_labelled_deployment_becomes_ready_with_an_identity() {
     assert!(said.starts_with("hello from shop-"), "{said}");
 
     settings_are_hot(&plane);
+
+    // A kubelet that has just started waits with its first probe; this one no longer does.
+    let begun = Instant::now();
+    cluster.kubectl(&["scale", "deployment/shop", "-n", "shop", "--replicas=2"]).unwrap();
+    cluster.kubectl(&["rollout", "status", "deployment/shop", "-n", "shop", "--timeout=60s"]).unwrap();
+    println!("the second after {:.1} s", begun.elapsed().as_secs_f64());
+    let begun = Instant::now();
+    cluster.kubectl(&["delete", "pods", "-n", "shop", "-l", "app=shop", "--wait"]).unwrap();
+    println!("both are gone after {:.1} s, of 5 s that they may take", begun.elapsed().as_secs_f64());
 }
 
 /// The ConfigMap changes, and the next pod is injected by it.

@@ -34,6 +34,14 @@ pub enum Selection<T> {
     Listed(Vec<T>),
 }
 
+/// A list that is one argument, and may be empty, as Istio's injection writes it: `-x ""`. Under its own name, for clap
+/// takes a `Vec` as an argument that may be repeated.
+type List<T> = Vec<T>;
+
+fn items<T: FromStr>(text: &str) -> Result<Vec<T>, String> {
+    list(text).ok_or_else(|| format!("{text:?} is no list with commas of what is wanted here"))
+}
+
 /// Ports to select.
 pub type Ports = Selection<u16>;
 
@@ -96,32 +104,32 @@ pub struct RedirectArgs {
     #[arg(short = 'b', long = "istio-inbound-ports", default_value = "*")]
     pub inbound_ports: Ports,
     /// Inbound ports that are not redirected; only applies to `*`.
-    #[arg(short = 'd', long = "istio-local-exclude-ports", value_delimiter = ',', default_value = "15090,15021,15020")]
-    pub inbound_ports_exclude: Vec<u16>,
+    #[arg(short = 'd', long = "istio-local-exclude-ports", value_parser = items::<u16>, default_value = "15090,15021,15020")]
+    pub inbound_ports_exclude: List<u16>,
     /// Destination ranges to redirect: `*`, a list of CIDRs, or nothing.
     #[arg(short = 'i', long = "istio-service-cidr", default_value = "*")]
     pub outbound_ranges: Selection<IpNet>,
     /// Destination ranges that are not redirected.
-    #[arg(short = 'x', long = "istio-service-exclude-cidr", value_delimiter = ',')]
-    pub outbound_ranges_exclude: Vec<IpNet>,
+    #[arg(short = 'x', long = "istio-service-exclude-cidr", value_parser = items::<IpNet>, default_value = "", hide_default_value = true)]
+    pub outbound_ranges_exclude: List<IpNet>,
     /// Outbound ports to redirect whatever the destination is.
-    #[arg(short = 'q', long = "istio-outbound-ports", value_delimiter = ',')]
-    pub outbound_ports: Vec<u16>,
+    #[arg(short = 'q', long = "istio-outbound-ports", value_parser = items::<u16>, default_value = "", hide_default_value = true)]
+    pub outbound_ports: List<u16>,
     /// Outbound ports that are not redirected.
-    #[arg(short = 'o', long = "istio-local-outbound-ports-exclude", value_delimiter = ',')]
-    pub outbound_ports_exclude: Vec<u16>,
+    #[arg(short = 'o', long = "istio-local-outbound-ports-exclude", value_parser = items::<u16>, default_value = "", hide_default_value = true)]
+    pub outbound_ports_exclude: List<u16>,
     /// Interfaces whose traffic is left alone.
-    #[arg(short = 'c', long = "istio-exclude-interfaces", value_delimiter = ',')]
-    pub exclude_interfaces: Vec<String>,
+    #[arg(short = 'c', long = "istio-exclude-interfaces", value_parser = items::<String>, default_value = "", hide_default_value = true)]
+    pub exclude_interfaces: List<String>,
     /// Interfaces of virtual machines, whose inbound traffic is treated as outbound.
-    #[arg(short = 'k', long = "kube-virt-interfaces", value_delimiter = ',')]
-    pub virtual_interfaces: Vec<String>,
+    #[arg(short = 'k', long = "kube-virt-interfaces", value_parser = items::<String>, default_value = "", hide_default_value = true)]
+    pub virtual_interfaces: List<String>,
     /// Groups whose outbound traffic is redirected: `*` or a list.
     #[arg(long, env = "ISTIO_OUTBOUND_OWNER_GROUPS", default_value = "*")]
     pub outbound_owner_groups: Selection<String>,
     /// Groups whose outbound traffic is not redirected.
-    #[arg(long, env = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", value_delimiter = ',')]
-    pub outbound_owner_groups_exclude: Vec<String>,
+    #[arg(long, env = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", value_parser = items::<String>, default_value = "", hide_default_value = true)]
+    pub outbound_owner_groups_exclude: List<String>,
     /// Redirect DNS to the proxy.
     #[arg(long, env = "ISTIO_META_DNS_CAPTURE")]
     pub redirect_dns: bool,

@@ -21,6 +21,16 @@ fn chain<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     text.lines().filter_map(|line| line.strip_prefix(&prefix)).collect()
 }
 
+// spec: PI-59, IP-11
+#[test]
+fn injections_command_line_is_taken_empty_lists_too() {
+    let line = ["-p", "15001", "-z", "15006", "-u", "1337", "-m", "REDIRECT", "-i", "*", "-x", "", "-b", "*"];
+    let rest = ["-d", "15090,15021,15020", "-q", "", "-o", "", "--log_output_level=default:info", "--force-apply"];
+    assert_eq!(v4(&[&line[..], &rest].concat()), v4(&[]));
+    assert_eq!(args(&["-x", "10.0.0.0/8, 1.2.3.4/32"]).outbound_ranges_exclude.len(), 2);
+    assert!(Flags::try_parse_from(["redirect", "-o", "80,x"]).is_err());
+}
+
 // spec: IP-1, IP-2, IP-3, IP-4, IP-5, IP-7, IP-9, PT-12, PT-13
 #[test]
 fn the_defaults_are_those_of_istio() {
