@@ -13,7 +13,8 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Starts one; `name` is part of its answers.
+    /// Starts one; `name` is part of its answers. Requests with `x-NAME-status` and `x-NAME-headers: a=b,c=d` say themselves
+    /// how they are answered.
     ///
     /// # Errors
     /// Where no port is free.
@@ -35,9 +36,13 @@ fn serve(stream: TcpStream, name: &str) -> std::io::Result<()> {
     while let Some(head) = read_head(&mut reader)? {
         let body = if has_body(&head) { read_body(&head, &mut reader)? } else { Vec::new() };
         let text = seen(name, &head, &body).to_string();
+        let status = head.header(&format!("x-{name}-status")).unwrap_or("200");
+        let more = head.header(&format!("x-{name}-headers")).unwrap_or_default();
+        let more: String =
+            more.split(',').filter_map(|pair| pair.split_once('=')).map(|(k, v)| format!("{k}: {v}\r\n")).collect();
         write!(
             writer,
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-upstream: {name}\r\ncontent-length: {}\r\n\r\n{text}",
+            "HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\nx-upstream: {name}\r\n{more}content-length: {}\r\n\r\n{text}",
             text.len()
         )?;
     }

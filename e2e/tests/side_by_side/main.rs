@@ -7,6 +7,7 @@
     reason = "tables; a test panics to fail"
 )]
 
+mod custom;
 mod tokens;
 
 use e2e::app::Echo;

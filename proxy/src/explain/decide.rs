@@ -9,7 +9,7 @@ use crate::cluster::{Cluster, ClusterConfig, Discovery};
 use crate::endpoint::config::{self as endpoint_config, Known};
 use crate::endpoint::{Address, Endpoint, Health, HostSet};
 use crate::env::Env;
-use crate::filter::{Decision, Facts, Filter, FilterState, Step, StreamCx, fault, registry};
+use crate::filter::{Decision, Facts, Filter, FilterState, Step, StreamCx, fault, jwt_authn, registry};
 use crate::http::{self, Settings, config::HcmConfig, config::Routes};
 use crate::listener::config::{self as listener_config, ChainConfig, Terminal};
 use crate::listener::{Ends, Hello, ListenerConfig, find, of_destination};
@@ -250,15 +250,20 @@ fn connection_filters(chain: &ChainConfig, peer: &PeerFacts, story: &mut Story) 
     let subject = crate::filter::rbac::Subject { peer, head: None, metadata: None };
     for filter in chain.filters.iter() {
         match filter {
-            NetworkFilter::Rbac(rules) => match rules.judge(&subject) {
-                Ok(()) => {
-                    story.step("policy", "rbac of the connection", "passed", "no policy of the connection denies it")
+            NetworkFilter::Rbac(policies) => {
+                match policies.rules.as_ref().map_or(Ok(()), |rules| rules.judge(&subject)) {
+                    Ok(()) => story.step(
+                        "policy",
+                        "rbac of the connection",
+                        "passed",
+                        "no policy of the connection denies it",
+                    ),
+                    Err(policy) => {
+                        story.step("policy", policy.to_string(), "denied", Reason::RbacDenied.why());
+                        return false;
+                    }
                 }
-                Err(policy) => {
-                    story.step("policy", policy.to_string(), "denied", Reason::RbacDenied.why());
-                    return false;
-                }
-            },
+            }
             NetworkFilter::ExtAuthz(_) => {
                 story.step("policy", "ext_authz of the connection", "asks", "what the service says is not known here");
             }
@@ -314,6 +319,7 @@ async fn passes(filter: &Filter, request: &mut Request, cx: &StreamCx, story: &m
         return true;
     }
     match filter {
+        Filter::ExtAuthz(service) if !service.asks(&request.head, cx) => return true,
         Filter::ExtAuthz(service) => {
             story.step(
                 "policy",
@@ -354,10 +360,16 @@ async fn passes(filter: &Filter, request: &mut Request, cx: &StreamCx, story: &m
     let denied_by = cx.info.borrow().outcome.as_ref().and_then(|outcome| outcome.detail.clone());
     match decision {
         Decision::Continue => {
-            if let Filter::Rbac(rbac) = filter
-                && rbac.rules.is_some()
-            {
-                story.step("policy", "AuthorizationPolicy", "passed", rbac.why_passed(request, cx));
+            match filter {
+                Filter::Rbac(rbac) if rbac.rules.is_some() => {
+                    story.step("policy", "AuthorizationPolicy", "passed", rbac.why_passed(request, cx));
+                }
+                Filter::JwtAuthn(_) => {
+                    let who = jwt_authn::principal(cx)
+                        .map_or_else(|| "no token".to_owned(), |who| format!("a token of {who}"));
+                    story.step("policy", "RequestAuthentication", "passed", who);
+                }
+                _ => {}
             }
             true
         }

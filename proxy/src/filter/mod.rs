@@ -40,6 +40,9 @@ fn next_id() -> u64 {
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
+/// Name and value of a header.
+pub type Field = (Box<[u8]>, Box<[u8]>);
+
 /// What a filter says.
 #[derive(Debug)]
 pub enum Decision {
@@ -72,8 +75,8 @@ pub enum FilterState {
     Disabled,
     /// The policy and the origin that it allows.
     Cors(Arc<cors::Cors>, Box<[u8]>),
-    /// Headers for the client, of a rate limit service.
-    RateLimit(Box<[ratelimit::Field]>),
+    /// Headers for the client, of a service that was asked.
+    ForClient(Box<[Field]>),
     /// Whether the client takes part in the exchange.
     PeerMetadata {
         /// It sent its own.
@@ -152,7 +155,7 @@ impl Filter {
             Self::Alpn(alpn) => *cx.alpn.borrow_mut() = Some(alpn.clone()),
             Self::Buffer(filter) => return filter.on_request(rq, cx),
             Self::Cors => return cors::on_request(st, rq, cx),
-            Self::ExtAuthz(filter) => return filter.on_request(rq, cx),
+            Self::ExtAuthz(filter) => return filter.on_request(st, rq, cx),
             Self::Fault(filter) => return filter.on_request(rq, cx),
             Self::GrpcStats => grpc_stats::on_request(rq, cx),
             Self::HeaderMutation(filter) => filter.on_request(rq, cx),
@@ -174,9 +177,9 @@ impl Filter {
             Self::GrpcStats => grpc_stats::on_response(rs, cx),
             Self::HeaderMutation(filter) => filter.on_response(rs),
             Self::PeerMetadata(filter) => filter.on_response(st, rs, cx),
-            Self::RateLimit(_) => {
-                if let FilterState::RateLimit(headers) = st {
-                    ratelimit::on_response(headers, rs);
+            Self::ExtAuthz(_) | Self::RateLimit(_) => {
+                if let FilterState::ForClient(headers) = st {
+                    headers.iter().for_each(|(name, value)| rs.head.headers.append(name, value));
                 }
             }
             _ => {}

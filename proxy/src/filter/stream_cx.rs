@@ -6,12 +6,12 @@ use super::lease::{Leases, Shapes};
 use crate::cluster::{Cluster, ClusterSet};
 use crate::endpoint::Endpoint;
 use crate::env::{Env, Instant, ProcessClock};
-use crate::message::{Headers, RequestHead};
+use crate::message::{Headers, Metadata, RequestHead};
 use crate::net::PeerFacts;
 use crate::node::NodeFacts;
 use crate::outcome::{Flags, Outcome};
 use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
-use crate::telemetry::access_log::{LogBuffers, LogSinks, Metadata};
+use crate::telemetry::access_log::{LogBuffers, LogSinks};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
 use crate::telemetry::tap::Taps;
@@ -19,6 +19,7 @@ use crate::telemetry::trace::Trace;
 use crate::xds::FeedHandle;
 use proto::envoy::auth::CheckResponse;
 use proto::envoy::ratelimit::RateLimitResponse;
+use serde_json::{Map, Value};
 use std::any::Any;
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -173,6 +174,17 @@ pub struct StreamInfo {
     pub upstream_identity: Option<Arc<str>>,
     /// What filters leave for those behind them (dynamic metadata).
     pub metadata: Option<Box<Metadata>>,
+}
+
+impl StreamInfo {
+    /// Leaves values for the filters behind one, and for logs.
+    pub fn leave(&mut self, filter: &str, values: Map<String, Value>) {
+        let own =
+            self.metadata.get_or_insert_default().entry(filter.into()).or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(own) = own {
+            own.extend(values);
+        }
+    }
 }
 
 /// Context of one stream: never the worker itself.

@@ -76,15 +76,20 @@ fn redirected(cx: &StreamCx, route: &Route, rq: &Request, redirect: &Redirect) -
     Response { head, body: Body::Empty }
 }
 
-/// Headers of a reply that the router made itself.
+/// Headers that the route wants of answers, on one that this proxy made itself. Redirects and direct responses have them
+/// already.
 pub(super) fn finish_local(cx: &StreamCx, request: &RequestHead, head: &mut ResponseHead) {
-    if let Some(route) = cx.route(request)
-        && route.attempt_count_in_response
-    {
-        let attempts = cx.info.borrow().attempts;
-        if attempts > 0 {
-            head.headers.set(Known::XEnvoyAttemptCount, attempts.to_string().as_bytes());
-        }
+    let Some(route) = cx.route(request) else { return };
+    let choice = match &route.action {
+        RouteAction::Direct { .. } | RouteAction::Redirect(_) => return,
+        _ => route.choose(request, cx.random),
+    };
+    let attempts = cx.info.borrow().attempts;
+    if route.attempt_count_in_response && attempts > 0 {
+        head.headers.set(Known::XEnvoyAttemptCount, attempts.to_string().as_bytes());
+    }
+    if route.changes_response(choice.as_ref()) {
+        route.change_response(choice.as_ref(), head, &facts(cx, request, &cx.info.borrow(), None));
     }
 }
 

@@ -116,7 +116,8 @@ pub async fn serve_stream(
     };
     if outcome.reason != Reason::Complete && outcome.reason != Reason::DownstreamGone && !down.started() {
         cx.note(outcome.clone());
-        let response = reply(&outcome, &work.request.head);
+        let mut response = reply(&outcome, &work.request.head);
+        router::finish_local(&cx, &work.request.head, &mut response.head);
         if let Err(gone) = answer(settings, &cx, &mut work, response, down).await {
             outcome = gone;
         }
@@ -175,7 +176,13 @@ async fn drive(
 ) -> Outcome {
     let verdict = request_half(chain, &mut work.states, &mut work.request, cx).await;
     let mut response = match verdict {
-        Verdict::Reply(response) => *response,
+        Verdict::Reply(mut response) => {
+            // A filter's own protocol (CORS) is no local reply.
+            if cx.info.borrow().outcome.is_some() {
+                router::finish_local(cx, &work.request.head, &mut response.head);
+            }
+            *response
+        }
         Verdict::Continue => match router::forward(cx, &mut work.request, down).await {
             Ok(response) => response,
             Err(outcome) if outcome.reason == Reason::DownstreamGone => return outcome,

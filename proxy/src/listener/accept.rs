@@ -8,6 +8,7 @@ use crate::drain::{Drain, Stage};
 use crate::filter::Facts;
 use crate::filter::rbac::Subject;
 use crate::http::{Settings, serve};
+use crate::message::Metadata;
 use crate::net::{Io, PeerFacts};
 use crate::outcome::Flags;
 use crate::tcp::config::NetworkFilter;
@@ -219,11 +220,17 @@ async fn inspected(
 
 async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, found: &Found) {
     let subject = Subject { peer: &peer, head: None, metadata: None };
+    let mut left = Metadata::new();
     for filter in chain.config.filters.iter() {
         let denied = match filter {
-            NetworkFilter::Rbac(rules) => rules.judge(&subject).err().map(|policy| policy.to_string()),
+            NetworkFilter::Rbac(policies) => {
+                if let Some(shadow) = &policies.shadow {
+                    left.insert("envoy.filters.network.rbac".into(), shadow.verdict(&subject).into());
+                }
+                policies.rules.as_ref().and_then(|rules| rules.judge(&subject).err()).map(|policy| policy.to_string())
+            }
             NetworkFilter::ExtAuthz(service) => {
-                let allowed = Box::pin(service.allows(&peer, &serve.facts)).await;
+                let allowed = Box::pin(service.allows(&peer, &left, &serve.facts)).await;
                 (!allowed).then(|| "ext_authz".to_owned())
             }
             NetworkFilter::Stats(_) | NetworkFilter::MetadataExchange(_) => None,

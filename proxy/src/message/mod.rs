@@ -13,6 +13,9 @@ pub use head::{RequestHead, ResponseHead, Version};
 pub use headers::{Headers, HeadersIter, Name};
 pub use known::Known;
 
+/// What filters leave for those behind them (dynamic metadata), by the filter's name.
+pub type Metadata = std::collections::BTreeMap<Box<str>, serde_json::Value>;
+
 /// A request: head and body.
 #[derive(Debug)]
 pub struct Request {

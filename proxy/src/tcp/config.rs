@@ -1,7 +1,7 @@
 //! `TcpProxy` and other network filters → what serves a connection.
 
 use super::ext_authz::ExtAuthz;
-use crate::filter::rbac::{self, Rules};
+use crate::filter::rbac::{self, Rbac};
 use crate::filter::registry;
 use crate::http::config::access_logs;
 use crate::refusal::{Refusal, Within};
@@ -23,7 +23,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub enum NetworkFilter {
     /// `envoy.filters.network.rbac`
-    Rbac(Rules),
+    Rbac(Box<Rbac>),
     /// `envoy.filters.network.ext_authz`
     ExtAuthz(ExtAuthz),
     /// `istio.stats` on TCP, with what is changed of its metrics.
@@ -116,12 +116,16 @@ pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Re
         "envoy.extensions.filters.network.rbac.v3.RBAC" => {
             let written: proto::envoy::network_filters::rbac::v3::Rbac =
                 any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
-            // Shadow rules only show in statistics.
-            if written.matcher.is_some() {
-                return Err(Refusal::unsupported("matcher"));
+            for (field, set) in
+                [("matcher", written.matcher.is_some()), ("shadow_matcher", written.shadow_matcher.is_some())]
+            {
+                if set {
+                    return Err(Refusal::unsupported(field));
+                }
             }
             let rules = written.rules.as_ref().map(|rules| rbac::parse_rules(rules).within("rules")).transpose()?;
-            Ok(rules.map(NetworkFilter::Rbac))
+            let shadow = rbac::shadow(written.shadow_rules.as_ref(), &written.shadow_rules_stat_prefix)?;
+            Ok(Some(NetworkFilter::Rbac(Box::new(Rbac { rules, shadow }))))
         }
         "envoy.extensions.filters.network.ext_authz.v3.ExtAuthz" => {
             ExtAuthz::parse(typed).map(|filter| Some(NetworkFilter::ExtAuthz(filter)))

@@ -6,9 +6,11 @@
 use crate::env::Instant;
 use crate::filter::Facts;
 use crate::filter::ext_authz::grpc;
+use crate::message::Metadata;
+use crate::message::matcher::MetadataMatcher;
 use crate::net::{PeerFacts, Service};
 use crate::outcome::{Outcome, Reason};
-use crate::refusal::Refusal;
+use crate::refusal::{Refusal, Within};
 use proto::any;
 use proto::envoy::auth::attribute_context::TlsSession;
 use proto::envoy::auth::{AttributeContext, CheckRequest};
@@ -23,6 +25,8 @@ pub struct ExtAuthz {
     /// Let the connection pass where the service fails (`failure_mode_allow`).
     allow_on_error: bool,
     include_tls_session: bool,
+    /// Which connections are checked, by what a filter before this one left; none: all.
+    enabled: Option<MetadataMatcher>,
 }
 
 /// Envoy's limit where none is written.
@@ -37,7 +41,6 @@ impl ExtAuthz {
         let written: Written = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
         let refused = [
             ("include_peer_certificate", written.include_peer_certificate),
-            ("filter_enabled_metadata", written.filter_enabled_metadata.is_some()),
             ("bootstrap_metadata_labels_key", !written.bootstrap_metadata_labels_key.is_empty()),
             ("send_tls_alert_on_denial", written.send_tls_alert_on_denial),
             ("metadata_context_namespaces", !written.metadata_context_namespaces.is_empty()),
@@ -47,15 +50,20 @@ impl ExtAuthz {
         if let Some((field, _)) = refused.iter().find(|(_, written)| *written) {
             return Err(Refusal::unsupported(*field));
         }
+        let enabled = written.filter_enabled_metadata.as_ref().map(MetadataMatcher::parse);
         Ok(Self {
             service: Service::parse(written.grpc_service.as_ref())?,
             allow_on_error: written.failure_mode_allow,
             include_tls_session: written.include_tls_session,
+            enabled: enabled.transpose().within("filter_enabled_metadata")?,
         })
     }
 
     /// Whether the connection may pass.
-    pub async fn allows(&self, peer: &PeerFacts, facts: &Facts) -> bool {
+    pub async fn allows(&self, peer: &PeerFacts, left: &Metadata, facts: &Facts) -> bool {
+        if self.enabled.as_ref().is_some_and(|enabled| !enabled.matches(Some(left))) {
+            return true;
+        }
         let timeout = self.service.timeout.unwrap_or(TIMEOUT);
         let deadline = Instant::now() + timeout;
         let session = || TlsSession { sni: peer.sni.to_string() };

@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::task::{Context, Poll};
 
-/// Reads the body up to the limit and puts it back in front of what is still to come.
-pub(super) async fn gather(rq: &mut Request, limit: BodyLimit) -> Result<Bytes, Outcome> {
+/// Reads the body up to the limit and puts it back in front of what is still to come; also says whether that is only a part.
+pub(super) async fn gather(rq: &mut Request, limit: BodyLimit) -> Result<(Bytes, bool), Outcome> {
     let length = rq.body.length();
     let (mut frames, mut bytes, mut ended) = (VecDeque::new(), 0, false);
     while bytes < limit.max_bytes {
@@ -30,7 +30,8 @@ pub(super) async fn gather(rq: &mut Request, limit: BodyLimit) -> Result<Bytes, 
             }
         }
     }
-    if !ended && !limit.allow_partial {
+    let whole = ended || length == Some(bytes as u64);
+    if !whole && !limit.allow_partial {
         return Err(Reason::PayloadTooLarge.into());
     }
     let mut seen = BytesMut::with_capacity(bytes.min(limit.max_bytes));
@@ -46,7 +47,8 @@ pub(super) async fn gather(rq: &mut Request, limit: BodyLimit) -> Result<Bytes, 
     } else if !ended {
         rq.body = rest;
     }
-    Ok(seen.freeze())
+    let part = bytes > limit.max_bytes || length.is_some_and(|length| length > seen.len() as u64);
+    Ok((seen.freeze(), part))
 }
 
 /// What was read, then what is still to come.

@@ -1,11 +1,12 @@
 //! The gRPC service `envoy.service.auth.v3.Authorization`.
 
-use super::ExtAuthz;
+use super::http::listed;
+use super::{ExtAuthz, Field, Verdict};
 use crate::cluster::Cluster;
 use crate::codec::bytes::is_token;
 use crate::env::Instant;
 use crate::filter::{StreamCx, lease, plain};
-use crate::message::{Headers, Request, RequestHead, Response, Source};
+use crate::message::{Headers, Request, RequestHead, Source};
 use crate::outcome::{Outcome, Reason};
 use crate::upstream::{Method, unary};
 use bytes::Bytes;
@@ -43,7 +44,7 @@ pub(super) fn question(
     for (name, value) in pseudo.into_iter().chain(fields) {
         let name = name.to_ascii_lowercase();
         let fixed = name.starts_with(b":") || name == b"authorization";
-        if fixed || filter.request_headers.as_ref().is_none_or(|allowed| allowed.iter().any(|a| **a == *name)) {
+        if fixed || filter.request_headers.as_ref().is_none_or(|list| listed(list, &name)) {
             let told = headers.entry(text(&name)).or_default();
             if !told.is_empty() {
                 told.push(',');
@@ -97,11 +98,11 @@ pub async fn ask(
     unary(method, question, (timeout, deadline)).await
 }
 
-/// Does to the request what the service says; `Some` is what the client gets where it denies.
+/// Does to the request what the service says: headers for the client, or what it gets where the service denies.
 ///
 /// # Errors
 /// The service names a header that cannot be written.
-pub(super) fn obey(answer: &CheckResponse, head: &mut RequestHead) -> Result<Option<Response>, Outcome> {
+pub(super) fn obey(answer: &CheckResponse, head: &mut RequestHead) -> Verdict {
     let allowed = answer.status.as_ref().is_some_and(|status| status.code == 0);
     match &answer.http_response {
         Some(HttpResponse::OkResponse(ok)) if allowed => {
@@ -111,9 +112,10 @@ pub(super) fn obey(answer: &CheckResponse, head: &mut RequestHead) -> Result<Opt
             for option in &ok.headers {
                 change(&mut head.headers, option)?;
             }
-            Ok(None)
+            let fields = ok.response_headers_to_add.iter().filter_map(|option| field(option).transpose());
+            Ok(Ok(fields.collect::<Result<_, _>>()?))
         }
-        None if allowed => Ok(None),
+        None if allowed => Ok(Ok(Box::default())),
         Some(HttpResponse::DeniedResponse(denied)) => {
             let status =
                 denied.status.as_ref().and_then(|status| u16::try_from(status.code).ok()).filter(|code| *code >= 100);
@@ -121,31 +123,36 @@ pub(super) fn obey(answer: &CheckResponse, head: &mut RequestHead) -> Result<Opt
             for option in &denied.headers {
                 change(&mut response.head.headers, option)?;
             }
-            Ok(Some(response))
+            Ok(Err(response))
         }
-        _ => Ok(Some(plain(DENIED, String::new(), head))),
+        _ => Ok(Err(plain(DENIED, String::new(), head))),
     }
 }
 
-/// One header of an answer: it replaces what is there, unless it says that it is to be added. A pseudo-header is not
-/// the service's to change.
-fn change(headers: &mut Headers, option: &HeaderValueOption) -> Result<(), Outcome> {
-    let Some(header) = option.header.as_ref().filter(|header| !header.key.starts_with(':')) else { return Ok(()) };
+/// Name and value of a header of an answer; none for a pseudo-header, which is not the service's to change.
+fn field(option: &HeaderValueOption) -> Result<Option<Field>, Outcome> {
+    let Some(header) = option.header.as_ref().filter(|header| !header.key.starts_with(':')) else { return Ok(None) };
     let name = header.key.to_ascii_lowercase();
     let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
     let writable = !name.is_empty() && is_token(name.as_bytes()) && !value.iter().any(|b| b"\r\n\0".contains(b));
     if !writable {
         return Err(Reason::UpstreamProtocol.into());
     }
+    Ok(Some((name.into_bytes().into(), value.into())))
+}
+
+/// One header of an answer: it replaces what is there, unless it says that it is to be added.
+fn change(headers: &mut Headers, option: &HeaderValueOption) -> Result<(), Outcome> {
+    let Some((name, value)) = field(option)? else { return Ok(()) };
     #[expect(deprecated, reason = "services still send it")]
     let append = option.append.as_ref().map(|append| append.value);
     let action = HeaderAppendAction::try_from(option.append_action).unwrap_or_default();
-    let there = headers.get_name(name.as_bytes()).is_some();
+    let there = headers.get_name(&name).is_some();
     match (append, action) {
-        (Some(true), _) => headers.append(name.as_bytes(), value),
+        (Some(true), _) => headers.append(&name, &value),
         (None, HeaderAppendAction::AddIfAbsent) if there => {}
         (None, HeaderAppendAction::OverwriteIfExists) if !there => {}
-        _ => headers.set_name(name.as_bytes(), value),
+        _ => headers.set_name(&name, &value),
     }
     Ok(())
 }

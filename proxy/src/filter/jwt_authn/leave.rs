@@ -27,12 +27,8 @@ impl JwtAuthn {
         if !provider.metadata.is_empty() {
             let mut claims = token.claims.all;
             spread(&mut claims, &provider.spaced);
-            let mut info = cx.info.borrow_mut();
-            let own =
-                info.metadata.get_or_insert_default().entry(NAME.into()).or_insert_with(|| Value::Object(Map::new()));
-            if let Value::Object(own) = own {
-                own.insert(provider.metadata.to_string(), Value::Object(claims));
-            }
+            let payload = (provider.metadata.to_string(), Value::Object(claims));
+            cx.info.borrow_mut().leave(NAME, Map::from_iter([payload]));
         }
         if provider.clear_route {
             cx.clear_route();

@@ -219,6 +219,14 @@ impl Provider {
     }
 }
 
+/// Who a verified token is of, as policies write it: issuer and subject (RA-5).
+pub fn principal(cx: &StreamCx) -> Option<String> {
+    let info = cx.info.borrow();
+    let payload = info.metadata.as_ref()?.get(NAME)?.as_object()?.values().next()?;
+    let text = |name: &str| payload.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    Some(format!("{}/{}", text("iss"), text("sub")))
+}
+
 fn is_preflight(head: &RequestHead) -> bool {
     head.method() == b"OPTIONS"
         && head.headers.get(Known::Origin).is_some_and(|origin| !origin.is_empty())

@@ -4,7 +4,7 @@ mod bucket;
 
 pub use bucket::Bucket;
 
-use super::{Decision, Step, StreamCx, plain};
+use super::{Decision, Field, Step, StreamCx, plain};
 use crate::message::Request;
 use crate::outcome::{Outcome, Reason};
 use crate::refusal::{Refusal, Within};
@@ -26,9 +26,6 @@ pub const NAME: &str = "envoy.filters.http.local_ratelimit";
 const KEYS: u32 = 20;
 /// The most that can be asked for.
 const MAX_KEYS: u32 = 65_536;
-
-/// A name and a value.
-type Field = (Box<[u8]>, Box<[u8]>);
 
 /// The filter, or what a route has for it.
 #[derive(Debug)]

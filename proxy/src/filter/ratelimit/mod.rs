@@ -9,10 +9,10 @@ mod config;
 
 pub use config::{Override, parse, parse_override};
 
-use super::{Decision, FilterState, Step, StreamCx, grpc_reply, is_grpc, plain};
+use super::{Decision, Field, FilterState, Step, StreamCx, grpc_reply, is_grpc, plain};
 use crate::codec::bytes::is_token;
 use crate::env::Instant;
-use crate::message::{Headers, Request, Response};
+use crate::message::{Headers, Request};
 use crate::net::Service;
 use crate::outcome::{Outcome, Reason};
 use crate::route::{DescriptorFacts, Entries, RateLimit, Route};
@@ -54,9 +54,6 @@ pub struct RateLimitFilter {
     resource_exhausted: bool,
     own: Box<[RateLimit]>,
 }
-
-/// Name and value of a header.
-pub type Field = (Box<[u8]>, Box<[u8]>);
 
 /// What is asked: descriptors, and how many hits each is.
 type Asked = Vec<(Entries, Option<u32>)>;
@@ -157,7 +154,7 @@ impl RateLimitFilter {
             for (name, value) in answer.request_headers_to_add.iter().filter_map(writable) {
                 rq.head.headers.append(&name, &value);
             }
-            *st = FilterState::RateLimit(headers.into());
+            *st = FilterState::ForClient(headers.into());
             return Decision::Continue;
         }
         cx.note(Outcome::with_detail(Reason::RateLimited, &*self.domain));
@@ -173,11 +170,6 @@ impl RateLimitFilter {
         add(&headers, &mut response.head.headers);
         Decision::Reply(Box::new(response))
     }
-}
-
-/// Adds what the service wants the client to see.
-pub(super) fn on_response(headers: &[Field], rs: &mut Response) {
-    add(headers, &mut rs.head.headers);
 }
 
 fn add(headers: &[Field], to: &mut Headers) {

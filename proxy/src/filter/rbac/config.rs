@@ -1,22 +1,17 @@
 //! `RBAC` → rules.
 
-use super::rules::{Action, Policy, Rule, Rules};
-use crate::message::matcher::{HeaderMatcher, StringMatcher, ValueMatcher, cidr};
+use super::rules::{Action, Policy, Rule, Rules, Shadow};
+use crate::message::matcher::{HeaderMatcher, MetadataMatcher, StringMatcher, cidr};
 use crate::refusal::{Refusal, Within};
 use crate::route::PathTemplate;
 use proto::any;
 use proto::envoy::http_filters::rbac::v3::{Rbac, RbacPerRoute};
-use proto::envoy::matcher::metadata_matcher::{PathSegment, path_segment};
-use proto::envoy::matcher::{MetadataMatcher, PathMatcher, path_matcher};
+use proto::envoy::matcher::{self, PathMatcher, path_matcher};
 use proto::envoy::rbac::{self, permission, principal};
 use proto::envoy::wkt::Any;
 
-/// What a route has in place of the chain's rules.
-#[derive(Debug)]
-pub struct Override {
-    /// Rules; none switches the filter off.
-    pub rules: Option<Rules>,
-}
+/// What a route has in place of the chain's rules; without rules the filter is off.
+pub type Override = super::Rbac;
 
 /// Parses the filter.
 ///
@@ -24,7 +19,7 @@ pub struct Override {
 /// The field that is wrong or not supported yet.
 pub fn parse(typed: &Any) -> Result<super::Rbac, Refusal> {
     let written: Rbac = any::decode(typed).map_err(|error| Refusal::new("typed_config", error.to_string()))?;
-    Ok(super::Rbac { rules: filter_rules(&written)? })
+    policies(&written)
 }
 
 /// Parses what a route has for the filter.
@@ -33,15 +28,27 @@ pub fn parse(typed: &Any) -> Result<super::Rbac, Refusal> {
 /// The field that is wrong or not supported yet.
 pub fn parse_override(typed: &Any) -> Result<Override, Refusal> {
     let written: RbacPerRoute = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
-    let rules = written.rbac.as_ref().map_or(Ok(None), |rbac| filter_rules(rbac).within("rbac"))?;
-    Ok(Override { rules })
+    written.rbac.as_ref().map_or(Ok(Override::default()), |rbac| policies(rbac).within("rbac"))
 }
 
-fn filter_rules(written: &Rbac) -> Result<Option<Rules>, Refusal> {
-    if written.matcher.is_some() {
-        return Err(Refusal::unsupported("matcher"));
+fn policies(written: &Rbac) -> Result<super::Rbac, Refusal> {
+    for (field, set) in [("matcher", written.matcher.is_some()), ("shadow_matcher", written.shadow_matcher.is_some())] {
+        if set {
+            return Err(Refusal::unsupported(field));
+        }
     }
-    written.rules.as_ref().map(|rules| parse_rules(rules).within("rules")).transpose()
+    let rules = written.rules.as_ref().map(|rules| parse_rules(rules).within("rules")).transpose()?;
+    let shadow = shadow(written.shadow_rules.as_ref(), &written.shadow_rules_stat_prefix)?;
+    Ok(super::Rbac { rules, shadow })
+}
+
+/// Parses rules that only leave their verdict, for HTTP and TCP alike.
+///
+/// # Errors
+/// The field that is wrong or not supported yet.
+pub fn shadow(written: Option<&rbac::Rbac>, prefix: &str) -> Result<Option<Shadow>, Refusal> {
+    let rules = written.map(|rules| parse_rules(rules).within("shadow_rules")).transpose()?;
+    Ok(rules.map(|rules| Shadow::new(rules, prefix)))
 }
 
 /// Parses rules, for HTTP and TCP alike.
@@ -132,19 +139,8 @@ fn principal(written: &rbac::Principal) -> Result<Rule, Refusal> {
     })
 }
 
-fn metadata(written: &MetadataMatcher) -> Result<Rule, Refusal> {
-    let value = written.value.as_ref().ok_or_else(|| Refusal::new("value", "is needed"))?;
-    let key = |segment: &PathSegment| match &segment.segment {
-        Some(path_segment::Segment::Key(key)) => Ok(key.as_str().into()),
-        None => Err(Refusal::new("path", "a segment without key")),
-    };
-    let path = written.path.iter().map(key).collect::<Result<_, _>>()?;
-    Ok(Rule::Metadata(
-        written.filter.as_str().into(),
-        path,
-        ValueMatcher::parse(value).within("value")?,
-        written.invert,
-    ))
+fn metadata(written: &matcher::MetadataMatcher) -> Result<Rule, Refusal> {
+    MetadataMatcher::parse(written).map(Rule::Metadata)
 }
 
 fn sourced_metadata(written: &rbac::SourcedMetadata) -> Result<Rule, Refusal> {

@@ -1,12 +1,11 @@
 //! Policies as trees of conditions.
 
-use crate::message::RequestHead;
-use crate::message::matcher::{HeaderMatcher, StringMatcher, ValueMatcher};
+use crate::message::matcher::{HeaderMatcher, MetadataMatcher, StringMatcher};
+use crate::message::{Metadata, RequestHead};
 use crate::net::PeerFacts;
 use crate::route::PathTemplate;
-use crate::telemetry::access_log::Metadata;
 use ipnet::IpNet;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// What a match means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,9 +23,8 @@ pub enum Action {
 pub enum Rule {
     /// Always.
     Any,
-    /// What a filter before this one left as metadata: its name, the keys down to the value, the condition; the last is
-    /// whether it is turned round (HTTP only).
-    Metadata(Box<str>, Box<[Box<str>]>, ValueMatcher, bool),
+    /// What a filter before this one left (HTTP only).
+    Metadata(MetadataMatcher),
     /// All.
     And(Vec<Self>),
     /// One of them.
@@ -70,13 +68,7 @@ impl Rule {
         let peer = subject.peer;
         match self {
             Self::Any => true,
-            Self::Metadata(filter, path, matcher, invert) => subject.head.is_some_and(|_| {
-                let value = subject
-                    .metadata
-                    .and_then(|metadata| metadata.get(filter))
-                    .and_then(|root| path.iter().try_fold(root, |v, key| v.get(&**key)));
-                matcher.matches(value.unwrap_or(&Value::Null)) != *invert
-            }),
+            Self::Metadata(matcher) => subject.head.is_some() && matcher.matches(subject.metadata),
             Self::And(all) => all.iter().all(|rule| rule.matches(subject)),
             Self::Or(any) => any.iter().any(|rule| rule.matches(subject)),
             Self::Not(rule) => !rule.matches(subject),
@@ -149,5 +141,34 @@ impl Rules {
                 Ok(())
             }
         }
+    }
+}
+
+/// Rules that deny nothing: they leave their verdict for the filters behind them, and for logs.
+#[derive(Debug)]
+pub struct Shadow {
+    rules: Rules,
+    policy: Box<str>,
+    result: Box<str>,
+}
+
+impl Shadow {
+    /// Rules whose verdict is left under names with this prefix.
+    pub fn new(rules: Rules, prefix: &str) -> Self {
+        let name = |field: &str| format!("{prefix}{field}").into();
+        Self { rules, policy: name("shadow_effective_policy_id"), result: name("shadow_engine_result") }
+    }
+
+    /// The verdict, as a filter's metadata.
+    pub fn verdict(&self, subject: &Subject<'_>) -> Map<String, Value> {
+        let found = self.rules.find(subject);
+        let allowed = match self.rules.action {
+            Action::Allow => found.is_some(),
+            Action::Deny => found.is_none(),
+            Action::Log => true,
+        };
+        let policy = found.map(|policy| (self.policy.to_string(), Value::from(&*policy.name)));
+        let result = (self.result.to_string(), Value::from(if allowed { "allowed" } else { "denied" }));
+        policy.into_iter().chain([result]).collect()
     }
 }

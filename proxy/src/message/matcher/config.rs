@@ -1,8 +1,10 @@
 //! `StringMatcher` and `HeaderMatcher` of Envoy's API → conditions.
 
-use super::{Condition, HeaderMatcher, Pattern, StringMatcher, ValueMatcher, whole_regex};
+use super::{Condition, HeaderMatcher, MetadataMatcher, Pattern, StringMatcher, ValueMatcher, whole_regex};
 use crate::refusal::{Refusal, Within};
-use proto::envoy::matcher::{self, double_matcher, list_matcher, string_matcher::MatchPattern, value_matcher};
+use proto::envoy::matcher::{
+    self, double_matcher, list_matcher, metadata_matcher, string_matcher::MatchPattern, value_matcher,
+};
 use proto::envoy::route::{self, header_matcher::HeaderMatchSpecifier};
 
 impl StringMatcher {
@@ -91,6 +93,26 @@ impl ValueMatcher {
                 let each = or.value_matchers.iter().map(|one| Self::parse(one).within("or_match"));
                 Self::Or(each.collect::<Result<_, _>>()?)
             }
+        })
+    }
+}
+
+impl MetadataMatcher {
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// The field that is wrong.
+    pub fn parse(written: &matcher::MetadataMatcher) -> Result<Self, Refusal> {
+        let value = written.value.as_ref().ok_or_else(|| Refusal::new("value", "is needed"))?;
+        let key = |segment: &metadata_matcher::PathSegment| match &segment.segment {
+            Some(metadata_matcher::path_segment::Segment::Key(key)) => Ok(key.as_str().into()),
+            None => Err(Refusal::new("path", "a segment without key")),
+        };
+        Ok(Self {
+            filter: written.filter.as_str().into(),
+            path: written.path.iter().map(key).collect::<Result<_, _>>()?,
+            value: ValueMatcher::parse(value).within("value")?,
+            invert: written.invert,
         })
     }
 }

@@ -4,7 +4,7 @@ mod config;
 mod value;
 
 pub use config::cidr;
-pub use value::ValueMatcher;
+pub use value::{MetadataMatcher, ValueMatcher};
 
 use super::{Headers, RequestHead};
 

@@ -1,6 +1,7 @@
 //! Conditions on structured values (`ValueMatcher`).
 
 use super::StringMatcher;
+use crate::message::Metadata;
 use serde_json::Value;
 
 /// A condition on a value; what is not there counts as null.
@@ -37,5 +38,24 @@ impl ValueMatcher {
             Self::OneOf(matcher) => value.as_array().is_some_and(|list| list.iter().any(|item| matcher.matches(item))),
             Self::Or(any) => any.iter().any(|matcher| matcher.matches(value)),
         }
+    }
+}
+
+/// A condition on what a filter has left.
+#[derive(Debug)]
+pub struct MetadataMatcher {
+    pub(super) filter: Box<str>,
+    /// Keys down to the value.
+    pub(super) path: Box<[Box<str>]>,
+    pub(super) value: ValueMatcher,
+    pub(super) invert: bool,
+}
+
+impl MetadataMatcher {
+    /// Whether what was left meets the condition.
+    pub fn matches(&self, metadata: Option<&Metadata>) -> bool {
+        let root = metadata.and_then(|metadata| metadata.get(&self.filter));
+        let value = root.and_then(|root| self.path.iter().try_fold(root, |value, key| value.get(&**key)));
+        self.value.matches(value.unwrap_or(&Value::Null)) != self.invert
     }
 }

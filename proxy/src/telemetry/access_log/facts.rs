@@ -1,6 +1,6 @@
 //! What a log line, a header value or a metric may tell about a stream or a connection.
 
-use crate::message::{Headers, RequestHead, ResponseHead, Version};
+use crate::message::{Headers, Metadata, RequestHead, ResponseHead, Version};
 use crate::net::{CertFacts, PeerFacts, TlsFacts};
 use crate::outcome::{Flags, Outcome};
 use crate::telemetry::istio::Workload;
@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-/// Metadata by namespace.
-pub type Metadata = BTreeMap<Box<str>, serde_json::Value>;
 /// Filter state by key.
 pub type FilterState = BTreeMap<Box<str>, Box<str>>;
 

@@ -22,7 +22,7 @@ mod time;
 mod value;
 
 pub use config::{AccessLog, LogContext};
-pub use facts::{Bytes, Entry, FilterState, LogFacts, Metadata, Times, Upstream};
+pub use facts::{Bytes, Entry, FilterState, LogFacts, Times, Upstream};
 pub use file::{LogBuffers, LogWriter};
 pub use format::{ENVOY_TEXT, Format, FormatError, ISTIO_TEXT, JsonFormat};
 pub(super) use reason::PARTS;

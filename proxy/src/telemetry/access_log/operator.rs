@@ -1,12 +1,13 @@
 //! The command operators of Envoy's access logs (`%NAME(arguments):length%`), parsed once.
 
-use super::facts::{LogFacts, Metadata, Times};
+use super::facts::{LogFacts, Times};
 use super::header_choice::HeaderChoice;
 use super::plain::Plain;
 use super::reason::Part;
 use super::time::TimeFormat;
 use super::value::Show;
 use crate::bootstrap::Environment;
+use crate::message::Metadata;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// An operator with its arguments.

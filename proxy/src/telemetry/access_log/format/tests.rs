@@ -1,5 +1,6 @@
-use super::super::facts::{Bytes, Entry, Metadata, Times, Upstream};
+use super::super::facts::{Bytes, Entry, Times, Upstream};
 use super::*;
+use crate::message::Metadata;
 use crate::message::{RequestHead, ResponseHead, Version};
 use crate::net::{CertFacts, PeerFacts, TlsFacts};
 use crate::outcome::Flags;
