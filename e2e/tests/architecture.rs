@@ -22,7 +22,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that only some of ours may use, in what they ship.
 const RESERVED: &[(&str, &[&str])] = &[
     ("rcgen", &["citadel", "e2e"]),
-    ("kube", &["pilot", "citadel"]),
+    ("kube", &["pilot", "citadel", "meshctl"]),
     ("k8s-openapi", &["pilot", "citadel"]),
     ("hickory-proto", &["proxy"]),
     ("tokio", &["proxy", "citadel", "pilot", "mixer", "vitals", "meshctl", "bookshop", "e2e"]),

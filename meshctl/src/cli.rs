@@ -1,8 +1,8 @@
 //! The tree of commands.
 
 use crate::command::{
-    analyze, check, config, curl, dashboard, diff, edges, explain, grpcping, kube_inject, load, manual, server, stat,
-    status, tap, top, version,
+    analyze, check, config, curl, dashboard, diff, edges, explain, grpcping, install, kube_inject, load, manual,
+    server, stat, status, tap, top, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -21,6 +21,14 @@ pub struct Cli {
 enum Command {
     /// Run a bookshop in a mesh on this machine.
     Demo(demo::DemoArgs),
+    /// Install the mesh on Kubernetes, or change what is installed.
+    Install(Box<install::InstallArgs>),
+    /// Take the mesh away from Kubernetes.
+    Uninstall(install::UninstallArgs),
+    /// Show what would be installed.
+    Manifest(install::ManifestArgs),
+    /// Check whether everything that was installed is there and ready.
+    VerifyInstall(install::VerifyArgs),
     /// Show which proxies pilot knows and how current they are.
     #[command(visible_alias = "ps")]
     ProxyStatus(status::StatusArgs),
@@ -80,6 +88,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match cli.command {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
+        Command::Install(args) => runtime.block_on(install::install(*args)),
+        Command::Uninstall(args) => runtime.block_on(install::uninstall(args)),
+        Command::Manifest(args) => install::manifest(&args).map(|()| ExitCode::SUCCESS),
+        Command::VerifyInstall(args) => runtime.block_on(install::verify(args)),
         Command::ProxyStatus(args) => runtime.block_on(status::run(args)).map(|()| ExitCode::SUCCESS),
         Command::ProxyConfig(args) => runtime.block_on(config::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Explain(args) => runtime.block_on(explain::run(*args)),

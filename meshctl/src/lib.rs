@@ -14,6 +14,7 @@
 //! - [`check`]: whether a mesh is well
 //! - [`analyze`]: what is wrong with objects, in Istio's codes
 //! - [`diff`]: what a change does to each proxy
+//! - [`install`]: the mesh on Kubernetes
 //! - [`output`]: tables, JSON and YAML for people and scripts
 //!
 //! It never knows how a proxy or pilot works inside: it sees addresses, sockets and files. What pilot would make of files
@@ -27,6 +28,7 @@ pub mod command;
 pub mod demo;
 pub mod diff;
 pub mod explain;
+pub mod install;
 pub mod load;
 pub mod offline;
 pub mod output;

@@ -39,6 +39,9 @@ pub struct Discovery {
     /// Namespaces whose objects are watched, separated by commas; none: all
     #[arg(long, short = 'a', alias = "appNamespace", value_delimiter = ',')]
     pub app_namespace: Vec<String>,
+    /// Namespaces whose Secrets are read, for gateways, separated by commas; none: all that are watched
+    #[arg(long, value_delimiter = ',')]
+    pub secret_namespaces: Vec<String>,
     /// Revision: the ConfigMap with the mesh's settings is `istio-REVISION`
     #[arg(long, env = "REVISION", default_value = "")]
     pub revision: String,

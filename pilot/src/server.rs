@@ -158,6 +158,7 @@ impl Server {
         let cluster = kube::Cluster {
             client: client.clone(),
             namespaces: args.app_namespace.clone(),
+            secrets: args.secret_namespaces.clone(),
             namespace: args.namespace.clone(),
             settings: args.mesh_config.is_none().then(|| format!("istio{suffix}")),
             defined,

@@ -35,14 +35,19 @@ struct Flags {
 }
 
 /// A citadel in process, on a port of its own.
-struct Citadel {
+pub(crate) struct Citadel {
     port: u16,
     task: JoinHandle<()>,
 }
 
 impl Citadel {
     async fn start(cluster: &Cluster) -> Self {
-        let kubeconfig = cluster.kubeconfig().to_str().unwrap();
+        Self::start_as(cluster.kubeconfig()).await
+    }
+
+    /// With the rights of a kubeconfig.
+    pub(crate) async fn start_as(kubeconfig: &Path) -> Self {
+        let kubeconfig = kubeconfig.to_str().unwrap();
         let names = format!("{ISTIOD}=istiod.istio-system.svc,localhost");
         let flags = ["citadel", "--listen", "127.0.0.1:0", "--monitoring-addr", "", "--kubeconfig", kubeconfig];
         let trust = ["--relay", ISTIOD, "--host-names", &names];
@@ -72,12 +77,12 @@ fn pod(namespace: &str, name: &str) -> String {
     )
 }
 
-fn token(cluster: &Cluster, namespace: &str, account: &str, more: &[&str]) -> String {
+pub(crate) fn token(cluster: &Cluster, namespace: &str, account: &str, more: &[&str]) -> String {
     let base = ["create", "token", account, "-n", namespace];
     cluster.kubectl(&[&base, more].concat()).unwrap().trim().to_owned()
 }
 
-fn bound(cluster: &Cluster, namespace: &str, account: &str, audience: &str) -> String {
+pub(crate) fn bound(cluster: &Cluster, namespace: &str, account: &str, audience: &str) -> String {
     let pod = format!("{account}-1");
     let binding = ["--audience", audience, "--bound-object-kind", "Pod", "--bound-object-name", &pod];
     token(cluster, namespace, account, &binding)
@@ -105,12 +110,12 @@ fn pkcs8(text: &[u8]) -> Vec<u8> {
 }
 
 /// The roots that a namespace holds, once they are what is waited for.
-fn roots_in(cluster: &Cluster, namespace: &str, says: impl Fn(&str) -> bool) -> String {
+pub(crate) fn roots_in(cluster: &Cluster, namespace: &str, says: impl Fn(&str) -> bool) -> String {
     let path = ["get", "configmap", "istio-ca-root-cert", "-n", namespace, "-o", "jsonpath={.data.root-cert\\.pem}"];
     cluster.eventually(&path, says).unwrap()
 }
 
-fn count(roots: &str) -> usize {
+pub(crate) fn count(roots: &str) -> usize {
     roots.matches("BEGIN CERTIFICATE").count()
 }
 
@@ -155,17 +160,23 @@ async fn stream(channel: Channel, token: &str, namespace: &str, account: &str) -
 
 /// A pilot with a certificate of citadel's, and a channel to its port 15012.
 async fn certified_pilot(cluster: &Cluster, citadel: &Citadel, directory: &Path) -> Running {
+    let token = bound(cluster, "istio-system", "istiod", "istio-ca");
+    pilot_as(cluster.kubeconfig(), &token, citadel, directory).await
+}
+
+/// A pilot with the rights of a kubeconfig, and a token for citadel.
+pub(crate) async fn pilot_as(kubeconfig: &Path, token: &str, citadel: &Citadel, directory: &Path) -> Running {
     let file = directory.join("token");
-    std::fs::write(&file, bound(cluster, "istio-system", "istiod", "istio-ca")).unwrap();
-    let (kubeconfig, address) = (cluster.kubeconfig().to_str().unwrap(), format!("localhost:{}", citadel.port));
+    std::fs::write(&file, token).unwrap();
+    let (kubeconfig, address) = (kubeconfig.to_str().unwrap(), format!("localhost:{}", citadel.port));
     let (file, tls) = (file.to_str().unwrap(), directory.join("tls"));
     let own = ["--token-file", file, "--tls-dir", tls.to_str().unwrap(), "--ca-addr", &address];
-    let ports = ["--secure-grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--monitoring-addr", ""];
-    let webhooks = ["--https-addr", "127.0.0.1:0"];
+    let ports = ["--secure-grpc-addr", "127.0.0.1:0", "--http-addr", "127.0.0.1:0", "--monitoring-addr", "127.0.0.1:0"];
+    let webhooks = ["--https-addr", "127.0.0.1:0", "--secret-namespaces", "istio-system"];
     support::pilot_with(&[&["--kubeconfig", kubeconfig], &own[..], &ports, &webhooks].concat()).await
 }
 
-async fn ready_page(pilot: &Running) {
+pub(crate) async fn ready_page(pilot: &Running) {
     let deadline = Instant::now() + PATIENCE;
     while support::page(pilot.http.unwrap(), "/ready").await.0 != 200 {
         assert!(Instant::now() < deadline, "never ready");

@@ -5,6 +5,7 @@ mod arms;
 mod faults;
 mod identity;
 mod injection;
+mod install;
 mod nodes;
 mod status;
 mod support;

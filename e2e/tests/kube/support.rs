@@ -35,7 +35,7 @@ async fn pilot(source: &[&str]) -> Running {
 pub(crate) async fn pilot_with(flags: &[&str]) -> Running {
     let line = ["pilot", "discovery"].iter().chain(flags);
     let Command::Discovery(args) = Cli::try_parse_from(line).unwrap().command else { panic!("discovery") };
-    Server::new(*args, None).start().await.unwrap()
+    Box::pin(Server::new(*args, None).start()).await.unwrap()
 }
 
 /// Waits until pilot is ready.

@@ -9,6 +9,7 @@ pub mod diff;
 pub mod edges;
 pub mod explain;
 pub mod grpcping;
+pub mod install;
 pub mod kube_inject;
 pub mod load;
 pub mod manual;

@@ -42,6 +42,8 @@ pub struct Cluster {
     pub client: Client,
     /// Namespaces whose objects are watched; none: all.
     pub namespaces: Vec<String>,
+    /// Namespaces whose Secrets are read; none: all that are watched.
+    pub secrets: Vec<String>,
     /// Namespace of the control plane.
     pub namespace: String,
     /// Name of the ConfigMap in it with the mesh's settings; none: they come from elsewhere.
@@ -146,11 +148,15 @@ impl Source {
     }
 
     fn watches_of(&self, row: &Row) -> Vec<Watch> {
-        if !row.namespaced || self.cluster.namespaces.is_empty() {
+        let namespaces = match row.kind {
+            Kind::Secret if !self.cluster.secrets.is_empty() => &self.cluster.secrets,
+            _ => &self.cluster.namespaces,
+        };
+        if !row.namespaced || namespaces.is_empty() {
             return vec![Watch::Objects(row.kind, None)];
         }
         let of = |namespace: &String| Watch::Objects(row.kind, Some(namespace.as_str().into()));
-        self.cluster.namespaces.iter().map(of).collect()
+        namespaces.iter().map(of).collect()
     }
 
     fn watch(&mut self, row: &Row, version: &str) {

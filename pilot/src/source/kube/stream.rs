@@ -19,6 +19,9 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// Objects per page of a list.
 const PAGE: u32 = 500;
 
+/// Releases and tokens are the bulk of Secrets, and no certificates. The key of the CA is nobody's but citadel's.
+const NO_CERTIFICATES: &str = "type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token,type!=istio.io/ca-root,metadata.name!=istio-ca-secret,metadata.name!=cacerts";
+
 /// Objects of a row of the table.
 pub(super) fn objects(client: &Client, row: &Row, version: &str, namespace: Option<&str>) -> Changes {
     let kind = GroupVersionKind::gvk(row.group, version, row.name);
@@ -26,8 +29,7 @@ pub(super) fn objects(client: &Client, row: &Row, version: &str, namespace: Opti
     let config = match row.name {
         // A pod that has ended has no address any more.
         "Pod" => config().fields("status.phase!=Succeeded,status.phase!=Failed"),
-        // Releases and tokens are the bulk of them, and no certificates.
-        "Secret" => config().fields("type!=helm.sh/release.v1,type!=kubernetes.io/service-account-token"),
+        "Secret" => config().fields(NO_CERTIFICATES),
         // Those of other clusters (PI-15).
         "EndpointSlice" => config().labels("!multicluster.kubernetes.io/service-name"),
         _ => config(),

@@ -1,0 +1,152 @@
+//! `meshctl install` and `uninstall` against a real API server.
+
+use crate::identity::{self, Citadel};
+use crate::support;
+use e2e::cluster::{Bare, Cluster, PATIENCE};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// What a cluster can hold of ours.
+const KINDS: &str = "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,secrets,configmaps,services,deployments,horizontalpodautoscalers,poddisruptionbudgets,mutatingwebhookconfigurations,validatingwebhookconfigurations,leases";
+
+/// Runs meshctl against a cluster; what it printed, and whether it was content.
+fn meshctl(cluster: &Cluster, arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(e2e::program("meshctl").unwrap());
+    command.args(arguments).arg("--kubeconfig").arg(cluster.kubeconfig()).stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    (output.status.success(), text)
+}
+
+fn install(cluster: &Cluster, more: &[&str]) -> String {
+    // Nothing is pulled: images are on the node or nowhere.
+    let base = ["install", "-y", "--set", "values.global.imagePullPolicy=Never"];
+    let (content, text) = meshctl(cluster, &[&base, more].concat());
+    assert!(content, "{text}");
+    text
+}
+
+/// All objects of the cluster: kind, namespace and name; and their versions.
+fn objects(cluster: &Cluster) -> BTreeSet<(String, String)> {
+    let columns = "custom-columns=K:.kind,NS:.metadata.namespace,N:.metadata.name,V:.metadata.resourceVersion";
+    let text = cluster.kubectl(&["get", KINDS, "-A", "--no-headers", "-o", columns]).unwrap();
+    let entry = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (version, name) = words.split_last().unwrap();
+        (name.join(" "), (*version).to_owned())
+    };
+    // What Kubernetes itself writes all the time.
+    { text.lines() }.map(entry).filter(|(name, _)| !name.starts_with("Lease kube-")).collect()
+}
+
+fn names(cluster: &Cluster) -> BTreeSet<String> {
+    objects(cluster).into_iter().map(|(name, _)| name).collect()
+}
+
+/// A kubeconfig with the rights of a service account of the control plane.
+fn kubeconfig_of(cluster: &Cluster, directory: &Path, account: &str) -> PathBuf {
+    let token = identity::token(cluster, "istio-system", account, &[]);
+    let admin = cluster.kubectl(&["config", "view", "--raw", "-o", "json"]).unwrap();
+    let mut config: Value = serde_json::from_str(&admin).unwrap();
+    config["users"][0]["user"] = json!({"token": token});
+    let path = directory.join(format!("{account}.json"));
+    std::fs::write(&path, config.to_string()).unwrap();
+    path
+}
+
+// spec: CT-9, CT-10, CT-12, IN-7, IN-8
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e-kube"]
+async fn what_is_installed_twice_is_unchanged_and_what_is_purged_leaves_nothing() {
+    let cluster = Cluster::bare("install", Bare::Node).unwrap();
+    cluster.eventually(&["get", "serviceaccount", "default", "-n", "kube-node-lease"], |_| true).unwrap();
+    let before = names(&cluster);
+    let (content, refused) = meshctl(&cluster, &["install", "-y", "--set", "components.pilot.k8s.resorces.x=1"]);
+    assert!(!content && refused.contains("did you mean resources?"), "{refused}");
+    let (content, asked) = meshctl(&cluster, &["install"]);
+    assert!(!content && asked.contains("nothing is done"), "{asked}");
+    assert_eq!(names(&cluster), before);
+
+    let began = Instant::now();
+    let first = install(&cluster, &["--no-wait"]);
+    println!("{first}applied in {:.1} s", began.elapsed().as_secs_f64());
+    let again = install(&cluster, &["--no-wait"]);
+    for component in ["Base", "Citadel", "Pilot", "Mixer", "Gateways"] {
+        assert!(first.contains(&format!("✔ {component} installed (")), "{first}");
+        assert!(again.contains(&format!("✔ {component} installed (unchanged")), "{again}");
+    }
+
+    // By hand deleted: it is missed, and comes back. No longer wanted: it goes.
+    cluster.kubectl(&["delete", "service", "istiod", "-n", "istio-system"]).unwrap();
+    let (content, verified) = meshctl(&cluster, &["verify-install"]);
+    assert!(!content && verified.contains("✘ Service istio-system/istiod: it is not there"), "{verified}");
+    let changed = install(&cluster, &["--no-wait", "--set", "components.mixer.enabled=false"]);
+    assert!(changed.contains("✔ Pilot installed (1 of "), "{changed}");
+    assert!(changed.contains("Deployment istio-system/mixer is wanted no longer: deleted"), "{changed}");
+    assert!(
+        !names(&cluster).contains("Service istio-system mixer")
+            && names(&cluster).contains("Service istio-system istiod")
+    );
+
+    the_rights_are_enough(&cluster).await;
+
+    let (content, dry) = meshctl(&cluster, &["uninstall", "--dry-run"]);
+    assert!(content && dry.contains("would delete Deployment istio-system/istiod"), "{dry}");
+    let (content, text) = meshctl(&cluster, &["uninstall", "-y"]);
+    assert!(content, "{text}");
+    let kept = names(&cluster);
+    assert!(kept.contains("Namespace <none> istio-system") && kept.iter().any(|name| name.contains("virtualservices")));
+    assert!(!kept.contains("Deployment istio-system istiod"), "{kept:?}");
+    install(&cluster, &["--no-wait"]);
+    let (content, text) = meshctl(&cluster, &["uninstall", "-y", "--purge"]);
+    assert!(content, "{text}");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let left: Vec<String> = names(&cluster).difference(&before).cloned().collect();
+        if left.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < deadline, "left: {left:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+/// citadel and pilot do all that they do with the rights that they are given, and pilot is refused nothing.
+async fn the_rights_are_enough(cluster: &Cluster) {
+    let directory = tempfile::tempdir().unwrap();
+    let rule = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: v, namespace: default}\nspec: {hosts: [a], http: [{route: [{destination: {host: a}}]}]}\n";
+    cluster.apply(rule).unwrap();
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: istiod-1, namespace: istio-system}\nspec: {serviceAccountName: istiod, containers: [{name: a, image: a, imagePullPolicy: Never}]}\n";
+    cluster.apply(pod).unwrap();
+    let citadel = Citadel::start_as(&kubeconfig_of(cluster, directory.path(), "citadel")).await;
+    let roots = identity::roots_in(cluster, "istio-system", |text| identity::count(text) == 1);
+    let token = identity::bound(cluster, "istio-system", "istiod", "istio-ca");
+    let own = kubeconfig_of(cluster, directory.path(), "istiod");
+    let pilot = identity::pilot_as(&own, &token, &citadel, directory.path()).await;
+    identity::ready_page(&pilot).await;
+    identity::roots_in(cluster, "default", |text| text == roots);
+    let condition = "jsonpath={.status.conditions[?(@.type==\"Accepted\")].status}";
+    cluster.eventually(&["get", "virtualservice", "v", "-o", condition], |text| text == "True").unwrap();
+    let (_, metrics) = support::page(pilot.monitoring.unwrap(), "/metrics").await;
+    let refused: Vec<&str> = metrics.lines().filter(|line| line.starts_with("pilot_k8s_watch_errors_total{")).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    for (account, verb, what, namespace) in [
+        ("istiod", "update", "secrets", "istio-system"),
+        ("istiod", "list", "secrets", "default"),
+        ("istiod", "update", "configmaps", "default"),
+        ("citadel", "get", "secrets/other", "istio-system"),
+        ("citadel", "get", "secrets/cacerts", "default"),
+        ("citadel", "get", "pods", "istio-system"),
+        ("mixer", "get", "pods", "istio-system"),
+    ] {
+        let whom = format!("--as=system:serviceaccount:istio-system:{account}");
+        let answer = cluster.kubectl(&["auth", "can-i", verb, what, "-n", namespace, &whom]);
+        assert!(
+            answer.is_err() || answer.as_ref().unwrap().trim() == "no",
+            "{account} may {verb} {what} in {namespace}"
+        );
+    }
+}

@@ -1,0 +1,252 @@
+//! `meshctl install`, `uninstall`, `manifest generate` and `verify-install` (CT-9, CT-10, CT-12).
+
+use crate::install::cluster::{self, Cluster, Name, Where};
+use crate::install::{Component, Rendered, Spec, render};
+use crate::output;
+use anyhow::Context as _;
+use std::io::{BufRead as _, IsTerminal as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// What is wanted.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Wanted {
+    /// A field of the specification: PATH=VALUE, such as profile=demo or values.global.hub=example/mesh. May be repeated.
+    #[arg(long, short = 's', value_name = "PATH=VALUE")]
+    set: Vec<String>,
+    /// A file of kind IstioOperator; - is standard input. May be repeated: the later one wins.
+    #[arg(long, short = 'f', value_name = "FILE")]
+    filename: Vec<PathBuf>,
+}
+
+impl Wanted {
+    fn spec(&self) -> anyhow::Result<Spec> {
+        Spec::new(&cluster::read_files(&self.filename)?, &self.set)
+    }
+}
+
+/// `meshctl install`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct InstallArgs {
+    #[command(flatten)]
+    wanted: Wanted,
+    #[command(flatten)]
+    at: Where,
+    /// Ask nothing.
+    #[arg(long, short = 'y', alias = "yes")]
+    skip_confirmation: bool,
+    /// Say what would be applied, and apply nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// How long a component may take to become ready.
+    #[arg(long, default_value = "5m", value_name = "TIME", value_parser = duration)]
+    readiness_timeout: Duration,
+    /// Do not wait until the components are ready.
+    #[arg(long)]
+    no_wait: bool,
+}
+
+/// `meshctl uninstall`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct UninstallArgs {
+    #[command(flatten)]
+    at: Where,
+    /// Also what users made would go with: the definitions of the mesh's kinds, the namespace, the CA's key, the roots.
+    #[arg(long)]
+    purge: bool,
+    /// Ask nothing.
+    #[arg(long, short = 'y', alias = "yes")]
+    skip_confirmation: bool,
+    /// Say what would be deleted, and delete nothing.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// `meshctl manifest`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ManifestArgs {
+    #[command(subcommand)]
+    command: ManifestCommand,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum ManifestCommand {
+    /// Write the objects as YAML, for kubectl apply --server-side -f -
+    Generate(Wanted),
+}
+
+/// `meshctl verify-install`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct VerifyArgs {
+    #[command(flatten)]
+    wanted: Wanted,
+    #[command(flatten)]
+    at: Where,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    proto::duration::parse(text).map_err(|error| error.to_string())
+}
+
+/// Applies the objects, component by component, and waits for each.
+///
+/// # Errors
+/// What cannot be, or what holds a component up.
+pub async fn install(args: InstallArgs) -> anyhow::Result<ExitCode> {
+    let spec = args.wanted.spec()?;
+    let parts = render(&spec)?;
+    if args.dry_run {
+        for name in names(&parts) {
+            output::say(&format!("would apply {name}"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let what: Vec<&str> = parts.iter().map(|part| part.component.name()).collect();
+    let asked =
+        format!("This will install into the namespace {}: {}. Proceed? (y/N)", spec.namespace(), what.join(", "));
+    if !args.skip_confirmation && !agreed(&asked)? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let cluster = Cluster::connect(&args.at).await?;
+    let began = Instant::now();
+    for part in &parts {
+        install_part(&cluster, part, &args).await.with_context(|| format!("✘ {}", part.component.name()))?;
+    }
+    for name in cluster.superfluous(&names(&parts)).await? {
+        cluster.delete(&name).await?;
+        output::say(&format!("  {name} is wanted no longer: deleted"))?;
+    }
+    output::say(&format!("✔ Installation complete in {:.1} s", began.elapsed().as_secs_f64()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn install_part(cluster: &Cluster, part: &Rendered, args: &InstallArgs) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let deadline = began + args.readiness_timeout;
+    let mut changed = 0;
+    for (index, object) in part.objects.iter().enumerate() {
+        output::progress(&format!("  {}: {} of {} objects", part.component.name(), index + 1, part.objects.len()));
+        changed += usize::from(cluster.apply(object).await?);
+    }
+    if part.component == Component::Base || !args.no_wait {
+        output::progress(&format!("  {}: waiting until it is ready", part.component.name()));
+        cluster.ready(&part.objects, deadline).await?;
+    }
+    output::progress("");
+    let (name, seconds) = (part.component.name(), began.elapsed().as_secs_f64());
+    let what =
+        if changed == 0 { "unchanged".to_owned() } else { format!("{changed} of {} objects", part.objects.len()) };
+    output::say(&format!("✔ {name} installed ({what}, {seconds:.1} s)"))
+}
+
+/// Deletes what was installed.
+///
+/// # Errors
+/// What the API server says.
+pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
+    let cluster = Cluster::connect(&args.at).await?;
+    let installed = cluster.installed().await?;
+    let going: Vec<&Name> = installed.iter().filter(|name| args.purge || !cluster::is_kept(name)).collect();
+    if going.is_empty() {
+        output::say("nothing is installed")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if args.dry_run {
+        for name in going {
+            output::say(&format!("would delete {name}"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let proxies = cluster.proxies().await?;
+    let mut asked = format!("{} objects will be deleted", going.len());
+    if args.purge {
+        asked.push_str(", and with the definitions all objects of the mesh's kinds, and the CA's key");
+    }
+    if let Some(first) = proxies.first() {
+        asked.push_str(&format!(
+            "; {} pods have a proxy that will hear of no change any more, such as {first}",
+            proxies.len()
+        ));
+    }
+    if !args.skip_confirmation && !agreed(&format!("{asked}. Proceed? (y/N)"))? {
+        return Ok(ExitCode::FAILURE);
+    }
+    let control_planes: Vec<&Name> =
+        installed.iter().filter(|name| name.kind == "ServiceAccount" && name.name == "citadel").collect();
+    for name in &going {
+        cluster.delete(name).await?;
+        output::say(&format!("  deleted {name}"))?;
+    }
+    if args.purge {
+        for control_plane in control_planes {
+            let count = cluster.delete_made(&control_plane.namespace).await?;
+            output::say(&format!("  deleted {count} objects that the components had made"))?;
+        }
+    }
+    output::say("✔ Uninstall complete")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the objects as YAML.
+///
+/// # Errors
+/// What cannot be.
+pub fn manifest(args: &ManifestArgs) -> anyhow::Result<()> {
+    let ManifestCommand::Generate(wanted) = &args.command;
+    for object in render(&wanted.spec()?)?.into_iter().flat_map(|part| part.objects) {
+        let text = serde_saphyr::to_string(&object).context("YAML")?;
+        output::say(&format!("{}\n---", text.trim_end()))?;
+    }
+    Ok(())
+}
+
+/// Says of each object whether it is there, and of Deployments whether they are ready.
+///
+/// # Errors
+/// What the API server says.
+pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    let parts = render(&args.wanted.spec()?)?;
+    let cluster = Cluster::connect(&args.at).await?;
+    let mut missing = 0;
+    for object in parts.iter().flat_map(|part| &part.objects) {
+        let name = Name::of(object);
+        let found = cluster.get(&name).await?;
+        let problem = match &found {
+            None => Some("it is not there: meshctl install brings it".to_owned()),
+            Some(_) => cluster
+                .ready(std::slice::from_ref(object), Instant::now())
+                .await
+                .err()
+                .map(|error| format!("{error:#}")),
+        };
+        match problem {
+            None => output::say(&format!("✔ {name}"))?,
+            Some(why) => {
+                missing += 1;
+                output::say(&format!("✘ {name}: {why}"))?;
+            }
+        }
+    }
+    let count = parts.iter().map(|part| part.objects.len()).sum::<usize>();
+    output::say(&format!("{} of {count} objects are as they should be", count - missing))?;
+    Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn names(parts: &[Rendered]) -> Vec<Name> {
+    parts.iter().flat_map(|part| &part.objects).map(Name::of).collect()
+}
+
+/// Asks; whoever has no terminal cannot agree.
+fn agreed(question: &str) -> anyhow::Result<bool> {
+    output::show_now(&format!("{question} "))?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    let agreed = matches!(answer.trim(), "y" | "Y" | "yes");
+    if !agreed {
+        let how = if std::io::stdin().is_terminal() { "" } else { ": -y agrees beforehand" };
+        output::say(&format!("nothing is done{how}"))?;
+    }
+    Ok(agreed)
+}

@@ -1,0 +1,379 @@
+//! Objects in a cluster: applied by server-side apply, awaited, listed by their label, deleted.
+
+use super::objects::{MANAGED, RECONCILE};
+use anyhow::{Context as _, bail};
+use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config, ResourceExt as _};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Whose fields they are.
+const MANAGER: &str = "meshctl";
+/// Time between two looks at something that is awaited.
+const LOOK: Duration = Duration::from_millis(200);
+/// The kinds that are installed: group, version, kind, plural, and whether they are in a namespace. In the order of
+/// deletion.
+const KINDS: [(&str, &str, &str, &str, bool); 14] = [
+    ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", false),
+    ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false),
+    ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", true),
+    ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
+    ("apps", "v1", "Deployment", "deployments", true),
+    ("", "v1", "Service", "services", true),
+    ("", "v1", "ConfigMap", "configmaps", true),
+    ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", true),
+    ("rbac.authorization.k8s.io", "v1", "Role", "roles", true),
+    ("rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", false),
+    ("rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", false),
+    ("", "v1", "ServiceAccount", "serviceaccounts", true),
+    ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false),
+    ("", "v1", "Namespace", "namespaces", false),
+];
+/// Kinds that hold what users made: they go only when everything is to go.
+const KEPT: [&str; 2] = ["CustomResourceDefinition", "Namespace"];
+
+/// Which cluster.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Where {
+    /// The kubeconfig; without it $KUBECONFIG or ~/.kube/config.
+    #[arg(long, short = 'c', value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of it; without it the current one.
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
+}
+
+/// The way to a cluster.
+pub struct Cluster {
+    client: Client,
+}
+
+/// An object's kind, namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name {
+    /// Kind.
+    pub kind: String,
+    /// Namespace; empty where it is in none.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl Name {
+    /// That of an object.
+    pub fn of(object: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = &object["metadata"];
+        Self { kind: text(&object["kind"]), namespace: text(&metadata["namespace"]), name: text(&metadata["name"]) }
+    }
+}
+
+impl std::fmt::Display for Name {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let slash = if self.namespace.is_empty() { "" } else { "/" };
+        write!(f, "{} {}{slash}{}", self.kind, self.namespace, self.name)
+    }
+}
+
+impl Cluster {
+    /// Nothing is asked of the cluster yet.
+    ///
+    /// # Errors
+    /// Where the kubeconfig cannot be read, or has no such context.
+    pub async fn connect(at: &Where) -> anyhow::Result<Self> {
+        let file = match &at.kubeconfig {
+            Some(path) => Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?,
+            None => Kubeconfig::read().context("no kubeconfig: name one with --kubeconfig FILE")?,
+        };
+        let options = KubeConfigOptions { context: at.context.clone(), ..KubeConfigOptions::default() };
+        let config = Config::from_custom_kubeconfig(file, &options).await.context("kubeconfig")?;
+        Ok(Self { client: Client::try_from(config).context("client of the API server")? })
+    }
+
+    fn api(&self, name: &Name) -> anyhow::Result<Api<DynamicObject>> {
+        let row = KINDS
+            .iter()
+            .find(|row| row.2 == name.kind)
+            .with_context(|| format!("{} is installed nowhere", name.kind))?;
+        let (resource, namespaced) = resource(row);
+        Ok(if namespaced {
+            Api::namespaced_with(self.client.clone(), &name.namespace, &resource)
+        } else {
+            Api::all_with(self.client.clone(), &resource)
+        })
+    }
+
+    /// Applies an object; whether that changed something.
+    ///
+    /// # Errors
+    /// What the API server says, with the object.
+    pub async fn apply(&self, object: &Value) -> anyhow::Result<bool> {
+        let name = Name::of(object);
+        let api = self.api(&name)?;
+        let found = api.get_opt(&name.name).await.map_err(said).with_context(|| name.to_string())?;
+        let object = with_live_policy(object, found.as_ref());
+        let params = PatchParams::apply(MANAGER).force();
+        let applied = api
+            .patch(&name.name, &params, &Patch::Apply(&object))
+            .await
+            .map_err(said)
+            .with_context(|| name.to_string())?;
+        Ok(found.is_none_or(|found| found.resource_version() != applied.resource_version()))
+    }
+
+    /// The object as it stands in the cluster; none where it is not there.
+    ///
+    /// # Errors
+    /// What the API server says, with the object.
+    pub async fn get(&self, name: &Name) -> anyhow::Result<Option<DynamicObject>> {
+        self.api(name)?.get_opt(&name.name).await.map_err(said).with_context(|| name.to_string())
+    }
+
+    /// Everything that was installed, in the order of deletion.
+    ///
+    /// # Errors
+    /// What the API server says, with the kind.
+    pub async fn installed(&self) -> anyhow::Result<Vec<Name>> {
+        let mut names = Vec::new();
+        for row in &KINDS {
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(row).0);
+            let params = ListParams::default().labels(&format!("{MANAGED}={RECONCILE}"));
+            let list = api.list_metadata(&params).await.map_err(said).with_context(|| row.2.to_owned())?;
+            names.extend(list.items.iter().map(|one| Name {
+                kind: row.2.to_owned(),
+                namespace: one.namespace().unwrap_or_default(),
+                name: one.name_any(),
+            }));
+        }
+        Ok(names)
+    }
+
+    /// What was installed and is wanted no longer.
+    ///
+    /// # Errors
+    /// As [`Cluster::installed`].
+    pub async fn superfluous(&self, wanted: &[Name]) -> anyhow::Result<Vec<Name>> {
+        let installed = self.installed().await?;
+        Ok(installed.into_iter().filter(|name| !is_kept(name) && !wanted.contains(name)).collect())
+    }
+
+    /// Deletes an object; one that is gone already is as good.
+    ///
+    /// # Errors
+    /// What the API server says, with the object.
+    pub async fn delete(&self, name: &Name) -> anyhow::Result<()> {
+        match self.api(name)?.delete(&name.name, &DeleteParams::default()).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(said(error)).with_context(|| name.to_string()),
+        }
+    }
+
+    /// Deletes what the components made themselves: roots in all namespaces, and in the control plane's the CA's Secret and
+    /// leases.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn delete_made(&self, namespace: &str) -> anyhow::Result<usize> {
+        let map = resource(&("", "v1", "ConfigMap", "configmaps", true)).0;
+        let by_name = ListParams::default().fields("metadata.name=istio-ca-root-cert").labels("istio.io/config=true");
+        let maps: Api<DynamicObject> = Api::all_with(self.client.clone(), &map);
+        let list = maps.list_metadata(&by_name).await.map_err(said).context("ConfigMaps with the roots")?;
+        let mut count = 0;
+        for one in &list.items {
+            let namespace = one.namespace().unwrap_or_default();
+            self.delete(&Name { kind: "ConfigMap".to_owned(), namespace, name: one.name_any() }).await?;
+            count += 1;
+        }
+        let leases = [pilot::status::leader::LEASE, pilot::trust::roots::LEASE];
+        let secret = ("", "v1", "Secret", "secrets", true);
+        let lease = ("coordination.k8s.io", "v1", "Lease", "leases", true);
+        let own = std::iter::once((secret, citadel::ca::secret::OWN)).chain(leases.map(|name| (lease, name)));
+        for (row, name) in own {
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(&row).0);
+            match api.delete(name, &DeleteParams::default()).await {
+                Ok(_) => count += 1,
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(said(error)).with_context(|| name.to_owned()),
+            }
+        }
+        Ok(count)
+    }
+
+    /// Pods with a sidecar or gateway, by namespace and name.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn proxies(&self) -> anyhow::Result<Vec<String>> {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(&("", "v1", "Pod", "pods", true)).0);
+        let list = api.list_metadata(&ListParams::default()).await.map_err(said).context("pods")?;
+        let injected = list.items.iter().filter(|pod| pod.annotations().contains_key("sidecar.istio.io/status"));
+        Ok(injected.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect())
+    }
+
+    /// Waits until objects do what they are for: definitions are served, Deployments have all their pods.
+    ///
+    /// # Errors
+    /// When it takes longer than until `deadline`, with what holds it up.
+    pub async fn ready(&self, objects: &[Value], deadline: Instant) -> anyhow::Result<()> {
+        for object in objects {
+            let name = Name::of(object);
+            if !["Deployment", "CustomResourceDefinition"].contains(&name.kind.as_str()) {
+                continue;
+            }
+            loop {
+                let held_up = match self.get(&name).await {
+                    Ok(Some(found)) => held_up(&name, &found.data, found.metadata.generation),
+                    Ok(None) => Some("it is not there".to_owned()),
+                    Err(error) => Some(format!("{error:#}")),
+                };
+                let Some(why) = held_up else { break };
+                if Instant::now() > deadline {
+                    let pods = self.pods_of(object).await.unwrap_or_default();
+                    bail!(
+                        "{name} does not become ready: {why}{pods}; kubectl describe tells more, and meshctl install goes on where it stopped"
+                    );
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// What its pods wait for.
+    async fn pods_of(&self, deployment: &Value) -> Option<String> {
+        let labels = deployment["spec"]["selector"]["matchLabels"].as_object()?;
+        let selector: Vec<String> =
+            labels.iter().map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default())).collect();
+        let namespace = deployment["metadata"]["namespace"].as_str()?;
+        let pods = resource(&("", "v1", "Pod", "pods", true)).0;
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &pods);
+        let list = api.list(&ListParams::default().labels(&selector.join(","))).await.ok()?;
+        let waits = list.items.iter().flat_map(|pod| {
+            let name = pod.name_any();
+            let statuses = pod.data["status"]["containerStatuses"].as_array().cloned().unwrap_or_default();
+            let scheduled = pod.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let waiting = statuses.into_iter().map(|status| status["state"]["waiting"].clone());
+            let unscheduled =
+                scheduled.into_iter().filter(|one| one["type"] == "PodScheduled" && one["status"] == "False");
+            let text = move |why: Value| {
+                why["reason"]
+                    .as_str()
+                    .map(|reason| format!("; pod {name}: {reason} {}", why["message"].as_str().unwrap_or_default()))
+            };
+            waiting.chain(unscheduled).filter_map(text).collect::<Vec<_>>()
+        });
+        Some(waits.collect())
+    }
+}
+
+/// Whether an object is one of those that hold what users made.
+pub fn is_kept(name: &Name) -> bool {
+    KEPT.contains(&name.kind.as_str())
+}
+
+/// Reads the files of `-f`; `-` is standard input.
+///
+/// # Errors
+/// Where one cannot be read.
+pub fn read_files(paths: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let read = |path: &PathBuf| {
+        let text = if path == Path::new("-") {
+            std::io::read_to_string(std::io::stdin())
+        } else {
+            std::fs::read_to_string(path)
+        };
+        text.with_context(|| format!("-f {}", path.display()))
+    };
+    paths.iter().map(read).collect()
+}
+
+fn resource(row: &(&str, &str, &str, &str, bool)) -> (ApiResource, bool) {
+    let (group, version, kind, plural, namespaced) = *row;
+    (ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural), namespaced)
+}
+
+/// What the API server said, without the rest of its answer.
+fn said(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
+        other => other.into(),
+    }
+}
+
+/// A validation that pilot has made obligatory stays so: its policy is taken from the cluster.
+fn with_live_policy(object: &Value, found: Option<&DynamicObject>) -> Value {
+    let mut object = object.clone();
+    let live = found.map(|found| &found.data["webhooks"]).and_then(Value::as_array);
+    let (Some(live), Some(own)) = (live, object.get_mut("webhooks").and_then(Value::as_array_mut)) else {
+        return object;
+    };
+    for hook in own {
+        if let Some(there) = live.iter().find(|there| there["name"] == hook["name"]) {
+            hook["failurePolicy"] = there["failurePolicy"].clone();
+        }
+    }
+    object
+}
+
+/// What an object still waits for; none where it is ready.
+fn held_up(name: &Name, data: &Value, generation: Option<i64>) -> Option<String> {
+    let status = &data["status"];
+    if name.kind == "CustomResourceDefinition" {
+        let conditions = status["conditions"].as_array();
+        let is = |one: &Value| one["type"] == "Established" && one["status"] == "True";
+        return (!conditions.into_iter().flatten().any(is)).then(|| "the API server does not serve it yet".to_owned());
+    }
+    let number = |field: &str| status[field].as_i64().unwrap_or(0);
+    let wanted = data["spec"]["replicas"].as_i64().unwrap_or(1);
+    if number("observedGeneration") < generation.unwrap_or(0) {
+        return Some("no controller has seen it yet".to_owned());
+    }
+    let (updated, available) = (number("updatedReplicas"), number("availableReplicas"));
+    let done = updated >= wanted && available >= wanted && number("replicas") <= updated;
+    (!done).then(|| format!("{} of {wanted} pods are ready", available.min(updated)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn deployment() -> Name {
+        Name { kind: "Deployment".to_owned(), namespace: "a".to_owned(), name: "b".to_owned() }
+    }
+
+    // spec: CT-9
+    #[test]
+    fn a_deployment_is_ready_when_all_its_new_pods_are() {
+        let status =
+            |status: Value| held_up(&deployment(), &json!({"spec": {"replicas": 2}, "status": status}), Some(3));
+        assert_eq!(status(json!({})).unwrap(), "no controller has seen it yet");
+        let seen = |replicas: u32, updated: u32, available: u32| {
+            status(
+                json!({"observedGeneration": 3, "replicas": replicas, "updatedReplicas": updated, "availableReplicas": available}),
+            )
+        };
+        assert_eq!(seen(3, 1, 2).unwrap(), "1 of 2 pods are ready");
+        assert!(seen(3, 2, 2).is_some(), "an old pod is still there");
+        assert_eq!(seen(2, 2, 2), None);
+    }
+
+    // spec: PI-48
+    #[test]
+    fn a_validation_that_is_obligatory_stays_so() {
+        let ours =
+            json!({"webhooks": [{"name": "a", "failurePolicy": "Ignore"}, {"name": "b", "failurePolicy": "Ignore"}]});
+        let mut found = DynamicObject::new("x", &resource(&KINDS[1]).0);
+        found.data = json!({"webhooks": [{"name": "a", "failurePolicy": "Fail"}]});
+        let applied = with_live_policy(&ours, Some(&found));
+        assert_eq!(
+            (&applied["webhooks"][0]["failurePolicy"], &applied["webhooks"][1]["failurePolicy"]),
+            (&json!("Fail"), &json!("Ignore"))
+        );
+        assert_eq!(with_live_policy(&ours, None), ours);
+    }
+}

@@ -1,0 +1,18 @@
+//! The mesh on Kubernetes: from what a user wants to objects, and the objects in a cluster.
+//!
+//! - [`schema`]: which fields of an IstioOperator and which values there are; others are refused by name
+//! - [`profile`]: the values that nobody wrote
+//! - [`spec`]: profile, files and `--set`, laid over each other
+//! - [`objects`]: the specification as objects, by component; pure
+//! - [`cluster`]: objects applied, awaited, listed and deleted
+//!
+//! It knows what our components need of a cluster. It must never know how they do their work.
+
+pub mod cluster;
+pub mod objects;
+pub mod profile;
+pub mod schema;
+pub mod spec;
+
+pub use objects::{Component, Rendered, render};
+pub use spec::Spec;

@@ -1,0 +1,94 @@
+//! Gateways: a pod that is nothing but a proxy, which injection fills in (IN-5).
+
+use super::Spec;
+use super::rights::{READ, rule};
+use super::workload::{changed, merged};
+use serde_json::{Value, json};
+
+pub(super) fn objects(spec: &Spec, gateway: &Value) -> Vec<Value> {
+    let name = gateway["name"].as_str().unwrap_or("istio-ingressgateway");
+    let namespace = gateway["namespace"].as_str().map_or_else(|| spec.namespace(), str::to_owned);
+    let given = merged(&json!({"app": name}), &gateway["label"]);
+    let k8s = &gateway["k8s"];
+    let own = |version: &str, kind: &str| json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": namespace, "labels": given}});
+    let mut service = own("v1", "Service");
+    service["metadata"]["annotations"] = merged(&k8s["serviceAnnotations"], &k8s["service"]["annotations"]);
+    service["spec"] = json!({"type": "LoadBalancer", "selector": given});
+    for field in ["type", "ports", "loadBalancerIP", "externalTrafficPolicy", "loadBalancerSourceRanges"] {
+        if !k8s["service"][field].is_null() {
+            service["spec"][field] = k8s["service"][field].clone();
+        }
+    }
+    let mut scaler = own("autoscaling/v2", "HorizontalPodAutoscaler");
+    let (least, most) = (k8s["hpaSpec"]["minReplicas"].as_u64(), k8s["hpaSpec"]["maxReplicas"].as_u64());
+    let scaled = k8s["replicaCount"].is_null() && most.is_some();
+    scaler["spec"] = json!({
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+        "minReplicas": least.unwrap_or(1), "maxReplicas": most.unwrap_or(5),
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}],
+    });
+    let mut budget = own("policy/v1", "PodDisruptionBudget");
+    budget["spec"] = json!({"minAvailable": 1, "selector": {"matchLabels": given}});
+    let rights =
+        rights(own("rbac.authorization.k8s.io/v1", "Role"), own("rbac.authorization.k8s.io/v1", "RoleBinding"));
+    let [role, binding] = rights;
+    let mut objects = vec![
+        own("v1", "ServiceAccount"),
+        role,
+        binding,
+        service,
+        deployment(own("apps/v1", "Deployment"), k8s, &given),
+    ];
+    if scaled {
+        objects.push(scaler);
+    }
+    if spec.is_on("values.global.defaultPodDisruptionBudget.enabled") {
+        objects.push(budget);
+    }
+    objects
+}
+
+/// A gateway gets the certificates of its namespace from pilot if it may list Secrets there itself (CA-27).
+fn rights(mut role: Value, mut binding: Value) -> [Value; 2] {
+    let account = binding["metadata"]["name"].clone();
+    role["rules"] = json!([rule("", &["secrets"], &READ)]);
+    let name = format!("{}-sds", account.as_str().unwrap_or_default());
+    for object in [&mut role, &mut binding] {
+        object["metadata"]["name"] = json!(name);
+    }
+    binding["roleRef"] = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name});
+    let namespace = &binding["metadata"]["namespace"];
+    binding["subjects"] = json!([{"kind": "ServiceAccount", "name": account, "namespace": namespace}]);
+    [role, binding]
+}
+
+fn deployment(mut deployment: Value, k8s: &Value, given: &Value) -> Value {
+    let mut container = json!({
+        "name": "istio-proxy", "image": "auto",
+        "securityContext": {
+            "capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": false, "privileged": false,
+            "readOnlyRootFilesystem": true, "runAsNonRoot": true,
+        },
+    });
+    let mut pod = json!({"serviceAccountName": deployment["metadata"]["name"]});
+    changed(&mut container, &mut pod, k8s);
+    pod["containers"] = json!([container]);
+    let annotations = json!({"inject.istio.io/templates": "gateway"});
+    deployment["spec"] = json!({
+        "selector": {"matchLabels": given},
+        "template": {
+            "metadata": {
+                "labels": merged(given, &json!({"sidecar.istio.io/inject": "true"})),
+                "annotations": merged(&annotations, &k8s["podAnnotations"]),
+            },
+            "spec": pod,
+        },
+    });
+    if !k8s["replicaCount"].is_null() {
+        deployment["spec"]["replicas"] = k8s["replicaCount"].clone();
+    }
+    if !k8s["strategy"].is_null() {
+        deployment["spec"]["strategy"] = k8s["strategy"].clone();
+    }
+    deployment
+}

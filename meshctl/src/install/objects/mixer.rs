@@ -1,0 +1,44 @@
+//! mixer: policy, telemetry and the page. It has no rights at the API server.
+
+use super::workload::Program;
+use super::{Spec, account, service};
+use serde_json::{Value, json};
+
+/// Name of everything that is mixer's.
+const NAME: &str = "mixer";
+
+pub(super) fn objects(spec: &Spec) -> Vec<Value> {
+    let program = Program {
+        name: NAME,
+        app: NAME,
+        image: spec.image(NAME),
+        args: [
+            "serve",
+            "--grpc-addr=:9091",
+            "--http-addr=:8080",
+            "--monitoring-addr=:15014",
+            &format!("--pilot=http://istiod.{}.svc:8080", spec.namespace()),
+            "--otlp-grpc-addr=:4317",
+            "--otlp-http-addr=:4318",
+            "--zipkin-addr=:9411",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+        ports: &[
+            ("grpc-mixer", 9091),
+            ("http-page", 8080),
+            ("http-monitoring", 15014),
+            ("grpc-otlp", 4317),
+            ("http-otlp", 4318),
+            ("http-zipkin", 9411),
+        ],
+        ready: ("/ready", 15014),
+        k8s: "components.mixer.k8s",
+    };
+    let ports: Vec<(&str, u16, u16)> = program.ports.iter().map(|(name, port)| (*name, *port, *port)).collect();
+    let mut deployment = program.deployment(spec, NAME);
+    deployment["spec"]["template"]["spec"]["automountServiceAccountToken"] = json!(false);
+    let replicas = spec.at("components.mixer.k8s.replicaCount");
+    deployment["spec"]["replicas"] = if replicas.is_null() { 1.into() } else { replicas.clone() };
+    vec![account(spec, NAME), service(spec, NAME, NAME, &ports), deployment]
+}

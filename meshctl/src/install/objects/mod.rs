@@ -1,0 +1,132 @@
+//! The specification as objects, by component, in the order in which a cluster needs them. Pure.
+//!
+//! It knows ports, flags and rights of our programs. It must never know a cluster.
+
+mod base;
+mod citadel;
+mod gateway;
+mod mixer;
+mod pilot;
+mod rights;
+mod webhook;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+use super::Spec;
+use serde_json::{Value, json};
+
+/// Label of all that is installed, whose value says that it is ours to change and to delete.
+pub const MANAGED: &str = "operator.istio.io/managed";
+/// Value of [`MANAGED`].
+pub const RECONCILE: &str = "Reconcile";
+/// Label that names the component.
+const COMPONENT: &str = "operator.istio.io/component";
+/// Label that names the version of the installer.
+const VERSION: &str = "operator.istio.io/version";
+
+/// A component, in the order of installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Component {
+    /// Namespace, definitions, rights, settings.
+    Base,
+    /// The certificate authority.
+    Citadel,
+    /// Discovery and injection.
+    Pilot,
+    /// Policy and telemetry.
+    Mixer,
+    /// Gateways, in and out.
+    Gateways,
+}
+
+impl Component {
+    /// Its name as users see it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Base => "Base",
+            Self::Citadel => "Citadel",
+            Self::Pilot => "Pilot",
+            Self::Mixer => "Mixer",
+            Self::Gateways => "Gateways",
+        }
+    }
+}
+
+/// The objects of one component.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rendered {
+    /// Which.
+    pub component: Component,
+    /// Its objects, in the order in which they are applied.
+    pub objects: Vec<Value>,
+}
+
+/// All objects of the components that are wanted.
+///
+/// # Errors
+/// Where a value cannot be written down.
+pub fn render(spec: &Spec) -> anyhow::Result<Vec<Rendered>> {
+    let on = |name: &str| spec.is_on(&format!("components.{name}.enabled"));
+    let mut all = Vec::new();
+    if on("base") {
+        all.push((Component::Base, base::objects(spec)));
+    }
+    if on("citadel") {
+        all.push((Component::Citadel, citadel::objects(spec)));
+    }
+    if on("pilot") {
+        let mut objects = pilot::objects(spec)?;
+        objects.extend(webhook::objects(spec));
+        all.push((Component::Pilot, objects));
+    }
+    if on("mixer") {
+        all.push((Component::Mixer, mixer::objects(spec)));
+    }
+    let gateways: Vec<Value> =
+        spec.gateways().into_iter().flat_map(|gateway| gateway::objects(spec, gateway)).collect();
+    if !gateways.is_empty() {
+        all.push((Component::Gateways, gateways));
+    }
+    let labelled = |(component, objects): (Component, Vec<Value>)| {
+        let objects = objects.into_iter().map(|object| labelled(object, component)).collect();
+        Rendered { component, objects }
+    };
+    Ok(all.into_iter().map(labelled).collect())
+}
+
+fn labelled(mut object: Value, component: Component) -> Value {
+    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+    let labels = &mut object["metadata"]["labels"];
+    labels[MANAGED] = json!(RECONCILE);
+    labels[COMPONENT] = json!(component.name());
+    labels[VERSION] = json!(env!("CARGO_PKG_VERSION"));
+    if kind != "Namespace" {
+        labels["istio.io/rev"] = json!("default"); // of a namespace it would ask for sidecars
+    }
+    object
+}
+
+/// An object in the namespace of the control plane.
+fn own(spec: &Spec, version: &str, kind: &str, name: &str) -> Value {
+    json!({"apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": spec.namespace(), "labels": {}}})
+}
+
+/// A Service of the control plane: name, labels of its pods, and (name, port, port of the pod).
+fn service(spec: &Spec, name: &str, app: &str, ports: &[(&str, u16, u16)]) -> Value {
+    let port = |(name, port, target): &(&str, u16, u16)| json!({"name": name, "port": port, "targetPort": target, "protocol": "TCP"});
+    let mut service = own(spec, "v1", "Service", name);
+    service["metadata"]["labels"] = json!({"app": app});
+    service["spec"] = json!({"selector": {"app": app}, "ports": ports.iter().map(port).collect::<Vec<_>>()});
+    service
+}
+
+/// A service account of the control plane.
+fn account(spec: &Spec, name: &str) -> Value {
+    let mut account = own(spec, "v1", "ServiceAccount", name);
+    if let Some(secrets) = spec.at("values.global.imagePullSecrets").as_array() {
+        account["imagePullSecrets"] = secrets.iter().map(|name| json!({"name": name})).collect();
+    }
+    account
+}

@@ -1,0 +1,185 @@
+use super::*;
+use crate::install::profile;
+use std::collections::BTreeSet;
+
+fn rendered(profile: &str) -> Vec<Value> {
+    let spec = Spec::new(&[], &[format!("profile={profile}")]).unwrap();
+    render(&spec).unwrap().into_iter().flat_map(|part| part.objects).collect()
+}
+
+fn named<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+    let is = |object: &&Value| object["kind"] == kind && object["metadata"]["name"] == name;
+    objects.iter().find(is).unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+fn containers(objects: &[Value]) -> impl Iterator<Item = (&Value, &Value)> {
+    let pods =
+        objects.iter().filter(|object| object["kind"] == "Deployment").map(|one| &one["spec"]["template"]["spec"]);
+    pods.flat_map(|pod| pod["containers"].as_array().unwrap().iter().map(move |container| (pod, container)))
+}
+
+// spec: IN-8
+/// robustness S6: verbs are written out, secrets are read in the own namespace alone, and citadel's by name.
+#[test]
+fn rights_are_written_out_and_secrets_stay_in_their_namespace() {
+    for profile in profile::NAMES {
+        for object in rendered(profile) {
+            for rule in object["rules"].as_array().into_iter().flatten() {
+                let text = format!("{} {}: {rule}", object["kind"], object["metadata"]["name"]);
+                for list in ["verbs", "resources", "apiGroups"] {
+                    let all = rule[list].as_array().unwrap();
+                    assert!(!all.is_empty() && !all.iter().any(|one| one.as_str().unwrap().contains('*')), "{text}");
+                }
+                let names = |list: &str| {
+                    rule[list].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect::<BTreeSet<_>>()
+                };
+                assert!(!names("verbs").contains("delete") && !names("verbs").contains("deletecollection"), "{text}");
+                if names("resources").contains("secrets") {
+                    assert_eq!(object["kind"], "Role", "{text}");
+                    let of_citadel = object["metadata"]["name"] == "citadel";
+                    let by_name = rule["resourceNames"].as_array().is_some_and(|names| names.len() == 2);
+                    assert!(!of_citadel || by_name || names("verbs") == BTreeSet::from(["create"]), "{text}");
+                    assert!(
+                        of_citadel || names("verbs").is_subset(&BTreeSet::from(["get", "list", "watch"])),
+                        "{text}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+// spec: IN-1, IN-2
+#[test]
+fn nothing_is_outside_the_namespace_but_definitions_webhooks_and_rights() {
+    let outside = [
+        "Namespace",
+        "CustomResourceDefinition",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "MutatingWebhookConfiguration",
+        "ValidatingWebhookConfiguration",
+    ];
+    for profile in profile::NAMES {
+        let objects = rendered(profile);
+        for object in &objects {
+            let kind = object["kind"].as_str().unwrap();
+            let namespace = object["metadata"]["namespace"].as_str();
+            assert_eq!(namespace.is_none(), outside.contains(&kind), "{kind} {}", object["metadata"]["name"]);
+            assert!(namespace.is_none_or(|namespace| namespace == "istio-system"));
+            let labels = &object["metadata"]["labels"];
+            assert_eq!(labels[MANAGED], RECONCILE, "{kind}");
+            assert_eq!(
+                labels["istio.io/rev"].is_null(),
+                kind == "Namespace",
+                "{kind}: the namespace asks for no sidecars"
+            );
+        }
+        let keys: BTreeSet<String> =
+            objects.iter().map(|object| format!("{} {}", object["kind"], object["metadata"]["name"])).collect();
+        assert_eq!(keys.len(), objects.len(), "{profile}: an object twice");
+    }
+    let count = |profile| rendered(profile).len();
+    assert!(count("empty") == 0 && count("minimal") < count("default") && count("default") < count("demo") + 3);
+}
+
+// spec: IN-1
+#[test]
+fn profiles_differ_as_istios_do() {
+    let kinds = |profile: &str, kind: &str| {
+        let named =
+            |object: &Value| (object["kind"] == kind).then(|| object["metadata"]["name"].as_str().unwrap().to_owned());
+        rendered(profile).iter().filter_map(named).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds("default", "Deployment"), ["citadel", "istiod", "mixer", "istio-ingressgateway"]);
+    assert_eq!(
+        kinds("demo", "Deployment"),
+        ["citadel", "istiod", "mixer", "istio-ingressgateway", "istio-egressgateway"]
+    );
+    assert_eq!(kinds("minimal", "Deployment"), ["citadel", "istiod"]);
+    assert_eq!(kinds("default", "HorizontalPodAutoscaler"), ["istiod", "istio-ingressgateway"]);
+    assert!(kinds("demo", "HorizontalPodAutoscaler").is_empty());
+    let demo = rendered("demo");
+    assert!(
+        named(&demo, "ConfigMap", "istio")["data"]["mesh"].as_str().unwrap().contains("accessLogFile: /dev/stdout")
+    );
+    let preview = rendered("preview");
+    assert!(named(&preview, "ConfigMap", "istio")["data"]["mesh"].as_str().unwrap().contains("ISTIO_META_DNS_CAPTURE"));
+}
+
+// spec: IN-22
+/// robustness S7 for the control plane: nobody is root, nothing is writable, no capability.
+#[test]
+fn pods_fit_the_restricted_level_and_openshift_chooses_their_users() {
+    for profile in ["demo", "openshift"] {
+        let objects = rendered(profile);
+        for (pod, container) in containers(&objects) {
+            let name = &container["name"];
+            let security = &container["securityContext"];
+            assert_eq!(security["allowPrivilegeEscalation"], false, "{name}");
+            assert_eq!(security["readOnlyRootFilesystem"], true, "{name}");
+            assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+            if name != "istio-proxy" {
+                assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+                assert_eq!(pod["securityContext"]["runAsUser"].is_null(), profile == "openshift", "{name}");
+            }
+        }
+    }
+}
+
+// spec: IN-3, IN-4, IN-5, IN-6
+#[test]
+fn what_users_write_reaches_its_object() {
+    let sets = [
+        "hub=example/mesh",
+        "tag=9",
+        "namespace=mesh",
+        "values.pilot.autoscaleEnabled=false",
+        "values.pilot.replicaCount=3",
+        "values.pilot.env.A=b",
+        "components.pilot.k8s.nodeSelector.zone=a",
+        "values.global.proxy.logLevel=debug",
+        "components.ingressGateways[0].k8s.service.type=NodePort",
+        "components.ingressGateways[0].k8s.replicaCount=2",
+        "values.global.imagePullSecrets={one}",
+        "values.global.defaultPodDisruptionBudget.enabled=false",
+        "meshConfig.trustDomain=corp.example",
+        "values.sidecarInjectorWebhook.rewriteAppHTTPProbe=false",
+    ];
+    let spec = Spec::new(&[], &sets.map(str::to_owned)).unwrap();
+    let objects: Vec<Value> = render(&spec).unwrap().into_iter().flat_map(|part| part.objects).collect();
+    let istiod = named(&objects, "Deployment", "istiod");
+    let (pod, container) = (&istiod["spec"]["template"]["spec"], &istiod["spec"]["template"]["spec"]["containers"][0]);
+    assert_eq!((&istiod["spec"]["replicas"], &istiod["metadata"]["namespace"]), (&json!(3), &json!("mesh")));
+    assert_eq!((&container["image"], &pod["nodeSelector"]), (&json!("example/mesh/pilot:9"), &json!({"zone": "a"})));
+    assert!(container["env"].as_array().unwrap().contains(&json!({"name": "A", "value": "b"})));
+    assert!(container["args"].as_array().unwrap().contains(&json!("--ca-addr=citadel.mesh.svc:8060")));
+    let citadel = &named(&objects, "Deployment", "citadel")["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(citadel.to_string().contains("--relay=spiffe://corp.example/ns/mesh/sa/istiod"), "{citadel}");
+    let values = named(&objects, "ConfigMap", "istio-sidecar-injector")["data"]["values"].as_str().unwrap();
+    let values: Value = serde_json::from_str(values).unwrap();
+    assert_eq!(values["global"]["proxy"]["logLevel"], "debug");
+    assert_eq!(values["sidecarInjectorWebhook"]["rewriteAppHTTPProbe"], false);
+    assert_eq!(named(&objects, "Service", "istio-ingressgateway")["spec"]["type"], "NodePort");
+    assert_eq!(named(&objects, "Deployment", "istio-ingressgateway")["spec"]["replicas"], 2);
+    assert_eq!(named(&objects, "ServiceAccount", "istiod")["imagePullSecrets"], json!([{"name": "one"}]));
+    let kinds: BTreeSet<&str> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
+    assert!(!kinds.contains("PodDisruptionBudget") && !kinds.contains("HorizontalPodAutoscaler"));
+}
+
+// spec: IN-3, PI-57
+#[test]
+fn the_settings_are_those_that_pilot_reads() {
+    use ::pilot::inject::{Config, Values};
+    for profile in ["default", "demo", "openshift", "preview"] {
+        let objects = rendered(profile);
+        let injector = &named(&objects, "ConfigMap", "istio-sidecar-injector")["data"];
+        let config = Config::parse(injector["config"].as_str().unwrap()).unwrap();
+        assert_eq!(config.default_templates, ["sidecar"]);
+        let values = Values::parse(injector["values"].as_str().unwrap()).unwrap();
+        assert_eq!(values.text("global.hub"), "ferromesh");
+        assert_eq!(values.text("global.proxy.image"), "proxy", "what is not written is the template's default");
+        ::pilot::model::mesh_config::parse(named(&objects, "ConfigMap", "istio")["data"]["mesh"].as_str().unwrap())
+            .unwrap();
+    }
+}

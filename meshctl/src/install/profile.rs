@@ -1,0 +1,104 @@
+//! The values that nobody wrote: Istio's, but for what our components need less of, by profile (IN-1).
+
+use serde_json::{Value, json};
+
+/// The profiles.
+pub const NAMES: [&str; 6] = ["default", "demo", "minimal", "empty", "openshift", "preview"];
+
+/// The specification of a profile; none where there is no such profile.
+pub fn of(name: &str) -> Option<Value> {
+    let mut spec = everything();
+    match name {
+        "default" => {}
+        "demo" => {
+            spec["components"]["egressGateways"][0]["enabled"] = json!(true);
+            spec["meshConfig"]["accessLogFile"] = json!("/dev/stdout");
+            spec["values"]["pilot"]["autoscaleEnabled"] = json!(false);
+            spec["values"]["pilot"]["traceSampling"] = json!(100);
+            let small = json!({"requests": {"cpu": "10m", "memory": "40Mi"}});
+            spec["values"]["global"]["proxy"]["resources"] = small.clone();
+            for gateways in ["ingressGateways", "egressGateways"] {
+                spec["components"][gateways][0]["k8s"]["resources"] = small.clone();
+                spec["components"][gateways][0]["k8s"]["replicaCount"] = json!(1);
+            }
+        }
+        "minimal" => {
+            spec["components"]["ingressGateways"][0]["enabled"] = json!(false);
+            spec["components"]["mixer"]["enabled"] = json!(false);
+        }
+        "empty" => {
+            for component in ["base", "pilot", "citadel", "mixer"] {
+                spec["components"][component]["enabled"] = json!(false);
+            }
+            spec["components"]["ingressGateways"][0]["enabled"] = json!(false);
+        }
+        "openshift" => spec["values"]["global"]["platform"] = json!("openshift"),
+        "preview" => {
+            let capture = json!({"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"}});
+            spec["meshConfig"]["defaultConfig"] = capture;
+        }
+        _ => return None,
+    }
+    Some(spec)
+}
+
+fn everything() -> Value {
+    json!({
+        "meshConfig": mesh(),
+        "components": {
+            "base": {"enabled": true},
+            "pilot": {"enabled": true},
+            "citadel": {"enabled": true},
+            "mixer": {"enabled": true},
+            "ingressGateways": [gateway("istio-ingressgateway", "ingressgateway", true, "LoadBalancer")],
+            "egressGateways": [gateway("istio-egressgateway", "egressgateway", false, "ClusterIP")],
+        },
+        "values": {
+            "global": {
+                "hub": "ferromesh", "tag": env!("CARGO_PKG_VERSION"), "istioNamespace": "istio-system",
+                "configValidation": true, "defaultPodDisruptionBudget": {"enabled": true},
+                "logging": {"level": "info"}, "proxy": {},
+            },
+            "pilot": {
+                "autoscaleEnabled": true, "autoscaleMin": 1, "autoscaleMax": 5, "traceSampling": 1,
+                "cpu": {"targetAverageUtilization": 80},
+                // Istio asks for 500m and 2 GiB.
+                "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+            },
+        },
+    })
+}
+
+fn mesh() -> Value {
+    let mixer = "mixer.istio-system.svc.cluster.local";
+    let log = |name: &str, log: &str| {
+        let states = ["upstream_peer", "downstream_peer"];
+        let service = json!({"service": mixer, "port": 9091, "logName": log, "filterStateObjectsToLog": states});
+        json!({"name": name, "envoyHttpAls": service})
+    };
+    json!({
+        "trustDomain": "cluster.local",
+        "defaultProviders": {"metrics": ["prometheus"]},
+        "extensionProviders": [
+            log("mixer-failures", "ferromesh"),
+            log("mixer-requests", "requests"),
+            {"name": "mixer-traces", "opentelemetry": {"service": mixer, "port": 9091}},
+        ],
+    })
+}
+
+fn gateway(name: &str, label: &str, enabled: bool, service: &str) -> Value {
+    let port = |name: &str, port: u16| json!({"name": name, "port": port, "targetPort": port, "protocol": "TCP"});
+    let mut ports = vec![port("http2", 80), port("https", 443)];
+    if enabled {
+        ports.insert(0, port("status-port", 15021));
+    }
+    json!({
+        "name": name, "enabled": enabled, "label": {"app": name, "istio": label},
+        "k8s": {
+            "service": {"type": service, "ports": ports},
+            "hpaSpec": {"minReplicas": 1, "maxReplicas": 5},
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+        },
+    })
+}

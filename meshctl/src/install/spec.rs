@@ -1,0 +1,268 @@
+//! What a user wants: a profile, files of kind IstioOperator and `--set`, laid over each other in this order.
+
+use super::{profile, schema};
+use anyhow::{Context as _, bail};
+use serde_json::{Map, Value, json};
+
+/// A complete specification: every field that is read is there or has a meaning when it is not.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spec(Value);
+
+impl Spec {
+    /// Lays `files` (texts of IstioOperator, the later over the earlier) and `sets` (`PATH=VALUE`) over their profile.
+    ///
+    /// # Errors
+    /// Names the field that there is not, with a near one, or what cannot be read.
+    pub fn new(files: &[String], sets: &[String]) -> anyhow::Result<Self> {
+        let mut written = json!({});
+        for text in files {
+            over(&mut written, &read(text)?);
+        }
+        for set in sets {
+            let (path, value) = set.split_once('=').with_context(|| format!("--set {set}: write PATH=VALUE"))?;
+            put(&mut written, path, scalar(value)).with_context(|| format!("--set {set}"))?;
+        }
+        if let Some(why) = schema::unknown(&written) {
+            bail!(why);
+        }
+        let name = [&written["profile"], &written["values"]["profile"]].into_iter().find_map(Value::as_str);
+        let name = name.unwrap_or("default");
+        let known = profile::NAMES.map(str::to_owned);
+        let Some(mut spec) = profile::of(name) else {
+            bail!("profile: there is no {name:?}{}; there are {}", schema::hint(name, known.iter()), known.join(", "))
+        };
+        over(&mut spec, &written);
+        Self(spec).settled()
+    }
+
+    /// Puts what can be written in two places into one.
+    fn settled(mut self) -> anyhow::Result<Self> {
+        for (short, long) in [("hub", "hub"), ("tag", "tag"), ("namespace", "istioNamespace")] {
+            if !self.0[short].is_null() {
+                self.0["values"]["global"][long] = self.0[short].take();
+            }
+        }
+        let (mesh, more) = (self.0["meshConfig"].take(), self.0["values"]["meshConfig"].take());
+        let mut mesh = if mesh.is_object() { mesh } else { json!({}) };
+        if more.is_object() {
+            over(&mut mesh, &more);
+        }
+        self.0["meshConfig"] = mesh;
+        let domain = format!(".{}.svc.", self.namespace());
+        let text = self.0["meshConfig"].to_string().replace(".istio-system.svc.", &domain);
+        self.0["meshConfig"] = serde_json::from_str(&text)?;
+        pilot::model::mesh_config::parse(&self.mesh_config()?).context("meshConfig")?;
+        for revision in [&self.0["revision"], &self.0["values"]["revision"]] {
+            if !matches!(revision.as_str(), None | Some("" | "default")) {
+                bail!("revision: not supported yet: install without one");
+            }
+        }
+        Ok(self)
+    }
+
+    /// The value at a path such as `values.global.hub`; null where there is none.
+    pub fn at(&self, path: &str) -> &Value {
+        path.split('.').fold(&self.0, |value, name| &value[name])
+    }
+
+    /// The value at a path as text, empty where there is none.
+    pub fn text(&self, path: &str) -> String {
+        match self.at(path) {
+            Value::Null => String::new(),
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether the value at a path is true.
+    pub fn is_on(&self, path: &str) -> bool {
+        self.text(path) == "true"
+    }
+
+    /// Namespace of the control plane.
+    pub fn namespace(&self) -> String {
+        self.text("values.global.istioNamespace")
+    }
+
+    /// Trust domain of the mesh.
+    pub fn trust_domain(&self) -> String {
+        self.text("meshConfig.trustDomain")
+    }
+
+    /// The image of a component.
+    pub fn image(&self, name: &str) -> String {
+        let (hub, tag) = (self.text("values.global.hub"), self.text("values.global.tag"));
+        let variant = self.text("values.global.variant");
+        let tag = if variant.is_empty() { tag } else { format!("{tag}-{variant}") };
+        if name.contains('/') { name.to_owned() } else { format!("{hub}/{name}:{tag}") }
+    }
+
+    /// MeshConfig as YAML.
+    ///
+    /// # Errors
+    /// Where it has no form as YAML.
+    pub fn mesh_config(&self) -> anyhow::Result<String> {
+        serde_saphyr::to_string(&self.0["meshConfig"]).context("meshConfig")
+    }
+
+    /// Gateways that are wanted, of both kinds.
+    pub fn gateways(&self) -> Vec<&Value> {
+        let lists = ["components.ingressGateways", "components.egressGateways"].map(|path| self.at(path).as_array());
+        { lists.into_iter().flatten().flatten() }.filter(|gateway| gateway["enabled"] == true).collect()
+    }
+}
+
+/// The specification in a file, which is an IstioOperator or a bare one of its `spec`.
+fn read(text: &str) -> anyhow::Result<Value> {
+    let value: Value = serde_saphyr::from_str(text).context("IstioOperator")?;
+    match value["kind"].as_str() {
+        Some("IstioOperator") => {
+            let mut spec = value["spec"].clone();
+            if spec["namespace"].is_null() && value["metadata"]["namespace"].is_string() {
+                spec["namespace"] = value["metadata"]["namespace"].clone();
+            }
+            Ok(if spec.is_object() { spec } else { json!({}) })
+        }
+        Some(other) => bail!("kind {other} instead of IstioOperator"),
+        None => Ok(value),
+    }
+}
+
+/// Lays a tree over another; null takes away. Gateways are laid over by their names.
+fn over(below: &mut Value, above: &Value) {
+    match (below, above) {
+        (Value::Object(below), Value::Object(above)) => {
+            for (name, new) in above {
+                match below.get_mut(name) {
+                    _ if new.is_null() => drop(below.shift_remove(name)),
+                    Some(old) => over(old, new),
+                    None => drop(below.insert(name.clone(), new.clone())),
+                }
+            }
+        }
+        (Value::Array(below), Value::Array(above)) if is_gateways(below) => {
+            for (index, new) in above.iter().enumerate() {
+                let named = |one: &Value| new["name"].is_string() && one["name"] == new["name"];
+                let at = below
+                    .iter()
+                    .position(named)
+                    .or_else(|| (new["name"].is_null() && index < below.len()).then_some(index));
+                match at.and_then(|at| below.get_mut(at)) {
+                    Some(old) => over(old, new),
+                    None => below.push(new.clone()),
+                }
+            }
+        }
+        (below, above) => *below = above.clone(),
+    }
+}
+
+/// Gateways alone are lists that are laid over element by element.
+fn is_gateways(list: &[Value]) -> bool {
+    !list.is_empty() && list.iter().all(|one| one["name"].is_string() && one["enabled"].is_boolean())
+}
+
+/// Sets a value at a path such as `components.ingressGateways[0].enabled`; a dot in a name is written `\.`.
+fn put(tree: &mut Value, path: &str, value: Value) -> anyhow::Result<()> {
+    let mut at = tree;
+    for part in path.replace("\\.", "\u{0}").split('.') {
+        let part = part.replace('\u{0}', ".");
+        let (name, indices) = part.split_once('[').map_or((part.as_str(), ""), |(name, rest)| (name, rest));
+        anyhow::ensure!(!name.is_empty(), "a name is missing in {path}");
+        if !at.is_object() {
+            *at = json!({});
+        }
+        at = at.as_object_mut().context("a mapping")?.entry(name.to_owned()).or_insert(Value::Null);
+        for index in indices.split_terminator(']') {
+            let index: usize =
+                index.trim_start_matches('[').parse().with_context(|| format!("{path}: an index is a number"))?;
+            anyhow::ensure!(index < 64, "{path}: index {index} is too large");
+            if !at.is_array() {
+                *at = json!([]);
+            }
+            let list = at.as_array_mut().context("a list")?;
+            while list.len() <= index {
+                list.push(Value::Object(Map::new()));
+            }
+            at = list.get_mut(index).context("an element")?;
+        }
+    }
+    *at = value;
+    Ok(())
+}
+
+/// A value as Helm reads it: a truth value, a number, a list `{a,b}`, or text.
+fn scalar(text: &str) -> Value {
+    if let Some(list) = text.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+        return list.split(',').map(|one| scalar(one.trim())).collect();
+    }
+    match text {
+        "true" => json!(true),
+        "false" => json!(false),
+        "null" => Value::Null,
+        _ => text.parse::<i64>().map_or_else(|_| json!(text), |number| json!(number)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(sets: &[&str]) -> anyhow::Result<Spec> {
+        Spec::new(&[], &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>())
+    }
+
+    // spec: IN-1, CT-9
+    #[test]
+    fn profile_then_files_then_sets() {
+        let file = "apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nmetadata: {namespace: mesh}\nspec:\n  profile: demo\n  tag: 1.0\n  meshConfig: {trustDomain: corp.example}\n  components:\n    ingressGateways:\n    - {name: istio-ingressgateway, enabled: false}\n    - {name: mine, enabled: true}\n";
+        let sets = ["values.pilot.traceSampling=50".to_owned(), "components.mixer.enabled=false".to_owned()];
+        let spec = Spec::new(&[file.to_owned()], &sets).unwrap();
+        assert_eq!((spec.namespace().as_str(), spec.trust_domain().as_str()), ("mesh", "corp.example"));
+        assert_eq!(spec.text("values.pilot.traceSampling"), "50");
+        assert_eq!(spec.text("meshConfig.accessLogFile"), "/dev/stdout", "the profile's");
+        let names: Vec<&str> = spec.gateways().iter().filter_map(|gateway| gateway["name"].as_str()).collect();
+        assert_eq!(names, ["mine", "istio-egressgateway"]);
+        assert!(!spec.is_on("components.mixer.enabled") && spec.is_on("components.pilot.enabled"));
+        assert!(spec.mesh_config().unwrap().contains("mixer.mesh.svc."), "services move with the namespace");
+    }
+
+    // spec: IN-1
+    #[test]
+    fn every_profile_can_be_read_and_none_other() {
+        for name in profile::NAMES {
+            spec(&[&format!("profile={name}")]).unwrap();
+        }
+        let refused = spec(&["profile=demmo"]).unwrap_err().to_string();
+        assert!(refused.starts_with("profile: there is no \"demmo\"; did you mean demo?"), "{refused}");
+    }
+
+    // spec: CT-9, IN-6
+    #[test]
+    fn what_cannot_be_is_refused() {
+        for (set, why) in [
+            ("values.global.hubb=x", "values.global.hubb: there is no such field; did you mean hub?"),
+            ("revision=canary", "revision: not supported yet"),
+            ("nothing", "write PATH=VALUE"),
+            ("components.ingressGateways[x].enabled=true", "an index is a number"),
+            ("components.ingressGateways[99].enabled=true", "too large"),
+        ] {
+            let refused = format!("{:#}", spec(&[set]).unwrap_err());
+            assert!(refused.contains(why), "{refused}");
+        }
+        assert!(Spec::new(&["kind: Service".to_owned()], &[]).is_err());
+    }
+
+    #[test]
+    fn values_are_read_as_helm_does() {
+        let spec = spec(&[
+            "components.ingressGateways[0].k8s.serviceAnnotations.a\\.b/c=1",
+            "values.global.imagePullSecrets={one,two}",
+            "hub=example/mesh",
+        ])
+        .unwrap();
+        assert_eq!(spec.gateways()[0]["k8s"]["serviceAnnotations"]["a.b/c"], 1);
+        assert_eq!(spec.at("values.global.imagePullSecrets"), &json!(["one", "two"]));
+        assert_eq!(spec.image("pilot"), format!("example/mesh/pilot:{}", env!("CARGO_PKG_VERSION")));
+    }
+}
