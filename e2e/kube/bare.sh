@@ -193,7 +193,8 @@ down() {
 case $1 in
   up) up "${3:-node}";;
   load) shift 2; load "$@";;
-  kubectl) shift 2; exec "$D/kubectl" --kubeconfig "$D/kc/super-admin.conf" "$@";;
+  # Another cluster had this address before: what kubectl knows of it is its own.
+  kubectl) shift 2; exec "$D/kubectl" --cache-dir="$D/kubectl-cache" --kubeconfig "$D/kc/super-admin.conf" "$@";;
   stop|start) "$1" "${3:?program}";;
   down) down;;
   *) sed -n '2,13p' "$0" >&2; exit 2;;

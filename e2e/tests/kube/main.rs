@@ -7,5 +7,6 @@ mod identity;
 mod injection;
 mod install;
 mod nodes;
+mod secrets;
 mod status;
 mod support;
