@@ -123,21 +123,24 @@ impl Found {
             }
             Change::Nodes(Ok(event)) => {
                 let before = self.nodes.clone();
-                let done = matches!(event, watcher::Event::InitDone);
                 match event {
-                    watcher::Event::Init => self.nodes.clear(),
+                    // While a list is read anew, only a part of the nodes is known.
+                    watcher::Event::Init => {
+                        self.nodes.clear();
+                        *nodes_read = false;
+                    }
+                    watcher::Event::InitDone => {
+                        *nodes_read = true;
+                        return true;
+                    }
                     watcher::Event::Apply((name, knows)) | watcher::Event::InitApply((name, knows)) => {
                         self.nodes.insert(name, knows);
                     }
                     watcher::Event::Delete((name, _)) => {
                         self.nodes.remove(&name);
                     }
-                    watcher::Event::InitDone => {}
                 }
-                let first = done && !*nodes_read;
-                // While a list is read anew, only a part of the nodes is known.
-                *nodes_read = done || (*nodes_read && !self.nodes.is_empty());
-                first || (*nodes_read && before != self.nodes)
+                *nodes_read && before != self.nodes
             }
             Change::Nodes(Err(error)) => {
                 tracing::debug!("nodes: {error}");
@@ -205,7 +208,7 @@ fn knows_native(node: &Node) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use watcher::Event::{Apply, Init, InitApply, InitDone};
+    use watcher::Event::{Apply, Delete, Init, InitApply, InitDone};
 
     fn node(name: &str, version: &str) -> Node {
         let json = serde_json::json!({"metadata": {"name": name}, "status": {"nodeInfo": {
@@ -226,6 +229,9 @@ mod tests {
         assert!(take(InitDone), "now they are known");
         assert!(!take(Apply(node("a", "v1.34.0"))), "a heartbeat");
         assert!(take(Apply(node("b", "v1.30.0"))));
+        assert!(take(Delete(node("a", ""))));
         assert!(!found.nodes.values().all(|knows| *knows));
+        assert!(found.take(Change::Nodes(Ok(Delete(("b".to_owned(), false))))));
+        assert!(found.complete[2], "no node is left, and that is known");
     }
 }
