@@ -216,12 +216,12 @@ mod tests {
             dns_sans: vec!["a.test".into(), "b.test".into()],
             subject: "CN=\"x\"".into(),
             sha256: "cd".into(),
-            der: [1, 2, 3].into(),
+            der: [1, 2, 3, 4].into(),
             ..CertFacts::default()
         };
         let details = CertDetails { subject: true, cert: true, chain: false, dns: true, uri: true };
         let whole = String::from_utf8(element(&cert, details, None)).expect("text");
-        let pem = "-----BEGIN%20CERTIFICATE-----%0AAQID%0A-----END%20CERTIFICATE-----%0A";
+        let pem = "-----BEGIN%20CERTIFICATE-----%0AAQIDBA%3D%3D%0A-----END%20CERTIFICATE-----%0A";
         assert_eq!(
             whole,
             format!(
