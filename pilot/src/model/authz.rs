@@ -18,6 +18,8 @@ pub struct AuthorizationPolicy {
     pub action: Action,
     /// The rules.
     pub rules: Vec<Rule>,
+    /// Of a CUSTOM policy: who decides.
+    pub provider: String,
     /// Counted and logged only (AZ-19).
     pub dry_run: bool,
 }
@@ -52,8 +54,24 @@ const KEYS: [&str; 13] = [
 /// Everything that is wrong with it.
 pub fn parse(object: &Object, spec: &written::AuthorizationPolicy) -> Result<AuthorizationPolicy, Vec<Problem>> {
     let mut check = Check::new(object);
-    let custom = spec.action == Action::Custom;
-    check.require(!custom, "spec.action", format!("{}: spec.action CUSTOM", proto::istio::NOT_SUPPORTED_YET));
+    let provider = spec.provider.as_ref().map(|provider| provider.name.clone()).unwrap_or_default();
+    if spec.action == Action::Custom {
+        check.require(
+            !provider.is_empty(),
+            "spec.provider.name",
+            "CUSTOM needs a provider of MeshConfig.extensionProviders",
+        );
+        check.require(
+            !spec.rules.is_empty(),
+            "spec.rules",
+            "CUSTOM without rules would never ask; use - {} for all requests",
+        );
+        for (i, rule) in spec.rules.iter().enumerate() {
+            unproven(&mut check, rule, &format!("spec.rules[{i}]"));
+        }
+    } else {
+        check.require(spec.provider.is_none(), "spec.provider", "only CUSTOM has a provider");
+    }
     for (i, rule) in spec.rules.iter().enumerate() {
         rule_fields(&mut check, rule, &format!("spec.rules[{i}]"));
     }
@@ -63,8 +81,34 @@ pub fn parse(object: &Object, spec: &written::AuthorizationPolicy) -> Result<Aut
         selector: spec.selector.as_ref().map(|s| s.match_labels.clone()).unwrap_or_default(),
         action: spec.action,
         rules: spec.rules.clone(),
+        provider,
         dry_run,
     })
+}
+
+/// What CUSTOM may not ask for: who decides comes before identities are proven (AZ-20).
+fn unproven(check: &mut Check<'_>, rule: &Rule, at: &str) {
+    for (j, source) in rule.from.iter().enumerate().filter_map(|(j, from)| Some((j, from.source.as_ref()?))) {
+        for (name, list) in [
+            ("principals", &source.principals),
+            ("notPrincipals", &source.not_principals),
+            ("requestPrincipals", &source.request_principals),
+            ("notRequestPrincipals", &source.not_request_principals),
+            ("namespaces", &source.namespaces),
+            ("notNamespaces", &source.not_namespaces),
+            ("serviceAccounts", &source.service_accounts),
+            ("notServiceAccounts", &source.not_service_accounts),
+            ("trustDomains", &source.trust_domains),
+            ("notTrustDomains", &source.not_trust_domains),
+        ] {
+            check.require(list.is_empty(), format!("{at}.from[{j}].source.{name}"), "not in a CUSTOM policy");
+        }
+    }
+    let proven = ["source.namespace", "source.serviceAccount", "source.trustDomain", "source.principal"];
+    for (j, condition) in rule.when.iter().enumerate() {
+        let good = !proven.contains(&condition.key.as_str()) && !condition.key.starts_with("request.auth.");
+        check.require(good, format!("{at}.when[{j}].key"), "not in a CUSTOM policy");
+    }
 }
 
 fn rule_fields(check: &mut Check<'_>, rule: &Rule, at: &str) {

@@ -23,11 +23,19 @@ use std::collections::BTreeMap;
 
 /// `envoy.config.rbac.v3.RBAC` with its policies in order: a `HashMap` of many would encode differently each time.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Rbac {
+pub struct Rbac {
     #[prost(enumeration = "WireAction", tag = "1")]
     action: i32,
     #[prost(btree_map = "string, message", tag = "2")]
     policies: BTreeMap<String, Policy>,
+}
+
+impl Rbac {
+    /// The same rules under longer names.
+    #[must_use]
+    pub fn suffixed(self, suffix: &str) -> Self {
+        Self { policies: self.policies.into_iter().map(|(name, policy)| (name + suffix, policy)).collect(), ..self }
+    }
 }
 
 /// `envoy.extensions.filters.http.rbac.v3.RBAC`.
@@ -93,29 +101,33 @@ pub fn filters(policies: &[Shared<AuthorizationPolicy>], protocol: Protocol, mes
 }
 
 fn filter(policies: &[&AuthorizationPolicy], action: WireAction, protocol: Protocol, mesh: &MeshConfig) -> Any {
-    let build = Build { action, protocol, mesh };
+    let build = Build { action, protocol, mesh, prefix: "" };
     let rules = |dry: bool| {
-        let own: Vec<_> = policies.iter().filter(|policy| policy.dry_run == dry).collect();
-        (!own.is_empty()).then(|| Rbac {
-            action: action.into(),
-            policies: own.iter().flat_map(|policy| build.policies(policy)).collect(),
-        })
+        let own: Vec<_> = policies.iter().copied().filter(|policy| policy.dry_run == dry).collect();
+        (!own.is_empty()).then(|| build.rules(&own))
     };
     let dry = rules(true);
     let denies = action == WireAction::Deny && dry.is_some();
-    let prefix = if denies { "istio_dry_run_deny_" } else { "istio_dry_run_allow_" }.to_owned();
+    let prefix = if denies { "istio_dry_run_deny_" } else { "istio_dry_run_allow_" };
+    pack(rules(false), dry, prefix, protocol)
+}
+
+/// The requests that policies choose, under names with a prefix.
+pub fn chosen(policies: &[&AuthorizationPolicy], protocol: Protocol, mesh: &MeshConfig, prefix: &str) -> Rbac {
+    Build { action: WireAction::Deny, protocol, mesh, prefix }.rules(policies)
+}
+
+/// The filter with rules, and with rules that only leave their verdict under names with a prefix.
+pub fn pack(rules: Option<Rbac>, shadow: Option<Rbac>, prefix: &str, protocol: Protocol) -> Any {
+    let shadow_rules_stat_prefix = prefix.to_owned();
     match protocol {
         Protocol::Http => {
-            let filter = HttpFilter { rules: rules(false), shadow_rules: dry, shadow_rules_stat_prefix: prefix };
+            let filter = HttpFilter { rules, shadow_rules: shadow, shadow_rules_stat_prefix };
             any::pack_as("envoy.extensions.filters.http.rbac.v3.RBAC", &filter)
         }
         Protocol::Tcp => {
-            let filter = TcpFilter {
-                rules: rules(false),
-                stat_prefix: "tcp.".to_owned(),
-                shadow_rules: dry,
-                shadow_rules_stat_prefix: prefix,
-            };
+            let stat_prefix = "tcp.".to_owned();
+            let filter = TcpFilter { rules, stat_prefix, shadow_rules: shadow, shadow_rules_stat_prefix };
             any::pack_as("envoy.extensions.filters.network.rbac.v3.RBAC", &filter)
         }
     }
@@ -137,12 +149,20 @@ struct Build<'a> {
     action: WireAction,
     protocol: Protocol,
     mesh: &'a MeshConfig,
+    /// Before the name of every policy.
+    prefix: &'a str,
 }
 
 impl Build<'_> {
+    fn rules(&self, policies: &[&AuthorizationPolicy]) -> Rbac {
+        let policies = policies.iter().flat_map(|policy| self.policies(policy)).collect();
+        Rbac { action: self.action.into(), policies }
+    }
+
     /// One policy per rule; without rules, one that never matches (AZ-4).
     fn policies(&self, policy: &AuthorizationPolicy) -> BTreeMap<String, Policy> {
-        let name = |i: usize| format!("ns[{}]-policy[{}]-rule[{i}]", policy.key.namespace, policy.key.name);
+        let (prefix, key) = (self.prefix, &policy.key);
+        let name = |i: usize| format!("{prefix}ns[{}]-policy[{}]-rule[{i}]", key.namespace, key.name);
         if policy.rules.is_empty() {
             let never = Policy {
                 permissions: vec![not_permission(permission_of(Allowed::Any(true)))],

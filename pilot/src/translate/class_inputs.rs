@@ -306,6 +306,10 @@ impl ClassInputs<'_> {
         self.mesh.authz.iter().filter(applies).cloned().collect()
     }
 
+    fn judges(&self) -> Vec<super::custom::Judge> {
+        super::custom::Judge::of(&self.authz(), self.mesh)
+    }
+
     fn tokens(&self) -> Vec<Shared<crate::model::request_authn::RequestAuthentication>> {
         let root = &self.mesh.config.root_namespace;
         let applies = |policy: &&Shared<crate::model::request_authn::RequestAuthentication>| {
@@ -326,6 +330,7 @@ impl ClassInputs<'_> {
         let input = InboundInput {
             instances: self.class.instances.clone(),
             authn: self.mesh.authn.effective(&self.class.namespace, &self.class.labels),
+            judges: self.judges(),
             authz: self.authz(),
             tokens: self.tokens(),
             limits: self.limits(),
@@ -381,6 +386,7 @@ impl ClassInputs<'_> {
                 client: self.client(&rules),
                 rules,
                 services,
+                judges: self.judges(),
                 authz: self.authz(),
                 tokens: self.tokens(),
                 limits: self.limits(),

@@ -1,5 +1,6 @@
 //! The input structs of the translators: everything that a resource depends on, and so its cache key.
 
+use super::custom::Judge;
 use super::family::Families;
 use super::grpc::{GrpcClusterInput, GrpcListenerInput, GrpcServerInput};
 use super::names;
@@ -218,6 +219,8 @@ pub struct InboundInput {
     pub authn: Effective,
     /// Who may do what.
     pub authz: Vec<Shared<AuthorizationPolicy>>,
+    /// Who decides where CUSTOM policies say so.
+    pub judges: Vec<Judge>,
     /// Whose tokens of end users are believed.
     pub tokens: Vec<Shared<RequestAuthentication>>,
     /// What of it is counted.
@@ -257,6 +260,8 @@ pub struct GatewayListenerInput {
     pub client: Client,
     /// Who may do what.
     pub authz: Vec<Shared<AuthorizationPolicy>>,
+    /// Who decides where CUSTOM policies say so.
+    pub judges: Vec<Judge>,
     /// Whose tokens of end users are believed.
     pub tokens: Vec<Shared<RequestAuthentication>>,
     /// What of it is counted.

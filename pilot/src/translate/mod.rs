@@ -9,6 +9,7 @@ pub mod cache;
 pub mod class;
 pub mod class_inputs;
 pub mod cluster;
+pub mod custom;
 pub mod defaults;
 pub mod endpoint;
 pub mod family;

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod connection_rules;
+mod custom;
 mod destination_rule;
 mod families;
 mod gateway;

@@ -11,13 +11,19 @@ istio_struct! {
         target_refs: Option<Later>,
         rules: Vec<Rule>,
         action: Action,
-        provider: Option<Later>,
+        provider: Option<Provider>,
     }
 }
 
 istio_enum! {
     /// What a match means.
     Action { Allow, Deny, Audit, Custom }
+}
+
+istio_struct! {
+    /// The provider of a CUSTOM policy: one of `MeshConfig.extensionProviders`.
+    #[derive(Eq)]
+    Provider { name: String }
 }
 
 istio_struct! {

@@ -101,6 +101,22 @@ impl<'de> Deserialize<'de> for Duration {
     }
 }
 
+/// A port, written as a number or as a text, which protobuf's JSON takes too.
+fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u16),
+        Text(String),
+    }
+    match Written::deserialize(deserializer)? {
+        Written::Number(port) => Ok(port),
+        Written::Text(text) => {
+            text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no port: use 1 to 65535")))
+        }
+    }
+}
+
 istio_struct! {
     /// How a text is compared: one of the three.
     #[derive(Eq, Hash)]

@@ -30,6 +30,7 @@ istio_struct! {
     #[derive(Eq, Hash)]
     ExtAuthzHttp {
         service: String,
+        #[serde(deserialize_with = "super::port")]
         port: u16,
         timeout: Option<Duration>,
         path_prefix: String,
@@ -51,6 +52,7 @@ istio_struct! {
     #[derive(Eq, Hash)]
     ExtAuthzGrpc {
         service: String,
+        #[serde(deserialize_with = "super::port")]
         port: u16,
         timeout: Option<Duration>,
         fail_open: bool,
@@ -71,6 +73,7 @@ istio_struct! {
     #[derive(Eq, Hash)]
     Zipkin {
         service: String,
+        #[serde(deserialize_with = "super::port")]
         port: u16,
         max_tag_length: Option<u32>,
         enable_64bit_trace_id: bool,
@@ -91,6 +94,7 @@ istio_struct! {
     #[derive(Eq, Hash)]
     OpenTelemetry {
         service: String,
+        #[serde(deserialize_with = "super::port")]
         port: u16,
         max_tag_length: Option<u32>,
         http: Option<OtlpHttp>,
@@ -130,6 +134,7 @@ istio_struct! {
     #[derive(Eq, Hash)]
     HttpAls {
         service: String,
+        #[serde(deserialize_with = "super::port")]
         port: u16,
         log_name: String,
         filter_state_objects_to_log: Vec<String>,

@@ -1,11 +1,11 @@
 //! Listeners of gRPC clients and servers: a connection manager with the filters that gRPC has.
 
-use super::super::authz;
 use super::super::fault;
 use super::super::listener::manager::http_filter;
 use super::super::matcher::everything;
 use super::super::message::{address, ads, boolean};
 use super::super::tls;
+use super::super::{authz, custom};
 use super::inputs::{GrpcListenerInput, GrpcServerInput};
 use crate::model::authn::Mode;
 use proto::any;
@@ -46,7 +46,11 @@ pub fn server(input: &GrpcServerInput) -> Listener {
         true => format!("[{}]:{}", input.address, input.port),
         false => format!("{}:{}", input.address, input.port),
     };
-    let rbac = authz::filters(&input.authz, authz::Protocol::Http, &input.mesh).into_iter().enumerate();
+    // A server without a proxy has nobody who could ask.
+    let judges = custom::Judge::unusable(&input.authz);
+    let custom = custom::filters(&input.authz, &judges, authz::Protocol::Http, &input.mesh);
+    let own = authz::filters(&input.authz, authz::Protocol::Http, &input.mesh);
+    let rbac = custom.into_iter().map(|(_, config)| config).chain(own).enumerate();
     // gRPC refuses two filters of one name.
     let mut http_filters: Vec<HttpFilter> =
         rbac.map(|(at, config)| http_filter(&format!("envoy.filters.http.rbac.{at}"), config)).collect();

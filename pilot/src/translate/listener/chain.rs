@@ -1,10 +1,14 @@
 //! Filter chains and listener filters: the pieces that all listeners are made of (FC-2, FC-3).
 
+use super::super::authz::{self, Protocol};
+use super::super::custom::{self, Judge};
 use super::super::family::Families;
 use super::super::inputs::Owner;
 use super::super::message::{address, duration, uint};
 use super::super::node::Flavor;
 use super::super::telemetry::{self, Direction, Entries};
+use crate::model::authz::AuthorizationPolicy;
+use crate::model::{MeshConfig, Shared};
 use proto::any;
 use proto::envoy::core::CidrRange;
 use proto::envoy::listener::listener_filter_chain_match_predicate::{MatchSet, Rule};
@@ -164,4 +168,12 @@ fn on_ports(ports: &[u16]) -> Option<ListenerFilterChainMatchPredicate> {
             rule: Some(Rule::OrMatch(MatchSet { rules: many.iter().map(one).collect() })),
         }),
     }
+}
+
+/// The filters that decide which connections may pass.
+pub fn policies(policies: &[Shared<AuthorizationPolicy>], judges: &[Judge], mesh: &MeshConfig) -> Vec<Filter> {
+    let custom = custom::filters(policies, judges, Protocol::Tcp, mesh).into_iter();
+    let own = authz::filters(policies, Protocol::Tcp, mesh).into_iter();
+    let own = own.map(|config| ("envoy.filters.network.rbac", config));
+    custom.chain(own).map(|(name, config)| filter(name, config)).collect()
 }

@@ -1,6 +1,5 @@
 //! Listeners of gateways (GW-2, GW-6 to GW-10, GW-19, GW-21).
 
-use super::super::authz;
 use super::super::inputs::GatewayListenerInput;
 use super::super::message::{address, uint};
 use super::super::names;
@@ -50,6 +49,7 @@ fn requests(input: &GatewayListenerInput, route: String) -> Filter {
         stat_prefix: input.stat_prefix.clone().unwrap_or_else(|| format!("outbound_{}_{}", input.address, input.port)),
         routes: Ok(route),
         authz: &input.authz,
+        judges: &input.judges,
         tokens: &input.tokens,
         limits: &input.limits,
         grpc_web: false,
@@ -107,9 +107,7 @@ struct Connections<'a> {
 
 impl Connections<'_> {
     fn filters(&self, proxy: TcpProxy) -> Vec<Filter> {
-        let mesh = &self.input.owner.mesh;
-        let rbac = authz::filters(&self.input.authz, authz::Protocol::Tcp, mesh).into_iter();
-        let mut out: Vec<Filter> = rbac.map(|config| chain::filter("envoy.filters.network.rbac", config)).collect();
+        let mut out = chain::policies(&self.input.authz, &self.input.judges, &self.input.owner.mesh);
         out.extend(chain::stats(&self.input.owner, Direction::Gateway));
         out.push(chain::tcp_proxy(proxy, &self.input.owner, Direction::Gateway));
         out

@@ -1,6 +1,5 @@
 //! The listener for what a workload receives (MT-2 to MT-5, OD-4, OD-5, FC-5, PA-4, PA-5).
 
-use super::super::authz;
 use super::super::defaults;
 use super::super::inputs::InboundInput;
 use super::super::matcher;
@@ -243,6 +242,7 @@ impl Build<'_> {
             stat_prefix: self.served.stat_prefix.clone(),
             routes: Err(self.routes()),
             authz: &self.input.authz,
+            judges: &self.input.judges,
             tokens: &self.input.tokens,
             limits: &self.input.limits,
             grpc_web: self.served.protocol == Protocol::GrpcWeb,
@@ -255,9 +255,7 @@ impl Build<'_> {
     }
 
     fn tcp(&self, transport: &str, offered: &[&str], mesh_tls: bool) -> FilterChain {
-        let mesh = &self.input.owner.mesh;
-        let rbac = authz::filters(&self.input.authz, authz::Protocol::Tcp, mesh).into_iter();
-        let mut filters: Vec<Filter> = rbac.map(|config| chain::filter("envoy.filters.network.rbac", config)).collect();
+        let mut filters = chain::policies(&self.input.authz, &self.input.judges, &self.input.owner.mesh);
         filters.extend(chain::stats(&self.input.owner, Direction::Inbound));
         filters.push(chain::tcp_proxy(chain::to_cluster(&self.served.cluster), &self.input.owner, Direction::Inbound));
         let condition = chain::chain_match(transport, offered, self.served.port);

@@ -1,6 +1,7 @@
 //! The HTTP connection manager and its filters (FC-1, FC-4).
 
 use super::super::authz;
+use super::super::custom::{self, Judge};
 use super::super::fault;
 use super::super::inputs::Owner;
 use super::super::message::{ads, boolean, duration};
@@ -36,6 +37,8 @@ pub struct Manager<'a> {
     pub routes: Result<String, RouteConfiguration>,
     /// Who may do what.
     pub authz: &'a [Shared<AuthorizationPolicy>],
+    /// Who decides where CUSTOM policies say so.
+    pub judges: &'a [Judge],
     /// Whose tokens of end users are believed.
     pub tokens: &'a [Shared<RequestAuthentication>],
     /// What is counted.
@@ -75,6 +78,9 @@ impl Manager<'_> {
         }
         if let Some(config) = authz::check(&self.owner.mesh).filter(|_| self.direction == Direction::Inbound) {
             out.push(http_filter("envoy.filters.http.ext_authz", config));
+        }
+        for (name, config) in custom::filters(self.authz, self.judges, authz::Protocol::Http, &self.owner.mesh) {
+            out.push(http_filter(name, config));
         }
         if let Some(config) = tokens::filter(self.tokens) {
             out.push(http_filter("envoy.filters.http.jwt_authn", config));

@@ -79,6 +79,7 @@ pub fn http(input: &OutboundHttpInput) -> Listener {
         stat_prefix: format!("outbound_{}_{}", outbound.address, outbound.port),
         routes: Ok(routes),
         authz: &[],
+        judges: &[],
         tokens: &[],
         limits: &[],
         grpc_web,

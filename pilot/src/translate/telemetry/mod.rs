@@ -124,7 +124,8 @@ impl Reports {
     }
 }
 
-fn is_served((host, port): (&str, u16), mesh: &Mesh) -> bool {
+/// Whether a service of the mesh serves this port.
+pub fn is_served((host, port): (&str, u16), mesh: &Mesh) -> bool {
     let host = host_of(host);
     mesh.services
         .iter()
@@ -132,7 +133,7 @@ fn is_served((host, port): (&str, u16), mesh: &Mesh) -> bool {
 }
 
 /// The host of `NAMESPACE/HOST`.
-fn host_of(service: &str) -> &str {
+pub fn host_of(service: &str) -> &str {
     service.rsplit('/').next().unwrap_or(service)
 }
 
