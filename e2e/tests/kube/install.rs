@@ -150,3 +150,53 @@ async fn the_rights_are_enough(cluster: &Cluster) {
         );
     }
 }
+
+/// Images of our programs as they are built here, on the nodes of the cluster.
+fn load_images(cluster: &Cluster, directory: &Path) {
+    let programs = e2e::program("proxy").unwrap();
+    let mut images = Command::new(e2e::root().join("e2e/kube/images.sh"));
+    images.arg(programs.parent().unwrap()).arg(directory);
+    images.args(["proxy", "pilot", "citadel", "mixer"]).env("IMAGE_MAX_MB", "0");
+    assert!(images.status().unwrap().success());
+    for name in ["proxy", "pilot", "citadel", "mixer"] {
+        cluster.load(&directory.join(format!("{name}.tar"))).unwrap();
+    }
+}
+
+/// Resident memory of our programs in pods of this machine: name and MB.
+fn memory() -> Vec<(String, f64)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let read = |file: &str| std::fs::read_to_string(entry.path().join(file)).unwrap_or_default();
+        let name = read("comm").trim().to_owned();
+        let ours = ["pilot", "citadel", "mixer", "proxy"].contains(&name.as_str());
+        if ours && read("cgroup").contains("kubepods") {
+            let resident = read("status").lines().find_map(|line| line.strip_prefix("VmRSS:").map(str::to_owned));
+            let kilobytes = resident.and_then(|text| text.split_whitespace().next()?.parse::<f64>().ok());
+            found.push((name, kilobytes.unwrap_or(0.0) / 1000.0));
+        }
+    }
+    found
+}
+
+// spec: CT-9, IN-1
+/// From nothing to a mesh that is ready, with our own images, on a cluster with DNS.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e-kube"]
+async fn an_empty_cluster_becomes_a_mesh_that_is_ready() {
+    let cluster = Cluster::start("ready", 1).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    load_images(&cluster, directory.path());
+    let text = install(&cluster, &["--readiness-timeout", "3m"]);
+    println!("{text}");
+    let (content, verified) = meshctl(&cluster, &["verify-install"]);
+    assert!(content, "{verified}");
+    for (name, megabytes) in memory() {
+        println!("{name}: {megabytes:.0} MB");
+    }
+    let policy = "jsonpath={.webhooks[*].failurePolicy}";
+    let validator = ["get", "validatingwebhookconfiguration", "istio-validator-istio-system", "-o", policy];
+    cluster.eventually(&validator, |text| text == "Fail Fail").unwrap();
+    let again = install(&cluster, &[]);
+    assert!(again.matches("(unchanged").count() == 5, "what pilot filled in stays: {again}");
+}

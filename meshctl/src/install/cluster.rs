@@ -6,6 +6,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind,
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt as _};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -121,7 +122,7 @@ impl Cluster {
             .await
             .map_err(said)
             .with_context(|| name.to_string())?;
-        Ok(found.is_none_or(|found| found.resource_version() != applied.resource_version()))
+        Ok(found.is_none_or(|found| content(&found) != content(&applied)))
     }
 
     /// The object as it stands in the cluster; none where it is not there.
@@ -294,6 +295,11 @@ pub fn read_files(paths: &[PathBuf]) -> anyhow::Result<Vec<String>> {
 fn resource(row: &(&str, &str, &str, &str, bool)) -> (ApiResource, bool) {
     let (group, version, kind, plural, namespaced) = *row;
     (ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural), namespaced)
+}
+
+/// What an object says; whose fields they are changes as well when nothing does.
+fn content(object: &DynamicObject) -> (&Value, &BTreeMap<String, String>, &BTreeMap<String, String>) {
+    (&object.data, object.labels(), object.annotations())
 }
 
 /// What the API server said, without the rest of its answer.

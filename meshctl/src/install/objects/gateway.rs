@@ -37,7 +37,7 @@ pub(super) fn objects(spec: &Spec, gateway: &Value) -> Vec<Value> {
         role,
         binding,
         service,
-        deployment(own("apps/v1", "Deployment"), k8s, &given),
+        deployment(own("apps/v1", "Deployment"), &spec.text("values.global.imagePullPolicy"), k8s, &given),
     ];
     if scaled {
         objects.push(scaler);
@@ -62,9 +62,11 @@ fn rights(mut role: Value, mut binding: Value) -> [Value; 2] {
     [role, binding]
 }
 
-fn deployment(mut deployment: Value, k8s: &Value, given: &Value) -> Value {
+fn deployment(mut deployment: Value, pull: &str, k8s: &Value, given: &Value) -> Value {
+    // The image is not known yet, and so an API server would write Always.
+    let pull = if pull.is_empty() { "IfNotPresent" } else { pull };
     let mut container = json!({
-        "name": "istio-proxy", "image": "auto",
+        "name": "istio-proxy", "image": "auto", "imagePullPolicy": pull,
         "securityContext": {
             "capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": false, "privileged": false,
             "readOnlyRootFilesystem": true, "runAsNonRoot": true,
