@@ -148,7 +148,7 @@ impl Mesh {
     /// The key sets that its RequestAuthentications rest on.
     pub fn wanted_keys(&self) -> Wanted {
         let mut wanted = Wanted::new();
-        for (source, timeout) in self.tokens.iter().flat_map(|policy| policy.sources().collect::<Vec<_>>()) {
+        for (source, timeout) in self.tokens.iter().flat_map(|policy| policy.sources()) {
             let longest = wanted.entry(source).or_insert(timeout);
             *longest = timeout.max(*longest);
         }

@@ -2,7 +2,6 @@
 
 use crate::message::RequestHead;
 use percent_encoding::percent_decode;
-use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Where a token may stand.
@@ -27,7 +26,7 @@ pub(super) fn tokens(places: &[Place], head: &RequestHead) -> Vec<Found> {
     let found = |place: &Place| {
         let text = match place {
             Place::Header(name, prefix) => after_prefix(&head.headers.joined(name)?, prefix)?,
-            Place::Query(name) => value(head.query(), b'&', name)?.into_owned(),
+            Place::Query(name) => parameter(head.query(), name)?,
             Place::Cookie(name) => head.headers.values(b"cookie").find_map(|list| {
                 let pair = list
                     .split(|byte| *byte == b';')
@@ -38,7 +37,8 @@ pub(super) fn tokens(places: &[Place], head: &RequestHead) -> Vec<Found> {
                 })
             })?,
         };
-        Some(Found { place: place.clone(), text: String::from_utf8(text).ok()?.into() })
+        // What is no text is a bad token, not a missing one.
+        Some(Found { place: place.clone(), text: String::from_utf8_lossy(&text).into() })
     };
     places.iter().filter_map(found).collect()
 }
@@ -56,11 +56,9 @@ fn after_prefix(value: &[u8], prefix: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The first parameter of the name, decoded.
-fn value<'a>(query: &'a [u8], delimiter: u8, name: &[u8]) -> Option<Cow<'a, [u8]>> {
-    query.split(|byte| *byte == delimiter).find_map(|pair| {
-        let value = pair.strip_prefix(name)?.strip_prefix(b"=")?;
-        Some(percent_decode(value).into())
-    })
+fn parameter(query: &[u8], name: &[u8]) -> Option<Vec<u8>> {
+    let mut pairs = query.split(|byte| *byte == b'&');
+    pairs.find_map(|pair| Some(percent_decode(pair.strip_prefix(name)?.strip_prefix(b"=")?).collect()))
 }
 
 impl Place {

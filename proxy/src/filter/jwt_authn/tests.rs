@@ -1,4 +1,5 @@
 use super::*;
+use crate::message::Version;
 use serde_json::{Value, json};
 
 /// The key of RFC 7515, appendix A.3.
@@ -41,4 +42,15 @@ fn what_cannot_be_obeyed_is_refused_by_its_path() {
     let named = json!({"providers": {"p": provider()}, "rules": [{"match": {"prefix": "/"}, "requirement_name": "x"}]});
     assert_eq!(refused(named), "rules[0].requirement_name");
     assert_eq!(refused(json!({"providers": {"p": provider()}, "rules": [{}]})), "rules[0].match");
+}
+
+// spec: RA-4
+#[test]
+fn bytes_that_are_no_text_are_a_bad_token_and_not_a_missing_one() {
+    let mut head = RequestHead::new(Version::H11, b"GET", b"http", b"a", b"/?t=%FF");
+    head.headers.append(b"x-raw", b"\xff\xfe");
+    let places = [Place::Header((*b"x-raw").into(), (*b"").into()), Place::Query((*b"t").into())];
+    let found = find::tokens(&places, &head);
+    assert_eq!(found.len(), 2);
+    assert!(found.iter().all(|token| Unverified::parse(&token.text).is_err()));
 }
