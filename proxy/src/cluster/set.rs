@@ -11,7 +11,7 @@ use crate::outcome::{Outcome, Reason};
 use crate::pool::{Carries, Counted, Dial, Dialled, IdleAge, Pool, connect, h1, h2};
 use crate::telemetry::Cells;
 use crate::telemetry::envoy::EnvoyStats;
-use crate::telemetry::names::ConnectionMetric;
+use crate::telemetry::names::{ClusterMetric, ConnectionMetric};
 use crate::tls::ClientContext;
 use foldhash::{HashMap, HashMapExt};
 use std::borrow::Cow;
@@ -41,6 +41,7 @@ pub struct Cluster {
     pools: RefCell<HashMap<PoolKey, Rc<Pool>>>,
     dialer: Option<Dialer>,
     stats: OnceCell<Rc<EnvoyStats>>,
+    requests: OnceCell<Rc<Cells<ClusterMetric>>>,
 }
 
 /// How long a request that waits for a connection sleeps before it looks at the shared limit again: another worker may
@@ -52,7 +53,16 @@ impl Cluster {
     pub fn new(config: Arc<ClusterConfig>, hosts: Arc<HostSet>, env: Rc<Env>) -> Rc<Self> {
         let balancer = RefCell::new(Balancer::new(config.policy, config.panic_percent, &hosts, &env));
         let pools = RefCell::new(HashMap::new());
-        Rc::new(Self { config, env, hosts: RefCell::new(hosts), balancer, pools, dialer: None, stats: OnceCell::new() })
+        Rc::new(Self {
+            config,
+            env,
+            hosts: RefCell::new(hosts),
+            balancer,
+            pools,
+            dialer: None,
+            stats: OnceCell::new(),
+            requests: OnceCell::new(),
+        })
     }
 
     /// A cluster whose connections `dialer` makes: the seam for simulation.
@@ -67,6 +77,7 @@ impl Cluster {
             pools,
             dialer: Some(dialer),
             stats: OnceCell::new(),
+            requests: OnceCell::new(),
         })
     }
 
@@ -75,6 +86,11 @@ impl Cluster {
         if self.stats.set(stats).is_err() {
             tracing::debug!(cluster = &*self.config.name, "connections are counted already");
         }
+    }
+
+    /// Where its requests are counted, found once.
+    pub fn requests(&self, stats: &EnvoyStats) -> &Cells<ClusterMetric> {
+        self.requests.get_or_init(|| stats.cluster(&self.config.name))
     }
 
     fn cells(&self) -> Rc<Cells<ConnectionMetric>> {

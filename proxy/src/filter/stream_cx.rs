@@ -135,7 +135,7 @@ pub struct StreamInfo {
     /// What a proxy on the way says of why it answered by itself (`x-ferromesh-reason`).
     pub told: Option<Box<str>>,
     /// The trace that the request belongs to.
-    pub trace: Option<Box<Trace>>,
+    pub trace: Option<Trace>,
     /// Name of the cluster that the route chose.
     pub cluster: Option<Arc<str>>,
     /// The cluster, where there is one of that name.

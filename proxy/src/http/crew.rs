@@ -3,6 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
 
@@ -47,6 +48,11 @@ impl<J> Crew<J> {
         Some(Rc::new(Seat { next: Cell::new(Next::Job(job)), waker: Cell::new(None) }))
     }
 
+    /// Whether some are free that may leave.
+    pub(super) fn can_shrink(&self) -> bool {
+        self.free.borrow().len() > 1
+    }
+
     /// All but one of those that are free leave: the connection is idle.
     pub(super) fn shrink(&self) {
         let mut free = self.free.borrow_mut();
@@ -57,7 +63,8 @@ impl<J> Crew<J> {
     /// Works on the jobs that come to a seat, until it is told to leave.
     pub(super) async fn work(&self, seat: Rc<Seat<J>>, work: impl AsyncFn(J)) {
         while let Some(job) = seat.job().await {
-            work(job).await;
+            // Pinned where it is made: an `.await` alone would move it there, some kilobytes for each job.
+            pin!(work(job)).await;
             self.busy.set(self.busy.get() - 1);
             let mut free = self.free.borrow_mut();
             if free.len() >= FREE_AT_MOST {

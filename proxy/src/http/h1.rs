@@ -13,6 +13,7 @@ use crate::outcome::{Outcome, Reason};
 use bytes::{Buf, BytesMut};
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -329,7 +330,7 @@ pub async fn serve_h1((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
                 break;
             }
         };
-        let keep = one_request(&conn, head, meta, &settings, &chain, &peer).await;
+        let keep = pin!(one_request(&conn, head, meta, &settings, &chain, &peer)).await;
         if !keep || !drain(&conn).await {
             break;
         }
@@ -393,7 +394,7 @@ async fn one_request(
         request_body(conn, &mut shared, tunnel)
     };
     let mut reply = Downstream::H1(Reply::new(conn, &head, meta.keep_alive, settings));
-    serve_stream(settings, chain, peer, Request { head, body }, &mut reply, start).await;
+    pin!(serve_stream(settings, chain, peer, Request { head, body }, &mut reply, start)).await;
     matches!(reply, Downstream::H1(reply) if reply.complete && reply.keep_alive)
 }
 

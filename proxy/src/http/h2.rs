@@ -16,10 +16,11 @@ use bytes::BytesMut;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::time::Sleep;
 
 /// The request's body.
@@ -154,9 +155,11 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     let link = Link::new(io, Connection::new(Role::Server, config));
     link.with(|connection| connection.receive(&first));
     let crew = Crew::new();
-    let work = async |(id, head, empty)| one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer).await;
+    let work = async |(id, head, empty)| {
+        pin!(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer)).await;
+    };
     let mut streams = FuturesUnordered::new();
-    let mut leave = Leave::new(&settings);
+    let (mut leave, mut rest) = (Leave::new(&settings), Rest::default());
     let serving = poll_fn(|cx| {
         let cut = leave.stay.poll(cx, drain::Stage::Over).is_ready();
         if cut {
@@ -170,9 +173,7 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
             }
         }
         while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
-        if crew.busy() == 0 {
-            crew.shrink();
-        }
+        rest.poll(cx, &crew, leave.requests);
         leave.poll(cx, &settings, &link);
         let over = gone || link.look(Connection::is_closed);
         if over && (crew.busy() == 0 || gone) { Poll::Ready(()) } else { Poll::Pending }
@@ -181,6 +182,38 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     // A peer that is gone takes its streams with it: dropping them ends their work and returns their permits.
     drop(streams);
     link.shutdown().await;
+}
+
+/// A connection without requests for so long lets go of the memory that they needed.
+const REST_AFTER: Duration = Duration::from_secs(1);
+
+/// Sends a crew home when there is nothing to do: looked at now and then, because between two bursts is no rest.
+#[derive(Default)]
+struct Rest {
+    look: Option<Pin<Box<Sleep>>>,
+    /// Requests that there had been when it was looked last.
+    requests: u32,
+}
+
+impl Rest {
+    fn poll<J>(&mut self, cx: &mut Context<'_>, crew: &Crew<J>, requests: u32) {
+        if self.look.is_none() && !crew.can_shrink() {
+            return;
+        }
+        let look = self.look.get_or_insert_with(|| {
+            self.requests = requests;
+            Box::pin(tokio::time::sleep(REST_AFTER))
+        });
+        while look.as_mut().poll(cx).is_ready() {
+            if crew.busy() == 0 && self.requests == requests {
+                crew.shrink();
+                self.look = None;
+                return;
+            }
+            self.requests = requests;
+            look.as_mut().reset(Instant::now() + REST_AFTER);
+        }
+    }
 }
 
 /// How a connection takes its leave: a GOAWAY that refuses nothing yet, and after a while the one that does (RFC 9113
@@ -257,5 +290,31 @@ async fn one_request(
         super::stream::refuse(settings, peer, &head, &Reason::UpgradeFailed.into(), &mut down).await;
         return;
     }
-    serve_stream(settings, chain, peer, Request { head, body }, &mut down, start).await;
+    pin!(serve_stream(settings, chain, peer, Request { head, body }, &mut down, start)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::task::Waker;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crew_stays_between_bursts_and_leaves_an_idle_connection() {
+        let (crew, mut rest) = (Crew::new(), Rest::default());
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut hands: Vec<_> = [1, 2, 3].into_iter().filter_map(|job| crew.give(job)).collect();
+        let mut hands: Vec<_> = hands.drain(..).map(|seat| Box::pin(crew.work(seat, async |_: u32| {}))).collect();
+        hands.iter_mut().for_each(|hand| assert!(hand.as_mut().poll(&mut cx).is_pending()));
+        rest.poll(&mut cx, &crew, 3);
+        for (requests, stay) in [(3, true), (5, true), (5, false)] {
+            if requests == 3 {
+                tokio::time::advance(REST_AFTER / 2).await;
+            } else {
+                tokio::time::advance(REST_AFTER).await;
+            }
+            rest.poll(&mut cx, &crew, requests);
+            assert_eq!(crew.can_shrink(), stay, "{requests}");
+        }
+        assert!(rest.look.is_none(), "nothing is left to look at");
+    }
 }

@@ -6,19 +6,20 @@ use crate::filter::{End, StreamCx, StreamInfo, ends};
 use crate::message::{Known, RequestHead, ResponseHead};
 use crate::outcome::Reason;
 use crate::route::Action;
+use crate::telemetry::Cells;
 use crate::telemetry::access_log::{Bytes, Entry, LogFacts, Times, Upstream, provenance};
 use crate::telemetry::envoy::StreamEnd;
+use crate::telemetry::names::HttpMetric;
 use crate::telemetry::tap::Seen;
 use crate::telemetry::trace::{Teller, Trace};
 use std::time::Duration;
 
-/// Counts a stream that has ended, at `now`, in Envoy's statistics.
-pub(super) fn count(prefix: &str, cx: &StreamCx, end: &End<'_>, now: Instant) {
+/// Counts a stream that has ended, at `now`, in Envoy's statistics: `cells` are its connection manager's.
+pub(super) fn count(cells: &Cells<HttpMetric>, cx: &StreamCx, end: &End<'_>, now: Instant) {
     let info = cx.info.borrow();
     let answered = info.response_start.is_some();
-    cx.facts.stats.stream_ended(&StreamEnd {
-        prefix,
-        cluster: info.upstream.as_ref().map(|cluster| &*cluster.config.name),
+    let cluster = info.upstream.as_ref().map(|cluster| cluster.requests(&cx.facts.stats));
+    let ended = StreamEnd {
         version: end.request.version,
         status: end.response.map_or(0, |head| head.status),
         flags: info.flags,
@@ -26,13 +27,14 @@ pub(super) fn count(prefix: &str, cx: &StreamCx, end: &End<'_>, now: Instant) {
         attempts: info.attempts,
         total: now.saturating_duration_since(cx.start),
         upstream: info.upstream_start.filter(|_| answered).map(|start| now.saturating_duration_since(start)),
-    });
+    };
+    ended.count(cells, cluster);
 }
 
 /// Writes the entries of a stream that has ended at `now`, and its spans.
 pub(super) fn write(config: &HcmConfig, cx: &StreamCx, end: &End<'_>, now: Instant) {
     let info = cx.info.borrow();
-    let trace = info.trace.as_deref().filter(|trace| trace.is_sampled());
+    let trace = info.trace.as_ref().filter(|trace| trace.is_sampled());
     let taps = &cx.facts.taps;
     if config.access_log.is_empty() && trace.is_none() && !taps.any() {
         return;
@@ -106,7 +108,7 @@ pub(super) fn facts<'a>(
         downstream_workload: info.downstream_workload.as_deref(),
         upstream_workload: info.upstream_workload.as_deref(),
         metadata: info.metadata.as_deref(),
-        trace_id: info.trace.as_deref().map(Trace::id),
+        trace: info.trace.as_ref().map(Trace::context),
         bytes: Bytes {
             received: info.received.bytes(),
             sent: info.bytes_sent,

@@ -20,7 +20,7 @@ pub async fn serve_http(
     peer: Rc<PeerFacts>,
     h2_seen: bool,
 ) {
-    let stats = settings.facts.stats.http(&settings.config.stat_prefix);
+    let stats = &settings.stats;
     stats.increment(HttpMetric::DownstreamCxTotal);
     let _active = stats.hold(HttpMetric::DownstreamCxActive);
     let mut first = BytesMut::new();

@@ -14,6 +14,8 @@ use crate::message::{Body, Frame, Known, Request, RequestHead, Response, Respons
 use crate::net::PeerFacts;
 use crate::outcome::{Outcome, Reason};
 use crate::route::RouteTable;
+use crate::telemetry::Cells;
+use crate::telemetry::names::HttpMetric;
 use smallvec::SmallVec;
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -37,12 +39,15 @@ pub struct Settings {
     pub inbound: bool,
     /// Its connections, and whether they are to leave.
     pub drain: Rc<Drain>,
+    /// Its statistics.
+    pub(super) stats: Rc<Cells<HttpMetric>>,
 }
 
 impl Settings {
     /// Settings of one connection manager; `routes` is replaced as RDS brings others.
     pub fn new(config: Arc<HcmConfig>, facts: Rc<Facts>, routes: Arc<RouteTable>, inbound: bool) -> Self {
-        Self { config, facts, routes: RefCell::new(routes), inbound, drain: Rc::default() }
+        let stats = facts.stats.http(&config.stat_prefix);
+        Self { config, facts, routes: RefCell::new(routes), inbound, drain: Rc::default(), stats }
     }
 
     /// Whether a connection that has had so many requests since its first byte, at `since`, is to end (HP-6).
@@ -306,7 +311,7 @@ fn finish(settings: &Settings, chain: &[Filter], cx: &StreamCx, work: &mut Work,
     let ended = cx.info.borrow().response_end;
     let now = ended.unwrap_or_else(|| cx.now());
     log::write(&settings.config, cx, &end, now);
-    log::count(&settings.config.stat_prefix, cx, &end, now);
+    log::count(&settings.stats, cx, &end, now);
     work.request.body = Body::Empty;
 }
 
@@ -330,5 +335,5 @@ pub(super) async fn refuse(
     let end = End { outcome, request: head, response: Some(&response.head) };
     let now = cx.now();
     log::write(&settings.config, &cx, &end, now);
-    log::count(&settings.config.stat_prefix, &cx, &end, now);
+    log::count(&settings.stats, &cx, &end, now);
 }

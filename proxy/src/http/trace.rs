@@ -21,7 +21,7 @@ pub(super) fn begin(config: &Arc<TraceConfig>, reason: (bool, bool), cx: &Stream
     let mut trace = Trace::begin(config, head, direction, sampled, || cx.facts.env.bits());
     name(&mut trace, config, cx, head);
     trace.write(head);
-    cx.info.borrow_mut().trace = Some(Box::new(trace));
+    cx.info.borrow_mut().trace = Some(trace);
 }
 
 /// The span's name: what is configured, else what the client's proxy calls it (inbound), else what the route calls it.

@@ -51,6 +51,12 @@ impl RequestHead {
         Self { headers, version, method, scheme, authority, path, protocol: Span::default() }
     }
 
+    /// A head of which nothing is known yet.
+    pub fn blank(version: Version) -> Self {
+        let [method, scheme, authority, path, protocol] = [Span::default(); 5];
+        Self { headers: Headers::new(), version, method, scheme, authority, path, protocol }
+    }
+
     /// The method, such as `GET`.
     pub fn method(&self) -> &[u8] {
         self.headers.text(self.method)

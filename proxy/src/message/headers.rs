@@ -17,6 +17,7 @@ pub(super) struct Span {
 
 #[derive(Debug, Clone, Copy)]
 struct Field {
+    /// Empty: the known name, in lower case.
     name: Span,
     value: Span,
     known: Known,
@@ -67,7 +68,7 @@ impl Headers {
 
     /// Decoded size in bytes as HTTP/2 counts it: names, values and 32 per field (RFC 9113 section 6.5.2).
     pub fn size_bytes(&self) -> usize {
-        self.fields.iter().map(|f| f.name.len as usize + f.value.len as usize + 32).sum()
+        self.fields.iter().map(|f| name(&self.arena, f).len() + f.value.len as usize + 32).sum()
     }
 
     /// Appends a field.
@@ -93,8 +94,14 @@ impl Headers {
     }
 
     fn push(&mut self, name: &[u8], value: &[u8], known: Known, never_index: bool) {
-        let (name, value) = (self.store(name), self.store(value));
+        let (name, value) = (self.store_name(known, name), self.store(value));
         self.fields.push(Field { name, value, known, never_index });
+    }
+
+    /// A known name is written down only where its case is not the usual one.
+    #[inline]
+    fn store_name(&mut self, known: Known, name: &[u8]) -> Span {
+        if known.as_str().as_bytes() == name { Span::default() } else { self.store(name) }
     }
 
     /// The first value of a known name.
@@ -160,7 +167,7 @@ impl Headers {
             !std::mem::replace(&mut found, true)
         });
         if !found {
-            let name = self.store(name);
+            let name = self.store_name(known, name);
             self.fields.push(Field { name, value, known, never_index: false });
         }
     }
@@ -194,7 +201,7 @@ impl Headers {
     /// Keeps the fields for which `keep` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(Name<'_>, &[u8]) -> bool) {
         let arena = &self.arena;
-        self.fields.retain(|f| keep(Name { bytes: slice(arena, f.name), known: f.known }, slice(arena, f.value)));
+        self.fields.retain(|f| keep(Name { bytes: name(arena, f), known: f.known }, slice(arena, f.value)));
     }
 
     /// All fields in order.
@@ -223,6 +230,15 @@ impl Headers {
     #[inline]
     pub(super) fn text(&self, span: Span) -> &[u8] {
         slice(&self.arena, span)
+    }
+}
+
+/// The name of a field as it came.
+#[inline]
+fn name<'a>(arena: &'a [u8], field: &Field) -> &'a [u8] {
+    match field.name.len {
+        0 => field.known.as_str().as_bytes(),
+        _ => slice(arena, field.name),
     }
 }
 
@@ -289,7 +305,8 @@ impl<'a> Iterator for HeadersIter<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         let field = self.headers.fields.get(self.at)?;
         self.at += 1;
-        Some((Name { bytes: self.headers.text(field.name), known: field.known }, self.headers.text(field.value)))
+        let bytes = name(&self.headers.arena, field);
+        Some((Name { bytes, known: field.known }, self.headers.text(field.value)))
     }
 }
 

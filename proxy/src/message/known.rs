@@ -11,7 +11,11 @@ macro_rules! known {
         const ALL: &[(Known, &str)] = &[$((Known::$variant, $text),)*];
 
         impl Known {
+            /// How many there are, with [`Self::Other`].
+            pub const COUNT: usize = ALL.len() + 1;
+
             /// The name in lower case; empty for `Other`.
+            #[inline]
             pub const fn as_str(self) -> &'static str {
                 match self { Self::Other => "", $(Self::$variant => $text,)* }
             }

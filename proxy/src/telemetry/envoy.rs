@@ -27,10 +27,6 @@ pub struct EnvoyStats {
 /// A stream that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct StreamEnd<'a> {
-    /// `stat_prefix` of its connection manager.
-    pub prefix: &'a str,
-    /// The cluster that it went to.
-    pub cluster: Option<&'a str>,
     /// HTTP version of the client.
     pub version: Version,
     /// Status that the client saw; 0 where it saw none.
@@ -90,12 +86,15 @@ impl EnvoyStats {
         self.clusters.borrow_mut().remove(name);
         self.connections.borrow_mut().remove(name);
     }
+}
 
-    /// Counts a stream that has ended.
-    pub fn stream_ended(&self, end: &StreamEnd<'_>) {
-        downstream(&self.http(end.prefix), end);
-        if let Some(name) = end.cluster {
-            upstream(&self.cluster(name), end);
+impl StreamEnd<'_> {
+    /// Counts it where its connection manager counts, and where the cluster does that it went to.
+    pub fn count(&self, http: &Cells<HttpMetric>, cluster: Option<&Cells<ClusterMetric>>) {
+        downstream(http, self);
+        if let Some(cluster) = cluster {
+            http.increment(HttpMetric::RqTotal);
+            upstream(cluster, self);
         }
     }
 }
@@ -153,9 +152,6 @@ fn downstream(cells: &Cells<HttpMetric>, end: &StreamEnd<'_>) {
     if let Some(metric) = by_details {
         cells.increment(metric);
     }
-    if end.cluster.is_some() {
-        cells.increment(M::RqTotal);
-    }
 }
 
 fn upstream(cells: &Cells<ClusterMetric>, end: &StreamEnd<'_>) {
@@ -211,8 +207,6 @@ mod tests {
 
     fn end(status: u16, flags: Flags, details: &'static str) -> StreamEnd<'static> {
         StreamEnd {
-            prefix: "in",
-            cluster: Some("c"),
             version: Version::H11,
             status,
             flags,
@@ -224,10 +218,11 @@ mod tests {
     }
 
     /// `name value` of all counters that moved, histograms by their count.
-    fn moved(streams: &[StreamEnd<'_>]) -> String {
+    fn moved(streams: &[StreamEnd<'_>], cluster: Option<&str>) -> String {
         let mut registry = Registry::new();
         let stats = EnvoyStats::new(Rc::new(registry.registrar(10)));
-        streams.iter().for_each(|stream| stats.stream_ended(stream));
+        let cluster = cluster.map(|name| stats.cluster(name));
+        streams.iter().for_each(|stream| stream.count(&stats.http("in"), cluster.as_deref()));
         let text = registry.collect().text(&Selection { used_only: true, ..Selection::default() });
         let plain = text.lines().filter(|line| !line.contains("P0"));
         plain.map(|line| line.replace(": ", " ")).collect::<Vec<_>>().join("\n")
@@ -238,7 +233,7 @@ mod tests {
     fn the_end_of_a_stream_is_counted_where_envoy_counts_it() {
         let retried = StreamEnd { attempts: 3, version: Version::H2, ..end(200, Flags::NONE, "via_upstream") };
         let failed = StreamEnd { upstream: None, ..end(503, Flags::UF, "upstream_reset_before_response_started") };
-        let text = moved(&[retried, failed]);
+        let text = moved(&[retried, failed], Some("c"));
         let expected = "cluster.c.upstream_cx_connect_fail 1\n\
             cluster.c.upstream_rq_2xx 1\n\
             cluster.c.upstream_rq_5xx 1\n\
@@ -254,7 +249,7 @@ mod tests {
             http.in.downstream_rq_total 2\n\
             http.in.rq_total 2";
         assert_eq!(text, expected);
-        let local = |status, flags, details| moved(&[StreamEnd { cluster: None, ..end(status, flags, details) }]);
+        let local = |status, flags, details| moved(&[end(status, flags, details)], None);
         let cases = [
             (404, Flags::NR, "route_not_found", "http.in.no_route 1"),
             (301, Flags::NONE, "direct_response", "http.in.rq_redirect 1"),
@@ -276,7 +271,7 @@ mod tests {
     fn a_cluster_that_is_gone_leaves_no_statistics() {
         let mut registry = Registry::new();
         let stats = EnvoyStats::new(Rc::new(registry.registrar(10)));
-        stats.stream_ended(&end(200, Flags::NONE, ""));
+        end(200, Flags::NONE, "").count(&stats.http("in"), Some(&stats.cluster("c")));
         let listener = stats.listener("127.0.0.1:80");
         let held = listener.hold(ListenerMetric::DownstreamCxActive);
         assert_eq!(registry.collect().value("listener.127.0.0.1_80.downstream_cx_active"), Some(1));

@@ -5,7 +5,7 @@ use super::hpack::{Decoder, Encoder};
 use super::limits::{Budget, Flood};
 use super::spare;
 use super::stream::Stream;
-use foldhash::{HashMap, HashMapExt};
+use super::table::Table;
 use std::collections::VecDeque;
 
 /// Which side we are.
@@ -82,7 +82,7 @@ struct Partial {
 pub struct Connection {
     pub(super) role: Role,
     pub(super) config: Config,
-    pub(super) streams: HashMap<u32, Stream>,
+    pub(super) streams: Table,
     /// Requests that arrived and were not taken.
     pub(super) opened: VecDeque<u32>,
     /// Streams that wait for window or for room in the output.
@@ -120,7 +120,7 @@ impl Connection {
         let mut this = Self {
             role,
             config,
-            streams: HashMap::new(),
+            streams: Table::new(),
             opened: VecDeque::new(),
             waiting: VecDeque::new(),
             out: Vec::new(),
@@ -239,7 +239,7 @@ impl Connection {
         if self.fatal.is_none() {
             self.fatal = Some(Code::NO_ERROR);
         }
-        self.streams.values_mut().for_each(Stream::wake_both);
+        self.streams.iter_mut().for_each(|(_, stream)| stream.wake_both());
     }
 
     /// Announces that no further streams are taken; `last` is false for the first of two steps (HP-6).
@@ -282,7 +282,7 @@ impl Connection {
         self.frame(kind::GOAWAY, 0, 0, &payload);
         self.fatal = Some(code);
         self.goaway_sent = true;
-        self.streams.values_mut().for_each(Stream::wake_both);
+        self.streams.iter_mut().for_each(|(_, stream)| stream.wake_both());
     }
 
     /// Handles whole frames; returns how many bytes they took.
@@ -357,7 +357,7 @@ impl Connection {
         if self.recv_window < 0 {
             return Err(Fatal(Code::FLOW_CONTROL_ERROR));
         }
-        let open = self.streams.get_mut(&head.stream).filter(|stream| stream.reset.is_none());
+        let open = self.streams.get_mut(head.stream).filter(|stream| stream.reset.is_none());
         let Some(stream) = open else {
             // The stream is closed: its bytes count, but nobody will take them.
             self.credit += flow;
@@ -437,7 +437,7 @@ impl Connection {
         self.budget.own_reset()?;
         self.aborted(id);
         self.control_frame(kind::RST_STREAM, 0, id, &code.0.to_be_bytes())?;
-        if let Some(stream) = self.streams.get_mut(&id) {
+        if let Some(stream) = self.streams.get_mut(id) {
             stream.reset = Some(code);
             stream.wake_both();
         }
@@ -466,7 +466,7 @@ impl Connection {
     /// Gives bytes that a reader took back to the peer's windows, once half a window is due.
     pub(super) fn credit(&mut self, id: u32, bytes: u32) {
         self.credit += bytes;
-        if let Some(stream) = self.streams.get_mut(&id) {
+        if let Some(stream) = self.streams.get_mut(id) {
             stream.credit += bytes;
             if stream.credit >= self.config.stream_window / 2 && !stream.recv_end {
                 let more = std::mem::take(&mut stream.credit);
@@ -487,12 +487,11 @@ impl Connection {
 
     /// Forgets a stream that is over and that nobody holds.
     pub(super) fn bury(&mut self, id: u32) {
-        let over = |stream: &Stream| stream.released && stream.is_over();
-        if self.streams.get(&id).is_some_and(over)
-            && let Some(stream) = self.streams.remove(&id)
-        {
+        let over = |stream: &&Stream| stream.released && stream.is_over();
+        if let Some(stream) = self.streams.get(id).filter(over) {
             // What was never read goes back to the connection's window.
             self.credit += stream.data.iter().map(|data| data.len() as u32).sum::<u32>();
+            self.streams.remove(id);
         }
     }
 }

@@ -31,7 +31,7 @@ impl Connection {
         if self.role == Role::Server {
             self.budget.reset()?;
         }
-        if let Some(stream) = self.streams.get_mut(&head.stream) {
+        if let Some(stream) = self.streams.get_mut(head.stream) {
             // The answer was complete: RST with NO_ERROR only stops the rest of the request.
             if !(stream.recv_end && code == Code::NO_ERROR) {
                 stream.reset = Some(code);
@@ -79,13 +79,13 @@ impl Connection {
                 }
                 let change = i64::from(value) - self.peer_stream_window;
                 self.peer_stream_window = i64::from(value);
-                for (id, stream) in &mut self.streams {
+                for (id, stream) in self.streams.iter_mut() {
                     stream.send_window += change;
                     if stream.send_window > MAX_WINDOW {
                         return Err(Fatal(Code::FLOW_CONTROL_ERROR));
                     }
                     if !stream.pending.is_empty() && !std::mem::replace(&mut stream.queued, true) {
-                        self.waiting.push_back(*id);
+                        self.waiting.push_back(id);
                     }
                 }
             }
@@ -128,7 +128,7 @@ impl Connection {
         }
         self.goaway_received = true;
         if self.role == Role::Client {
-            for (_, stream) in self.streams.iter_mut().filter(|(id, _)| **id > last) {
+            for (_, stream) in self.streams.iter_mut().filter(|(id, _)| *id > last) {
                 stream.reset = Some(Code::REFUSED_STREAM);
                 stream.wake_both();
             }
@@ -156,7 +156,7 @@ impl Connection {
         if self.is_idle(head.stream) {
             return Err(Fatal(Code::PROTOCOL_ERROR));
         }
-        let Some(stream) = self.streams.get_mut(&head.stream) else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(head.stream) else { return Ok(()) };
         stream.send_window += more;
         if more == 0 {
             return self.refuse(head.stream, Code::PROTOCOL_ERROR);

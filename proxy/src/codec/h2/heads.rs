@@ -33,7 +33,7 @@ mod seen {
 impl Block {
     fn new() -> Self {
         Self {
-            head: RequestHead::new(Version::H2, b"", b"", b"", b""),
+            head: RequestHead::blank(Version::H2),
             seen: 0,
             status: None,
             malformed: false,
@@ -209,10 +209,10 @@ impl Connection {
         let mut decoded = Block::new();
         let config = &self.config;
         self.decoder.decode(block, |field| decoded.take(config, field)).map_err(|_| Fatal(Code::COMPRESSION_ERROR))?;
-        if self.streams.get(&id).is_some_and(|stream| stream.reset.is_some()) {
+        if self.streams.get(id).is_some_and(|stream| stream.reset.is_some()) {
             return self.on_closed(id);
         }
-        match (self.role, self.streams.contains_key(&id)) {
+        match (self.role, self.streams.get(id).is_some()) {
             (Role::Server, true) => self.on_trailers(id, end, decoded),
             (Role::Server, false) => self.on_request(id, end, decoded),
             (Role::Client, true) => self.on_response(id, end, decoded),
@@ -253,7 +253,7 @@ impl Connection {
     }
 
     fn on_response(&mut self, id: u32, end: bool, block: Block) -> Result<(), Fatal> {
-        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(id) else { return Ok(()) };
         if stream.got_head {
             return self.on_trailers(id, end, block);
         }
@@ -267,7 +267,7 @@ impl Connection {
         let (Ok(head), Ok(announced)) = (block.response(), announced) else {
             return self.refuse(id, Code::PROTOCOL_ERROR);
         };
-        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(id) else { return Ok(()) };
         let interim = head.is_interim();
         if interim && end {
             return self.refuse(id, Code::PROTOCOL_ERROR);
@@ -285,7 +285,7 @@ impl Connection {
     }
 
     fn on_trailers(&mut self, id: u32, end: bool, block: Block) -> Result<(), Fatal> {
-        let Some(stream) = self.streams.get_mut(&id) else { return Ok(()) };
+        let Some(stream) = self.streams.get_mut(id) else { return Ok(()) };
         if stream.recv_end {
             return self.refuse(id, Code::STREAM_CLOSED);
         }
@@ -363,12 +363,28 @@ impl Connection {
     }
 }
 
+/// A value that does not come again would only push what does out of the table.
+fn is_different_each_time(known: Known) -> bool {
+    matches!(
+        known,
+        Known::ContentLength
+            | Known::Etag
+            | Known::XRequestId
+            | Known::XEnvoyUpstreamServiceTime
+            | Known::Traceparent
+            | Known::B3
+            | Known::XB3TraceId
+            | Known::XB3SpanId
+            | Known::XB3ParentSpanId
+    )
+}
+
 fn write_fields(encoder: &mut super::hpack::Encoder, headers: &Headers, length: Option<u64>, out: &mut Vec<u8>) {
     for (i, (name, value)) in headers.iter().enumerate() {
         let indexing = match name.known {
             Known::ContentLength if length.is_some() => continue,
             _ if headers.never_index(i) => Indexing::Never,
-            Known::ContentLength | Known::Etag | Known::XRequestId | Known::XEnvoyUpstreamServiceTime => Indexing::No,
+            _ if is_different_each_time(name.known) => Indexing::No,
             _ => Indexing::Yes,
         };
         encoder.field(name.known, name.bytes, value, indexing, out);

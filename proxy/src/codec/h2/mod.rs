@@ -11,6 +11,7 @@ mod limits;
 mod spare;
 mod stream;
 mod streams;
+mod table;
 
 pub use connection::{Config, Connection, Role};
 pub use frame::{Code, PREFACE};

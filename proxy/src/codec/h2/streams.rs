@@ -13,7 +13,7 @@ impl Connection {
     pub fn next_request(&mut self) -> Option<(u32, RequestHead, bool)> {
         loop {
             let id = self.opened.pop_front()?;
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let Some(stream) = self.streams.get_mut(id) else { continue };
             let empty = stream.recv_end && stream.data.is_empty() && stream.trailers.is_none();
             if let Some(Inbound::Request(head)) = stream.heads.pop() {
                 return Some((id, head, empty));
@@ -52,7 +52,7 @@ impl Connection {
     /// The next head of a response: interim ones too.
     pub fn poll_head(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<Result<ResponseHead, Outcome>> {
         let (fatal, role) = (self.fatal, self.role);
-        let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Err(ended(None, role))) };
+        let Some(stream) = self.streams.get_mut(id) else { return Poll::Ready(Err(ended(None, role))) };
         if let Some(Inbound::Response(head)) = stream.heads.pop() {
             return Poll::Ready(Ok(head));
         }
@@ -66,7 +66,7 @@ impl Connection {
     /// The next frame of a body. What is taken earns the peer credit.
     pub fn poll_frame(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
         let (fatal, role) = (self.fatal, self.role);
-        let Some(stream) = self.streams.get_mut(&id) else { return Poll::Ready(Some(Err(ended(None, role)))) };
+        let Some(stream) = self.streams.get_mut(id) else { return Poll::Ready(Some(Err(ended(None, role)))) };
         if let Some(data) = stream.data.pop() {
             self.credit(id, data.len() as u32);
             return Poll::Ready(Some(Ok(Frame::Data(data))));
@@ -86,14 +86,14 @@ impl Connection {
 
     /// Bytes of the body that are still announced; `Some(0)` once it has ended.
     pub fn remaining(&self, id: u32) -> Option<u64> {
-        let stream = self.streams.get(&id)?;
+        let stream = self.streams.get(id)?;
         let held: u64 = stream.data.iter().map(|data| data.len() as u64).sum();
         if stream.recv_end && stream.trailers.is_none() { Some(held) } else { stream.announced.map(|left| left + held) }
     }
 
     /// The whole body, where it has arrived and ended without trailers.
     pub fn take_ready_body(&mut self, id: u32) -> Option<Bytes> {
-        let stream = self.streams.get_mut(&id)?;
+        let stream = self.streams.get_mut(id)?;
         if !stream.recv_end || stream.trailers.is_some() || stream.data.len() > 1 {
             return None;
         }
@@ -105,7 +105,7 @@ impl Connection {
     /// Ready with an error once the peer has given the stream up.
     pub fn poll_gone(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<()> {
         let fatal = self.fatal.is_some();
-        match self.streams.get_mut(&id) {
+        match self.streams.get_mut(id) {
             Some(stream) if stream.reset.is_none() && !fatal => {
                 keep(&mut stream.writer, cx);
                 Poll::Pending
@@ -116,11 +116,11 @@ impl Connection {
 
     /// Sends a response head; `end`: no body follows.
     pub fn send_response(&mut self, id: u32, head: &ResponseHead, length: Option<u64>, end: bool) {
-        if self.fatal.is_some() || self.streams.get(&id).is_none_or(|stream| stream.reset.is_some()) {
+        if self.fatal.is_some() || self.streams.get(id).is_none_or(|stream| stream.reset.is_some()) {
             return;
         }
         self.write_response(id, head, length, end);
-        if end && let Some(stream) = self.streams.get_mut(&id) {
+        if end && let Some(stream) = self.streams.get_mut(id) {
             stream.send_end = true;
         }
         self.bury(id);
@@ -129,7 +129,7 @@ impl Connection {
     /// Ready when the piece before has left: one piece waits per stream, not more.
     pub fn poll_send(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
         let (fatal, role) = (self.fatal, self.role);
-        match self.streams.get_mut(&id) {
+        match self.streams.get_mut(id) {
             Some(stream) if stream.reset.is_none() && fatal.is_none() => {
                 if stream.pending.is_empty() {
                     return Poll::Ready(Ok(()));
@@ -144,7 +144,7 @@ impl Connection {
 
     /// Takes a piece of the body; only after [`Self::poll_send`] was ready.
     pub fn send_data(&mut self, id: u32, data: Bytes) {
-        if let Some(stream) = self.streams.get_mut(&id) {
+        if let Some(stream) = self.streams.get_mut(id) {
             debug_assert!(stream.pending.is_empty(), "one piece at a time");
             stream.pending = data;
         }
@@ -153,7 +153,7 @@ impl Connection {
 
     /// Ends the sending half behind what waits.
     pub fn send_end(&mut self, id: u32, trailers: Option<Headers>) {
-        if let Some(stream) = self.streams.get_mut(&id) {
+        if let Some(stream) = self.streams.get_mut(id) {
             stream.ending = trailers.map_or(Ending::End, |trailers| Ending::Trailers(Box::new(trailers)));
         }
         self.push(id);
@@ -162,7 +162,7 @@ impl Connection {
     /// Gives a stream up: what has not ended is reset.
     pub fn release(&mut self, id: u32) {
         let fatal = self.fatal.is_some();
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(id) else { return };
         stream.released = true;
         (stream.reader, stream.writer) = (None, None);
         if !stream.is_over() && !fatal {
@@ -182,7 +182,7 @@ impl Connection {
 
     /// Resets a stream: its message cannot be completed.
     pub fn reset(&mut self, id: u32, code: Code) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
+        let Some(stream) = self.streams.get_mut(id) else { return };
         if stream.reset.is_none() && self.fatal.is_none() {
             stream.reset = Some(code);
             stream.pending = Bytes::new();
@@ -197,7 +197,7 @@ impl Connection {
         if self.move_frame(id) {
             return;
         }
-        if let Some(stream) = self.streams.get_mut(&id)
+        if let Some(stream) = self.streams.get_mut(id)
             && !std::mem::replace(&mut stream.queued, true)
         {
             self.waiting.push_back(id);
@@ -209,16 +209,16 @@ impl Connection {
         let mut idle_turns = 0;
         while self.has_room() && idle_turns < self.waiting.len() {
             let Some(id) = self.waiting.pop_front() else { break };
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let Some(stream) = self.streams.get_mut(id) else { continue };
             let before = stream.pending.len();
             if self.move_frame(id) {
-                if let Some(stream) = self.streams.get_mut(&id) {
+                if let Some(stream) = self.streams.get_mut(id) {
                     stream.queued = false;
                 }
                 idle_turns = 0;
                 continue;
             }
-            let Some(stream) = self.streams.get_mut(&id) else { continue };
+            let Some(stream) = self.streams.get_mut(id) else { continue };
             idle_turns = if stream.pending.len() == before { idle_turns + 1 } else { 0 };
             self.waiting.push_back(id);
         }
@@ -229,7 +229,7 @@ impl Connection {
         self.output_mut();
         let has_room = self.has_room();
         let (window, max) = (self.send_window, self.peer_max_payload);
-        let Some(stream) = self.streams.get_mut(&id) else { return true };
+        let Some(stream) = self.streams.get_mut(id) else { return true };
         if stream.reset.is_some() || stream.send_end {
             return true;
         }
@@ -268,7 +268,7 @@ impl Connection {
                 self.write_trailers(id, &trailers);
             }
         }
-        if let Some(stream) = self.streams.get_mut(&id) {
+        if let Some(stream) = self.streams.get_mut(id) {
             stream.wake_writer();
         }
         self.bury(id);
@@ -278,7 +278,7 @@ impl Connection {
     /// Ready once everything that a stream had to send is in the output.
     pub fn poll_sent(&mut self, id: u32, cx: &mut Context<'_>) -> Poll<Result<(), Outcome>> {
         let (fatal, role) = (self.fatal, self.role);
-        match self.streams.get_mut(&id) {
+        match self.streams.get_mut(id) {
             None => Poll::Ready(Ok(())),
             Some(stream) if stream.send_end && stream.reset.is_none() => Poll::Ready(Ok(())),
             Some(stream) if stream.reset.is_some() || fatal.is_some() => {

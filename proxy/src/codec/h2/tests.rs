@@ -233,6 +233,27 @@ fn what_must_never_be_indexed_stays_so_through_a_hop() {
 }
 
 #[test]
+fn ids_of_traces_do_not_push_what_repeats_out_of_the_table() {
+    let (mut client, mut server) = pair();
+    for request in 0..200 {
+        let mut head = get(b"/");
+        for name in [&b"traceparent"[..], b"x-b3-traceid", b"x-b3-spanid", b"x-b3-parentspanid", b"b3"] {
+            head.headers.append(name, format!("{request:032x}").as_bytes());
+        }
+        head.headers.append(b"x-meta", &[b'm'; 500]);
+        let id = client.open(&head, None, true);
+        let bytes = carry(&mut client, &mut server);
+        assert!(request == 0 || bytes < 300, "request {request} took {bytes} bytes");
+        let (sid, head, _) = server.next_request().expect("a request");
+        assert_eq!(head.headers.get_name(b"x-meta"), Some(&[b'm'; 500][..]));
+        server.send_response(sid, &ResponseHead::new(200), None, true);
+        server.release(sid);
+        settle(&mut client, &mut server);
+        client.release(id);
+    }
+}
+
+#[test]
 fn garbage_never_panics() {
     let mut random = fastrand::Rng::with_seed(17);
     for _ in 0..3_000 {

@@ -4,6 +4,7 @@ use crate::message::{Headers, Metadata, RequestHead, ResponseHead, Version};
 use crate::net::{CertFacts, PeerFacts, TlsFacts};
 use crate::outcome::{Flags, Outcome};
 use crate::telemetry::istio::Workload;
+use crate::telemetry::trace::Context;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -58,8 +59,8 @@ pub struct LogFacts<'a> {
     pub metadata: Option<&'a Metadata>,
     /// Filter state.
     pub filter_state: Option<&'a FilterState>,
-    /// Trace id in hex.
-    pub trace_id: Option<&'a str>,
+    /// The span of its trace.
+    pub trace: Option<Context>,
     /// Number of the stream that is unique in the mesh.
     pub unique_id: Option<u128>,
     /// Which kind of entry this is.

@@ -89,16 +89,11 @@ impl OtlpLog {
             time_unix_nano: facts.start.map_or(0, nanos),
             body: self.body.as_ref().map(|body| AnyValue { value: Some(Value::StringValue(made(body))) }),
             attributes: attributes.chain(tags).chain(reasons).collect(),
-            trace_id: facts.trace_id.and_then(bytes_of_hex).unwrap_or_default(),
+            trace_id: facts.trace.map(|span| span.trace.to_be_bytes().to_vec()).unwrap_or_default(),
             ..LogRecord::default()
         };
         outbox.put(&self.to, |out| field(2, &record.encode_to_vec(), out));
     }
-}
-
-fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
-    let number = u128::from_str_radix(text, 16).ok()?;
-    Some(number.to_be_bytes().to_vec())
 }
 
 /// Attributes whose values are text as it stands.

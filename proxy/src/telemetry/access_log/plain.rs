@@ -5,6 +5,7 @@ use super::operator::Precision;
 use super::value::Show;
 use crate::message::Known;
 use crate::net::{CertFacts, TlsFacts};
+use crate::outcome::Flags;
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -189,7 +190,7 @@ impl StreamFact {
                 Some(id) => to.text(id),
                 None => to.text(uuid(facts.unique_id?).as_bytes()),
             },
-            Self::TraceId => to.text(some(facts.trace_id?)?),
+            Self::TraceId => to.text(&facts.trace?.trace_hex()),
             Self::GrpcStatusNumber => to.number(u64::from(facts.grpc_status()?)),
         }
         Some(())
@@ -324,14 +325,17 @@ fn local(tls: Option<&TlsFacts>) -> Option<&CertFacts> {
     tls?.local.as_ref()
 }
 
-fn flags(facts: &LogFacts<'_>, long: bool) -> Vec<u8> {
+fn flags<'a>(facts: &LogFacts<'_>, long: bool) -> Cow<'a, [u8]> {
+    if facts.flags == Flags::NONE {
+        return Cow::Borrowed(b"-");
+    }
     let mut out = Vec::with_capacity(8);
     if long {
         facts.flags.write_long(&mut out)
     } else {
         facts.flags.write_short(&mut out)
     }
-    out
+    Cow::Owned(out)
 }
 
 fn list(names: &[Box<str>]) -> Option<Cow<'_, [u8]>> {

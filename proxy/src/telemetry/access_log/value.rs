@@ -143,24 +143,40 @@ fn write_address(address: SocketAddr, out: &mut Vec<u8>) {
     };
     // made on the stack: five numbers one by one would cost five looks at the room that is left
     let (mut text, mut at) = ([0_u8; 24], 0);
-    let mut push = |byte: u8| {
-        if let Some(slot) = text.get_mut(at) {
-            *slot = byte;
+    let mut put = |part: [u8; 4], length: usize| {
+        if let Some(room) = text.get_mut(at..).and_then(|rest| rest.first_chunk_mut()) {
+            *room = part;
         }
-        at += 1;
+        at += length;
     };
     for (octet, separator) in v4.ip().octets().into_iter().zip(*b"...:") {
-        if octet >= 100 {
-            push(b'0' + octet / 100);
+        let ([a, b, c], length) = OCTETS[usize::from(octet)];
+        match length {
+            1 => put([a, separator, 0, 0], 2),
+            2 => put([a, b, separator, 0], 3),
+            _ => put([a, b, c, separator], 4),
         }
-        if octet >= 10 {
-            push(b'0' + octet / 10 % 10);
-        }
-        push(b'0' + octet % 10);
-        push(separator);
     }
-    itoa::Buffer::new().format(v4.port()).bytes().for_each(&mut push);
     out.extend_from_slice(text.get(..at).unwrap_or_default());
+    out.extend_from_slice(itoa::Buffer::new().format(v4.port()).as_bytes());
+}
+
+/// The numbers of a byte as text, with their length.
+static OCTETS: [([u8; 3], usize); 256] = octets();
+
+const fn octets() -> [([u8; 3], usize); 256] {
+    let mut table = [([0; 3], 0); 256];
+    let mut n = 0;
+    while n < 256 {
+        let [hundreds, tens, ones] = [b'0' + (n / 100) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8];
+        table[n] = match n {
+            0..10 => ([ones, 0, 0], 1),
+            10..100 => ([tens, ones, 0], 2),
+            _ => ([hundreds, tens, ones], 3),
+        };
+        n += 1;
+    }
+    table
 }
 
 /// Appends a JSON string; bytes that are no UTF-8 become replacement characters.
@@ -182,4 +198,24 @@ pub(super) fn write_json_string(text: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_look_as_the_library_writes_them() {
+        let mut random = fastrand::Rng::with_seed(2);
+        for n in 0..=255_u8 {
+            let ip = [n, random.u8(..), 255 - n, random.u8(..)];
+            for address in
+                [SocketAddr::from((ip, random.u16(..))), SocketAddr::from(([0xfe80_u16 + u16::from(n); 8], 1))]
+            {
+                let mut out = Vec::new();
+                write_address(address, &mut out);
+                assert_eq!(String::from_utf8(out).unwrap(), address.to_string());
+            }
+        }
+    }
 }

@@ -44,7 +44,7 @@ struct Line<'a> {
     destination_address: Option<String>,
     #[serde(rename = "mTLS")]
     mutual_tls: bool,
-    trace_id: Option<&'a str>,
+    trace_id: Option<String>,
     #[serde(flatten)]
     end: Option<End<'a>>,
 }
@@ -141,7 +141,7 @@ fn request<'a>(seen: &Seen<'a>, ask: &'a Ask, event: &'static str) -> Option<Lin
         source_address: facts.peer.map(|peer| peer.remote.to_string()),
         destination_address: facts.peer.map(|peer| peer.local.to_string()),
         mutual_tls: seen.mutual_tls,
-        trace_id: facts.trace_id.filter(|id| !id.is_empty()),
+        trace_id: facts.trace.map(|span| span.trace_text()),
         end: None,
     })
 }

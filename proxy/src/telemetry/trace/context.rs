@@ -1,6 +1,10 @@
 //! The trace a request belongs to, as headers say it: B3 in several headers or in one, and W3C's `traceparent` (TR-1).
 
 use crate::message::{Headers, Known};
+use smallvec::SmallVec;
+
+/// An id in hex.
+pub(in crate::telemetry) type Hex = SmallVec<[u8; 32]>;
 
 /// A span within a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +85,8 @@ impl Context {
         }
         headers.set(Known::XB3Sampled, if sampled { b"1" } else { b"0" });
         if headers.contains(Known::B3) {
-            let mut single = [self.trace_hex(), span].join(&b'-');
-            single.extend_from_slice(if sampled { b"-1" } else { b"-0" });
+            let trace = self.trace_hex();
+            let mut single = joined(&[&trace, &span, if sampled { b"1" } else { b"0" }]);
             if let Some(parent) = parent {
                 single.push(b'-');
                 single.extend_from_slice(&parent);
@@ -94,20 +98,37 @@ impl Context {
     /// Writes `traceparent`; `tracestate` stays as it is.
     pub fn write_w3c(&self, headers: &mut Headers) {
         let flags: &[u8] = if self.sampled == Some(true) { b"01" } else { b"00" };
-        let text = [b"00", &*hex(self.trace, 32), &*hex(self.span.into(), 16), flags].join(&b'-');
-        headers.set(Known::Traceparent, &text);
+        headers.set(Known::Traceparent, &joined(&[b"00", &hex(self.trace, 32), &hex(self.span.into(), 16), flags]));
+    }
+
+    /// The trace's id as it is on the wire, as text.
+    pub fn trace_text(&self) -> String {
+        String::from_utf8_lossy(&self.trace_hex()).into_owned()
     }
 
     /// The trace's id as it is on the wire.
-    pub fn trace_hex(&self) -> Vec<u8> {
+    pub(in crate::telemetry) fn trace_hex(&self) -> Hex {
         hex(self.trace, if self.wide { 32 } else { 16 })
     }
 }
 
-/// Lower-case hex of the last `digits` digits.
-pub(super) fn hex(number: u128, digits: usize) -> Vec<u8> {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    (0..digits).rev().map(|place| HEX[(number >> (4 * place)) as usize & 15]).collect()
+/// Lower-case hex of the last `digits` digits, at most 32.
+pub(super) fn hex(number: u128, digits: usize) -> Hex {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let pairs = number.to_be_bytes().map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    Hex::from_slice(pairs.as_flattened().get(32 - digits.min(32)..).unwrap_or_default())
+}
+
+/// Parts with a hyphen between them; room for the longest header of a context without an allocation.
+fn joined(parts: &[&[u8]]) -> SmallVec<[u8; 96]> {
+    let mut text = SmallVec::new();
+    for (i, part) in parts.iter().enumerate() {
+        if i > 0 {
+            text.push(b'-');
+        }
+        text.extend_from_slice(part);
+    }
+    text
 }
 
 /// 16 or 32 hex digits, not all zero.
@@ -163,7 +184,7 @@ mod tests {
         assert_eq!(next.get(Known::XB3ParentSpanId), Some(&b"e457b5a2e4d86bd1"[..]));
         let narrow = headers(&[("x-b3-traceid", "463ac35c9f6413ad"), ("x-b3-spanid", "1"), ("x-b3-flags", "1")]);
         let narrow = Context::of_b3(&narrow).unwrap();
-        assert_eq!((narrow.trace_hex(), narrow.sampled), (b"463ac35c9f6413ad".to_vec(), Some(true)));
+        assert_eq!((narrow.trace_hex(), narrow.sampled), (Hex::from_slice(b"463ac35c9f6413ad"), Some(true)));
         assert_eq!(Context::decision_alone(&headers(&[("b3", "0")])), Some(false));
         for bad in ["", "0", "xyz", "463ac35c9f6413ad463ac35c9f6413ad0"] {
             assert_eq!(Context::of_b3(&headers(&[("x-b3-traceid", bad), ("x-b3-spanid", "1")])), None, "{bad}");

@@ -27,8 +27,6 @@ pub struct Trace {
     direction: Direction,
     /// The server's span is the client's.
     shared: bool,
-    /// Trace id in hex, for logs.
-    id: Box<str>,
     operation: Option<Box<str>>,
     /// The client's proxy has named the span.
     pub told: bool,
@@ -104,22 +102,12 @@ impl Trace {
             false => Context { trace: context.trace & u128::from(u64::MAX), ..context },
         };
         let context = Context { sampled: Some(context.sampled.unwrap_or(sampled)), ..context };
-        let id = String::from_utf8_lossy(&context.trace_hex()).into();
-        Self {
-            config: Arc::clone(config),
-            context,
-            direction,
-            shared,
-            id,
-            operation: None,
-            told: false,
-            tries: Vec::new(),
-        }
+        Self { config: Arc::clone(config), context, direction, shared, operation: None, told: false, tries: Vec::new() }
     }
 
-    /// Trace id in hex.
-    pub fn id(&self) -> &str {
-        &self.id
+    /// The span within its trace.
+    pub fn context(&self) -> Context {
+        self.context
     }
 
     /// Whether it is recorded.
@@ -132,9 +120,9 @@ impl Trace {
         self.direction
     }
 
-    /// Names the span.
+    /// Names the span, where anyone will see it.
     pub fn set_operation(&mut self, name: &str) {
-        self.operation = Some(name.into());
+        self.operation = self.is_sampled().then(|| name.into());
     }
 
     /// Tells the next hop of this span.

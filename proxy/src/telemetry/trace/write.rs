@@ -1,7 +1,7 @@
 //! Spans for Zipkin (v2, JSON) and for OTLP, and the tags that Envoy gives them (TR-3).
 
 use super::config::{Driver, TraceConfig};
-use super::context::hex;
+use super::context::{Hex, hex};
 use super::span::{Direction, Span, Teller, Try};
 use crate::message::{Known, Version};
 use crate::telemetry::access_log::LogFacts;
@@ -24,8 +24,8 @@ pub(super) fn span(driver: &Driver, span: &Span<'_>, teller: Teller<'_>, out: &m
     }
 }
 
-fn text(hex: Vec<u8>) -> String {
-    String::from_utf8(hex).unwrap_or_default()
+fn text(hex: Hex) -> String {
+    String::from_utf8(hex.into_vec()).unwrap_or_default()
 }
 
 fn zipkin(span: &Span<'_>, teller: Teller<'_>) -> serde_json::Value {
@@ -39,7 +39,7 @@ fn zipkin(span: &Span<'_>, teller: Teller<'_>) -> serde_json::Value {
     let tags: serde_json::Map<_, _> =
         span.tags.iter().map(|(key, value)| ((*key).to_owned(), value.as_str().into())).collect();
     let mut told = json!({
-        "traceId": text(span.context.trace_hex()),
+        "traceId": span.context.trace_text(),
         "id": text(hex(span.context.span.into(), 16)),
         "name": span.name,
         "kind": if span.direction == Direction::Inbound { "SERVER" } else { "CLIENT" },

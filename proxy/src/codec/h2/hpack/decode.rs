@@ -88,25 +88,29 @@ impl Decoder {
     ) -> Result<(), Broken> {
         let (bits, indexed, never) = if byte & 0x40 != 0 { (6, true, false) } else { (4, false, byte & 0x10 != 0) };
         let index = read_int(block, at, bits)?;
-        let (mut name, mut value) = (std::mem::take(&mut self.name), std::mem::take(&mut self.value));
-        name.clear();
-        value.clear();
-        let (known, name_ok) = if index == 0 {
-            string(block, at, &mut name)?;
-            (Known::of(&name), valid_name(&name))
+        let (mut name_room, mut value_room) = (std::mem::take(&mut self.name), std::mem::take(&mut self.value));
+        let (name, known, name_ok) = if index == 0 {
+            let name = string(block, at, &mut name_room)?;
+            (name, Known::of(name), valid_name(name))
         } else {
             let entry = self.entry(index)?;
-            name.extend_from_slice(entry.name);
-            (entry.known, index <= STATIC.len() || valid_name(&name))
+            let name: &[u8] = match STATIC.get(index - 1) {
+                Some((name, _)) => name,
+                None => {
+                    name_room.clear();
+                    name_room.extend_from_slice(entry.name);
+                    &name_room
+                }
+            };
+            (name, entry.known, index <= STATIC.len() || valid_name(name))
         };
-        string(block, at, &mut value)?;
-        let valid = name_ok && valid_value(&value);
-        let field = Field { name: &name, known, value: &value, valid, never_index: never };
+        let value = string(block, at, &mut value_room)?;
+        let field = Field { name, known, value, valid: name_ok && valid_value(value), never_index: never };
         take(field);
         if indexed {
             self.insert(&field);
         }
-        (self.name, self.value) = (name, value);
+        (self.name, self.value) = (name_room, value_room);
         Ok(())
     }
 
@@ -139,17 +143,18 @@ impl Decoder {
     }
 }
 
-fn string(block: &[u8], at: &mut usize, out: &mut Vec<u8>) -> Result<(), Broken> {
+/// The text at `at`: as it stands in the block, or decoded into `room`.
+fn string<'a>(block: &'a [u8], at: &mut usize, room: &'a mut Vec<u8>) -> Result<&'a [u8], Broken> {
     let coded = block.get(*at).ok_or(Broken)? & 0x80 != 0;
     let length = read_int(block, at, 7)?;
     let text = block.get(*at..*at + length).ok_or(Broken)?;
     *at += length;
-    if coded {
-        huffman::decode(text, out)
-    } else {
-        out.extend_from_slice(text);
-        Ok(())
+    if !coded {
+        return Ok(text);
     }
+    room.clear();
+    huffman::decode(text, room)?;
+    Ok(room)
 }
 
 /// RFC 9113 section 8.2: lower-case token, or a pseudo-header.

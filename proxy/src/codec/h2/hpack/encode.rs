@@ -23,6 +23,7 @@ pub(in crate::codec::h2) enum Indexing {
 struct Entry {
     text: Box<[u8]>,
     name_len: usize,
+    known: Known,
     hash: u64,
 }
 
@@ -32,6 +33,8 @@ pub(in crate::codec::h2) struct Encoder {
     table: VecDeque<Entry>,
     /// Hash of name and value → number of the insertion.
     by_hash: HashMap<u64, u64>,
+    /// Number of the last insertion of each known name: most values are the same as the last time.
+    last: Box<[u64; Known::COUNT]>,
     inserted: u64,
     size: usize,
     max: usize,
@@ -48,7 +51,8 @@ impl Encoder {
     /// An empty table.
     pub(in crate::codec::h2) fn new() -> Self {
         let by_hash = HashMap::new();
-        Self { table: VecDeque::new(), by_hash, inserted: 0, size: 0, max: MAX_TABLE, announce: None }
+        let last = Box::new([u64::MAX; Known::COUNT]);
+        Self { table: VecDeque::new(), by_hash, last, inserted: 0, size: 0, max: MAX_TABLE, announce: None }
     }
 
     /// Obeys the peer's SETTINGS_HEADER_TABLE_SIZE.
@@ -70,14 +74,11 @@ impl Encoder {
 
     /// Writes a pseudo-header; `index` is its first static index.
     pub(in crate::codec::h2) fn pseudo(&mut self, index: usize, value: &[u8], indexing: Indexing, out: &mut Vec<u8>) {
-        let same_name = STATIC.iter().enumerate().skip(index - 1).take(7);
-        let name = STATIC.get(index - 1).map_or(&b""[..], |(name, _)| name);
-        for (i, (other, fixed)) in same_name {
-            if *other == name && *fixed == value && !value.is_empty() {
-                return write_int(out, 0x80, 7, i + 1);
-            }
+        if let Some(index) = static_pair(index, value) {
+            return write_int(out, 0x80, 7, index);
         }
-        self.write(name, value, index, indexing, out);
+        let name = STATIC.get(index - 1).map_or(&b""[..], |(name, _)| name);
+        self.write(Known::Other, name, value, index, indexing, out);
     }
 
     /// Writes a field; `name` may be in any case and is written in lower case.
@@ -90,23 +91,26 @@ impl Encoder {
         indexing: Indexing,
         out: &mut Vec<u8>,
     ) {
-        let index = static_index(known);
         if known != Known::Other {
-            return self.write(known.as_str().as_bytes(), value, index, indexing, out);
+            return self.write(known, known.as_str().as_bytes(), value, static_index(known), indexing, out);
         }
         if name.iter().any(u8::is_ascii_uppercase) {
-            return self.write(&name.to_ascii_lowercase(), value, index, indexing, out);
+            return self.write(known, &name.to_ascii_lowercase(), value, 0, indexing, out);
         }
-        self.write(name, value, index, indexing, out);
+        self.write(known, name, value, 0, indexing, out);
     }
 
     #[expect(clippy::too_many_arguments, reason = "a field is a name, a value and how to write them")]
-    fn write(&mut self, name: &[u8], value: &[u8], index: usize, indexing: Indexing, out: &mut Vec<u8>) {
-        let hash = if indexing == Indexing::Yes { hash(name, value) } else { 0 };
-        if indexing == Indexing::Yes
-            && let Some(position) = self.position(hash, name, value)
-        {
-            return write_int(out, 0x80, 7, STATIC.len() + 1 + position);
+    fn write(&mut self, known: Known, name: &[u8], value: &[u8], index: usize, indexing: Indexing, out: &mut Vec<u8>) {
+        let mut hash = 0;
+        if indexing == Indexing::Yes {
+            if let Some(position) = self.repeated(known, value) {
+                return write_int(out, 0x80, 7, STATIC.len() + 1 + position);
+            }
+            hash = hash_of(name, value);
+            if let Some(position) = self.position(hash, name, value) {
+                return write_int(out, 0x80, 7, STATIC.len() + 1 + position);
+            }
         }
         // An entry that fills half the table would only push out what is worth more.
         let insert = indexing == Indexing::Yes && name.len() + value.len() + ENTRY_OVERHEAD <= self.max / 2;
@@ -121,8 +125,17 @@ impl Encoder {
         }
         text(value, insert, out);
         if insert {
-            self.insert(name, value, hash);
+            self.insert(known, name, value, hash);
         }
+    }
+
+    /// Where the last value of a known name stands, if it is this one.
+    fn repeated(&self, known: Known, value: &[u8]) -> Option<usize> {
+        let number = self.last[known as usize];
+        let position = usize::try_from(self.inserted.checked_sub(1)?.checked_sub(number)?).ok()?;
+        let entry = self.table.get(position)?;
+        let same = entry.known == known && known != Known::Other && entry.text.get(entry.name_len..)? == value;
+        same.then_some(position)
     }
 
     fn position(&self, hash: u64, name: &[u8], value: &[u8]) -> Option<usize> {
@@ -133,12 +146,13 @@ impl Encoder {
         (its_name == name && its_value == value).then_some(position)
     }
 
-    fn insert(&mut self, name: &[u8], value: &[u8], hash: u64) {
+    fn insert(&mut self, known: Known, name: &[u8], value: &[u8], hash: u64) {
         let size = name.len() + value.len() + ENTRY_OVERHEAD;
         self.evict(size);
-        self.table.push_front(Entry { text: [name, value].concat().into(), name_len: name.len(), hash });
+        self.table.push_front(Entry { text: [name, value].concat().into(), name_len: name.len(), known, hash });
         self.size += size;
         self.by_hash.insert(hash, self.inserted);
+        self.last[known as usize] = self.inserted;
         self.inserted += 1;
     }
 
@@ -154,7 +168,27 @@ impl Encoder {
     }
 }
 
-fn hash(name: &[u8], value: &[u8]) -> u64 {
+/// The static index of a pseudo-header of which the first is `index`, with this value.
+fn static_pair(index: usize, value: &[u8]) -> Option<usize> {
+    Some(match (index, value) {
+        (2, b"GET") => 2,
+        (2, b"POST") => 3,
+        (4, b"/") => 4,
+        (4, b"/index.html") => 5,
+        (6, b"http") => 6,
+        (6, b"https") => 7,
+        (8, b"200") => 8,
+        (8, b"204") => 9,
+        (8, b"206") => 10,
+        (8, b"304") => 11,
+        (8, b"400") => 12,
+        (8, b"404") => 13,
+        (8, b"500") => 14,
+        _ => return None,
+    })
+}
+
+fn hash_of(name: &[u8], value: &[u8]) -> u64 {
     let mut hasher = SEED.build_hasher();
     hasher.write(name);
     hasher.write_u8(0);
@@ -178,6 +212,17 @@ fn text(text: &[u8], may_code: bool, out: &mut Vec<u8>) {
 mod tests {
     use super::super::Decoder;
     use super::*;
+
+    #[test]
+    fn static_pairs_stand_where_the_table_has_them() {
+        for (i, (name, value)) in
+            STATIC.iter().enumerate().filter(|(_, (name, value))| name[0] == b':' && !value.is_empty())
+        {
+            let first = STATIC.iter().position(|(other, _)| other == name).unwrap() + 1;
+            assert_eq!(static_pair(first, value), Some(i + 1), "{}", value.escape_ascii());
+        }
+        assert_eq!((static_pair(8, b"201"), static_pair(1, b"")), (None, None));
+    }
 
     #[test]
     fn what_repeats_costs_a_byte_and_decodes_the_same_over_many_blocks() {
