@@ -8,15 +8,16 @@ use std::process::Command;
 const ARROWS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("identity", &["proto"]),
+    ("credentials", &["proto", "identity"]),
     ("vitals", &["proto"]),
-    ("proxy", &["proto", "identity"]),
-    ("citadel", &["proto", "identity", "vitals"]),
-    ("pilot", &["proto", "identity", "vitals"]),
-    ("mixer", &["proto", "identity", "vitals"]),
+    ("proxy", &["proto", "identity", "credentials"]),
+    ("citadel", &["proto", "identity", "credentials", "vitals"]),
+    ("pilot", &["proto", "identity", "credentials", "vitals"]),
+    ("mixer", &["proto", "identity", "credentials", "vitals"]),
     ("meshctl", &["proto", "identity", "pilot", "citadel"]),
     ("bookshop", &[]),
     ("hairpin", &[]),
-    ("e2e", &["proto", "identity", "vitals", "proxy", "citadel", "pilot", "mixer", "meshctl"]),
+    ("e2e", &["proto", "identity", "credentials", "vitals", "proxy", "citadel", "pilot", "mixer", "meshctl"]),
 ];
 
 /// Crates that only some of ours may use, in what they ship.
@@ -25,7 +26,7 @@ const RESERVED: &[(&str, &[&str])] = &[
     ("kube", &["pilot", "citadel", "meshctl"]),
     ("k8s-openapi", &["pilot", "citadel"]),
     ("hickory-proto", &["proxy"]),
-    ("tokio", &["proxy", "citadel", "pilot", "mixer", "vitals", "meshctl", "bookshop", "e2e"]),
+    ("tokio", &["proxy", "citadel", "credentials", "pilot", "mixer", "vitals", "meshctl", "bookshop", "e2e"]),
     ("prost-reflect", &["proto"]),
 ];
 

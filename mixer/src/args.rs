@@ -2,7 +2,9 @@
 
 use crate::export::file::Format;
 use crate::report::series::MAX_SERIES;
+use anyhow::Context as _;
 use clap::Args;
+use identity::spiffe::SpiffeId;
 use std::path::PathBuf;
 
 /// `mixer serve`. An empty address turns a server off.
@@ -47,6 +49,33 @@ pub struct ServeArgs {
     /// Policy
     #[command(flatten)]
     pub policy: PolicyArgs,
+    /// Its own certificate
+    #[command(flatten)]
+    pub identity: IdentityArgs,
+}
+
+/// Where mixer's certificate comes from. With one, its services take who has a certificate of the mesh, and nobody else;
+/// its pages (`--http-addr`, `--monitoring-addr`, `--adapter-metrics-addr`) take plain text as well.
+#[derive(Debug, Clone, Default, Args)]
+pub struct IdentityArgs {
+    /// Certificate service, HOST:PORT; without it all addresses are served in plain text
+    #[arg(long, requires = "identity")]
+    pub ca_addr: Option<String>,
+    /// Name that the CA's certificate must have; the one of --ca-addr where it is not given
+    #[arg(long)]
+    pub ca_host: Option<String>,
+    /// Roots that vouch for the CA
+    #[arg(long, default_value = "/var/run/secrets/istio/root-cert.pem")]
+    pub ca_root: PathBuf,
+    /// File with the bearer token; read again for every request
+    #[arg(long, default_value = "/var/run/secrets/tokens/istio-token")]
+    pub token_file: PathBuf,
+    /// mixer's SPIFFE id; clients must be of its trust domain
+    #[arg(long, value_name = "SPIFFE-ID")]
+    pub identity: Option<String>,
+    /// Directory in memory in which the certificate is kept, so that mixer starts while the CA is away
+    #[arg(long)]
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Where policy comes from and how it is served.
@@ -85,6 +114,28 @@ pub struct PolicyArgs {
     /// Rate limits: tell clients by the headers RateLimit-Limit, -Remaining and -Reset
     #[arg(long)]
     pub ratelimit_response_headers: bool,
+}
+
+impl IdentityArgs {
+    /// Where and as whom mixer enrols; nothing where it does not.
+    ///
+    /// # Errors
+    /// Where the id is none, or roots cannot be read.
+    pub fn config(&self) -> anyhow::Result<Option<credentials::Config>> {
+        let (Some(address), Some(id)) = (&self.ca_addr, &self.identity) else { return Ok(None) };
+        let config = credentials::Config {
+            ca_address: address.clone(),
+            ca_host: self.ca_host.clone().unwrap_or_else(|| credentials::host_of(address).to_owned()),
+            ca_roots: self.ca_root.clone(),
+            token_file: Some(self.token_file.clone()),
+            cluster_id: None,
+            identity: SpiffeId::parse(id).with_context(|| format!("--identity {id}"))?,
+            ttl_s: 0,
+            state_dir: self.state_dir.clone(),
+        };
+        config.tls(None).context("--ca-root")?;
+        Ok(Some(config))
+    }
 }
 
 impl ServeArgs {

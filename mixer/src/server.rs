@@ -8,6 +8,7 @@ use crate::pilot::Pilot;
 use crate::report::hub::Hub;
 use crate::report::names::Meters;
 use crate::serve::access_log::AccessLog;
+use crate::serve::door::{self, Client, Doors, Doorway};
 use crate::serve::otlp::Otlp;
 use crate::serve::policy::Policy;
 use crate::serve::{metrics, otlp_http, zipkin};
@@ -20,8 +21,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
-use vitals::admin::{self, Admin};
+use vitals::admin::Admin;
 use vitals::log::Level;
 use vitals::prometheus::Registry;
 
@@ -134,28 +134,30 @@ impl Server {
         let (stop, stopped) = watch::channel(false);
         let mut running = Running::new(stop);
         let parts = Box::pin(Parts::new(&args, &metrics, &mut running.tasks)).await?;
-        let tasks = &mut running.tasks;
-        running.grpc = serve_grpc(&args.grpc_addr, parts.grpc(), tasks, &stopped).await?;
-        let limits = &args.policy;
-        running.ratelimit_grpc =
-            serve_grpc(&limits.ratelimit_grpc_addr, parts.policy.ratelimit_grpc(), tasks, &stopped).await?;
-        running.ratelimit_http =
-            serve_http(&limits.ratelimit_http_addr, parts.policy.ratelimit_http(), tasks, &stopped).await?;
-        running.adapter_metrics =
-            serve_http(&limits.adapter_metrics_addr, parts.policy.adapter_metrics(), tasks, &stopped).await?;
+        let doors = Doors::new(&args.identity)?;
+        let service = |address| door::open(address, doors.services());
+        let page = |address| door::open(address, doors.pages());
+        let (tasks, limits) = (&mut running.tasks, &args.policy);
+        running.grpc = serve_grpc(service(&args.grpc_addr).await?, parts.grpc(), tasks, &stopped);
+        let at = service(&limits.ratelimit_grpc_addr).await?;
+        running.ratelimit_grpc = serve_grpc(at, parts.policy.ratelimit_grpc(), tasks, &stopped);
+        let at = service(&limits.ratelimit_http_addr).await?;
+        running.ratelimit_http = serve_http(at, parts.policy.ratelimit_http(), tasks, &stopped);
+        let at = page(&limits.adapter_metrics_addr).await?;
+        running.adapter_metrics = serve_http(at, parts.policy.adapter_metrics(), tasks, &stopped);
         let ext_authz = parts.policy.ext_authz_http(&limits.ext_authz_http_prefix);
-        running.ext_authz_http = serve_http(&limits.ext_authz_http_addr, ext_authz, tasks, &stopped).await?;
-        running.otlp_grpc = serve_grpc(&args.otlp_grpc_addr, parts.otlp_grpc(), tasks, &stopped).await?;
-        running.otlp_http =
-            serve_http(&args.otlp_http_addr, otlp_http::router(parts.otlp.clone()), tasks, &stopped).await?;
-        running.zipkin = serve_http(&args.zipkin_addr, zipkin::router(parts.otlp.clone()), tasks, &stopped).await?;
-        let page = parts.pages.router(page::is_local(&args.http_addr));
-        running.http = serve_http(&args.http_addr, page, tasks, &stopped).await?;
-        let (_ready, ready) = watch::channel(true);
+        running.ext_authz_http = serve_http(service(&limits.ext_authz_http_addr).await?, ext_authz, tasks, &stopped);
+        running.otlp_grpc = serve_grpc(service(&args.otlp_grpc_addr).await?, parts.otlp_grpc(), tasks, &stopped);
+        let at = service(&args.otlp_http_addr).await?;
+        running.otlp_http = serve_http(at, otlp_http::router(parts.otlp.clone()), tasks, &stopped);
+        let at = service(&args.zipkin_addr).await?;
+        running.zipkin = serve_http(at, zipkin::router(parts.otlp.clone()), tasks, &stopped);
+        let pages = parts.pages.router(page::is_local(&args.http_addr));
+        running.http = serve_http(page(&args.http_addr).await?, pages, tasks, &stopped);
         let version = concat!("mixer ", env!("CARGO_PKG_VERSION"), "\n");
-        let admin = Admin { metrics: metrics.clone(), ready, level: self.level, version };
+        let admin = Admin { metrics: metrics.clone(), ready: doors.ready(), level: self.level, version };
         let monitoring = metrics::router(parts.hub, metrics).fallback_service(admin.router());
-        running.monitoring = serve_http(&args.monitoring_addr, monitoring, tasks, &stopped).await?;
+        running.monitoring = serve_http(page(&args.monitoring_addr).await?, monitoring, tasks, &stopped);
         tracing::info!(grpc = ?running.grpc, http = ?running.http, monitoring = ?running.monitoring, "mixer serves");
         Ok(running)
     }
@@ -227,44 +229,40 @@ impl Parts {
     }
 }
 
-async fn serve_grpc(
-    address: &str,
+/// Serves gRPC at a doorway, if there is one.
+fn serve_grpc(
+    doorway: Option<Doorway>,
     routes: Routes,
     tasks: &mut JoinSet<anyhow::Result<()>>,
     stopped: &watch::Receiver<bool>,
-) -> anyhow::Result<Option<SocketAddr>> {
-    if address.is_empty() {
-        return Ok(None);
-    }
-    let (listener, local) = admin::bind(address).await?;
-    let stopped = stopped.clone();
+) -> Option<SocketAddr> {
+    let doorway = doorway?;
+    let (local, stopped) = (doorway.local(), stopped.clone());
     tasks.spawn(async move {
         let served = tonic::transport::Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .add_routes(routes)
-            .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), signal(stopped));
+            .serve_with_incoming_shutdown(doorway.connections(), signal(stopped));
         served.await.context("gRPC services")
     });
-    Ok(Some(local))
+    Some(local)
 }
 
-async fn serve_http(
-    address: &str,
+/// Serves HTTP at a doorway, if there is one.
+fn serve_http(
+    doorway: Option<Doorway>,
     router: Router,
     tasks: &mut JoinSet<anyhow::Result<()>>,
     stopped: &watch::Receiver<bool>,
-) -> anyhow::Result<Option<SocketAddr>> {
-    if address.is_empty() {
-        return Ok(None);
-    }
-    let (listener, local) = admin::bind(address).await?;
-    let stopped = stopped.clone();
+) -> Option<SocketAddr> {
+    let doorway = doorway?;
+    let (local, stopped) = (doorway.local(), stopped.clone());
     tasks.spawn(async move {
-        let serving = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+        let serving = axum::serve(doorway, router.into_make_service_with_connect_info::<Client>())
             .with_graceful_shutdown(signal(stopped));
         serving.await.context("HTTP")
     });
-    Ok(Some(local))
+    Some(local)
 }
 
 /// Ends when mixer is told to stop.

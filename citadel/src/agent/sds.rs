@@ -1,7 +1,7 @@
 //! SDS on a Unix socket for real Envoys (spec CA-24, CA-25): `StreamSecrets` only, one secret per name.
 
-use crate::agent::Held;
 use crate::watch_files;
+use credentials::Credentials;
 use proto::envoy::core::DataSource;
 use proto::envoy::core::data_source::Specifier;
 use proto::envoy::discovery::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse};
@@ -76,12 +76,12 @@ impl Origin {
     }
 
     /// The secret as it is now; `None` while there is none yet (the first certificate is under way).
-    fn load(&self, name: &str, held: Option<&Held>) -> std::io::Result<Option<Secret>> {
+    fn load(&self, name: &str, held: Option<&Credentials>) -> std::io::Result<Option<Secret>> {
         let kind = match self {
             Self::Workload => {
                 held.map(|h| certificate(h.svid.chain_pem().into_bytes(), h.svid.key().to_pem().as_bytes()))
             }
-            Self::Roots => held.map(|h| roots(h.roots.clone().into_bytes())),
+            Self::Roots => held.map(|h| roots(h.roots.to_pem().into_bytes())),
             Self::FileCert { cert, key } => {
                 let key = zeroize::Zeroizing::new(std::fs::read(key)?);
                 Some(certificate(std::fs::read(cert)?, &key))
@@ -111,12 +111,12 @@ fn roots(pem: Vec<u8>) -> Type {
 /// The service; every stream follows the secrets that it asked for.
 #[derive(Debug)]
 pub struct SecretService {
-    held: watch::Receiver<Option<Arc<Held>>>,
+    held: watch::Receiver<Option<Arc<Credentials>>>,
 }
 
 impl SecretService {
     /// Serves what `held` holds, and files.
-    pub fn new(held: watch::Receiver<Option<Arc<Held>>>) -> Self {
+    pub fn new(held: watch::Receiver<Option<Arc<Credentials>>>) -> Self {
         Self { held }
     }
 }
@@ -150,7 +150,7 @@ impl SecretDiscoveryService for SecretService {
 
 /// One stream: the names it wants and what was sent last.
 struct Session {
-    held: watch::Receiver<Option<Arc<Held>>>,
+    held: watch::Receiver<Option<Arc<Credentials>>>,
     answers: mpsc::Sender<Result<DiscoveryResponse, Status>>,
     names: Vec<(String, Origin)>,
     sent: Vec<Secret>,

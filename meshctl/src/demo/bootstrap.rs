@@ -1,8 +1,10 @@
 //! The start configuration of one proxy: what Istio's agent would write for an Envoy, for both data planes alike.
 
-use crate::demo::plan::{MIXER_GRPC, Plan, Proxy, Workload};
+use crate::demo::plan::{MIXER_ACCOUNT, MIXER_GRPC, Plan, Proxy, Workload};
 use crate::demo::rootless;
-use proto::wire::{CLUSTER_MIXER, CLUSTER_SDS, CLUSTER_XDS, PORT_METRICS, PORT_READY, PORT_XDS_PLAIN};
+use proto::wire::{
+    CLUSTER_MIXER, CLUSTER_SDS, CLUSTER_XDS, PORT_METRICS, PORT_READY, PORT_XDS_PLAIN, SECRET_DEFAULT, SECRET_ROOT,
+};
 use serde_json::{Value, json};
 
 /// Socket of the admin interface, below the workload's directory.
@@ -66,10 +68,34 @@ fn mixer_cluster() -> Value {
     let address = json!({
         "socket_address": {"address": Plan::control_address().to_string(), "port_value": MIXER_GRPC},
     });
-    http2(json!({
+    let secret = |name: &str| {
+        json!({"name": name, "sds_config": {
+            "resource_api_version": "V3", "initial_fetch_timeout": "0s",
+            "api_config_source": {
+                "api_type": "GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": true,
+                "grpc_services": [{"envoy_grpc": {"cluster_name": CLUSTER_SDS}}],
+            },
+        }})
+    };
+    let identity = format!("spiffe://cluster.local/ns/istio-system/sa/{MIXER_ACCOUNT}");
+    let mut cluster = http2(json!({
         "name": CLUSTER_MIXER, "type": "STATIC", "connect_timeout": "1s",
         "load_assignment": assignment(CLUSTER_MIXER, &address),
-    }))
+    }));
+    cluster["transport_socket"] = json!({"name": "envoy.transport_sockets.tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "common_tls_context": {
+            "alpn_protocols": ["h2"],
+            "tls_certificate_sds_secret_configs": [secret(SECRET_DEFAULT)],
+            "combined_validation_context": {
+                "default_validation_context": {
+                    "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": identity}}],
+                },
+                "validation_context_sds_secret_config": secret(SECRET_ROOT),
+            },
+        },
+    }});
+    cluster
 }
 
 fn node(plan: &Plan, workload: &Workload) -> Value {

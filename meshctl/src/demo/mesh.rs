@@ -4,7 +4,8 @@ use crate::demo::bootstrap::{ADMIN_SOCKET, SDS_SOCKET, bootstrap};
 use crate::demo::client::{self, Answer, Ask};
 use crate::demo::load::Load;
 use crate::demo::plan::{
-    DataPlane, GATEWAY_PORT, MIXER_GRPC, MIXER_HTTP, MIXER_MONITORING, PILOT_HTTP, Plan, Proxy, SHOP_PORT, Workload,
+    DataPlane, GATEWAY_PORT, MIXER_ACCOUNT, MIXER_GRPC, MIXER_HTTP, MIXER_MONITORING, PILOT_HTTP, Plan, Proxy,
+    SHOP_PORT, Workload,
 };
 use crate::demo::process::{self, Launch, Process, Reaper};
 use crate::demo::programs::Programs;
@@ -13,7 +14,7 @@ use crate::output;
 use anyhow::Context;
 use citadel::ca::keystore::write_atomically;
 use citadel::token::TokenKey;
-use identity::spiffe::TrustDomain;
+use identity::spiffe::{SpiffeId, TrustDomain};
 use proto::wire::{PORT_CITADEL, PORT_MONITORING, PORT_XDS_PLAIN, PROXY_UID};
 use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
@@ -133,9 +134,13 @@ impl Mesh {
         fs::write(self.plan.path("jwks.json"), tokens.jwks().to_string())?;
         self.launch("citadel", self.citadel())?;
         self.launch("pilot", self.pilot())?;
-        self.launch("mixer", self.mixer())?;
         self.wait_control_plane().await?;
         let domain = TrustDomain::parse("cluster.local")?;
+        let mixer = SpiffeId::service_account(&domain, "istio-system", MIXER_ACCOUNT)?;
+        fs::create_dir_all(self.plan.path("mixer"))?;
+        let token = tokens.mint(&mixer, TOKEN_TTL, SystemTime::now())?;
+        write_atomically(&self.plan.path("mixer").join("token"), token.as_bytes(), 0o400)?;
+        self.launch("mixer", self.mixer(&mixer))?;
         let workloads = self.plan.workloads.clone();
         for workload in &workloads {
             if workload.proxy != Proxy::None {
@@ -236,14 +241,20 @@ impl Mesh {
         self.in_fabric("pilot", &self.programs.pilot, args.collect())
     }
 
-    fn mixer(&self) -> Launch {
+    fn mixer(&self, identity: &SpiffeId) -> Launch {
         let at = |port: u16| format!("{}:{port}", Plan::control_address());
+        let path = |name: &str| self.plan.path(name).display().to_string();
         let args = [
+            ("--ca-addr", at(PORT_CITADEL)),
+            ("--ca-root", path("roots.pem")),
+            ("--token-file", path("mixer/token")),
+            ("--identity", identity.to_string()),
+            ("--state-dir", path("mixer")),
             ("--grpc-addr", at(MIXER_GRPC)),
             ("--http-addr", at(MIXER_HTTP)),
             ("--monitoring-addr", at(MIXER_MONITORING)),
             ("--pilot", format!("http://{}", at(PILOT_HTTP))),
-            ("--config-dir", self.plan.path("config").display().to_string()),
+            ("--config-dir", path("config")),
             ("--otlp-grpc-addr", String::new()),
             ("--otlp-http-addr", String::new()),
             ("--zipkin-addr", String::new()),

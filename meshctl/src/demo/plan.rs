@@ -345,8 +345,11 @@ fn endpoint_slice(row: &(&str, &str, &str, u16, u16, u8), pods: &[&Workload]) ->
     })
 }
 
-/// mixer as a service of the mesh: it runs beside pilot, outside of it.
-fn mixer_objects() -> [Value; 2] {
+/// mixer's service account.
+pub const MIXER_ACCOUNT: &str = "mixer";
+
+/// mixer as a service of the mesh: it runs beside pilot, and has a certificate of its own.
+fn mixer_objects() -> [Value; 3] {
     let address = cluster_v4(MIXER_BYTE).to_string();
     let meta = |name: &str, labels: Value| json!({"name": name, "namespace": "istio-system", "labels": labels});
     let service = json!({
@@ -360,10 +363,25 @@ fn mixer_objects() -> [Value; 2] {
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": meta("mixer-ipv4", json!({"kubernetes.io/service-name": "mixer"})),
         "addressType": "IPv4",
-        "endpoints": [{"addresses": [Plan::control_address().to_string()], "conditions": {"ready": true}}],
+        "endpoints": [{
+            "addresses": [Plan::control_address().to_string()], "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "name": "mixer-0", "namespace": "istio-system"},
+        }],
         "ports": [{"name": "grpc", "port": MIXER_GRPC, "protocol": "TCP"}],
     });
-    [service, slice]
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": meta("mixer-0", json!({"app": "mixer", "security.istio.io/tlsMode": "istio"})),
+        "spec": {
+            "serviceAccountName": MIXER_ACCOUNT, "nodeName": "this-machine",
+            "containers": [{"name": "mixer", "image": "mixer", "ports": [{"containerPort": MIXER_GRPC, "name": "grpc"}]}],
+        },
+        "status": {
+            "phase": "Running", "podIP": Plan::control_address().to_string(),
+            "podIPs": [{"ip": Plan::control_address().to_string()}],
+        },
+    });
+    [service, slice, pod]
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use super::entry::{Entry, Kind, MAX_HEADERS, MAX_TEXT_BYTES, Party, Reason, host
 use super::point::cut;
 use super::traffic::{Reporter, UNKNOWN};
 use crate::workload::Table;
+use identity::spiffe::SpiffeId;
 use prost::Message as _;
 use proto::envoy::core::{Address, Node, RequestMethod, address, socket_address};
 use proto::envoy::log_entry::http_access_log_entry::HttpVersion;
@@ -47,6 +48,22 @@ impl Origin {
         }
         local.canonical();
         Self { id: short(&node.id), local, is_gateway: kind == "router" }
+    }
+
+    /// Takes the identity that the sender's certificate proves: it counts more than what the node says.
+    ///
+    /// # Errors
+    /// Where the node says that it is in another namespace: it reports in the name of others.
+    pub fn prove(&mut self, id: &SpiffeId) -> Result<(), String> {
+        if let Some((namespace, _)) = id.namespace_and_account() {
+            let says = &self.local.namespace;
+            if !says.is_empty() && says != namespace {
+                return Err(format!("node {} reports from namespace {says}, its certificate is of {id}", self.id));
+            }
+            self.local.namespace = short(namespace);
+        }
+        self.local.principal = short(id.as_str());
+        Ok(())
     }
 
     /// A request.
@@ -125,7 +142,9 @@ impl Origin {
         peer.join_principal();
         let mut own = self.local.clone();
         if inbound {
-            own.principal.clone_from(&local);
+            if !local.is_empty() {
+                own.principal.clone_from(&local);
+            }
             own.port = host_port(common.downstream_local_address.as_ref()).1;
         }
         let (source, destination) = if inbound { (peer, own) } else { (own, peer) };

@@ -10,6 +10,7 @@ use crate::report::als::Origin;
 use crate::report::count::count;
 use crate::report::entry::Entry;
 use crate::report::hub::{Hub, Intake};
+use crate::serve::door::identity_of;
 use crate::workload::Follower;
 use proto::envoy::accesslog_service::access_log_service_server::{AccessLogService, AccessLogServiceServer};
 use proto::envoy::accesslog_service::stream_access_logs_message::LogEntries;
@@ -86,6 +87,7 @@ impl AccessLogService for AccessLog {
         &self,
         request: Request<Streaming<StreamAccessLogsMessage>>,
     ) -> Result<Response<StreamAccessLogsResponse>, Status> {
+        let proven = identity_of(&request);
         let mut stream = request.into_inner();
         let mut origin = Origin::default();
         let mut log = Log::Complete;
@@ -94,6 +96,9 @@ impl AccessLogService for AccessLog {
             // Only the first message of a stream names the sender.
             if let Some(identifier) = message.identifier {
                 origin = identifier.node.as_ref().map(Origin::new).unwrap_or_default();
+                if let Some(id) = &proven {
+                    origin.prove(id).map_err(Status::permission_denied)?;
+                }
                 log = if identifier.log_name == LOG_NAME { Log::Partial } else { Log::Complete };
             }
             let table = self.workloads.table();

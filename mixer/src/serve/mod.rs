@@ -1,5 +1,6 @@
 //! What mixer serves, one file per protocol. These files translate; they decide nothing.
 //!
+//! - [`door`]: who gets in
 //! - [`access_log`]: Envoy's access log service
 //! - [`otlp`], [`otlp_http`]: OpenTelemetry's protocol
 //! - [`zipkin`]: Zipkin's collector
@@ -10,6 +11,7 @@
 //! - [`metrics`]: Prometheus' exposition
 
 pub mod access_log;
+pub mod door;
 pub mod ext_authz;
 pub mod ext_authz_http;
 pub mod metrics;

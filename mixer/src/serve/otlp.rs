@@ -4,6 +4,7 @@ use crate::export::otlp::Exporter;
 use crate::report::hub::{Busy, Intake};
 use crate::report::{log, point, span};
 use crate::serve::access_log::{AccessLog, Log};
+use crate::serve::door::address_of;
 use proto::otlp::logs_service::logs_service_server::{LogsService, LogsServiceServer};
 use proto::otlp::logs_service::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use proto::otlp::metrics_service::metrics_service_server::{MetricsService, MetricsServiceServer};
@@ -108,10 +109,6 @@ impl Otlp {
     }
 }
 
-fn peer<T>(request: &Request<T>) -> String {
-    request.remote_addr().map(|address| address.ip().to_string()).unwrap_or_default()
-}
-
 fn unavailable(busy: Busy) -> Status {
     Status::unavailable(busy.to_string())
 }
@@ -122,7 +119,7 @@ impl MetricsService for Otlp {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let peer = peer(&request);
+        let peer = address_of(&request);
         self.metrics(request.into_inner(), &peer).await.map(Response::new).map_err(unavailable)
     }
 }

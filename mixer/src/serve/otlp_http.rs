@@ -1,5 +1,6 @@
 //! OTLP over HTTP (OTLP specification, "OTLP/HTTP"): `POST /v1/metrics`, `/v1/logs`, `/v1/traces`.
 
+use super::door::Client;
 use super::otlp::{MAX_MESSAGE_BYTES, Otlp};
 use crate::report::hub::Busy;
 use axum::Router;
@@ -12,7 +13,6 @@ use prost::Message;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::io::Read as _;
-use std::net::SocketAddr;
 
 /// The routes.
 pub fn router(otlp: Otlp) -> Router {
@@ -96,12 +96,12 @@ fn answer<T: Message + Serialize>(taken: Result<T, Busy>, encoding: Encoding) ->
 
 async fn metrics(
     State(otlp): State<Otlp>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(client): ConnectInfo<Client>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     match decode(&headers, body) {
-        Ok((request, encoding)) => answer(otlp.metrics(request, &peer.ip().to_string()).await, encoding),
+        Ok((request, encoding)) => answer(otlp.metrics(request, &client.0.address.ip().to_string()).await, encoding),
         Err(refused) => refused.into_response(),
     }
 }

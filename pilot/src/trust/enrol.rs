@@ -1,21 +1,14 @@
 //! pilot's own certificate: asked of citadel with the token of the pod, kept in files from which port 15012 and the relay
 //! read (CA-17). A certificate that lives serves on while citadel is away, also after a restart.
 
-use crate::ads::relay::{self, Presents};
 use crate::ads::tls::Files;
 use anyhow::Context as _;
-use identity::csr::Csr;
-use identity::enrol::{ATTEMPT_TIMEOUT, Action, Enrolment, Event};
 use identity::spiffe::SpiffeId;
-use identity::svid::Svid;
-use proto::ca::IstioCertificateRequest;
-use proto::ca::istio_certificate_service_client::IstioCertificateServiceClient;
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
-use tokio::sync::watch;
-use tonic::Request;
+use std::sync::Arc;
+use tokio::sync::{Notify, watch};
 
 /// File with chain and key: one, so that they always belong together.
 const CERTIFICATE: &str = "svid.pem";
@@ -51,69 +44,50 @@ impl Enrol {
     /// Keeps the certificate fresh for ever, and says when there is one.
     ///
     /// # Errors
-    /// When the roots are no longer followed.
+    /// When the roots are no longer followed, or a file cannot be written.
     pub async fn run(mut self, certified: watch::Sender<bool>) -> anyhow::Result<()> {
-        let mut enrolment = Enrolment::new(fastrand::u64(..));
-        let held = self.files.svid().ok().map(|svid| svid.facts().lifetime);
-        let kept = held.filter(|held| held.not_after > SystemTime::now() && self.files.roots.exists());
-        certified.send_replace(kept.is_some());
-        let mut action = enrolment.handle(Event::Started(kept), SystemTime::now());
+        if !self.files.roots.exists() {
+            self.roots.wait_for(Option::is_some).await?;
+        }
+        write_roots(&self.files, &mut self.roots)?;
+        let config = credentials::Config {
+            ca_host: credentials::host_of(&self.address).to_owned(),
+            ca_address: self.address,
+            ca_roots: self.files.roots.clone(),
+            token_file: Some(self.token),
+            cluster_id: None,
+            identity: self.id,
+            ttl_s: 0,
+            state_dir: self.files.roots.parent().map(Path::to_owned),
+        };
+        let renew = Arc::new(Notify::new());
+        let (sender, mut held) = watch::channel(None);
+        let enrolling = credentials::keep_fresh(config, sender, renew.clone());
+        tokio::pin!(enrolling);
         loop {
-            let event = match action {
-                Action::WaitUntil(time) => {
-                    let pause = time.duration_since(SystemTime::now()).unwrap_or_default();
-                    tokio::select! {
-                        () = tokio::time::sleep(pause) => Event::Timer,
-                        // Peers of tomorrow may not know the root of today.
-                        changed = self.roots.changed() => {
-                            changed?;
-                            Event::Renew
-                        }
-                    }
+            tokio::select! {
+                () = &mut enrolling => anyhow::bail!("the enrolment ended"),
+                _ = held.changed() => {}
+                changed = self.roots.changed() => {
+                    changed?;
+                    write_roots(&self.files, &mut self.roots)?;
+                    // Peers of tomorrow may not know the root of today.
+                    renew.notify_one();
+                    continue;
                 }
-                Action::Ask => match tokio::time::timeout(ATTEMPT_TIMEOUT, self.attempt()).await {
-                    Ok(Ok(svid)) => {
-                        let facts = svid.facts();
-                        tracing::info!(id = %self.id, serial = facts.serial, "certificate installed");
-                        certified.send_replace(true);
-                        Event::Issued(facts.lifetime)
-                    }
-                    Ok(Err(error)) => {
-                        tracing::warn!(citadel = self.address, "no certificate yet, will try again: {error:#}");
-                        Event::Failed
-                    }
-                    Err(_elapsed) => {
-                        tracing::warn!(citadel = self.address, "no certificate yet: citadel does not answer");
-                        Event::Failed
-                    }
-                },
-            };
-            action = enrolment.handle(event, SystemTime::now());
+            }
+            let Some(credentials) = held.borrow_and_update().clone() else { continue };
+            let (chain, key) = (credentials.svid.chain_pem(), credentials.svid.key().to_pem());
+            write(&self.files.certificate, format!("{chain}{}", *key).as_bytes(), 0o600)?;
+            certified.send_replace(true);
         }
     }
+}
 
-    async fn attempt(&mut self) -> anyhow::Result<Svid> {
-        let roots = self.roots.wait_for(Option::is_some).await?.clone();
-        let roots = roots.context("no roots")?;
-        write(&self.files.roots, roots.as_bytes(), 0o644)?;
-        let token = std::fs::read_to_string(&self.token);
-        let token = token.with_context(|| format!("--token-file {}", self.token.display()))?;
-        let csr = Csr::generate(&self.id).context("request")?;
-        let mut request = Request::new(IstioCertificateRequest { csr: csr.pem, validity_duration: 0, metadata: None });
-        let mut bearer: tonic::metadata::AsciiMetadataValue = format!("Bearer {}", token.trim()).parse()?;
-        bearer.set_sensitive(true);
-        request.metadata_mut().insert("authorization", bearer);
-        let channel = relay::channel(&self.address, self.files.clone(), Presents::Nothing)?;
-        let answered = IstioCertificateServiceClient::new(channel).create_certificate(request).await;
-        let answered = answered.map_err(|status| anyhow::anyhow!("citadel refuses: {}", status.message()))?;
-        let mut chain = answered.into_inner().cert_chain;
-        // The roots, which the ConfigMap has already named.
-        chain.pop();
-        let (chain, key) = (chain.concat(), csr.key.to_pem());
-        let svid = Svid::from_pem(chain.as_bytes(), key.as_bytes()).context("citadel's answer")?;
-        write(&self.files.certificate, format!("{chain}{}", *key).as_bytes(), 0o600)?;
-        Ok(svid)
-    }
+/// Writes the roots of the moment, if any were seen.
+fn write_roots(files: &Files, roots: &mut watch::Receiver<Option<String>>) -> anyhow::Result<()> {
+    let roots = roots.borrow_and_update().clone();
+    roots.map_or(Ok(()), |roots| write(&files.roots, roots.as_bytes(), 0o644))
 }
 
 /// Writes a file so that readers see the old or the new content, never a part.

@@ -2,8 +2,9 @@
 //! TLS contexts use (NM-12, CA-25).
 
 use crate::bootstrap::Bootstrap;
-use crate::tls::enrol::{self, Credentials, EnrolConfig};
+use crate::tls::enrol;
 use crate::xds::{FeedHandle, Kind, Resource};
+use credentials::{Config, Credentials};
 use prost::Message;
 use proto::envoy::core::{DataSource, data_source::Specifier};
 use proto::envoy::tls::{CertificateValidationContext, Secret, TlsCertificate, secret::Type};
@@ -16,24 +17,24 @@ use tokio::sync::watch;
 ///
 /// # Errors
 /// Names the variable that is missing or cannot be used.
-pub(super) fn config(bootstrap: &Bootstrap) -> anyhow::Result<Option<EnrolConfig>> {
-    EnrolConfig::from_environment(&bootstrap.environment, bootstrap.flags.state_dir.as_deref())
+pub(super) fn config(bootstrap: &Bootstrap) -> anyhow::Result<Option<Config>> {
+    enrol::config(&bootstrap.environment, bootstrap.flags.state_dir.as_deref())
 }
 
 /// Clusters whose secret service is not asked, because this process provides what they would.
-pub(super) fn own_secret_services(config: Option<&EnrolConfig>) -> BTreeSet<Arc<str>> {
+pub(super) fn own_secret_services(config: Option<&Config>) -> BTreeSet<Arc<str>> {
     config.map(|_| Arc::from(CLUSTER_SDS)).into_iter().collect()
 }
 
 /// The identity that this proxy asks for, where the configuration says it.
-pub(super) fn own_id(config: Option<&EnrolConfig>) -> Option<String> {
+pub(super) fn own_id(config: Option<&Config>) -> Option<String> {
     config.map(|config| config.identity.to_string())
 }
 
 /// Enrols for as long as the feed lives.
-pub(super) fn start(config: EnrolConfig, feed: FeedHandle) {
+pub(super) fn start(config: Config, feed: FeedHandle) {
     let (sender, mut held) = watch::channel::<Option<Arc<Credentials>>>(None);
-    tokio::spawn(enrol::keep_fresh(config, sender));
+    tokio::spawn(credentials::keep_fresh(config, sender, Arc::default()));
     tokio::spawn(async move {
         while held.changed().await.is_ok() {
             let Some(credentials) = held.borrow_and_update().clone() else { continue };

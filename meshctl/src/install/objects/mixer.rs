@@ -1,13 +1,16 @@
 //! mixer: policy, telemetry and the page. It has no rights at the API server.
 
-use super::workload::Program;
-use super::{Spec, account, service};
+use super::workload::{Program, mount, token};
+use super::{Spec, account, citadel, service};
+use ::citadel::bundle::CONFIG_MAP as ROOTS;
+use proto::wire::LABEL_TLS_MODE;
 use serde_json::{Value, json};
 
 /// Name of everything that is mixer's.
 const NAME: &str = "mixer";
 
 pub(super) fn objects(spec: &Spec) -> Vec<Value> {
+    let namespace = spec.namespace();
     let program = Program {
         name: NAME,
         app: NAME,
@@ -17,7 +20,10 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
             "--grpc-addr=:9091",
             "--http-addr=:8080",
             "--monitoring-addr=:15014",
-            &format!("--pilot=http://istiod.{}.svc:8080", spec.namespace()),
+            &format!("--pilot=http://istiod.{namespace}.svc:8080"),
+            &format!("--ca-addr={}.{namespace}.svc:{}", citadel::NAME, citadel::PORT),
+            &format!("--identity=spiffe://{}/ns/{namespace}/sa/{NAME}", spec.trust_domain().replace('@', ".")),
+            "--state-dir=/var/run/secrets/mixer",
             "--otlp-grpc-addr=:4317",
             "--otlp-http-addr=:4318",
             "--zipkin-addr=:9411",
@@ -38,6 +44,11 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     let ports: Vec<(&str, u16, u16)> = program.ports.iter().map(|(name, port)| (*name, *port, *port)).collect();
     let mut deployment = program.deployment(spec, NAME);
     deployment["spec"]["template"]["spec"]["automountServiceAccountToken"] = json!(false);
+    // Proxies speak mTLS to it, as to every workload of the mesh.
+    deployment["spec"]["template"]["metadata"]["labels"][LABEL_TLS_MODE] = json!("istio");
+    mount(&mut deployment, "istio-token", "/var/run/secrets/tokens", &token());
+    mount(&mut deployment, "roots", "/var/run/secrets/istio", &json!({"configMap": {"name": ROOTS}}));
+    mount(&mut deployment, "identity", "/var/run/secrets/mixer", &json!({"emptyDir": {"medium": "Memory"}}));
     let replicas = spec.at("components.mixer.k8s.replicaCount");
     deployment["spec"]["replicas"] = if replicas.is_null() { 1.into() } else { replicas.clone() };
     vec![account(spec, NAME), service(spec, NAME, NAME, &ports), deployment]

@@ -1,0 +1,232 @@
+//! Connections to a server, with the identity that their certificates prove.
+//!
+//! Each handshake runs in a task of its own, so that a slow client holds up nobody; at most [`MAX_HANDSHAKES`] at a time,
+//! further connections wait in the kernel.
+
+use crate::client::Credentials;
+use anyhow::Context as _;
+use identity::san::SanMatch;
+use identity::spiffe::SpiffeId;
+use identity::svid::{LeafFacts, provider};
+use identity::verify::{client_verifier, optional_client_verifier};
+use rustls::ServerConfig;
+use rustls::server::NoServerSessionStorage;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+/// How long a client may take to shake hands.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Most handshakes at a time.
+const MAX_HANDSHAKES: usize = 256;
+/// Connections that may wait to be served.
+const WAITING: usize = 64;
+/// Pause after a refusal of the system, such as a lack of descriptors: some will close meanwhile.
+const PAUSE: Duration = Duration::from_millis(50);
+/// First byte of a handshake (RFC 8446, 5.1).
+const HANDSHAKE_RECORD: u8 = 0x16;
+/// What clients of the mesh may offer: gRPC, HTTP/1, and what a sidecar says where it does not know (MT-1).
+const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"istio"];
+
+/// Who gets in.
+#[derive(Debug, Clone)]
+pub enum Door {
+    /// Everybody, in plain text; nobody proves anything.
+    Plain,
+    /// Everybody, in plain text or by TLS; a certificate that is shown is checked.
+    Permissive(Trust),
+    /// Who has a certificate of the mesh.
+    Strict(Trust),
+}
+
+/// What is presented and who is accepted.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// The credentials of the moment; while there are none, nobody gets in by TLS.
+    pub held: watch::Receiver<Option<Arc<Credentials>>>,
+    /// Acceptable names of clients.
+    pub accept: SanMatch,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The identity that its certificate proves.
+    pub id: Option<SpiffeId>,
+}
+
+/// A connection that tells tonic who the peer is.
+#[derive(Debug)]
+pub struct Connection {
+    stream: Stream,
+    peer: Peer,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Accepts until nobody takes connections any more.
+pub fn accept(listener: TcpListener, door: Door) -> ReceiverStream<std::io::Result<Connection>> {
+    let (ready, connections) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+        let mut configs = Configs { door, last: None };
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = ready.closed() => return,
+            };
+            let (stream, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "accept failed");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let terms = configs.now();
+            let ready = ready.clone();
+            tokio::spawn(async move {
+                let _slot = slot;
+                match tokio::time::timeout(HANDSHAKE, enter(stream, address, terms)).await {
+                    // Who shuts down takes no more connections.
+                    Ok(Ok(connection)) => ready.send(Ok(connection)).await.unwrap_or_default(),
+                    Ok(Err(error)) => tracing::debug!(%address, "connection refused: {error:#}"),
+                    Err(_elapsed) => tracing::debug!(%address, "connection refused: the handshake is too slow"),
+                }
+            });
+        }
+    });
+    ReceiverStream::new(connections)
+}
+
+/// What holds for one connection.
+enum Terms {
+    Plain,
+    Tls { config: anyhow::Result<Arc<ServerConfig>>, plain: bool },
+}
+
+/// The TLS configuration of the moment, made once for each certificate.
+struct Configs {
+    door: Door,
+    last: Option<(Arc<Credentials>, Arc<ServerConfig>)>,
+}
+
+impl Configs {
+    fn now(&mut self) -> Terms {
+        let (trust, plain) = match &self.door {
+            Door::Plain => return Terms::Plain,
+            Door::Permissive(trust) => (trust, true),
+            Door::Strict(trust) => (trust, false),
+        };
+        let Some(held) = trust.held.borrow().clone() else {
+            return Terms::Tls { config: Err(anyhow::anyhow!("there is no certificate yet")), plain };
+        };
+        if let Some((credentials, config)) = &self.last
+            && Arc::ptr_eq(credentials, &held)
+        {
+            return Terms::Tls { config: Ok(config.clone()), plain };
+        }
+        let config = config(&held, &trust.accept, plain).map(Arc::new);
+        if let Ok(config) = &config {
+            self.last = Some((held, config.clone()));
+        }
+        Terms::Tls { config, plain }
+    }
+}
+
+fn config(held: &Credentials, accept: &SanMatch, optional: bool) -> anyhow::Result<ServerConfig> {
+    let verify = if optional { optional_client_verifier } else { client_verifier };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        .with_client_cert_verifier(verify(held.roots.clone(), accept.clone()))
+        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from((*held.svid.certified_key()).clone())));
+    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+    // A resumed session would carry a client certificate that nobody checked again.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+async fn enter(stream: TcpStream, address: SocketAddr, terms: Terms) -> anyhow::Result<Connection> {
+    stream.set_nodelay(true)?;
+    let plain = |stream| Connection { stream: Stream::Plain(stream), peer: Peer { address, id: None } };
+    let Terms::Tls { config, plain: accepts_plain } = terms else { return Ok(plain(stream)) };
+    if accepts_plain {
+        let mut first = [0];
+        stream.peek(&mut first).await?;
+        if first != [HANDSHAKE_RECORD] {
+            return Ok(plain(stream));
+        }
+    }
+    let stream = TlsAcceptor::from(config?).accept(stream).await.context("TLS")?;
+    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let id = leaf.map(LeafFacts::read).transpose().context("client certificate")?.and_then(|facts| facts.id);
+    Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer: Peer { address, id } })
+}
+
+impl Connection {
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        match &mut self.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! How a process of the mesh gets its certificate, keeps it fresh, and serves by it: the I/O around `identity`.
+//!
+//! Proxies, pilot, mixer and citadel's agent use it alike; who someone is and when a proof is renewed is decided in
+//! `identity`.
+//! - [`client`]: one request to the certificate service
+//! - [`keep`]: a certificate that stays fresh, and outlives the process and its CA
+//! - [`accept`]: connections to a server, with the identity that their certificates prove
+//!
+//! It never knows what is served, and never signs anything.
+
+pub mod accept;
+pub mod client;
+pub mod keep;
+
+pub use client::{Config, Credentials, host_of};
+pub use keep::keep_fresh;

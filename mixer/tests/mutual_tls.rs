@@ -1,0 +1,203 @@
+//! mixer with a certificate of citadel's: workloads of the mesh are let in and known by their certificates, others are not.
+#![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test panics to fail")]
+
+mod support;
+
+use axum::http::StatusCode;
+use citadel::serve::{ServeArgs, Server};
+use citadel::token::TokenKey;
+use clap::Parser;
+use credentials::{Config, Credentials};
+use hyper_util::rt::TokioIo;
+use identity::san::SanMatch;
+use identity::spiffe::SpiffeId;
+use identity::svid::provider;
+use identity::verify::server_verifier;
+use proto::envoy::accesslog_service::StreamAccessLogsMessage;
+use proto::envoy::accesslog_service::access_log_service_client::AccessLogServiceClient;
+use proto::envoy::accesslog_service::stream_access_logs_message::{HttpAccessLogEntries, Identifier, LogEntries};
+use proto::envoy::core::Node;
+use proto::envoy::log_entry::{AccessLogCommon, HttpAccessLogEntry, HttpRequestProperties, HttpResponseProperties};
+use proto::envoy::wkt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use support::{get, start, until};
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
+
+const MIXER: &str = "spiffe://cluster.local/ns/istio-system/sa/mixer";
+const PRODUCTPAGE: &str = "spiffe://cluster.local/ns/shop/sa/productpage";
+
+#[derive(Parser)]
+struct Flags {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// A citadel in this process.
+struct Ca {
+    directory: tempfile::TempDir,
+    address: SocketAddr,
+    key: TokenKey,
+}
+
+impl Ca {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let key = TokenKey::load_or_create(&directory.path().join("token-key.pem")).unwrap();
+        std::fs::write(directory.path().join("jwks.json"), key.jwks().to_string()).unwrap();
+        let (ca, jwks, roots) = (path("ca"), path("jwks.json"), path("roots.pem"));
+        let flags = ["citadel", "--listen", "127.0.0.1:0", "--root-dir", &ca, "--token-jwks", &jwks];
+        let flags = flags.into_iter().chain(["--roots-out", &roots, "--monitoring-addr="]);
+        let server = Server::start(Flags::parse_from(flags).serve, None).await.unwrap();
+        let address = server.local_addr().unwrap();
+        tokio::spawn(server.serve(std::future::pending()));
+        Self { directory, address, key }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A token of somebody, in a file.
+    fn token(&self, id: &str) -> PathBuf {
+        let path = self.path(&id.replace(['/', ':'], "_"));
+        let token = self.key.mint(&SpiffeId::parse(id).unwrap(), Duration::from_secs(600), SystemTime::now());
+        std::fs::write(&path, token.unwrap()).unwrap();
+        path
+    }
+
+    async fn credentials(&self, id: &str) -> Credentials {
+        let config = Config {
+            ca_address: self.address.to_string(),
+            ca_host: credentials::host_of(&self.address.to_string()).to_owned(),
+            ca_roots: self.path("roots.pem"),
+            token_file: Some(self.token(id)),
+            cluster_id: None,
+            identity: SpiffeId::parse(id).unwrap(),
+            ttl_s: 0,
+            state_dir: None,
+        };
+        config.request(None).await.unwrap()
+    }
+
+    /// Flags of a mixer that enrols here.
+    fn flags(&self) -> [String; 4] {
+        [
+            format!("--ca-addr={}", self.address),
+            format!("--ca-root={}", self.path("roots.pem").display()),
+            format!("--token-file={}", self.token(MIXER).display()),
+            format!("--identity={MIXER}"),
+        ]
+    }
+}
+
+/// A connection by TLS as `own`, which expects mixer at the other end.
+async fn channel(address: SocketAddr, roots: &Credentials, own: Option<&Credentials>) -> anyhow::Result<Channel> {
+    let verifier = server_verifier(roots.roots.clone(), SanMatch::uris([MIXER]));
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match own {
+        Some(own) => config.with_client_auth_cert(own.svid.chain().to_vec(), own.svid.key().to_der())?,
+        None => config.with_no_client_auth(),
+    };
+    // As pilot configures the proxies of the mesh.
+    config.alpn_protocols = ["istio-peer-exchange", "istio", "h2"].map(|name| name.as_bytes().to_vec()).to_vec();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let dial = tower::service_fn(move |_: tonic::transport::Uri| {
+        let connector = connector.clone();
+        async move {
+            let stream = TcpStream::connect(address).await?;
+            let name = "mixer".to_owned().try_into().map_err(std::io::Error::other)?;
+            Ok::<_, std::io::Error>(TokioIo::new(connector.connect(name, stream).await?))
+        }
+    });
+    Ok(Endpoint::from_static("http://mixer").connect_with_connector(dial).await?)
+}
+
+/// A failed request, as a proxy in a namespace reports it.
+fn report(namespace: &str) -> StreamAccessLogsMessage {
+    let text = |text: &str| wkt::Value { kind: Some(wkt::value::Kind::StringValue(text.to_owned())) };
+    let fields = [("NAME", "productpage-0"), ("NAMESPACE", namespace), ("WORKLOAD_NAME", "productpage")];
+    let fields = fields.map(|(name, value)| (name.to_owned(), text(value))).into();
+    let id = format!("sidecar~10.0.0.1~productpage-0.{namespace}~{namespace}.svc.cluster.local");
+    let node = Node { id, metadata: Some(wkt::Struct { fields }), ..Node::default() };
+    let entry = HttpAccessLogEntry {
+        common_properties: Some(AccessLogCommon {
+            upstream_cluster: "outbound|9080||reviews.shop.svc.cluster.local".to_owned(),
+            ..AccessLogCommon::default()
+        }),
+        request: Some(HttpRequestProperties { path: "/broken".to_owned(), ..HttpRequestProperties::default() }),
+        response: Some(HttpResponseProperties {
+            response_code: Some(wkt::UInt32Value { value: 503 }),
+            ..HttpResponseProperties::default()
+        }),
+        ..HttpAccessLogEntry::default()
+    };
+    StreamAccessLogsMessage {
+        identifier: Some(Identifier { node: Some(node), log_name: "requests".to_owned() }),
+        log_entries: Some(LogEntries::HttpLogs(HttpAccessLogEntries { log_entry: vec![entry] })),
+    }
+}
+
+async fn send(channel: Channel, namespace: &str) -> Result<(), tonic::Status> {
+    let messages = tokio_stream::iter([report(namespace)]);
+    AccessLogServiceClient::new(channel).stream_access_logs(Request::new(messages)).await.map(drop)
+}
+
+// spec: MX-95, MX-106
+#[tokio::test]
+async fn a_proxy_is_let_in_and_known_by_its_certificate() {
+    let ca = Ca::start().await;
+    let flags = ca.flags();
+    let mixer = start(&flags.each_ref().map(String::as_str)).await;
+    until(mixer.monitoring.unwrap(), "/ready", |text| !text.contains("not")).await;
+    let own = ca.credentials(PRODUCTPAGE).await;
+    let channel = channel(mixer.grpc.unwrap(), &own, Some(&own)).await.unwrap();
+    send(channel.clone(), "shop").await.unwrap();
+    let principal = format!("source_principal=\"{PRODUCTPAGE}\"");
+    let text = until(mixer.monitoring.unwrap(), "/metrics", |text| text.contains("istio_requests_total{")).await;
+    assert!(text.contains(&principal), "{text}");
+    // Nobody reports in the name of another namespace.
+    let refused = send(channel, "bank").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("bank") && refused.message().contains(PRODUCTPAGE), "{refused}");
+}
+
+#[tokio::test]
+async fn who_has_no_certificate_of_the_mesh_is_refused() {
+    let (ca, stranger) = (Ca::start().await, Ca::start().await);
+    let flags = ca.flags();
+    let mixer = start(&flags.each_ref().map(String::as_str)).await;
+    until(mixer.monitoring.unwrap(), "/ready", |text| !text.contains("not")).await;
+    let (own, other) = (ca.credentials(PRODUCTPAGE).await, stranger.credentials(PRODUCTPAGE).await);
+    for address in [mixer.grpc.unwrap(), mixer.otlp_grpc.unwrap()] {
+        let plain = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        assert!(send(plain, "shop").await.is_err(), "plain text");
+        for certificate in [None, Some(&other)] {
+            // In TLS 1.3 a client learns of the refusal with its first answer.
+            let refused = match channel(address, &own, certificate).await {
+                Ok(channel) => send(channel, "shop").await.is_err(),
+                Err(_) => true,
+            };
+            assert!(refused, "certificate of another mesh, or none");
+        }
+    }
+    for address in [mixer.otlp_http.unwrap(), mixer.zipkin.unwrap()] {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.try_write(b"POST /v1/traces HTTP/1.1\r\nhost: mixer\r\ncontent-length: 0\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        let mut stream = stream;
+        tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer).await.unwrap_or_default();
+        assert!(!answer.starts_with(b"HTTP"), "{address} answers plain text");
+    }
+    // Pages are for people.
+    let (status, _) = get(mixer.http.unwrap(), "/").await;
+    assert_eq!(status, StatusCode::OK);
+}
