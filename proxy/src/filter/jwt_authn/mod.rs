@@ -105,6 +105,14 @@ struct Verified {
     payload: Box<str>,
 }
 
+/// What was seen of a request's tokens.
+struct Seen {
+    now: SystemTime,
+    verified: Vec<Verified>,
+    /// Those that a provider refused by its own rules.
+    refused: Vec<(usize, Place, TokenError)>,
+}
+
 impl JwtAuthn {
     pub(super) fn on_request<'a>(&'a self, rq: &'a mut Request, cx: &'a StreamCx) -> Step<'a> {
         for provider in &self.providers {
@@ -123,11 +131,10 @@ impl JwtAuthn {
             }
         };
         let Some(required) = required else { return Step::CONTINUE };
-        let mut verified = Vec::new();
-        let now = cx.facts.env.wall(cx.now());
-        match self.check(required, &rq.head, now, &mut verified) {
+        let mut seen = Seen { now: cx.facts.env.wall(cx.now()), verified: Vec::new(), refused: Vec::new() };
+        match self.check(required, &rq.head, &mut seen) {
             Ok(()) => {
-                for token in verified {
+                for token in seen.verified {
                     self.leave(token, &mut rq.head, cx);
                 }
                 Step::CONTINUE
@@ -136,14 +143,8 @@ impl JwtAuthn {
         }
     }
 
-    /// Whether a request meets a requirement; the tokens that were verified on the way are added to `verified`.
-    fn check(
-        &self,
-        required: &Requirement,
-        head: &RequestHead,
-        now: SystemTime,
-        verified: &mut Vec<Verified>,
-    ) -> Result<(), Failure> {
+    /// Whether a request meets a requirement; what was seen of its tokens on the way is noted.
+    fn check(&self, required: &Requirement, head: &RequestHead, seen: &mut Seen) -> Result<(), Failure> {
         match required {
             Requirement::Provider(index, audiences) => {
                 let provider = self.providers.get(*index).ok_or(Failure::Missing)?;
@@ -153,69 +154,101 @@ impl JwtAuthn {
                 }
                 let rules = audiences.as_ref().unwrap_or(&provider.rules);
                 for token in found {
-                    verified.push(provider.verify(*index, rules, token, now)?);
+                    let place = token.place.clone();
+                    match provider.verify(*index, rules, token, seen.now) {
+                        Ok(token) => seen.verified.push(token),
+                        Err(error) => {
+                            if audiences.is_none() {
+                                seen.refused.push((*index, place, error.clone()));
+                            }
+                            return Err(Failure::Bad(error));
+                        }
+                    }
                 }
                 Ok(())
             }
-            Requirement::All(all) => all.iter().try_for_each(|one| self.check(one, head, now, verified)),
+            Requirement::All(all) => all.iter().try_for_each(|one| self.check(one, head, seen)),
             Requirement::Any(any) => {
-                let known = verified.len();
+                let known = seen.verified.len();
                 let mut failure = Failure::Missing;
                 for one in any {
-                    match self.check(one, head, now, verified) {
+                    match self.check(one, head, seen) {
                         Ok(()) => return Ok(()),
                         Err(other) if other.weight() >= failure.weight() => failure = other,
                         Err(_) => {}
                     }
-                    verified.truncate(known);
+                    seen.verified.truncate(known);
                 }
                 Err(failure)
             }
-            Requirement::AllowMissing(of) => self.every_token(of, head, now).try_for_each(|token| {
-                verified.push(token?);
+            Requirement::AllowMissing(of) => {
+                for token in self.tokens_of(of, head) {
+                    let token = self.issued_by_one(of, token, seen).map_err(Failure::Bad)?;
+                    seen.verified.push(token);
+                }
                 Ok(())
-            }),
+            }
             Requirement::AllowMissingOrFailed(of) => {
-                verified.extend(self.every_token(of, head, now).flatten());
+                for token in self.tokens_of(of, head) {
+                    seen.verified.extend(self.issued_by_one(of, token, seen).ok());
+                }
                 Ok(())
             }
         }
     }
 
-    /// The tokens in these providers' places, each verified by the provider of its issuer that looks for tokens there.
-    fn every_token(
-        &self,
-        of: &[usize],
-        head: &RequestHead,
-        now: SystemTime,
-    ) -> impl Iterator<Item = Result<Verified, Failure>> {
-        let of: Vec<_> = of.iter().filter_map(|index| Some((*index, self.providers.get(*index)?))).collect();
+    /// The tokens in these providers' places.
+    fn tokens_of(&self, of: &[usize], head: &RequestHead) -> Vec<Found> {
         let mut places: Vec<Place> = Vec::new();
-        for place in of.iter().flat_map(|(_, provider)| &provider.places) {
+        for place in of.iter().filter_map(|index| self.providers.get(*index)).flat_map(|provider| &provider.places) {
             if !places.contains(place) {
                 places.push(place.clone());
             }
         }
-        find::tokens(&places, head).into_iter().map(move |token| {
-            let issuer = Unverified::parse(&token.text).map_err(Failure::Bad)?.claims().issuer.clone();
-            let issued = |(_, provider): &&(usize, &Provider)| {
-                (provider.rules.issuer.is_none() || provider.rules.issuer == issuer)
+        find::tokens(&places, head)
+    }
+
+    /// A token, verified by the first of these providers that has its issuer and looks for tokens there.
+    fn issued_by_one(&self, of: &[usize], token: Found, seen: &Seen) -> Result<Verified, TokenError> {
+        let first = |issuer: Option<&String>| {
+            let mut providers = of.iter().filter_map(|index| Some((*index, self.providers.get(*index)?)));
+            providers.find(|(_, provider)| {
+                (provider.rules.issuer.is_none() || provider.rules.issuer.as_ref() == issuer)
                     && provider.places.contains(&token.place)
-            };
-            let unknown = || Failure::Bad(TokenError::Issuer { expected: "one of the providers'".to_owned() });
-            let (index, provider) = of.iter().find(issued).ok_or_else(unknown)?;
-            provider.verify(*index, &provider.rules, token, now)
-        })
+            })
+        };
+        // One that its provider has refused already is not read once more.
+        let of_issuer = |(index, place, error): &&(usize, Place, TokenError)| {
+            let issuer = self.providers.get(*index).and_then(|provider| provider.rules.issuer.as_ref());
+            let same = issuer.is_some() && first(issuer).is_some_and(|(other, _)| other == *index);
+            *place == token.place && same && !matches!(error, TokenError::Issuer { .. })
+        };
+        if let Some((.., error)) = seen.refused.iter().find(of_issuer) {
+            return Err(error.clone());
+        }
+        let read = Unverified::parse(&token.text)?;
+        let unknown = || TokenError::Issuer { expected: "one of the providers'".to_owned() };
+        let (index, provider) = first(read.claims().issuer.as_ref()).ok_or_else(unknown)?;
+        provider.verify_read((index, &token.place), &provider.rules, read, seen.now)
     }
 }
 
 impl Provider {
-    fn verify(&self, index: usize, rules: &TokenRules, token: Found, now: SystemTime) -> Result<Verified, Failure> {
-        let read = Unverified::parse(&token.text).map_err(Failure::Bad)?;
-        rules.check(read.claims(), now).map_err(Failure::Bad)?;
+    fn verify(&self, index: usize, rules: &TokenRules, token: Found, now: SystemTime) -> Result<Verified, TokenError> {
+        self.verify_read((index, &token.place), rules, Unverified::parse(&token.text)?, now)
+    }
+
+    fn verify_read(
+        &self,
+        (index, place): (usize, &Place),
+        rules: &TokenRules,
+        read: Unverified<'_>,
+        now: SystemTime,
+    ) -> Result<Verified, TokenError> {
+        rules.check(read.claims(), now)?;
         let payload = read.payload().into();
-        let claims = read.verify(&self.keys).map_err(Failure::Bad)?;
-        Ok(Verified { provider: index, place: token.place, claims, payload })
+        let claims = read.verify(&self.keys)?;
+        Ok(Verified { provider: index, place: place.clone(), claims, payload })
     }
 }
 
