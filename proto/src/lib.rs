@@ -5,6 +5,7 @@
 //! - [`otlp`]: short names for OpenTelemetry's protocol (crate `opentelemetry-proto`)
 //! - [`missing`]: messages that `envoy-types` lacks, with the source of each field number
 //! - [`istio`]: Istio's objects as written in YAML, one file per kind
+//! - [`program`]: policy that mixer leaves with proxies
 //! - [`type_url`]: type URL ↔ short name, one table
 //! - [`any`]: packing and unpacking `google.protobuf.Any`
 //! - [`json`]: protobuf's JSON mapping, for bootstrap files and dumps
@@ -19,6 +20,7 @@ pub mod istio;
 pub mod json;
 pub mod missing;
 pub mod otlp;
+pub mod program;
 pub mod type_url;
 pub mod wire;
 

@@ -195,6 +195,8 @@ pub enum Reason {
     LocalRateLimited,
     /// The rate limit service refused (LR-18).
     RateLimited,
+    /// The share of a quota is used up, or there is none (LR-18).
+    QuotaUsedUp,
     /// The rate limit service failed, and that denies.
     RateLimitError,
     /// The request's header block is over the limit (LR-21).
@@ -301,6 +303,7 @@ impl Reason {
             Self::ExtAuthzError => face(403, Flags::UAEX, "ext_authz_error", ""),
             Self::LocalRateLimited => face(429, Flags::RL, "local_rate_limited", "local_rate_limited"),
             Self::RateLimited => face(429, Flags::RL, "request_rate_limited", ""),
+            Self::QuotaUsedUp => face(429, Flags::RL, "rate_limited_by_quota", ""),
             Self::RateLimitError => face(500, Flags::RLSE, "rate_limiter_error", ""),
             Self::HeadersTooLarge => face(431, Flags::DPE, "http1.headers_too_large", ""),
             Self::Malformed => face(400, Flags::DPE, "http1.codec_error", ""),
@@ -358,6 +361,7 @@ impl Reason {
             Self::ExtAuthzError => "the authorization service did not answer, and requests must not pass without it",
             Self::LocalRateLimited => "the local rate limit is used up",
             Self::RateLimited => "the rate limit service says that the limit is used up",
+            Self::QuotaUsedUp => "this proxy's share of the quota is used up, or the service gave it none",
             Self::RateLimitError => "the rate limit service did not answer, and requests must not pass without it",
             Self::HeadersTooLarge => "the request's headers are larger than allowed",
             Self::Malformed => "the request breaks the protocol",

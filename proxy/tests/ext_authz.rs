@@ -297,3 +297,45 @@ async fn an_answer_that_is_leased_is_used_again_for_requests_that_agree_in_what_
     // each of three users asked 150 times: a call for every hundred
     assert_eq!(lessor.0.load(std::sync::atomic::Ordering::Relaxed), 6);
 }
+
+// spec: MX-32, MX-96
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_over_http_is_used_again_too_and_its_terms_stay_here() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    let calls = std::sync::Arc::new(AtomicU32::new(0));
+    let counted = std::sync::Arc::clone(&calls);
+    let service = upstream(move |mut stream: TcpStream| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let head = read_head(&mut stream);
+        let status = if head.contains("x-user: 2") { "403 Forbidden" } else { "200 OK" };
+        let user = head.split("x-user: ").nth(1).unwrap().split('\r').next().unwrap();
+        let lease = r#"{"valid_for_s": 60, "uses": 100, "by": ["request.headers/x-user"]}"#;
+        let answer = format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\nx-checked: {user}\r\nx-ferromesh-lease: {lease}\r\ncontent-length: 2\r\n\r\nno"
+        );
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    let filter = format!(
+        "{{name: envoy.filters.http.ext_authz, typed_config: {{'@type': {API}.filters.http.ext_authz.v3.ExtAuthz, \
+         allowed_headers: {{patterns: [{{exact: x-user}}]}}, http_service: {{\
+         server_uri: {{uri: 'http://a', cluster: authz, timeout: 5s}}, \
+         authorization_response: {{allowed_upstream_headers: {{patterns: [{{prefix: x-}}]}}}}}}}}}}, "
+    );
+    let chain = http("{match: {prefix: /}, route: {cluster: up}}", "")
+        .replace("http_filters: [", &format!("http_filters: [{filter}"));
+    let port = free_port();
+    let listener = listener("l", port, "", &format!("{{filters: [{chain}]}}"));
+    let directory = tempfile::tempdir().unwrap();
+    let clusters = cluster("authz", &[service]) + &cluster("up", &[echo()]);
+    let _proxy = Proxy::start(directory.path(), &format!("  - {listener}\n  clusters:\n{clusters}"));
+    for number in 0..450 {
+        let user = number % 3;
+        let request = format!("GET /{number} HTTP/1.1\r\nhost: b\r\nx-user: {user}\r\nconnection: close\r\n\r\n");
+        let answer = ask(port, &request);
+        let expected = if user == 2 { "HTTP/1.1 403" } else { "HTTP/1.1 200" };
+        assert!(answer.starts_with(expected) && answer.contains(&format!("x-checked: {user}")), "{answer}");
+        assert!(!answer.contains("x-ferromesh-lease") && (user != 2 || answer.ends_with("no")), "{answer}");
+    }
+    // each of three users asked 150 times: a call for every hundred
+    assert_eq!(calls.load(Ordering::Relaxed), 6);
+}

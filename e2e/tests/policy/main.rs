@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::allow_attributes, reason = "a test panics to fail")]
 
 mod mesh;
+mod programs;
 #[path = "../../../mixer/tests/policy/redis_server.rs"]
 mod redis_server;
 mod services;

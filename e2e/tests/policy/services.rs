@@ -136,7 +136,6 @@ fn rate_limits_of_istios_sample() {
 // spec: MX-98
 #[test]
 fn rate_limit_quotas() {
-    let mixer = Mixer::start(RULES, LIMITS, None);
     let settings = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.http.rate_limit_quota.v3.RateLimitQuotaBucketSettings",
         "bucket_id_builder": {"bucket_id_builder": {"bucket": {"string_value": "small"}}},
@@ -149,14 +148,17 @@ fn rate_limit_quotas() {
         "rlqs_server": grpc_service(), "domain": "echo-ratelimit",
         "bucket_matchers": {"on_no_match": {"action": {"name": "bucket", "typed_config": settings}}},
     });
-    let (_envoy, address) =
-        proxy(Place::here(Flavour::Envoy), &mixer, ("envoy.filters.http.rate_limit_quota", filter), &Value::Null);
-    let deadline = Instant::now() + Duration::from_secs(20);
-    let mut passed = 0;
-    while get(address, "/", "").status == 200 {
-        passed += 1;
-        assert!(Instant::now() < deadline, "no assignment after {passed} requests");
+    for flavour in [Flavour::Envoy, Flavour::Ferromesh] {
+        let mixer = Mixer::start(RULES, LIMITS, None);
+        let filter = ("envoy.filters.http.rate_limit_quota", filter.clone());
+        let (_proxy, address) = proxy(Place::here(flavour), &mixer, filter, &Value::Null);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let mut passed = 0;
+        while get(address, "/", "").status == 200 {
+            passed += 1;
+            assert!(Instant::now() < deadline, "{flavour:?}: no assignment after {passed} requests");
+        }
+        // The assignment came, and its two tokens are used up: nothing passes for the rest of the hour.
+        assert!((0..20).all(|_| get(address, "/", "").status == 429), "{flavour:?}");
     }
-    // The assignment came, and its two tokens are used up: nothing passes for the rest of the hour.
-    assert!((0..20).all(|_| get(address, "/", "").status == 429));
 }

@@ -8,6 +8,7 @@
 )]
 
 mod custom;
+mod quota;
 mod tokens;
 
 use e2e::app::Echo;

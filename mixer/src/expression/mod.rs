@@ -67,6 +67,11 @@ impl Expression {
         self.kind
     }
 
+    /// Its program.
+    pub fn root(&self) -> &Node {
+        &self.root
+    }
+
     /// As it was written.
     pub fn text(&self) -> &str {
         &self.text

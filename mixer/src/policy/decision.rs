@@ -8,6 +8,9 @@ pub const UNANSWERED_FOR: Duration = Duration::from_secs(60);
 /// How many requests it holds for (MX-20).
 pub const UNANSWERED_USES: u32 = 10_000;
 
+/// The longest lease: a change of policy is in force everywhere after so long.
+pub const LONGEST_LEASE: Duration = Duration::from_secs(5);
+
 /// What an adapter says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {

@@ -185,6 +185,19 @@ impl List {
         }
     }
 
+    /// A list of texts that is written in the object alone: its entries, whether case does not count, whether it is a
+    /// blacklist.
+    pub fn texts(&self) -> Option<(Vec<String>, bool, bool)> {
+        let (texts, ignore_case) = match (&self.own, &self.fetched) {
+            (Entries::Texts(texts), None) => (texts, false),
+            (Entries::SmallTexts(texts), None) => (texts, true),
+            _ => return None,
+        };
+        let mut texts: Vec<String> = texts.iter().cloned().collect();
+        texts.sort_unstable();
+        Some((texts, ignore_case, self.blacklist))
+    }
+
     /// What went wrong when the list was last fetched.
     pub fn last_error(&self) -> Option<String> {
         self.fetched.as_ref()?.state.borrow().error.clone()

@@ -1,8 +1,10 @@
 //! Objects → compiled policy. A bad object is refused alone, and its last good version stays in force.
 
+use super::decision::LONGEST_LEASE;
 use super::handler::{self, Handler};
 use super::instance::{self, Instance};
 use super::object::{Key, Object, Objects, Problem, references};
+use super::program::Programs;
 use super::quota_spec::{Binding, QuotaSpec};
 use super::shapes::Shapes;
 use crate::attribute::{Type, Vocabulary};
@@ -34,6 +36,8 @@ pub struct Policy {
     pub domains: Domains,
     /// By what leases are given.
     pub shapes: Shapes,
+    /// What proxies may decide by themselves.
+    pub programs: Programs,
     /// What was refused.
     pub problems: Vec<Problem>,
     /// How many objects of which kind were read, and how many of them refused.
@@ -129,6 +133,7 @@ impl Loader {
             }
         }
         policy.shapes = Shapes::of(&policy);
+        policy.programs = Programs::of(&policy, LONGEST_LEASE);
         policy
     }
 }

@@ -8,6 +8,7 @@
 //! - [`sampling`]: which reports are made
 //! - [`load`]: objects → compiled policy; a bad object is refused alone and its last good version stays
 //! - [`decision`]: what the engine says, and for whom it holds
+//! - [`program`]: what a proxy may decide by itself
 //! - [`shapes`]: by which parts of a request leases are given
 //! - [`engine`]: bag → decision
 //! - [`meters`]: what is measured of all this
@@ -26,6 +27,7 @@ pub mod list;
 pub mod load;
 pub mod meters;
 pub mod object;
+pub mod program;
 pub mod prometheus;
 pub mod quota_spec;
 pub mod sampling;

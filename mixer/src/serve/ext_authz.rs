@@ -2,10 +2,11 @@
 //!
 //! An answer that may be reused says so in `dynamic_metadata`, field `ferromesh.lease`:
 //! `{valid_for_s: number, uses: number, by: [parts of the request]}`; without `uses` any number of requests may reuse it.
-//! A caller that honours leases says so by the gRPC metadata [`LEASE_HEADER`]; only then are quotas granted ahead.
+//! A caller that honours leases says so by the gRPC metadata [`LEASE_HEADER`]; only then are quotas granted ahead, and only
+//! then an answer carries the program by which the caller may decide by itself, where the policy is simple enough.
 
 use crate::join::{Call, Facts};
-use crate::policy::decision::{HeaderOperation, Operation};
+use crate::policy::decision::{HeaderOperation, LONGEST_LEASE, Operation};
 use crate::policy::engine::Caller;
 use crate::policy::{Decision, Engine, Lease};
 use crate::workload::Follower;
@@ -18,10 +19,10 @@ use proto::envoy::core::{Address, HeaderValue, HeaderValueOption, address, socke
 use proto::envoy::wkt::value::Kind;
 use proto::envoy::wkt::{ListValue, Struct, Value};
 use proto::envoy::{RpcStatus, types};
+use proto::program;
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 use tonic::{Request, Response, Status};
 use vitals::prometheus::Histogram;
 
@@ -31,8 +32,6 @@ pub const LEASE_FIELD: &str = "ferromesh.lease";
 pub const LEASE_HEADER: &str = "x-ferromesh-lease";
 /// Metadata that names a question: asked again within a second, quotas count it once.
 pub const DEDUP_HEADER: &str = "x-ferromesh-dedup-id";
-/// The longest lease: a change of policy is in force everywhere after so long.
-pub const LONGEST_LEASE: Duration = Duration::from_secs(5);
 /// Where Envoy's filter for tokens leaves their claims.
 const JWT_METADATA: &str = "envoy.filters.http.jwt_authn";
 
@@ -55,6 +54,22 @@ impl ExtAuthz {
         AuthorizationServer::new(self)
     }
 
+    /// What the caller may decide by itself of all requests to the workload that this one is for.
+    fn program(&self, call: &Call) -> Option<Arc<str>> {
+        let policy = self.engine.policy();
+        // What a route adds, it adds to its own requests alone.
+        if !call.http || !call.context.is_empty() {
+            return None;
+        }
+        if !policy.is_scoped() {
+            return policy.programs.get("").cloned();
+        }
+        // Of other destinations the namespace comes from the request.
+        let table = self.workloads.table();
+        let destination = table.by_address(call.destination?.ip().to_canonical())?;
+        policy.programs.get(&destination.namespace).cloned()
+    }
+
     /// Decides about a call.
     pub async fn decide(&self, call: Call, caller: Caller<'_>) -> Decision {
         let _measured = self.decisions.start_timer();
@@ -72,7 +87,14 @@ impl Authorization for ExtAuthz {
         let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
         let caller = Caller { leases: text(LEASE_HEADER).is_some(), dedup: text(DEDUP_HEADER) };
         let attributes = message.attributes.ok_or_else(|| Status::invalid_argument("attributes is missing"))?;
-        Ok(Response::new(answer(&self.decide(call(attributes), caller).await)))
+        let call = call(attributes);
+        let program = if caller.leases { self.program(&call) } else { None };
+        let mut answer = answer(&self.decide(call, caller).await);
+        if let Some(program) = program {
+            let text = Value { kind: Some(Kind::StringValue(program.to_string())) };
+            answer.dynamic_metadata.get_or_insert_default().fields.insert(program::FIELD.to_owned(), text);
+        }
+        Ok(Response::new(answer))
     }
 }
 

@@ -4,9 +4,9 @@
 //! What a request's head does not say the proxy adds by headers of its own (`headers_to_add`), which beat those of the
 //! client: see [`SOURCE_ADDRESS`] and its neighbours. Only a proxy may reach this address.
 
-use super::ext_authz::{ExtAuthz, LEASE_HEADER, LONGEST_LEASE, denial_headers};
+use super::ext_authz::{ExtAuthz, LEASE_HEADER, denial_headers};
 use crate::join::Call;
-use crate::policy::decision::{HeaderOperation, Operation};
+use crate::policy::decision::{HeaderOperation, LONGEST_LEASE, Operation};
 use crate::policy::engine::Caller;
 use crate::policy::{Decision, Lease};
 use axum::Router;
@@ -44,6 +44,7 @@ pub fn router(service: ExtAuthz, prefix: &str) -> Router {
 async fn check(State((service, prefix)): State<(ExtAuthz, Arc<str>)>, request: Request) -> Response<Body> {
     let leases = request.headers().contains_key(LEASE_HEADER);
     let echo = request.headers().get(OVERRIDE).cloned();
+    let inferred = inferred(request.headers());
     let Some(call) = call(&request, &prefix) else {
         return plain(StatusCode::NOT_FOUND, format!("only paths below {prefix} are checked\n"));
     };
@@ -56,10 +57,23 @@ async fn check(State((service, prefix)): State<(ExtAuthz, Arc<str>)>, request: R
     if let Some(echo) = echo {
         headers.insert(OVERRIDE, echo);
     }
-    if let Some(lease) = decision.lease(LONGEST_LEASE) {
+    if let Some(mut lease) = decision.lease(LONGEST_LEASE) {
+        let by = inferred.iter().filter(|(attribute, _)| lease.by.iter().any(|by| by == attribute));
+        let by: Vec<String> = by.map(|(_, header)| format!("request.headers/{header}")).collect();
+        lease.by.extend(by);
         set(headers, LEASE_HEADER, &lease_text(&lease), Operation::Replace);
     }
     response
+}
+
+/// Attributes that are read from a header of the client's where the proxy says nothing: a decision by one of them depends
+/// on that header.
+fn inferred(headers: &HeaderMap) -> Vec<(&'static str, &'static str)> {
+    let mut found = vec![("request.scheme", "x-forwarded-proto")];
+    if !headers.contains_key(SOURCE_ADDRESS) {
+        found.push(("source.address", "x-forwarded-for"));
+    }
+    found
 }
 
 /// The request that the proxy asks about; nothing where its path is not below the prefix.

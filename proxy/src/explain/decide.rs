@@ -312,35 +312,24 @@ fn answered(cx: &StreamCx, status: u16, because: &str, story: &mut Story) {
     story.step("outcome", status.to_string(), "denied", because);
 }
 
-/// One filter; false where it answers. What depends on others or on chance is told and not done.
-async fn passes(filter: &Filter, request: &mut Request, cx: &StreamCx, story: &mut Story) -> bool {
-    if cx.is_disabled(&request.head, filter.name()) {
-        story.step("filter", filter.name(), "off", "the route switches it off");
-        return true;
-    }
+/// What depends on others or on chance is told: whether it was.
+fn tells(filter: &Filter, request: &Request, cx: &StreamCx, story: &mut Story) -> bool {
     match filter {
-        Filter::ExtAuthz(service) if !service.asks(&request.head, cx) => return true,
-        Filter::ExtAuthz(service) => {
-            story.step(
-                "policy",
-                service.cluster(),
-                "asks",
-                "an authorization service decides; what it says is not known here",
-            );
-            return true;
+        Filter::ExtAuthz(service) if service.asks(&request.head, cx) => {
+            let because = "an authorization service decides; what it says is not known here";
+            story.step("policy", service.cluster(), "asks", because);
         }
+        Filter::ExtAuthz(_) => {}
         Filter::RateLimit(limit) => {
-            story.step(
-                "policy",
-                limit.cluster(),
-                "asks",
-                "a rate limit service counts; what it says is not known here",
-            );
-            return true;
+            let because = "a rate limit service counts; what it says is not known here";
+            story.step("policy", limit.cluster(), "asks", because);
+        }
+        Filter::RateLimitQuota(quota) => {
+            let because = "it denies where this proxy's share of the bucket is used up";
+            story.step("policy", quota.cluster(), "may", because);
         }
         Filter::LocalRateLimit(_) => {
             story.step("policy", "local rate limit", "may", "it denies with 429 where its bucket is empty");
-            return true;
         }
         Filter::Fault(own) => {
             let of_route = cx.override_of::<fault::Fault>(&request.head, fault::NAME);
@@ -348,9 +337,20 @@ async fn passes(filter: &Filter, request: &mut Request, cx: &StreamCx, story: &m
                 story.step("fault", "fault", "may", text);
                 story.made_by(cx.route(&request.head).and_then(|route| object_of(route.origin.as_deref()?)));
             }
-            return true;
         }
-        _ => {}
+        _ => return false,
+    }
+    true
+}
+
+/// One filter; false where it answers. What depends on others or on chance is told and not done.
+async fn passes(filter: &Filter, request: &mut Request, cx: &StreamCx, story: &mut Story) -> bool {
+    if cx.is_disabled(&request.head, filter.name()) {
+        story.step("filter", filter.name(), "off", "the route switches it off");
+        return true;
+    }
+    if tells(filter, request, cx, story) {
+        return true;
     }
     let mut state = FilterState::None;
     let decision = match filter.on_request(&mut state, request, cx) {

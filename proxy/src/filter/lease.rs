@@ -188,6 +188,8 @@ fn write_ip(ip: IpAddr, out: &mut Vec<u8>) -> bool {
 #[derive(Debug, Default)]
 pub struct Shapes {
     by_filter: RefCell<HashMap<u64, Vec<Rc<[Attribute]>>>>,
+    /// Where keys are made that are looked up: none of them is allocated.
+    scratch: RefCell<Vec<u8>>,
 }
 
 /// What keys are made of.
@@ -202,11 +204,17 @@ pub struct Asked<'a> {
 }
 
 impl Shapes {
-    /// The keys under which a lease of this filter may be for this request.
-    pub fn keys(&self, filter: u64, asked: Asked<'_>) -> Vec<Vec<u8>> {
+    /// What `take` finds under one of the keys under which a lease of this filter may be for this request.
+    pub fn find<T>(&self, filter: u64, asked: Asked<'_>, take: impl Fn(&[u8]) -> Option<T>) -> Option<T> {
         let known = self.by_filter.borrow();
         let shapes = known.get(&filter).map(Vec::as_slice).unwrap_or_default();
-        shapes.iter().enumerate().map(|(index, by)| key(filter, index, by, asked)).collect()
+        let mut key = self.scratch.take();
+        let found = shapes.iter().enumerate().find_map(|(index, by)| {
+            write_key((filter, index), by, asked, &mut key);
+            take(&key)
+        });
+        self.scratch.replace(key);
+        found
     }
 
     /// The key of a lease by these attributes; `None` where the filter has too many sets of them already.
@@ -222,16 +230,17 @@ impl Shapes {
             None => return None,
         };
         let shape = shapes.get(index)?;
-        Some(key(filter, index, shape, asked).into())
+        let mut key = Vec::with_capacity(64);
+        write_key((filter, index), shape, asked, &mut key);
+        Some(key.into())
     }
 }
 
-fn key(filter: u64, shape: usize, by: &[Attribute], asked: Asked<'_>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(64);
+fn write_key((filter, shape): (u64, usize), by: &[Attribute], asked: Asked<'_>, out: &mut Vec<u8>) {
+    out.clear();
     out.extend_from_slice(&filter.to_be_bytes());
     out.extend_from_slice(&(shape as u64).to_be_bytes());
-    by.iter().for_each(|attribute| attribute.write(asked.head, asked.context, asked.cx, &mut out));
-    out
+    by.iter().for_each(|attribute| attribute.write(asked.head, asked.context, asked.cx, out));
 }
 
 #[cfg(test)]
@@ -302,11 +311,19 @@ mod tests {
         assert_eq!(key(&[], &a, &one), key(&[], &b, &other), "a decision that depends on nothing is for all");
         assert_eq!(Attribute::parse("request.body"), None);
         let asked = Asked { head: &a, context: None, cx: &one };
-        assert_eq!(shapes.keys(1, asked).len(), 5);
-        assert!(shapes.keys(2, asked).is_empty(), "another filter's leases are its own");
+        let keys = |filter: u64| {
+            let seen = RefCell::new(std::collections::HashSet::new());
+            let none: Option<()> = shapes.find(filter, asked, |key| {
+                seen.borrow_mut().insert(key.to_vec());
+                None
+            });
+            assert_eq!(none, None);
+            seen.into_inner().len()
+        };
+        assert_eq!((keys(1), keys(2)), (5, 0), "another filter's leases are its own");
         for n in 0..MAX_SHAPES {
             shapes.key_of(1, by(&[&format!("request.headers/h{n}")]), asked);
         }
-        assert_eq!(shapes.keys(1, asked).len(), MAX_SHAPES);
+        assert_eq!(keys(1), MAX_SHAPES);
     }
 }

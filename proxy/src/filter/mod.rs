@@ -15,6 +15,7 @@ pub mod lease;
 pub mod local_ratelimit;
 pub mod on_demand;
 pub mod peer_metadata;
+pub mod rate_limit_quota;
 pub mod ratelimit;
 pub mod rbac;
 pub mod registry;
@@ -111,6 +112,8 @@ pub enum Filter {
     PeerMetadata(peer_metadata::PeerMetadata),
     /// `envoy.filters.http.ratelimit`
     RateLimit(Box<ratelimit::RateLimitFilter>),
+    /// `envoy.filters.http.rate_limit_quota`
+    RateLimitQuota(Box<rate_limit_quota::RateLimitQuota>),
     /// `envoy.filters.http.rbac`
     Rbac(rbac::Rbac),
     /// `istio.stats`
@@ -144,6 +147,7 @@ impl Filter {
             Self::OnDemand(_) => "envoy.filters.http.on_demand",
             Self::PeerMetadata(_) => "istio.metadata_exchange",
             Self::RateLimit(_) => ratelimit::NAME,
+            Self::RateLimitQuota(_) => rate_limit_quota::NAME,
             Self::Rbac(_) => rbac::NAME,
             Self::Stats(_) => "istio.stats",
         }
@@ -164,6 +168,7 @@ impl Filter {
             Self::OnDemand(filter) => return filter.on_request(rq, cx),
             Self::PeerMetadata(filter) => filter.on_request(st, rq, cx),
             Self::RateLimit(filter) => return filter.on_request(st, rq, cx),
+            Self::RateLimitQuota(filter) => return filter.on_request(rq, cx),
             Self::Rbac(filter) => return filter.on_request(rq, cx),
             Self::Stats(_) => {}
         }

@@ -2,7 +2,7 @@
 
 use super::{
     Filter, alpn, buffer, cors, ext_authz, fault, header_mutation, jwt_authn, local_ratelimit, on_demand,
-    peer_metadata, ratelimit, rbac, stats,
+    peer_metadata, rate_limit_quota, ratelimit, rbac, stats,
 };
 use crate::refusal::{Refusal, Within};
 use crate::route::{FilterDisabled, Override};
@@ -42,6 +42,9 @@ const TABLE: &[(&str, Parse)] = &[
     ("envoy.extensions.filters.http.ratelimit.v3.RateLimit", |a| {
         ratelimit::parse(a).map(Box::new).map(Filter::RateLimit)
     }),
+    ("envoy.extensions.filters.http.rate_limit_quota.v3.RateLimitQuotaFilterConfig", |a| {
+        rate_limit_quota::parse(a).map(Box::new).map(Filter::RateLimitQuota)
+    }),
     ("envoy.extensions.filters.http.rbac.v3.RBAC", |a| rbac::parse(a).map(Filter::Rbac)),
     ("istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig", |a| alpn::parse(a).map(Filter::Alpn)),
     ("io.istio.http.peer_metadata.Config", |a| peer_metadata::parse(a).map(Filter::PeerMetadata)),
@@ -58,6 +61,7 @@ const OVERRIDES: &[(&str, ParseOverride)] = &[
     (jwt_authn::NAME, |a| Ok(Arc::new(jwt_authn::parse_override(a)?))),
     (local_ratelimit::NAME, |a| Ok(Arc::new(local_ratelimit::parse(a)?))),
     (ratelimit::NAME, |a| Ok(Arc::new(ratelimit::parse_override(a)?))),
+    (rate_limit_quota::NAME, |a| Ok(Arc::new(rate_limit_quota::parse_override(a)?))),
     (rbac::NAME, |a| Ok(Arc::new(rbac::parse_override(a)?))),
     (ext_authz::NAME, |a| Ok(Arc::new(ext_authz::parse_override(a)?))),
 ];

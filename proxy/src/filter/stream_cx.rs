@@ -1,8 +1,10 @@
 //! What a filter may touch.
 
 use super::alpn::Alpn;
+use super::ext_authz::{Programs, Told};
 use super::grpc_stats::Counts;
 use super::lease::{Leases, Shapes};
+use super::rate_limit_quota::Quotas;
 use crate::cluster::{Cluster, ClusterSet};
 use crate::endpoint::Endpoint;
 use crate::env::{Env, Instant, ProcessClock};
@@ -78,8 +80,14 @@ pub struct LeaseBook {
     pub shapes: Shapes,
     /// Answers of authorization services.
     pub checks: Leases<CheckResponse>,
+    /// Answers of those that are asked over HTTP.
+    pub http_checks: Leases<Told>,
+    /// Policies that authorization services left here as a whole.
+    pub programs: Programs,
     /// Answers of rate limit services.
     pub limits: Leases<RateLimitResponse>,
+    /// Shares of quotas.
+    pub quotas: Quotas,
 }
 
 /// What came of the request's body.

@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Largest answer that is read.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// Bytes before each message: whether it is compressed, and its length.
-const PREFIX: usize = 5;
+pub(super) const PREFIX: usize = 5;
 
 /// What is called.
 #[derive(Debug, Clone, Copy)]

@@ -7,16 +7,13 @@ use super::Call;
 use crate::cluster::Cluster;
 use crate::env::Instant;
 use crate::filter::Facts;
-use crate::message::{Body, Frame, Known, Request, RequestHead, Source, Version};
+use crate::message::{Body, Known, Request, RequestHead, Version};
 use crate::outcome::{Outcome, Reason};
 use crate::telemetry::outbox::{Destination, Parcel, Shape};
-use crate::upstream::{Method, call, framed, unary_bytes};
-use bytes::Bytes;
+use crate::upstream::{Method, Pipe, call, framed, unary_bytes};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 const ACCESS_LOGS: &str = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs";
@@ -26,12 +23,8 @@ const OTLP_SPANS: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/E
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Calls to one destination that may be under way.
 const MAX_CALLS: u32 = 4;
-/// Messages of a stream that may wait for its window.
-const MAX_STREAM_BYTES: usize = 1 << 20;
 /// Time between two streams to a service that ends them.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
-/// How long a stream may be open: it ends with the service or with this process.
-const STREAM_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Time that the last entries of a worker have.
 const LAST: Duration = Duration::from_secs(1);
 
@@ -108,7 +101,8 @@ impl Line {
         let mut first = None;
         if self.stream.is_none() && self.opened.is_none_or(|opened| opened + REOPEN_AFTER <= now) {
             self.opened = Some(now);
-            self.stream = Some(Pipe::open(cluster, &parcel.to));
+            let method = Method { cluster, authority: &parcel.to.service.authority, path: ACCESS_LOGS, metadata: &[] };
+            self.stream = Some(Pipe::open(method, None));
             first = Some(&*facts.node.encoded);
         }
         let message = framed(&parcel.to.shape.message(&parcel.entries, first));
@@ -181,86 +175,5 @@ async fn deliver(cluster: &Rc<Cluster>, parcel: &Parcel) -> Result<(), Outcome> 
     match answer.head.status {
         200..=299 => Ok(()),
         status => Err(Outcome::with_detail(Reason::UpstreamProtocol, format!("status {status}"))),
-    }
-}
-
-/// The request body of an open stream.
-#[derive(Default)]
-struct Pipe {
-    messages: RefCell<VecDeque<Bytes>>,
-    bytes: Cell<usize>,
-    waker: Cell<Option<Waker>>,
-    /// No message follows.
-    ended: Cell<bool>,
-    /// The exchange is over.
-    over: Cell<bool>,
-}
-
-impl Pipe {
-    /// Opens a stream, which lives until either side ends it.
-    fn open(cluster: &Rc<Cluster>, to: &Destination) -> Rc<Self> {
-        let pipe = Rc::new(Self::default());
-        let head = Method { cluster, authority: &to.service.authority, path: ACCESS_LOGS, metadata: &[] }.head();
-        let (cluster, held) = (Rc::clone(cluster), Rc::clone(&pipe));
-        tokio::task::spawn_local(async move {
-            let body = Body::source(Outgoing(Rc::clone(&held)));
-            let deadline = Instant::now() + STREAM_LIFE;
-            match call(&cluster, Request { head, body }, deadline).await {
-                Ok(mut answer) => while let Some(Ok(_)) = answer.body.frame().await {},
-                Err(outcome) => tracing::debug!(cluster = &*cluster.config.name, %outcome, "log stream ended"),
-            }
-            held.over.set(true);
-        });
-        pipe
-    }
-
-    /// Adds a message; false where the stream is over or too many wait.
-    fn push(&self, message: Bytes) -> bool {
-        if self.over.get() || self.ended.get() || self.bytes.get() + message.len() > MAX_STREAM_BYTES {
-            return false;
-        }
-        self.bytes.set(self.bytes.get() + message.len());
-        self.messages.borrow_mut().push_back(message);
-        self.wake();
-        true
-    }
-
-    fn end(&self) {
-        self.ended.set(true);
-        self.wake();
-    }
-
-    fn is_over(&self) -> bool {
-        self.over.get()
-    }
-
-    fn wake(&self) {
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
-        }
-    }
-}
-
-/// The reading end of a [`Pipe`].
-struct Outgoing(Rc<Pipe>);
-
-impl Source for Outgoing {
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
-        let next = self.0.messages.borrow_mut().pop_front();
-        match next {
-            Some(message) => {
-                self.0.bytes.set(self.0.bytes.get().saturating_sub(message.len()));
-                Poll::Ready(Some(Ok(Frame::Data(message))))
-            }
-            None if self.0.ended.get() => Poll::Ready(None),
-            None => {
-                self.0.waker.set(Some(cx.waker().clone()));
-                Poll::Pending
-            }
-        }
-    }
-
-    fn length(&self) -> Option<u64> {
-        None
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{ExtAuthz, Field};
 use crate::env::Instant;
-use crate::filter::{StreamCx, plain};
+use crate::filter::{StreamCx, lease, plain};
 use crate::message::matcher::StringMatcher;
 use crate::message::{Body, Frame, Headers, Known, Request, RequestHead, Response, Version};
 use crate::outcome::{Outcome, Reason};
@@ -36,12 +36,13 @@ pub struct HttpService {
     pub to_client_on_success: Box<[StringMatcher]>,
 }
 
-/// What the service says.
-pub(super) enum Answer {
-    /// The request may pass; these are for the client.
-    Allowed(Box<[Field]>),
-    /// The client gets this.
-    Denied(Response),
+/// What the service said.
+#[derive(Debug)]
+pub struct Told {
+    status: u16,
+    headers: Headers,
+    /// Of a denial.
+    body: Bytes,
 }
 
 /// Whether a header is on a list.
@@ -50,39 +51,47 @@ pub(super) fn listed(list: &[StringMatcher], name: &[u8]) -> bool {
 }
 
 impl HttpService {
-    /// Asks, and does to the request what the service says. `part`: whether the body is only a part of the request's; none
-    /// where it is not sent.
+    /// Asks. `part`: whether the body is only a part of the request's; none where it is not sent.
     ///
     /// # Errors
     /// Why there is no answer.
-    pub(super) async fn check(
+    pub(super) async fn ask(
         &self,
         filter: &ExtAuthz,
-        (rq, body, part): (&mut Request, Bytes, Option<bool>),
+        (asked, body, part): (&RequestHead, Bytes, Option<bool>),
         deadline: Instant,
         cx: &StreamCx,
-    ) -> Result<Answer, Outcome> {
+    ) -> Result<(Told, Option<Vec<u8>>), Outcome> {
         let cluster = cx.cluster(&self.cluster).ok_or(Reason::UnknownCluster)?;
-        let mut head = self.question(filter, &rq.head, body.is_empty());
+        let mut head = self.question(filter, asked, body.is_empty());
         if let Some(part) = part {
             head.headers.set_name(PARTIAL, if part { b"true" } else { b"false" });
         }
-        let answer = call(&cluster, Request { head, body: Body::full(body) }, deadline).await?;
-        match answer.head.status {
-            200 => {}
-            500.. => return Err(Reason::UpstreamProtocol.into()), // a service that fails has not decided
-            _ => return Ok(Answer::Denied(self.denied(answer, &rq.head).await)),
+        let mut answer = call(&cluster, Request { head, body: Body::full(body) }, deadline).await?;
+        let status = answer.head.status;
+        if status >= 500 {
+            return Err(Reason::UpstreamProtocol.into()); // a service that fails has not decided
         }
-        let told: Vec<Field> =
-            answer.head.headers.iter().map(|(name, value)| (name.bytes.into(), value.into())).collect();
-        let headers = &mut rq.head.headers;
-        for (name, value) in told.iter().filter(|(name, _)| listed(&self.to_upstream, name)) {
-            headers.set_name(name, value);
+        let body = if status == 200 { Bytes::new() } else { read_all(&mut answer.body).await };
+        let mut headers = answer.head.headers;
+        let lease = headers.get_name(lease::HEADER.as_bytes()).map(<[u8]>::to_vec);
+        headers.remove_name(lease::HEADER.as_bytes());
+        Ok((Told { status, headers, body }, lease))
+    }
+
+    /// Does to the request what the service said: headers for the client, or what it gets where it is denied.
+    pub(super) fn obey(&self, told: &Told, rq: &mut RequestHead) -> Result<Box<[Field]>, Box<Response>> {
+        if told.status != 200 {
+            return Err(Box::new(self.denied(told, rq)));
         }
-        for (name, value) in told.iter().filter(|(name, _)| listed(&self.appended, name)) {
-            headers.append(name, value);
+        for (name, value) in told.headers.iter().filter(|(name, _)| listed(&self.to_upstream, name.bytes)) {
+            rq.headers.set_name(name.bytes, value);
         }
-        Ok(Answer::Allowed(told.into_iter().filter(|(name, _)| listed(&self.to_client_on_success, name)).collect()))
+        for (name, value) in told.headers.iter().filter(|(name, _)| listed(&self.appended, name.bytes)) {
+            rq.headers.append(name.bytes, value);
+        }
+        let for_client = told.headers.iter().filter(|(name, _)| listed(&self.to_client_on_success, name.bytes));
+        Ok(for_client.map(|(name, value)| (name.bytes.into(), value.into())).collect())
     }
 
     fn question(&self, filter: &ExtAuthz, asked: &RequestHead, empty: bool) -> RequestHead {
@@ -106,12 +115,11 @@ impl HttpService {
     }
 
     /// The answer of a service that denies, as the client gets it.
-    async fn denied(&self, mut answer: Response, asked: &RequestHead) -> Response {
-        let body = read_all(&mut answer.body).await;
-        let told: &mut Headers = &mut answer.head.headers;
-        crate::codec::bridge::strip_connection_headers(told);
+    fn denied(&self, answer: &Told, asked: &RequestHead) -> Response {
+        let mut told = answer.headers.clone();
+        crate::codec::bridge::strip_connection_headers(&mut told);
         told.remove(Known::ContentLength);
-        let mut response = plain(answer.head.status, body, asked);
+        let mut response = plain(answer.status, answer.body.clone(), asked);
         for (name, value) in told.iter() {
             let wanted = self.to_client.as_ref().is_none_or(|list| listed(list, name.bytes));
             if name.known == Known::ContentType && wanted {

@@ -1,8 +1,9 @@
 //! Answers of the authorization service that may be used again: it says so in `dynamic_metadata`, field
-//! `ferromesh.lease` = {`valid_for_s`, `uses`, `by`}. `by` names all that the decision depends on.
+//! `ferromesh.lease` = {`valid_for_s`, `uses`, `by`}, or over HTTP by the header `x-ferromesh-lease` with the same as
+//! JSON. `by` names all that the decision depends on.
 
 use crate::filter::StreamCx;
-use crate::filter::lease::{Asked, Attribute};
+use crate::filter::lease::{Asked, Attribute, Leases};
 use proto::envoy::auth::CheckResponse;
 use proto::envoy::wkt::{Struct, Value, value::Kind};
 use std::rc::Rc;
@@ -15,31 +16,48 @@ const FIELD: &str = "ferromesh.lease";
 pub(super) type Terms = (Rc<[u8]>, Duration, Option<u64>);
 
 /// The answer that was left for requests like this one.
-pub(super) fn find(filter: u64, asked: Asked<'_>) -> Option<Rc<CheckResponse>> {
-    let book = &asked.cx.facts.leases;
+pub(super) fn find<D>(leases: &Leases<D>, filter: u64, asked: Asked<'_>) -> Option<Rc<D>> {
     let now = asked.cx.now();
-    book.shapes.keys(filter, asked).iter().find_map(|key| book.checks.take(key, now))
+    asked.cx.facts.leases.shapes.find(filter, asked, |key| leases.take(key, now))
 }
 
-/// What the answer allows; `None` where it may not be used again, or where its terms are not understood.
+/// What an answer by gRPC allows; `None` where it may not be used again, or where its terms are not understood.
 pub(super) fn terms(answer: &CheckResponse, filter: u64, asked: Asked<'_>) -> Option<Terms> {
     let field = answer.dynamic_metadata.as_ref()?.fields.get(FIELD)?;
     let Some(Kind::StructValue(lease)) = &field.kind else { return None };
-    let time = Duration::try_from_secs_f64(number(lease, "valid_for_s")?).ok()?;
-    let uses = match lease.fields.get("uses") {
-        None => None,
-        // this request is one of them
-        Some(_) => Some((number(lease, "uses")?.max(1.0) as u64).saturating_sub(1)),
-    };
+    let uses = lease.fields.contains_key("uses").then(|| number(lease, "uses"));
     let Some(Kind::ListValue(by)) = lease.fields.get("by").and_then(|by| by.kind.as_ref()) else { return None };
     let by = by.values.iter().map(attribute).collect::<Option<Vec<_>>>()?;
+    agreed((number(lease, "valid_for_s")?, uses, by), filter, asked)
+}
+
+/// The same of an answer over HTTP: the text of its header.
+pub(super) fn terms_of_text(text: &[u8], filter: u64, asked: Asked<'_>) -> Option<Terms> {
+    let lease: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let uses = lease.get("uses").map(serde_json::Value::as_f64);
+    let by = lease.get("by")?.as_array()?.iter().map(|name| Attribute::parse(name.as_str()?));
+    agreed((lease.get("valid_for_s")?.as_f64()?, uses, by.collect::<Option<_>>()?), filter, asked)
+}
+
+/// Seconds, uses where they are counted, and what it depends on → key, time and uses that are left.
+fn agreed(
+    (seconds, uses, by): (f64, Option<Option<f64>>, Vec<Attribute>),
+    filter: u64,
+    asked: Asked<'_>,
+) -> Option<Terms> {
+    let time = Duration::try_from_secs_f64(seconds).ok()?;
+    let uses = match uses {
+        None => None,
+        // this request is one of them
+        Some(uses) => Some((uses?.max(1.0) as u64).saturating_sub(1)),
+    };
     let key = asked.cx.facts.leases.shapes.key_of(filter, by, asked)?;
     Some((key, time, uses))
 }
 
 /// Keeps an answer.
-pub(super) fn keep((key, time, uses): Terms, answer: CheckResponse, cx: &StreamCx) {
-    cx.facts.leases.checks.keep(key, answer, (cx.now(), time), uses);
+pub(super) fn keep<D>(leases: &Leases<D>, (key, time, uses): Terms, answer: D, cx: &StreamCx) {
+    leases.keep(key, answer, (cx.now(), time), uses);
 }
 
 fn attribute(value: &Value) -> Option<Attribute> {

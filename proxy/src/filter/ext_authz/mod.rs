@@ -5,15 +5,18 @@
 //! - `http.rs`: a service that is asked over HTTP
 //! - `gather.rs`: the part of the body that the service sees
 //! - `lease.rs`: answers that may be used again
+//! - `program.rs`: policy that the service leaves here as a whole
 
 mod config;
 mod gather;
 pub mod grpc;
 mod http;
 mod lease;
+mod program;
 
 pub use config::{Override, parse, parse_override};
-pub use http::HttpService;
+pub use http::{HttpService, Told};
+pub use program::Programs;
 
 use super::lease::Asked;
 use super::{Decision, Field, FilterState, Step, StreamCx, plain};
@@ -24,6 +27,7 @@ use crate::net;
 use crate::outcome::{Outcome, Reason};
 use bytes::Bytes;
 use gather::gather;
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,14 +107,31 @@ impl ExtAuthz {
             return Step::CONTINUE;
         }
         let own = cx.override_of::<Override>(&rq.head, NAME);
-        if matches!(self.service, Service::Grpc(_)) {
-            let context = own.as_ref().map(|own| &own.context);
-            if let Some(leased) = lease::find(self.id, Asked { head: &rq.head, context, cx }) {
-                let verdict = grpc::obey(&leased, &mut rq.head);
-                return Step::Done(self.conclude(verdict, st, rq, cx));
-            }
+        if let Some(verdict) = self.leased(&mut rq.head, own.as_deref(), cx) {
+            return Step::Done(self.conclude(verdict, st, rq, cx));
         }
         Step::Wait(Box::pin(self.check(st, rq, own, cx)))
+    }
+
+    /// What the service left for requests like this one: its policy as a whole, or an answer.
+    fn leased(&self, head: &mut RequestHead, own: Option<&Override>, cx: &StreamCx) -> Option<Verdict> {
+        let asked = Asked { head, context: own.map(|own| &own.context), cx };
+        let book = &cx.facts.leases;
+        match &self.service {
+            Service::Grpc(_) => {
+                if own.is_none_or(|own| own.context.is_empty())
+                    && let Some(program) = book.programs.find(self.id, cx.now())
+                {
+                    return Some(program.decide(self, head, cx));
+                }
+                let leased = lease::find(&book.checks, self.id, asked)?;
+                Some(grpc::obey(&leased, head))
+            }
+            Service::Http(service) => {
+                let leased = lease::find(&book.http_checks, self.id, asked)?;
+                Some(Ok(service.obey(&leased, head).map_err(|denied| *denied)))
+            }
+        }
     }
 
     async fn check(
@@ -134,19 +155,29 @@ impl ExtAuthz {
         let deadline = Instant::now() + self.timeout;
         let asked = async {
             match &self.service {
-                Service::Http(service) => Ok(match service.check(self, (rq, body, part), deadline, cx).await? {
-                    http::Answer::Allowed(fields) => Ok(fields),
-                    http::Answer::Denied(response) => Err(response),
-                }),
+                Service::Http(service) => {
+                    let (told, lease) = service.ask(self, (&rq.head, body, part), deadline, cx).await?;
+                    let context = own.as_ref().map(|own| &own.context);
+                    let asked = Asked { head: &rq.head, context, cx };
+                    let terms = lease.and_then(|text| lease::terms_of_text(&text, self.id, asked));
+                    let obeyed = service.obey(&told, &mut rq.head).map_err(|denied| *denied);
+                    if let Some(terms) = terms {
+                        lease::keep(&cx.facts.leases.http_checks, terms, told, cx);
+                    }
+                    Ok(obeyed)
+                }
                 Service::Grpc(service) => {
                     let context = own.as_ref().map(|own| &own.context);
                     let question = grpc::question(self, rq, &body, context, cx);
                     let cluster = cx.cluster(&service.cluster).ok_or(Reason::UnknownCluster)?;
                     let answer = grpc::ask(&cluster, &service.authority, &question, (self.timeout, deadline)).await?;
+                    if context.is_none_or(HashMap::is_empty) {
+                        cx.facts.leases.programs.keep(self.id, &answer, cx.now());
+                    }
                     let terms = lease::terms(&answer, self.id, Asked { head: &rq.head, context, cx });
                     let obeyed = grpc::obey(&answer, &mut rq.head)?;
                     if let Some(terms) = terms {
-                        lease::keep(terms, answer, cx);
+                        lease::keep(&cx.facts.leases.checks, terms, answer, cx);
                     }
                     Ok(obeyed)
                 }

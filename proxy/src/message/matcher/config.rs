@@ -1,5 +1,7 @@
 //! `StringMatcher` and `HeaderMatcher` of Envoy's API → conditions.
 
+pub(super) mod tree;
+
 use super::{Condition, HeaderMatcher, MetadataMatcher, Pattern, StringMatcher, ValueMatcher, whole_regex};
 use crate::refusal::{Refusal, Within};
 use proto::envoy::matcher::{

@@ -1,9 +1,12 @@
 //! Conditions on texts and headers, as Envoy's configuration writes them: for routes, policies, faults and logs alike.
 
 mod config;
+mod tree;
 mod value;
 
 pub use config::cidr;
+pub use config::tree::header_of;
+pub use tree::Tree;
 pub use value::{MetadataMatcher, ValueMatcher};
 
 use super::{Headers, RequestHead};

@@ -119,6 +119,7 @@ fn policy(reason: Reason, detail: Option<&str>) -> Option<Cow<'_, str>> {
         // our own kind's domain is NAMESPACE/NAME
         Reason::RateLimited if detail.contains('/') => return Some(format!("RateLimit/{detail}").into()),
         Reason::RateLimited => return Some(format!("rate limit domain {detail}").into()),
+        Reason::QuotaUsedUp => return Some(format!("quota {detail}").into()),
         _ => return None,
     }
     let part = |name: &str| detail.split_once(name)?.1.split_once(']').map(|(text, _)| text);
