@@ -37,7 +37,7 @@ fn quotas(upstream: Echo, listener: SocketAddr, log: &Path) -> Value {
     let is = |name: &str, value: Value| json!({"single_predicate": {"input": header(name), "value_match": value}});
     let text = |value: &str| json!({"name": {"string_value": value}});
     let deny = json!({
-        "http_status": {"code": "Forbidden"}, "http_body": {"value": "bm8gbW9yZQ=="},
+        "http_status": {"code": "Forbidden"}, "http_body": "bm8gbW9yZQ==",
         "grpc_status": {"code": 8, "message": "no more"},
         "response_headers_to_add": [{"header": {"key": "x-quota", "value": "none"}}],
     });
