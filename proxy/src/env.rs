@@ -33,8 +33,15 @@ impl Env {
 
     /// The wall clock at `at`, from one reading per second, so that a log line costs no system call.
     pub fn wall(&self, at: Instant) -> SystemTime {
-        let (mark, wall) = match self.wall.get() {
-            Some(pair) if at.saturating_duration_since(pair.0) < Duration::from_secs(1) => pair,
+        let known = self.wall.get();
+        if let Some((mark, wall)) = known
+            && let Some(later) = at.checked_duration_since(mark)
+            && later < Duration::from_secs(1)
+        {
+            return wall + later;
+        }
+        let (mark, wall) = match known {
+            Some(pair) if at < pair.0 => pair,
             _ => (self.now(), SystemTime::now()),
         };
         self.wall.set(Some((mark, wall)));

@@ -25,7 +25,10 @@ pub async fn request_half(chain: &[Filter], states: &mut [FilterState], rq: &mut
         }
         let decision = match filter.on_request(state, rq, cx) {
             Step::Done(decision) => decision,
-            Step::Wait(wait) => wait.await,
+            Step::Wait(wait) => {
+                cx.waited.set(true);
+                wait.await
+            }
         };
         if let Decision::Reply(response) = decision {
             answer = Some(response); // the others only learn whether they are switched off

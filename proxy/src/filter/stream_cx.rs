@@ -216,6 +216,8 @@ pub struct StreamCx {
     route: RefCell<Option<Lookup>>,
     /// When a byte moved last, for the idle timeout.
     pub active: Cell<Instant>,
+    /// A filter had to wait: the start is some time ago.
+    pub waited: Cell<bool>,
 }
 
 impl StreamCx {
@@ -233,6 +235,7 @@ impl StreamCx {
             table,
             route: RefCell::new(None),
             active: Cell::new(start),
+            waited: Cell::new(false),
         }
     }
 
@@ -246,6 +249,15 @@ impl StreamCx {
     pub fn route(&self, head: &RequestHead) -> Option<Arc<Route>> {
         match self.lookup(head) {
             Lookup::Found(route) => Some(route),
+            Lookup::NoRoute | Lookup::Ask(_) => None,
+        }
+    }
+
+    /// Looks at the route, if one was found.
+    pub fn with_route<T>(&self, head: &RequestHead, look: impl FnOnce(&Route) -> T) -> Option<T> {
+        let mut route = self.route.borrow_mut();
+        match route.get_or_insert_with(|| self.table.lookup(head, Asked { random: self.random })) {
+            Lookup::Found(route) => Some(look(route)),
             Lookup::NoRoute | Lookup::Ask(_) => None,
         }
     }

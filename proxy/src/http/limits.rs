@@ -19,18 +19,18 @@ impl Limits {
     /// What the route says, else the connection manager. Where the route honours `grpc-timeout`, a gRPC client sets the
     /// life itself, up to the route's bound.
     pub(super) fn of(config: &HcmConfig, cx: &StreamCx, head: &RequestHead) -> Self {
-        let Some(route) = cx.route(head) else {
-            return Self { idle: config.stream_idle_timeout, life: config.max_stream_duration };
-        };
-        let times = &route.timeouts;
-        let asked = times.grpc_timeout_max.and_then(|bound| Some((grpc_timeout(head)?, bound)));
-        Self {
-            idle: times.idle.unwrap_or(config.stream_idle_timeout),
-            life: match asked {
-                Some((asked, bound)) => Some(bound.map_or(asked, |bound| asked.min(bound))),
-                None => times.max_stream_duration.unwrap_or(config.max_stream_duration),
-            },
-        }
+        let of_route = cx.with_route(head, |route| {
+            let times = &route.timeouts;
+            let asked = times.grpc_timeout_max.and_then(|bound| Some((grpc_timeout(head)?, bound)));
+            Self {
+                idle: times.idle.unwrap_or(config.stream_idle_timeout),
+                life: match asked {
+                    Some((asked, bound)) => Some(bound.map_or(asked, |bound| asked.min(bound))),
+                    None => times.max_stream_duration.unwrap_or(config.max_stream_duration),
+                },
+            }
+        });
+        of_route.unwrap_or(Self { idle: config.stream_idle_timeout, life: config.max_stream_duration })
     }
 }
 

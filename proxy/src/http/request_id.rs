@@ -25,8 +25,7 @@ const REASON: usize = 14;
 pub(super) fn is_traced(head: &mut RequestHead, config: &TraceConfig, (pack, ask): (bool, bool), random: u64) -> bool {
     let id = head.headers.get(Known::XRequestId).filter(|id| id.len() == 36);
     let before = id.and_then(|id| id.get(REASON)).copied().filter(|_| ask).unwrap_or(b'4');
-    let digits = id.and_then(|id| std::str::from_utf8(id.get(..8)?).ok());
-    let number = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or(random);
+    let number = id.and_then(|id| number(id.get(..8)?)).unwrap_or(random);
     let mut reason = match before {
         b'9' | b'a' | b'b' => before,
         _ if head.headers.contains(Known::XClientTraceId) && config.client.takes(random) => b'b',
@@ -47,6 +46,11 @@ pub(super) fn is_traced(head: &mut RequestHead, config: &TraceConfig, (pack, ask
         head.headers.set(Known::XRequestId, &id);
     }
     reason != b'4'
+}
+
+/// The number that hex digits are.
+fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |number, digit| Some(number << 4 | u64::from(char::from(*digit).to_digit(16)?)))
 }
 
 /// A random UUID (RFC 9562 section 5.4) as text.

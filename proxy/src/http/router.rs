@@ -130,7 +130,8 @@ impl<'a> Tries<'a> {
         });
         let plan = Plan::new(policy, idempotent);
         let limit = limits::of_tries(&route.timeouts, &rq.head);
-        let mut this = Self { cx, route, cluster, plan, ask, replay: None, retry_permit: None, limit, began: cx.now() };
+        let began = if cx.waited.get() { cx.now() } else { cx.start };
+        let mut this = Self { cx, route, cluster, plan, ask, replay: None, retry_permit: None, limit, began };
         this.find_deadline();
         this
     }

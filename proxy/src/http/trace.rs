@@ -83,16 +83,16 @@ pub(super) fn answered(cx: &StreamCx, request: &RequestHead, head: &mut Response
 
 /// A try begins at `now`: where each has a span, the next hop is told of that one.
 pub(super) fn try_begins(cx: &StreamCx, head: &mut RequestHead, now: Instant) {
-    if let Some(trace) = &mut cx.info.borrow_mut().trace {
-        trace.try_begins(head, || cx.facts.env.bits(), cx.facts.env.wall(now));
+    if let Some(trace) = cx.info.borrow_mut().trace.as_mut().filter(|trace| trace.has_tries()) {
+        trace.try_begins(head, cx.facts.env.bits() as u64 | 1, cx.facts.env.wall(now));
     }
 }
 
 /// The try that began at `start` has ended, with this status or without an answer.
 pub(super) fn try_ended(cx: &StreamCx, cluster: &Rc<Cluster>, start: Instant, status: Option<u16>) {
-    let mut info = cx.info.borrow_mut();
-    let peer = info.endpoint.clone();
-    if let Some(trace) = &mut info.trace {
+    let info = &mut *cx.info.borrow_mut();
+    let peer = &info.endpoint;
+    if let Some(trace) = info.trace.as_mut().filter(|trace| trace.has_tries()) {
         let (peer, took) = (peer.as_ref().map(|endpoint| &*endpoint.text), cx.now().saturating_duration_since(start));
         trace.try_ended(&cluster.config.name, peer, took, status.unwrap_or_default());
     }

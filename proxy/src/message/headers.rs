@@ -85,7 +85,8 @@ impl Headers {
 
     /// Appends a field with a known name, written in lower case.
     pub fn append_known(&mut self, known: Known, value: &[u8]) {
-        self.push(known.as_str().as_bytes(), value, known, false);
+        let value = self.store(value);
+        self.fields.push(Field { name: Span::default(), value, known, never_index: false });
     }
 
     /// Appends a field whose known name the caller has already looked up; `name` keeps its case.

@@ -101,6 +101,8 @@ pub struct Connection {
     /// Highest stream that the peer opened (server) or that we did (client).
     pub(super) last_stream: u32,
     pub(super) budget: Budget,
+    /// Streams that nobody holds any more, but that are not over.
+    pub(super) lingering: usize,
     rest: Vec<u8>,
     partial: Option<Partial>,
     preface: bool,
@@ -136,6 +138,7 @@ impl Connection {
             peer_connect_protocol: false,
             last_stream: 0,
             budget: Budget::default(),
+            lingering: 0,
             rest: Vec::new(),
             partial: None,
             preface: role == Role::Client,
@@ -486,12 +489,20 @@ impl Connection {
     }
 
     /// Forgets a stream that is over and that nobody holds.
+    #[inline]
     pub(super) fn bury(&mut self, id: u32) {
+        if self.lingering > 0 {
+            self.bury_released(id);
+        }
+    }
+
+    fn bury_released(&mut self, id: u32) {
         let over = |stream: &&Stream| stream.released && stream.is_over();
         if let Some(stream) = self.streams.get(id).filter(over) {
             // What was never read goes back to the connection's window.
             self.credit += stream.data.iter().map(|data| data.len() as u32).sum::<u32>();
             self.streams.remove(id);
+            self.lingering -= 1;
         }
     }
 }

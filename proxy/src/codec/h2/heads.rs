@@ -68,9 +68,11 @@ impl Block {
             _ => {}
         }
         let headers = &mut self.head.headers;
-        match field.never_index {
-            true => headers.append_sensitive(known, name, value),
-            false => headers.append_as(known, name, value),
+        match (field.never_index, known) {
+            (true, _) => headers.append_sensitive(known, name, value),
+            (false, Known::Other) => headers.append_as(known, name, value),
+            // Names in another case are malformed.
+            (false, _) => headers.append_known(known, value),
         }
     }
 
@@ -242,12 +244,11 @@ impl Connection {
             Ok(head) => head,
             Err(code) => return self.refuse(id, code),
         };
-        let mut stream = Stream::new(self.peer_stream_window, i64::from(self.config.stream_window));
+        let stream = self.streams.open(id, self.peer_stream_window, i64::from(self.config.stream_window));
         stream.recv_end = end;
         stream.got_head = true;
         stream.announced = announced;
         stream.heads.push(Inbound::Request(head));
-        self.streams.insert(id, stream);
         self.opened.push_back(id);
         Ok(())
     }

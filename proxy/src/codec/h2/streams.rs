@@ -2,7 +2,7 @@
 
 use super::connection::{Connection, Role};
 use super::frame::{Code, Head, flag, kind};
-use super::stream::{Ending, Inbound, Stream, keep};
+use super::stream::{Ending, Inbound, keep};
 use crate::message::{Frame, Headers, RequestHead, ResponseHead};
 use crate::outcome::{Outcome, Reason};
 use bytes::{Buf, Bytes};
@@ -41,9 +41,8 @@ impl Connection {
         debug_assert!(self.can_open(), "asked before");
         let id = if self.last_stream == 0 { 1 } else { self.last_stream + 2 };
         self.last_stream = id;
-        let mut stream = Stream::new(self.peer_stream_window, i64::from(self.config.stream_window));
+        let stream = self.streams.open(id, self.peer_stream_window, i64::from(self.config.stream_window));
         stream.send_end = end;
-        self.streams.insert(id, stream);
         self.budget.stream();
         self.write_request(id, head, length, end);
         id
@@ -163,7 +162,7 @@ impl Connection {
     pub fn release(&mut self, id: u32) {
         let fatal = self.fatal.is_some();
         let Some(stream) = self.streams.get_mut(id) else { return };
-        stream.released = true;
+        self.lingering += usize::from(!std::mem::replace(&mut stream.released, true));
         (stream.reader, stream.writer) = (None, None);
         if !stream.is_over() && !fatal {
             // A complete answer to an unread request: the client may stop sending (RFC 9113 section 8.1).

@@ -52,14 +52,14 @@ impl Table {
         }
     }
 
-    /// Opens a stream; no other is open under its number.
-    pub(super) fn insert(&mut self, id: u32, stream: Stream) -> &mut Stream {
+    /// Opens a stream with these windows; no other is open under its number.
+    pub(super) fn open(&mut self, id: u32, send_window: i64, recv_window: i64) -> &mut Stream {
         let entry = self.streams.vacant_entry();
         // A connection has fewer streams than there are numbers.
         let place = u32::try_from(entry.key()).unwrap_or(u32::MAX);
         self.by_id.insert(id, place);
         self.places[remembered(id)] = place;
-        let (_, stream) = entry.insert((id, stream));
+        let (_, stream) = entry.insert((id, Stream::new(send_window, recv_window)));
         stream
     }
 
@@ -90,7 +90,7 @@ mod tests {
         for _ in 0..20_000 {
             if random.u8(..) < 140 {
                 let window = random.i64(..);
-                table.insert(next, Stream::new(window, 0));
+                table.open(next, window, 0);
                 open.insert(next, window);
                 next += 2 * random.u32(1..700);
             } else if let Some(id) = open.keys().nth(random.usize(..open.len().max(1))).copied() {

@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 /// Bytes of one file that a worker collects before it hands them over.
-const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 256 << 10;
 /// Room for the line that fills a chunk.
 const LINE_BYTES: usize = 4 << 10;
 /// Chunks that may wait for the writer.

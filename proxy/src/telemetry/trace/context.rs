@@ -98,7 +98,16 @@ impl Context {
     /// Writes `traceparent`; `tracestate` stays as it is.
     pub fn write_w3c(&self, headers: &mut Headers) {
         let flags: &[u8] = if self.sampled == Some(true) { b"01" } else { b"00" };
-        headers.set(Known::Traceparent, &joined(&[b"00", &hex(self.trace, 32), &hex(self.span.into(), 16), flags]));
+        let (trace, span) = (pairs(self.trace.to_be_bytes()), pairs(self.span.to_be_bytes()));
+        let mut text = [b'-'; 55];
+        let parts: [(usize, &[u8]); 4] =
+            [(0, b"00"), (3, trace.as_flattened()), (36, span.as_flattened()), (53, flags)];
+        for (at, part) in parts {
+            if let Some(room) = text.get_mut(at..at + part.len()) {
+                room.copy_from_slice(part);
+            }
+        }
+        headers.set(Known::Traceparent, &text);
     }
 
     /// The trace's id as it is on the wire, as text.
@@ -114,9 +123,13 @@ impl Context {
 
 /// Lower-case hex of the last `digits` digits, at most 32.
 pub(super) fn hex(number: u128, digits: usize) -> Hex {
+    Hex::from_slice(pairs(number.to_be_bytes()).as_flattened().get(32 - digits.min(32)..).unwrap_or_default())
+}
+
+/// The two digits of each byte.
+fn pairs<const N: usize>(bytes: [u8; N]) -> [[u8; 2]; N] {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let pairs = number.to_be_bytes().map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-    Hex::from_slice(pairs.as_flattened().get(32 - digits.min(32)..).unwrap_or_default())
+    bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
 }
 
 /// Parts with a hyphen between them; room for the longest header of a context without an allocation.

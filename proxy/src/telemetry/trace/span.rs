@@ -130,12 +130,13 @@ impl Trace {
         write_context(&self.context, self.config.driver.as_ref(), head);
     }
 
-    /// A try begins at `start`: where each has a span, the next hop is told of it.
-    pub fn try_begins(&mut self, head: &mut RequestHead, mut random: impl FnMut() -> u128, start: SystemTime) {
-        if !self.config.span_per_try {
-            return;
-        }
-        let span = random() as u64 | 1;
+    /// Whether each try has a span.
+    pub fn has_tries(&self) -> bool {
+        self.config.span_per_try
+    }
+
+    /// A try begins at `start`, with a span of its own: the next hop is told of that.
+    pub fn try_begins(&mut self, head: &mut RequestHead, span: u64, start: SystemTime) {
         write_context(&self.context.child(span), self.config.driver.as_ref(), head);
         if self.is_sampled() {
             let (cluster, duration) = (Arc::from(""), Duration::ZERO);

@@ -36,11 +36,16 @@ fn read_int(block: &[u8], at: &mut usize, bits: u8) -> Result<usize, Broken> {
 }
 
 /// Writes an integer behind the bits of `first`.
+#[inline]
 fn write_int(out: &mut Vec<u8>, first: u8, bits: u8, value: usize) {
     let max = (1_usize << bits) - 1;
-    if value < max {
-        return out.push(first | value as u8);
+    match value < max {
+        true => out.push(first | value as u8),
+        false => write_long_int(out, first, max, value),
     }
+}
+
+fn write_long_int(out: &mut Vec<u8>, first: u8, max: usize, value: usize) {
     out.push(first | max as u8);
     let mut rest = value - max;
     while rest >= 128 {
