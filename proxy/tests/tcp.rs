@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::{Proxy, cluster, connect, file_log, free_port, listener, tcp, upstream};
+use support::{Proxy, cluster, connect, file_log, free_port, http, listener, tcp, upstream};
 
 /// An upstream that says its name at once, finishes, and hears the client out.
 fn named(name: &'static str) -> u16 {
@@ -186,6 +186,44 @@ fn an_inspector_that_sees_nothing_gives_up_as_configured() {
     }
 }
 
+/// The first record of a TLS client.
+fn client_hello() -> Vec<u8> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = builder.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), "name.test".try_into().unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+// spec: D7
+#[test]
+fn where_the_client_speaks_first_it_may_be_late() {
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let more = "listener_filters: [{name: tls, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}], \
+                listener_filters_timeout: 0.1s, continue_on_listener_filters_timeout: true,";
+    let answer = http("{match: {prefix: /}, direct_response: {status: 200, body: {inline_string: plain}}}", "");
+    let secure = format!("{{filter_chain_match: {{transport_protocol: tls}}, filters: [{}]}}", tcp("cluster: up"));
+    let plain = format!("{{filter_chain_match: {{transport_protocol: raw_buffer}}, filters: [{answer}]}}");
+    let chains = format!("{secure}, {plain}");
+    let yaml =
+        format!("  - {}\n  clusters:\n{}", listener("l", port, more, &chains), cluster("up", &[named("secure")]));
+    let proxy = Proxy::start(directory.path(), &yaml);
+    let open = format!("listener.127.0.0.1_{port}.downstream_cx_total: 2\n");
+    let clients = [client_hello(), b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".to_vec()]
+        .map(|words| (connect(port), words));
+    proxy.until(|proxy| proxy.admin("GET", "/stats").is_some_and(|stats| stats.contains(&open)));
+    let began = Instant::now();
+    proxy.until(|_| began.elapsed() > Duration::from_millis(300));
+    let said = clients.map(|(mut client, words)| {
+        client.write_all(&words).unwrap();
+        all(&client)
+    });
+    assert_eq!(said[0], "secure", "a late hello is a hello");
+    assert!(said[1].starts_with("HTTP/1.1 200 ") && said[1].ends_with("plain"), "{}", said[1]);
+}
+
 // spec: TC-1
 #[test]
 fn a_long_connection_is_logged_when_it_is_connected_and_now_and_then() {
@@ -232,7 +270,7 @@ fn connections_are_counted_where_dashboards_look() {
     let route = "{match: {prefix: /}, route: {cluster: up}}";
     let listeners = [
         listener("t", bytes, "", &chain("cluster: up, idle_timeout: 0.5s")),
-        listener("w", web, "", &format!("{{filters: [{}]}}", support::http(route, ""))),
+        listener("w", web, "", &format!("{{filters: [{}]}}", http(route, ""))),
         listener("lost", free_port(), "", &chain("cluster: nowhere")),
     ];
     let yaml = format!("  - {}\n  clusters:\n{}", listeners.join("\n  - "), cluster("up", &[up]));

@@ -7,7 +7,7 @@ use crate::message::{Known, RequestHead, ResponseHead};
 use crate::outcome::Reason;
 use crate::route::Action;
 use crate::telemetry::Cells;
-use crate::telemetry::access_log::{Bytes, Entry, LogFacts, Times, Upstream, provenance};
+use crate::telemetry::access_log::{Bytes, Entry, LogFacts, Times, Upstream, is_of_network, provenance};
 use crate::telemetry::envoy::StreamEnd;
 use crate::telemetry::names::HttpMetric;
 use crate::telemetry::tap::Seen;
@@ -158,6 +158,11 @@ pub(super) fn tell_peer(cx: &StreamCx, request: &RequestHead, head: &mut Respons
     let origin = route.as_ref().and_then(|route| route.origin.as_deref());
     let text = provenance(&LogFacts { origin, ..facts(cx, request, &info, host) });
     head.headers.set(Known::XFerromeshReason, text.as_bytes());
+}
+
+/// Whether the proxy of a proven peer says that it could not connect to its application.
+pub(super) fn is_unreached(info: &StreamInfo, head: &ResponseHead) -> bool {
+    info.upstream_identity.is_some() && head.headers.get(Known::XFerromeshReason).is_some_and(is_of_network)
 }
 
 /// Takes what a proxy on the way says of why it answered by itself. Only a proven peer is believed, and the client sees

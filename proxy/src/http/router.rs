@@ -164,7 +164,9 @@ impl<'a> Tries<'a> {
             let now = self.cx.now();
             let action = match tried {
                 Tried::Head(head, upstream) => {
-                    let action = self.handle(Event::Head(&head), now);
+                    let unreached = log::is_unreached(&self.cx.info.borrow(), &head);
+                    let event = if unreached { Event::Unreached(&head) } else { Event::Head(&head) };
+                    let action = self.handle(event, now);
                     match action {
                         Action::Retry { after, fresh, by_policy } if self.can_rewind(by_policy) => {
                             drop(upstream);

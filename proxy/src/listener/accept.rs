@@ -1,6 +1,6 @@
 //! Accepting connections, and taking each to its filter chain.
 
-use super::chain_match::{Ends, find};
+use super::chain_match::{Ends, Hello, find};
 use super::config::{ChainConfig, ListenerConfig, Terminal};
 use super::inspect::{Found, inspect};
 use super::original_dst;
@@ -100,6 +100,9 @@ pub fn of_destination<'a>(
     at(destination).or_else(|| at(SocketAddr::new(any, destination.port())))
 }
 
+/// How long a client may be silent where it is the one that speaks first.
+const SILENT_CLIENT: Duration = Duration::from_secs(60);
+
 /// Pause after an accept that failed for want of descriptors or memory (F17).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -150,7 +153,8 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
     let mut peer = PeerFacts::plain(id, remote, local);
     let mut prefix = BytesMut::new();
     let mut found = Found::default();
-    let inspecting = inspected(&listener, local.port(), &mut stream, &mut prefix, &mut found);
+    let dialled = Ends { destination: local, source: remote, direct_source: remote };
+    let inspecting = inspected(&listener, dialled, &mut stream, &mut prefix, &mut found);
     let Some(true) = listener.drain.join(&serve.facts.env).until(Stage::Released, inspecting).await else { return };
     if let Some((source, destination)) = found.proxied {
         (peer.remote, peer.local) = (source, destination);
@@ -187,17 +191,29 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
     Box::pin(hand_over(serve, &chain, io, Rc::new(peer), &found)).await;
 }
 
+/// How long the inspectors may take. Their time is there for servers that speak first, and no server of HTTP or TLS does:
+/// where a silent client is none of theirs, what it will say decides, however late (a busy machine, a connection that is
+/// opened in advance).
+fn inspection_limit(config: &ListenerConfig, ends: Ends) -> Option<Duration> {
+    let limit = config.inspect_timeout?;
+    let client_first = || match find(config, ends, &Hello::default()) {
+        None => true,
+        Some(chain) => chain.tls.is_some() || matches!(chain.terminal, Terminal::Http(_)),
+    };
+    Some(if config.continue_on_timeout && client_first() { limit.max(SILENT_CLIENT) } else { limit })
+}
+
 /// Runs the inspectors within their time; false where the connection is to be closed.
 async fn inspected(
     listener: &Listener,
-    port: u16,
+    ends: Ends,
     stream: &mut TcpStream,
     prefix: &mut BytesMut,
     found: &mut Found,
 ) -> bool {
     let config = &listener.config;
-    let inspecting = inspect(stream, config.inspectors_at(port), prefix, found);
-    let done = match config.inspect_timeout {
+    let inspecting = inspect(stream, config.inspectors_at(ends.destination.port()), prefix, found);
+    let done = match inspection_limit(config, ends) {
         None => inspecting.await,
         Some(limit) => match tokio::time::timeout(limit, inspecting).await {
             Ok(done) => done,

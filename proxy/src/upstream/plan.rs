@@ -6,11 +6,17 @@ use crate::outcome::{Outcome, Reason};
 use crate::route::{RetryOn, RetryPolicy};
 use std::time::Duration;
 
+/// Conditions that a request meets of which nothing was sent.
+const UNREACHED: RetryOn = RetryOn::CONNECT_FAILURE.with(RetryOn::RESET_BEFORE_REQUEST);
+
 /// What happened to the current try.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A final response head.
     Head(&'a ResponseHead),
+    /// The head by which a proven peer's proxy says that it could not connect to its application, which therefore has
+    /// seen nothing of the request.
+    Unreached(&'a ResponseHead),
     /// The try failed.
     Failed {
         /// Why.
@@ -106,7 +112,11 @@ impl<'a> Plan<'a> {
             Event::Head(head) if self.wants(conditions_of(head), Some(head)) => {
                 self.again(now, random).unwrap_or(Action::Forward)
             }
-            Event::Head(_) => Action::Forward,
+            // An application that ends closes its port before all have heard that its pod is leaving.
+            Event::Unreached(head) if self.wants(conditions_of(head).with(UNREACHED), Some(head)) => {
+                self.again(now, random).unwrap_or(Action::Forward)
+            }
+            Event::Head(_) | Event::Unreached(_) => Action::Forward,
             Event::TryTimeout => {
                 let on = RetryOn::FIVE_XX.with(RetryOn::RESET).with(RetryOn::GATEWAY_ERROR);
                 let retry = self.wants(on, None).then(|| self.again(now, random)).flatten();
@@ -123,9 +133,7 @@ impl<'a> Plan<'a> {
             return Action::Retry { after: Duration::ZERO, fresh: true, by_policy: false };
         }
         let on = match outcome.reason {
-            Reason::ConnectFailure | Reason::ConnectTimeout => {
-                RetryOn::CONNECT_FAILURE.with(RetryOn::FIVE_XX).with(RetryOn::RESET_BEFORE_REQUEST).with(RetryOn::RESET)
-            }
+            Reason::ConnectFailure | Reason::ConnectTimeout => UNREACHED.with(RetryOn::FIVE_XX).with(RetryOn::RESET),
             Reason::UpstreamRefused => {
                 RetryOn::REFUSED_STREAM.with(RetryOn::FIVE_XX).with(RetryOn::RESET).with(RetryOn::RESET_BEFORE_REQUEST)
             }
@@ -219,6 +227,22 @@ mod tests {
         let (policy, outcome) = (policy(on, 1), Outcome::from(reason));
         let event = Event::Failed { outcome: &outcome, unsent, stale: false };
         matches!(Plan::new(Some(&policy), true).handle(event, Instant::now(), 0.5), Action::Retry { .. })
+    }
+
+    // spec: F30
+    #[test]
+    fn a_request_that_the_application_never_saw_is_tried_again_where_a_failed_connection_is() {
+        let (refused, now) = (head(503, None), Instant::now());
+        for (on, again) in
+            [("connect-failure", true), ("reset-before-request", true), ("5xx", true), ("cancelled", false)]
+        {
+            let policy = policy(on, 1);
+            let mut plan = Plan::new(Some(&policy), false);
+            let first = plan.handle(Event::Unreached(&refused), now, 0.5);
+            assert_eq!(matches!(first, Action::Retry { by_policy: true, .. }), again, "{on}");
+            assert_eq!(plan.handle(Event::Unreached(&refused), now, 0.5), Action::Forward, "{on}: the limit holds");
+        }
+        assert!(!retries_head("connect-failure", &refused), "what the application itself says is not tried again");
     }
 
     // spec: RT-1, VS-28

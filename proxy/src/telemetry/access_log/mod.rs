@@ -26,7 +26,7 @@ pub use facts::{Bytes, Entry, FilterState, LogFacts, Times, Upstream};
 pub use file::{LogBuffers, LogWriter};
 pub use format::{ENVOY_TEXT, Format, FormatError, ISTIO_TEXT, JsonFormat};
 pub(super) use reason::PARTS;
-pub use reason::{Part, object_of, provenance};
+pub use reason::{Part, is_of_network, object_of, provenance};
 pub use sinks::LogSinks;
 pub use stats::LoggedStats;
 pub use tag::Tag;

@@ -91,6 +91,11 @@ pub fn provenance(facts: &LogFacts<'_>) -> String {
     out
 }
 
+/// Whether a line of [`provenance`] tells of a connection that was never made: nothing of the request was sent.
+pub fn is_of_network(line: &[u8]) -> bool {
+    line.starts_with(b"side=network;")
+}
+
 fn side(reason: Reason) -> &'static str {
     match reason {
         Reason::ConnectFailure | Reason::ConnectTimeout | Reason::DnsFailure => "network",
@@ -152,6 +157,20 @@ mod tests {
 
     fn shown(facts: &LogFacts<'_>) -> String {
         provenance(facts)
+    }
+
+    #[test]
+    fn a_connection_that_was_never_made_is_told_from_one_that_broke() {
+        for (reason, never) in [
+            (Reason::ConnectFailure, true),
+            (Reason::ConnectTimeout, true),
+            (Reason::UpstreamReset, false),
+            (Reason::Overflow, false),
+        ] {
+            let outcome = Outcome::from(reason);
+            let line = shown(&LogFacts { outcome: Some(&outcome), ..LogFacts::default() });
+            assert_eq!(is_of_network(line.as_bytes()), never, "{line}");
+        }
     }
 
     #[test]
