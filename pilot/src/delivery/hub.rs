@@ -198,7 +198,7 @@ impl Hub {
     pub async fn run(mut self) {
         let mut sources = true;
         loop {
-            let due = self.debounce.due();
+            let due = [self.debounce.due(), self.intake.due()].into_iter().flatten().min();
             tokio::select! {
                 events = self.events.recv(), if sources => match events {
                     Some(events) => self.take(events),
@@ -232,9 +232,11 @@ impl Hub {
         let began = Instant::now();
         self.debounce.clear();
         let events = std::mem::take(&mut self.pending);
+        let was_synced = self.synced;
         self.synced |= events.iter().any(|event| matches!(event, Event::Synced));
         let made = self.classes.made();
-        let change = self.intake.apply(events);
+        // Until all is there that there was, nobody follows whom.
+        let change = if was_synced { self.intake.apply_at(events, began) } else { self.intake.apply(events) };
         self.publish(&change);
         let wanted = self.intake.mesh.wanted_keys();
         let all_tried = wanted.keys().all(|source| self.intake.mesh.key_sets.contains_key(source));

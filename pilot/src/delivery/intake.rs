@@ -1,5 +1,6 @@
 //! Admission of objects: what is broken is refused and its last good version stays; what dangles waits.
 
+use super::grace::{self, Grace};
 use super::selection::Selection;
 use super::standing::{Reach, Standing};
 use crate::model::mesh::{self, Change};
@@ -9,6 +10,7 @@ use crate::source::{Event, Key, Kind, Object, Problem, Spec, Store};
 use crate::translate::snapshot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The store and the mesh that rests on it.
 pub struct Intake {
@@ -18,10 +20,16 @@ pub struct Intake {
     pub mesh: Mesh,
     /// Versions of rules that wait for what they refer to.
     held: BTreeMap<Key, Arc<Object>>,
+    /// What waits for another object to follow.
+    grace: Grace,
+    /// What time it is; none where nothing waits.
+    now: Option<Instant>,
     /// What is wrong with objects of which an older version is in force, or none.
     refused: BTreeMap<Key, Vec<Problem>>,
     /// Rules in force that lead nowhere.
     dangling: BTreeMap<Key, Vec<Problem>>,
+    /// Rules in force of which a part has no effect.
+    idle: BTreeMap<Key, Vec<Problem>>,
     /// What the source itself found.
     source: Arc<[Problem]>,
     /// Which namespaces count.
@@ -49,8 +57,11 @@ impl Intake {
             store: Store::default(),
             mesh,
             held: BTreeMap::new(),
+            grace: Grace::default(),
+            now: None,
             refused: BTreeMap::new(),
             dangling: BTreeMap::new(),
+            idle: BTreeMap::new(),
             source: Arc::new([]),
             seen: BTreeMap::new(),
         }
@@ -58,7 +69,8 @@ impl Intake {
 
     /// Everything that is wrong now.
     pub fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.source.iter().chain(self.refused.values().flatten()).chain(self.dangling.values().flatten())
+        let noted = self.dangling.values().chain(self.idle.values()).flatten();
+        self.source.iter().chain(self.refused.values().flatten()).chain(noted)
     }
 
     /// How many objects are refused now.
@@ -80,7 +92,12 @@ impl Intake {
         let seen = self.seen.get(key).cloned().unwrap_or_default();
         Standing {
             in_force: self.store.get(key).is_some(),
-            dangling: self.dangling.get(key).cloned().unwrap_or_default(),
+            dangling: [&self.dangling, &self.idle]
+                .into_iter()
+                .filter_map(|of| of.get(key))
+                .flatten()
+                .cloned()
+                .collect(),
             // What does not parse has not been seen, and its generation is not known.
             generation: seen.generation.filter(|_| !self.source.iter().any(|p| p.object.as_ref() == Some(key))),
             created: seen.created,
@@ -91,11 +108,25 @@ impl Intake {
         }
     }
 
+    /// As [`Self::apply`], but objects that belong together may come one after the other.
+    pub fn apply_at(&mut self, events: Vec<Event>, now: Instant) -> Change {
+        self.now = Some(now);
+        let change = self.apply(events);
+        self.now = None;
+        change
+    }
+
+    /// When to call [`Self::apply_at`] again though nothing has happened.
+    pub fn due(&self) -> Option<Instant> {
+        self.grace.due()
+    }
+
     /// Takes events in and rebuilds what rests on them.
     pub fn apply(&mut self, events: Vec<Event>) -> Change {
         let mut changed: BTreeMap<Key, Arc<Object>> = BTreeMap::new();
         let mut anew = false;
         for event in events {
+            let Some(event) = self.kept_back(event) else { continue };
             match event {
                 Event::Upsert(object) => {
                     let reselect = self.selection.handle_upsert(&object);
@@ -136,6 +167,7 @@ impl Intake {
         let of_gateways = self.touches_gateways(&changed);
         let mut change = if changed.is_empty() { Change::default() } else { self.mesh.update(&self.store, &changed) };
         change.merge(self.adopt_rules());
+        change.merge(self.let_go());
         if changed.keys().any(|key| key.kind == Kind::RequestAuthentication) {
             self.look_for_keys();
         }
@@ -143,12 +175,16 @@ impl Intake {
         if of_gateways {
             self.look_at_gateways();
         }
+        if change.full || change.virtual_services {
+            self.idle = references::without_effect(&self.store, &self.mesh);
+        }
         change
     }
 
     /// Lets an object go; returns the version that was to be in force, or was.
     fn forget(&mut self, key: &Key, changed: &mut BTreeMap<Key, Arc<Object>>) -> Option<Arc<Object>> {
         let waiting = self.held.remove(key);
+        self.grace.end(key);
         self.seen.remove(key);
         self.refused.remove(key);
         self.dangling.remove(key);
@@ -216,16 +252,19 @@ impl Intake {
         for (key, object) in std::mem::take(&mut self.held) {
             let now = self.dangling_of(&object);
             let stays = !now.is_empty() && self.store.get(&key).is_some_and(|old| self.dangling_of(old).is_empty());
-            if stays {
+            let is_new = !now.is_empty() && self.store.get(&key).is_none();
+            let waits = is_new && self.now.is_some_and(|now| self.grace.holds(&key, now));
+            if stays || waits {
                 if self.refused.get(&key) != Some(&now) {
                     for problem in &now {
-                        tracing::warn!(class = ?problem.class, "the version before stays: {problem}");
+                        tracing::warn!(class = ?problem.class, "waits, and what was before stays: {problem}");
                     }
                 }
                 self.refused.insert(key.clone(), now);
                 self.held.insert(key, object);
                 continue;
             }
+            self.grace.end(&key);
             self.refused.remove(&key);
             for problem in &now {
                 tracing::warn!(class = ?problem.class, "in force, and leads nowhere: {problem}");
@@ -249,6 +288,48 @@ impl Intake {
             } else {
                 self.dangling.insert(key, now);
             }
+        }
+        change
+    }
+
+    /// The event, unless it takes subsets away: that is looked at once everything else is taken in.
+    fn kept_back(&mut self, event: Event) -> Option<Event> {
+        let (key, new) = match &event {
+            Event::Upsert(object) => (&object.key, Some(&**object)),
+            Event::Delete(key) => (key, None),
+            _ => return Some(event),
+        };
+        if self.now.is_none() || key.kind != Kind::DestinationRule {
+            return Some(event);
+        }
+        if grace::lost(self.store.get(key).map(|old| &**old), new).is_empty() {
+            self.grace.end(key);
+            return Some(event);
+        }
+        self.grace.keep(key.clone(), event);
+        None
+    }
+
+    /// Lets subsets go that no rule in force names, or that were kept long enough.
+    fn let_go(&mut self) -> Change {
+        let mut change = Change::default();
+        for (key, event) in self.grace.take() {
+            let new = if let Event::Upsert(object) = &event { Some(&**object) } else { None };
+            let lost = grace::lost(self.store.get(&key).map(|old| &**old), new);
+            let named = self
+                .mesh
+                .virtual_services
+                .iter()
+                .flat_map(|rule| rule.destinations())
+                .any(|to| lost.contains(&to.subset));
+            if named && self.now.is_some_and(|now| self.grace.holds(&key, now)) {
+                self.grace.keep(key, event);
+                continue;
+            }
+            self.grace.end(&key);
+            let waits = self.now.take();
+            change.merge(self.apply(vec![event]));
+            self.now = waits;
         }
         change
     }
@@ -344,6 +425,65 @@ mod tests {
         assert!(change.full && change.virtual_services);
         assert_eq!(in_force(&intake), "b.default.svc.cluster.local", "the reference exists now");
         assert_eq!(intake.problems().count(), 0);
+    }
+
+    const SUBSET: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: a, subsets: [{name: v1, labels: {version: v1}}]}\n";
+
+    fn to_subset() -> String {
+        rule("a", 1).replace("{host: a}", "{host: a, subset: v1}")
+    }
+
+    fn deleted(yaml: &str) -> Vec<Event> {
+        events(yaml).into_iter().filter_map(key).map(Event::Delete).collect()
+    }
+
+    // spec: D10
+    #[test]
+    fn a_new_rule_waits_a_while_for_its_subset() {
+        let start = Instant::now();
+        let mut intake = Intake::new(Mesh::empty(MeshConfig::default()));
+        intake.apply(events(SERVICE));
+        intake.apply_at(events(&to_subset()), start);
+        assert!(intake.mesh.virtual_services.is_empty(), "not in force without its subset");
+        assert_eq!((intake.problems().count(), intake.due()), (1, Some(start + grace::GRACE)));
+        intake.apply_at(events(SUBSET), start + grace::GRACE / 2);
+        assert_eq!((in_force(&intake).as_str(), intake.due()), ("a.default.svc.cluster.local", None));
+        assert_eq!(intake.problems().count(), 0);
+
+        let mut intake = Intake::new(Mesh::empty(MeshConfig::default()));
+        intake.apply_at(events(&(SERVICE.to_owned() + "---\n" + &to_subset())), start);
+        intake.apply_at(Vec::new(), start + grace::GRACE);
+        assert_eq!(intake.mesh.virtual_services.len(), 1, "in the end what is written holds");
+        assert_eq!((intake.problems().count(), intake.due()), (1, None));
+    }
+
+    // spec: D10
+    #[test]
+    fn a_subset_stays_a_while_for_the_rule_that_names_it() {
+        let start = Instant::now();
+        let all = [SERVICE, SUBSET, &to_subset()].join("---\n");
+        let subsets = |intake: &Intake| intake.mesh.rules.iter().map(|rule| rule.subsets.len()).sum::<usize>();
+        let fewer = SUBSET.replace("subsets: [{name: v1, labels: {version: v1}}]", "subsets: []");
+        for leave in [deleted(SUBSET), events(&fewer)] {
+            let mut intake = Intake::new(Mesh::empty(MeshConfig::default()));
+            intake.apply_at(events(&all), start);
+            intake.apply_at(leave, start);
+            assert_eq!((subsets(&intake), intake.due()), (1, Some(start + grace::GRACE)));
+            let change = intake.apply_at(deleted(&to_subset()), start + grace::GRACE / 2);
+            assert!(change.full && subsets(&intake) == 0, "nobody names it any longer");
+            assert_eq!(intake.due(), None);
+
+            intake.apply_at(events(&all), start);
+            intake.apply_at(deleted(SUBSET), start);
+            intake.apply_at(Vec::new(), start + grace::GRACE);
+            assert_eq!((subsets(&intake), intake.due()), (0, None), "it was kept long enough");
+
+            intake.apply_at(events(&all), start);
+            intake.apply_at(deleted(SUBSET), start);
+            intake.apply_at(events(SUBSET), start);
+            intake.apply_at(Vec::new(), start + grace::GRACE);
+            assert_eq!((subsets(&intake), intake.due()), (1, None), "it came back");
+        }
     }
 
     fn settings(yaml: &str) -> Event {

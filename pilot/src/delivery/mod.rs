@@ -6,6 +6,7 @@
 //! What this part knows: what rests on what. What it must never know: the xDS protocol, where objects come from.
 
 pub mod debounce;
+pub mod grace;
 pub mod hub;
 pub mod intake;
 pub mod metrics;

@@ -5,10 +5,10 @@
 
 use super::gateway::Gateway;
 use super::mesh::Mesh;
-use super::virtual_service::VirtualService;
-use crate::source::{Class, Object, Problem};
+use super::virtual_service::{MESH, VirtualService};
+use crate::source::{Class, Key, Object, Problem, Store};
 use proto::istio::virtual_service::Destination;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// The Secrets that a Gateway names and that are missing or broken, for each namespace in which proxies serve it.
 pub fn secrets(object: &Object, gateway: &Gateway, mesh: &Mesh) -> Vec<Problem> {
@@ -24,6 +24,41 @@ pub fn secrets(object: &Object, gateway: &Gateway, mesh: &Mesh) -> Vec<Problem> 
         }
     }
     problems
+}
+
+/// What of the VirtualServices in force has no effect: gateways that are not there, and hosts of sidecars that an older
+/// rule has (VSM-1). Rules that the older one's namespace keeps to itself are not looked at.
+pub fn without_effect(store: &Store, mesh: &Mesh) -> BTreeMap<Key, Vec<Problem>> {
+    let gateways: HashSet<String> =
+        mesh.gateways.iter().map(|gateway| format!("{}/{}", gateway.key.namespace, gateway.key.name)).collect();
+    let mut owners: HashMap<&str, &VirtualService> = HashMap::new();
+    let mut found: BTreeMap<Key, Vec<Problem>> = BTreeMap::new();
+    for rule in mesh.virtual_services.iter() {
+        let Some(object) = store.get(&rule.key) else { continue };
+        let mut problems = Vec::new();
+        for (i, bound) in rule.gateways.iter().enumerate() {
+            if bound != MESH && !gateways.contains(bound) {
+                let message = format!("there is no Gateway {bound}");
+                problems.push(object.problem(Class::DanglingReference, format!("spec.gateways[{i}]"), message));
+            }
+        }
+        for (i, host) in rule.hosts.iter().enumerate().filter(|_| rule.is_bound_to(MESH)) {
+            let owner = *owners.entry(host).or_insert(rule);
+            let (mine, its) = (&rule.key.namespace, &owner.key.namespace);
+            let default = &mesh.config.virtual_service_export_to;
+            if owner.key != rule.key && super::export::visible(&owner.export_to, default, its, mine) {
+                let Key { namespace, name, .. } = &owner.key;
+                let message = format!(
+                    "VirtualService {namespace}/{name} is older and has the host {host} as well: sidecars use that one alone; merge the two"
+                );
+                problems.push(object.problem(Class::Conflict, format!("spec.hosts[{i}]"), message));
+            }
+        }
+        if !problems.is_empty() {
+            found.insert(rule.key.clone(), problems);
+        }
+    }
+    found
 }
 
 /// The references of a VirtualService that lead nowhere.

@@ -18,6 +18,8 @@ pub enum Class {
     Semantic,
     /// It names something that does not exist.
     DanglingReference,
+    /// An older object has the same: that one counts.
+    Conflict,
 }
 
 /// One problem.

@@ -85,6 +85,8 @@ fn our_defaults_differ_from_istios_in_these_fields_alone() {
         "{differing:?}"
     );
     assert!(!differing.contains(&"10.96.0.3_3306".to_owned()), "nothing is found out there");
+    assert!(!differing.contains(&"0.0.0.0_9080".to_owned()), "where HTTP is declared the client speaks first");
+    assert_eq!(ours.listener("0.0.0.0_9080")["listener_filters_timeout"], "0s");
 }
 
 // spec: PI-19

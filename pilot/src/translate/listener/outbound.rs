@@ -87,7 +87,11 @@ pub fn http(input: &OutboundHttpInput) -> Listener {
     };
     let mut http = chain::outbound(vec![manager.build()]);
     http.filter_chain_match = Some(chain::chain_match("raw_buffer", &PLAIN_HTTP, 0));
-    let mut out = listener(outbound, defaults::detection_timeout(&outbound.owner.mesh));
+    // Where all is declared to be HTTP the client speaks first, at whatever time: it may open connections in advance.
+    let mesh = &outbound.owner.mesh;
+    let undeclared = input.sniffed.is_some();
+    let detection = if undeclared { defaults::detection_timeout(mesh) } else { mesh.protocol_detection_timeout };
+    let mut out = listener(outbound, detection);
     let mut others = match &input.sniffed {
         None => Vec::new(),
         Some(service) => Routing::of(outbound, &[]).tcp_chains(service),
