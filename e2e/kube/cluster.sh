@@ -1,8 +1,11 @@
 #!/bin/bash
 # Clusters by kind: the same on a contributor's machine with Docker and on one that has no container registry.
 #
+#   cluster.sh packages         the Debian packages for local mode
+#   cluster.sh build            what is slow when cold, but nothing that runs: packages, programs, the node's root file system
 #   cluster.sh prepare          what "up" needs (local mode: packages, programs, node image, Docker daemon); slow when cold
 #   cluster.sh up NAME [NODES]  a cluster of one control plane and NODES-1 workers; prints the path of its kubeconfig
+#   cluster.sh kubeconfig NAME  the path of the kubeconfig of a cluster that runs
 #   cluster.sh load NAME TAR... images for its nodes (docker archive or OCI archive)
 #   cluster.sh down NAME        delete it; with the last one our own Docker daemon ends too
 #   cluster.sh kubectl NAME ... kubectl as its administrator
@@ -38,17 +41,26 @@ base() { # the node's Debian part, as an archive that is kept
   mv "$CACHE/base.part.tar" "$archive"
 }
 
+packages() {
+  [ "$MODE" = stock ] || need containerd runc docker.io iptables conntrack iproute2 mmdebstrap containernetworking-plugins busybox-static gcc libc6-dev python3 openssl curl
+}
+
+build() {
+  [ "$MODE" = stock ] && return
+  packages
+  mkdir -p "$STATE"
+  # A fault ends the script, also one of the job beside.
+  base & local job=$!
+  "$HERE/build.sh" > /dev/null
+  wait $job
+}
+
 prepare() {
   if [ "$MODE" = stock ]; then
     command -v kind docker kubectl >/dev/null || { say "kind, docker and kubectl must be in PATH; or set CLUSTER_MODE=local"; exit 1; }
     return
   fi
-  mkdir -p "$STATE"
-  need containerd runc docker.io iptables conntrack iproute2 mmdebstrap containernetworking-plugins busybox-static gcc libc6-dev python3 openssl curl
-  # A fault ends the script, also one of the job beside.
-  base & local job=$!
-  "$HERE/build.sh" > /dev/null
-  wait $job
+  build
   D=$STATE/docker OCIFIX=$BIN/ocifix "$HERE/dockerd-up.sh"
   if [ "$(docker image inspect -f '{{index .Config.Labels "key"}}' "$IMAGE" 2>/dev/null)" != "$(image_key)" ]; then
     say "node image"
@@ -94,12 +106,15 @@ check() {
 locked() { mkdir -p "$CACHE"; exec 7> "$CACHE/cluster.lock"; flock 7; "$@" 7>&-; exec 7>&-; }
 
 case ${1:-} in
+  packages) packages;;
+  build) locked build;;
   prepare) locked prepare;;
   up) locked up "${2:?name}" "${3:-1}";;
+  kubeconfig) [ -f "$STATE/${2:?name}.kubeconfig" ] || { say "no cluster $2"; exit 1; }; echo "$STATE/$2.kubeconfig";;
   load) name=$2; shift 2; for archive; do kind load image-archive "$archive" --name "$name" >&2; done;;
   check) check "${2:?name}";;
   kubectl) name=${2:?name}; shift 2; exec kubectl --kubeconfig "$STATE/$name.kubeconfig" "$@";;
   down) locked down "${2:?name}";;
   env) [ "$MODE" = stock ] || printf 'export DOCKER_HOST=%q PATH=%q:$PATH\n' "$DOCKER_HOST" "$BIN"; echo "export CLUSTER_MODE=$MODE";;
-  *) sed -n '2,19p' "$0" >&2; exit 2;;
+  *) sed -n '2,22p' "$0" >&2; exit 2;;
 esac

@@ -28,7 +28,8 @@ pub struct Cluster {
     pub name: String,
     script: PathBuf,
     kubeconfig: PathBuf,
-    remover: Child,
+    /// None where somebody else removes it.
+    remover: Option<Child>,
 }
 
 impl Cluster {
@@ -49,11 +50,21 @@ impl Cluster {
         Self::up(name, "bare.sh", if what == Bare::Api { "api" } else { "node" })
     }
 
+    /// A cluster by kind that is there already, made by `e2e/kube/cluster.sh up`: for who writes tests. It stays.
+    ///
+    /// # Errors
+    /// Where there is none of that name.
+    pub fn existing(name: &str) -> anyhow::Result<Self> {
+        let script = crate::root().join("e2e/kube/cluster.sh");
+        let kubeconfig = run(Command::new(&script).args(["kubeconfig", name]))?.trim().into();
+        Ok(Self { name: name.to_owned(), script, kubeconfig, remover: None })
+    }
+
     fn up(name: &str, script: &str, what: &str) -> anyhow::Result<Self> {
         let script = crate::root().join("e2e/kube").join(script);
         let name = format!("{name}-{}", std::process::id());
         let began = Instant::now();
-        let remover = remover(&script, &name)?;
+        let remover = Some(remover(&script, &name)?);
         let mut cluster = Self { name, script, kubeconfig: PathBuf::new(), remover };
         let printed = run(Command::new(&cluster.script).arg("up").arg(&cluster.name).arg(what))?;
         cluster.kubeconfig = printed.lines().last().context("no path of a kubeconfig")?.into();
@@ -80,9 +91,22 @@ impl Cluster {
     /// # Errors
     /// What kubectl says.
     pub fn apply(&self, objects: &str) -> anyhow::Result<()> {
+        self.apply_by(&[], objects)
+    }
+
+    /// Applies objects that name no namespace into this one.
+    ///
+    /// # Errors
+    /// What kubectl says.
+    pub fn apply_in(&self, namespace: &str, objects: &str) -> anyhow::Result<()> {
+        self.apply_by(&["-n", namespace], objects)
+    }
+
+    fn apply_by(&self, flags: &[&str], objects: &str) -> anyhow::Result<()> {
         let mut child = self
             .command()
             .args(["apply", "--server-side", "--force-conflicts", "-f", "-"])
+            .args(flags)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -160,8 +184,10 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // The end of its input is what the remover waits for.
-        drop(self.remover.stdin.take());
-        let _ended = self.remover.wait();
+        if let Some(mut remover) = self.remover.take() {
+            drop(remover.stdin.take());
+            let _ended = remover.wait();
+        }
     }
 }
 

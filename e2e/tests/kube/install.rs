@@ -1,7 +1,7 @@
 //! `meshctl install` and `uninstall` against a real API server.
 
 use crate::identity::{self, Citadel};
-use crate::support;
+use crate::{images, support};
 use e2e::cluster::{Bare, Cluster, PATIENCE};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -151,18 +151,6 @@ async fn the_rights_are_enough(cluster: &Cluster) {
     }
 }
 
-/// Images of our programs as they are built here, on the nodes of the cluster.
-fn load_images(cluster: &Cluster, directory: &Path) {
-    let programs = e2e::program("proxy").unwrap();
-    let mut images = Command::new(e2e::root().join("e2e/kube/images.sh"));
-    images.arg(programs.parent().unwrap()).arg(directory);
-    images.args(["proxy", "pilot", "citadel", "mixer"]).env("IMAGE_MAX_MB", "0");
-    assert!(images.status().unwrap().success());
-    for name in ["proxy", "pilot", "citadel", "mixer"] {
-        cluster.load(&directory.join(format!("{name}.tar"))).unwrap();
-    }
-}
-
 /// Resident memory of our programs in pods of this machine: name and MB.
 fn memory() -> Vec<(String, f64)> {
     let mut found = Vec::new();
@@ -186,7 +174,7 @@ fn memory() -> Vec<(String, f64)> {
 async fn an_empty_cluster_becomes_a_mesh_that_is_ready() {
     let cluster = Cluster::start("ready", 1).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    load_images(&cluster, directory.path());
+    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"], None);
     let text = install(&cluster, &["--readiness-timeout", "3m"]);
     println!("{text}");
     let (content, verified) = meshctl(&cluster, &["verify-install"]);

@@ -4,9 +4,11 @@
 mod arms;
 mod faults;
 mod identity;
+mod images;
 mod injection;
 mod install;
 mod nodes;
+mod scenarios;
 mod secrets;
 mod status;
 mod support;

@@ -12,7 +12,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long requests that are being answered may take when the process is to end.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
 
 /// Which of the services this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -74,10 +79,15 @@ fn main() -> anyhow::Result<()> {
 
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let listener = TcpListener::bind(arguments.listen).await?;
+    // In a container this is process 1, which the kernel ends by no signal that it does not ask for.
+    let mut ended = signal(SignalKind::terminate())?;
     let shop = Arc::new(shop::Shop::new(arguments));
     shop.announce(listener.local_addr()?)?;
     loop {
-        let (stream, peer) = listener.accept().await?;
+        let (stream, peer) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = ended.recv() => break,
+        };
         stream.set_nodelay(true)?;
         let shop = Arc::clone(&shop);
         tokio::spawn(async move {
@@ -89,4 +99,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
             drop(auto::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await);
         });
     }
+    // As most applications do: the port is closed at once, what is being answered is answered.
+    drop(listener);
+    drop(tokio::time::timeout(LAST_ANSWERS, shop.is_idle()).await);
+    Ok(())
 }

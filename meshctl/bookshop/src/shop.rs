@@ -12,9 +12,13 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// Largest body that is read.
 const MAX_BODY: usize = 1 << 20;
+/// Time to write the last answers in.
+const FLUSH: Duration = Duration::from_millis(50);
 
 type Answer = Response<Full<Bytes>>;
 
@@ -25,12 +29,22 @@ pub(crate) struct Shop {
     knobs: Knobs,
     counter: Counter,
     upstream: Upstream,
+    /// How many requests are being answered.
+    active: watch::Sender<usize>,
 }
 
 impl Shop {
     pub(crate) fn new(arguments: Arguments) -> Self {
         let knobs = Knobs::new(arguments.fail_percent);
-        Self { arguments, knobs, counter: Counter::default(), upstream: Upstream::new() }
+        let active = watch::Sender::new(0);
+        Self { arguments, knobs, counter: Counter::default(), upstream: Upstream::new(), active }
+    }
+
+    /// Waits until no request is being answered.
+    pub(crate) async fn is_idle(&self) {
+        drop(self.active.subscribe().wait_for(|active| *active == 0).await);
+        // What is answered is not yet written.
+        tokio::time::sleep(FLUSH).await;
     }
 
     /// One line when the port is open.
@@ -40,6 +54,13 @@ impl Shop {
     }
 
     pub(crate) async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        self.active.send_modify(|active| *active += 1);
+        let answer = self.answer_one(request, peer).await;
+        self.active.send_modify(|active| *active -= 1);
+        answer
+    }
+
+    async fn answer_one(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
         let path = request.uri().path().to_owned();
         if path.starts_with("/__") || path == "/health" {
             return self.control(&request, peer).await;

@@ -71,3 +71,19 @@ fn headers_are_shown_as_they_arrived() {
     let (_, body) = details.get("/__headers", "X-Forwarded-Client-Cert: By=spiffe://a/b;URI=spiffe://a/c\r\n");
     assert!(body.contains("By=spiffe://a/b;URI=spiffe://a/c"), "{body}");
 }
+
+#[test]
+fn a_signal_to_end_lets_what_is_being_answered_be_answered() {
+    let mut details = Service::start(&["--role", "details"]);
+    assert_eq!(details.get("/__set?delay_ms=400", "").0, 200);
+    let mut stream = TcpStream::connect(&details.address).unwrap();
+    stream.write_all(b"GET /details/0 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+    while !details.get("/__count", "").1.contains("\"requests\":1") {}
+    let pid = details.child.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200 ") && text.contains("PublisherA"), "{text}");
+    assert!(details.child.wait().unwrap().success());
+    assert!(TcpStream::connect(&details.address).is_err());
+}

@@ -284,10 +284,9 @@ impl Workload {
     fn pod(&self) -> Value {
         let mut labels = self.labels();
         labels["pod-template-hash"] = json!(TEMPLATE_HASH);
-        let owner = json!({
-            "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": format!("{}-{TEMPLATE_HASH}", self.name),
-            "controller": true,
-        });
+        let set = format!("{}-{TEMPLATE_HASH}", self.name);
+        // An API server takes no owner without a uid; any text will do.
+        let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": set, "controller": true});
         let port = if self.proxy == Proxy::Gateway { GATEWAY_PORT } else { SHOP_PORT };
         json!({
             "apiVersion": "v1", "kind": "Pod",

@@ -1,0 +1,98 @@
+//! The mesh of the scenarios: one cluster by kind of two nodes, installed once by `meshctl install`; and a fresh namespace
+//! for each scenario.
+
+use crate::images;
+use e2e::cluster::Cluster;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+use std::time::Instant;
+
+/// What is installed first; the same images have the second tag too.
+pub(crate) const TAGS: [&str; 2] = ["0.1.0", "next"];
+
+static MESH: LazyLock<Mesh> = LazyLock::new(Mesh::start);
+
+/// A cluster with a mesh. It ends with this process.
+pub(crate) struct Mesh {
+    pub(crate) cluster: Cluster,
+    /// Addresses of the nodes.
+    pub(crate) nodes: Vec<String>,
+}
+
+impl Mesh {
+    /// The one mesh; who asks first starts it.
+    pub(crate) fn get() -> &'static Self {
+        &MESH
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "who writes tests says so to all of them at once")]
+    fn start() -> Self {
+        // Who writes scenarios keeps a cluster: `e2e/kube/cluster.sh up NAME 2`.
+        let cluster = match std::env::var("E2E_CLUSTER") {
+            Ok(name) => Cluster::existing(&name).unwrap(),
+            Err(_) => Cluster::start("mesh", 2).unwrap(),
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let began = Instant::now();
+        // Pods are on both nodes.
+        let taint = "node-role.kubernetes.io/control-plane:NoSchedule-";
+        cluster.kubectl(&["taint", "nodes", "-l", "node-role.kubernetes.io/control-plane", taint]).ok();
+        let components = ["proxy", "pilot", "citadel", "mixer", "bookshop", "tools"];
+        images::load(&cluster, directory.path(), &components, Some(&TAGS.join(",")));
+        println!("mesh: images made and loaded in {:.1} s", began.elapsed().as_secs_f64());
+        let addresses = "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
+        let nodes = cluster.kubectl(&["get", "nodes", "-o", addresses]).unwrap();
+        let nodes = nodes.split(' ').map(str::to_owned).collect();
+        let mesh = Self { cluster, nodes };
+        print!("{}", mesh.install(TAGS[0]));
+        mesh
+    }
+
+    /// `meshctl install` of the profile demo with images of that tag, until it is ready; what it printed.
+    pub(crate) fn install(&self, tag: &str) -> String {
+        let tag = format!("values.global.tag={tag}");
+        let flags = ["--set", "profile=demo", "--set", "values.global.imagePullPolicy=IfNotPresent", "--set", &tag];
+        let mut command = Command::new(e2e::program("meshctl").unwrap());
+        command.args(["install", "-y", "--readiness-timeout", "3m"]).args(flags);
+        command.arg("--kubeconfig").arg(self.cluster.kubeconfig()).stdin(Stdio::null());
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        assert!(output.status.success(), "{text}");
+        text
+    }
+
+    /// The port of every node that leads to a port of the ingress gateway.
+    pub(crate) fn gateway(&self, port: u16) -> std::net::SocketAddr {
+        let of = format!("jsonpath={{.spec.ports[?(@.port=={port})].nodePort}}");
+        let number = self.cluster.kubectl(&["get", "service", "istio-ingressgateway", "-n", "istio-system", "-o", &of]);
+        std::net::SocketAddr::new(self.nodes[0].parse().unwrap(), number.unwrap().parse().unwrap())
+    }
+
+    /// Kills a program of a pod, as a fault does it: by signal 9, from outside.
+    pub(crate) fn kill(&self, program: &str, host: &str) {
+        let wanted = format!("HOSTNAME={host}");
+        let mut killed = 0;
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let words = |file: &str| {
+                let bytes = std::fs::read(entry.path().join(file)).unwrap_or_default();
+                bytes
+                    .split(|byte| *byte == 0)
+                    .map(|word| String::from_utf8_lossy(word).into_owned())
+                    .collect::<Vec<_>>()
+            };
+            let is = words("cmdline").first().is_some_and(|path| path.rsplit('/').next() == Some(program));
+            if is && words("environ").contains(&wanted) {
+                let pid = entry.file_name().into_string().unwrap();
+                killed += usize::from(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+            }
+        }
+        assert_eq!(killed, 1, "{program} of {host}");
+    }
+
+    /// Name of the only pod with a label.
+    pub(crate) fn pod(&self, namespace: &str, label: &str) -> String {
+        let running = "--field-selector=status.phase=Running";
+        let name = ["get", "pods", "-n", namespace, "-l", label, running, "-o", "jsonpath={.items[0].metadata.name}"];
+        self.cluster.kubectl(&name).unwrap()
+    }
+}

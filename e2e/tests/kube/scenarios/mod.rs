@@ -1,0 +1,15 @@
+//! What users do, in one cluster of two nodes with the mesh installed. Each scenario has a namespace of its own and says
+//! what it measured.
+
+mod isolation;
+mod jobs;
+mod load;
+mod mesh;
+mod objects;
+mod outage;
+mod ports;
+mod restart;
+mod security;
+mod space;
+mod traffic;
+mod upgrade;
