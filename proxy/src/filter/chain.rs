@@ -46,7 +46,10 @@ pub async fn response_half(chain: &[Filter], states: &mut [FilterState], respons
         }
         let decision = match filter.on_response(state, response, cx) {
             Step::Done(decision) => decision,
-            Step::Wait(wait) => wait.await,
+            Step::Wait(wait) => {
+                cx.waited.set(true);
+                wait.await
+            }
         };
         if let Decision::Reply(other) = decision {
             *response = *other;

@@ -216,7 +216,7 @@ pub struct StreamCx {
     route: RefCell<Option<Lookup>>,
     /// When a byte moved last, for the idle timeout.
     pub active: Cell<Instant>,
-    /// A filter had to wait: the start is some time ago.
+    /// A filter or the client had to be waited for: the last look at the clock is some time ago.
     pub waited: Cell<bool>,
 }
 

@@ -16,7 +16,8 @@ pub(super) struct Crew<J> {
 /// Where one of them gets its jobs.
 pub(super) struct Seat<J> {
     next: Cell<Next<J>>,
-    waker: Cell<Option<Waker>>,
+    /// Stays for the next job.
+    waker: RefCell<Option<Waker>>,
 }
 
 enum Next<J> {
@@ -45,7 +46,7 @@ impl<J> Crew<J> {
             seat.tell(Next::Job(job));
             return None;
         }
-        Some(Rc::new(Seat { next: Cell::new(Next::Job(job)), waker: Cell::new(None) }))
+        Some(Rc::new(Seat { next: Cell::new(Next::Job(job)), waker: RefCell::new(None) }))
     }
 
     /// Whether some are free that may leave.
@@ -78,8 +79,8 @@ impl<J> Crew<J> {
 impl<J> Seat<J> {
     fn tell(&self, next: Next<J>) {
         self.next.set(next);
-        if let Some(waker) = self.waker.take() {
-            waker.wake();
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
         }
     }
 
@@ -89,7 +90,10 @@ impl<J> Seat<J> {
             Next::Job(job) => Poll::Ready(Some(job)),
             Next::Leave => Poll::Ready(None),
             Next::Nothing => {
-                self.waker.set(Some(cx.waker().clone()));
+                let mut waker = self.waker.borrow_mut();
+                if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                    *waker = Some(cx.waker().clone());
+                }
                 Poll::Pending
             }
         })
