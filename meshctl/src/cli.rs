@@ -1,8 +1,8 @@
 //! The tree of commands.
 
 use crate::command::{
-    analyze, check, config, curl, dashboard, diff, edges, explain, grpcping, install, kube_inject, load, manual,
-    server, stat, status, tap, top, version,
+    analyze, bug_report, check, config, curl, dashboard, describe, diff, edges, explain, grpcping, install,
+    kube_inject, load, log, manual, server, stat, status, tap, top, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -49,7 +49,14 @@ enum Command {
     Top(Box<top::TopArgs>),
     /// Show who speaks to whom, and whether mutual TLS protects it.
     Edges(edges::EdgesArgs),
-    /// Tell what is wrong with objects before they are applied, in Istio's codes.
+    /// Tell what the mesh does with a pod or a service: which objects apply to it, and which do not match.
+    #[command(visible_alias = "desc")]
+    Describe(describe::DescribeArgs),
+    /// Show or change the log levels of a proxy or of pilot.
+    Log(log::LogArgs),
+    /// Gather in one archive what somebody else needs to help, without secrets.
+    BugReport(bug_report::BugReportArgs),
+    /// Tell what is wrong with objects of a cluster, or of files before they are applied, in Istio's codes.
     Analyze(Box<analyze::AnalyzeArgs>),
     /// Show what a change does to each proxy, before it is applied.
     Diff(Box<diff::DiffArgs>),
@@ -101,7 +108,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tap(args) => runtime.block_on(Box::pin(tap::run(*args))).map(|()| ExitCode::SUCCESS),
         Command::Top(args) => runtime.block_on(top::run(*args)).map(|()| ExitCode::SUCCESS),
         Command::Edges(args) => runtime.block_on(edges::run(args)).map(|()| ExitCode::SUCCESS),
-        Command::Analyze(args) => analyze::run(&args),
+        Command::Analyze(args) => runtime.block_on(Box::pin(analyze::run(&args))),
+        Command::Describe(args) => runtime.block_on(Box::pin(describe::run(args))).map(|()| ExitCode::SUCCESS),
+        Command::Log(args) => runtime.block_on(log::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::BugReport(args) => runtime.block_on(Box::pin(bug_report::run(args))).map(|()| ExitCode::SUCCESS),
         Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),
         Command::KubeInject(args) => kube_inject::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Load(args) => runtime.block_on(load::run(*args)),
@@ -112,5 +122,15 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Completion(args) => manual::complete(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Man(args) => manual::write(&args, Cli::command()).map(|()| ExitCode::SUCCESS),
         Command::Reaper(args) => demo::reap(&args).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_flags_of_a_command_are_called_the_same() {
+        Cli::command().debug_assert();
     }
 }

@@ -47,7 +47,7 @@ impl Offline {
         Ok(Self::of(&texts, settings(mesh_config)?))
     }
 
-    /// The mesh of these texts, each with the name of its file; of an object that is written twice the last one counts.
+    /// The mesh of these texts, each with the name of its file, or none where it is out of no file; of an object that is written twice the last one counts.
     pub fn of(texts: &[(String, String)], config: MeshConfig) -> Self {
         let (mut objects, mut problems, mut unused) = (Vec::<Arc<Object>>::new(), Vec::new(), BTreeSet::new());
         for (file, text) in texts {

@@ -62,7 +62,7 @@ impl Message {
             "level": self.code.level().to_string(),
             "message": self.text,
             "origin": self.resource(),
-            "reference": format!("{}:{}", self.file, self.line),
+            "reference": if self.file.is_empty() { String::new() } else { format!("{}:{}", self.file, self.line) },
         })
     }
 }
@@ -70,7 +70,8 @@ impl Message {
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let resource = self.resource();
-        let place = format!("{resource} {}:{}", self.file, self.line);
+        // What a cluster holds stands in no file.
+        let place = if self.file.is_empty() { resource } else { format!("{resource} {}:{}", self.file, self.line) };
         write!(f, "{} [{}] ({}) {}", self.code.level(), self.code.text(), place.trim_start(), self.text)
     }
 }

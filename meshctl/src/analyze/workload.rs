@@ -87,21 +87,23 @@ pub fn injection(view: &View<'_>) -> Vec<Message> {
 }
 
 fn lacks_proxy(pod: &Object) -> bool {
-    let labels = &pod.meta.labels;
-    let asked_not_to = |value: Option<&String>| value.is_some_and(|value| value == "false");
     let has = document(pod).is_some_and(|document| {
         let lists = ["containers", "initContainers"].into_iter().filter_map(|list| document.field("spec")?.field(list));
         lists.flat_map(items).any(|one| one.field("name").and_then(Node::text) == Some("istio-proxy"))
     });
-    let exempt = asked_not_to(labels.get("sidecar.istio.io/inject"))
-        || asked_not_to(pod.meta.annotations.get("sidecar.istio.io/inject"));
-    !has && !exempt
+    !has && !declines(pod)
+}
+
+/// Whether a pod asks for no proxy, as those of the control plane do.
+fn declines(pod: &Object) -> bool {
+    let maps = [&pod.meta.labels, &pod.meta.annotations];
+    maps.iter().any(|map| map.get("sidecar.istio.io/inject").is_some_and(|value| value == "false"))
 }
 
 /// Pods that run as the proxy's user: their traffic would pass by the proxy.
 pub fn users(view: &View<'_>) -> Vec<Message> {
     let mut found = Vec::new();
-    for pod in view.kind(Kind::Pod) {
+    for pod in view.kind(Kind::Pod).filter(|pod| !declines(pod)) {
         let Some(spec) = document(pod).and_then(|document| document.field("spec")) else { continue };
         let runs_so = |node: &Node| {
             let user = node.field("securityContext").and_then(|context| context.field("runAsUser"));

@@ -1,9 +1,10 @@
 //! What is asked of pilot, citadel, mixer and the proxies.
 
+use super::cluster::Kubernetes;
 use crate::admin;
 use crate::command::config;
 use crate::demo;
-use crate::reach::Part;
+use crate::reach::{Part, Pod, Reach};
 use identity::svid::LeafFacts;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -12,8 +13,8 @@ use std::time::SystemTime;
 /// Where the parts are.
 #[derive(Debug, Clone)]
 pub struct Where {
-    /// The demo, for parts without an address.
-    pub demo: String,
+    /// The mesh, for parts without an address.
+    pub reach: Reach,
     /// pilot's debug pages.
     pub pilot: Option<String>,
     /// citadel's certificate service.
@@ -28,8 +29,10 @@ pub type Told<T> = Result<T, String>;
 /// What was found.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// The demo's name; none where pilot has an address.
+    /// The demo's name; none where pilot has an address, and where it is no demo.
     pub demo: Option<String>,
+    /// Why nothing was found to look at.
+    pub nowhere: Option<String>,
     /// The demo's directory is there.
     pub directory: bool,
     /// The program `proxy` is beside meshctl.
@@ -50,8 +53,10 @@ pub struct Facts {
     pub citadel: Told<()>,
     /// mixer's `/metrics`.
     pub mixer: Told<String>,
-    /// The certificate of each proxy whose admin socket is known, by workload.
+    /// The certificate of each proxy whose admin interface is known, by its pod.
     pub certificates: Vec<(String, Told<Vec<LeafFacts>>)>,
+    /// What the API server says; none where the mesh is in no cluster.
+    pub kubernetes: Option<Kubernetes>,
     /// Now.
     pub now: SystemTime,
 }
@@ -61,31 +66,56 @@ impl Facts {
     pub async fn gather(at: &Where) -> Self {
         let pilot = at.pilot.as_deref();
         let page =
-            |path: &'static str| async move { Part::Pilot.json(pilot, &at.demo, path).await.unwrap_or_default() };
-        let list = |value: Value| match value {
-            Value::Array(items) => items,
-            _ => Vec::new(),
-        };
+            |path: &'static str| async move { Part::Pilot.json(pilot, &at.reach, path).await.unwrap_or_default() };
+        let list =
+            |path: &'static str| async move { Part::Pilot.list(pilot, &at.reach, path).await.unwrap_or_default() };
         let said = |error: anyhow::Error| format!("{error:#}");
-        let ready = Part::Pilot.get(pilot, &at.demo, "/ready").await.map(drop).map_err(said);
-        let version = Part::Pilot.get(pilot, &at.demo, "/version").await.unwrap_or_default();
-        let mixer = Part::MixerMetrics.get(at.mixer.as_deref(), &at.demo, "/metrics").await;
-        let proxies = list(page("/debug/syncz").await);
+        let ready = Part::Pilot.get(pilot, &at.reach, "/ready").await.map(drop).map_err(said);
+        let version = Part::Pilot.get(pilot, &at.reach, "/version").await.unwrap_or_default();
+        let mixer = Part::MixerMetrics.get(at.mixer.as_deref(), &at.reach, "/metrics").await;
+        let proxies = list("/debug/syncz").await;
+        let (demo, nowhere) = match &at.reach {
+            _ if pilot.is_some() => (None, None),
+            Reach::Demo(demo) => (Some(demo.clone()), None),
+            Reach::Cluster(_) => (None, None),
+            Reach::Nowhere(why) => (None, Some(why.clone())),
+        };
         Self {
-            demo: pilot.is_none().then(|| at.demo.clone()),
-            directory: demo::directory(&at.demo).is_dir(),
+            directory: demo.as_ref().is_some_and(|demo| demo::directory(demo).is_dir()),
+            demo,
+            nowhere,
             proxy_program: beside(),
             ready,
             version: String::from_utf8_lossy(&version).trim().to_owned(),
             status: page("/debug/status").await,
-            certificates: if pilot.is_none() { certificates(&at.demo, &proxies).await } else { Vec::new() },
+            certificates: if pilot.is_none() { certificates(&at.reach, &proxies).await } else { Vec::new() },
             proxies,
-            nacks: list(page("/debug/nacks").await),
-            workloads: list(page("/debug/workloadz").await),
-            citadel: Part::Citadel.connect(at.citadel.as_deref(), &at.demo).await.map(drop).map_err(said),
+            nacks: list("/debug/nacks").await,
+            workloads: match page("/debug/workloadz").await {
+                Value::Array(items) => items,
+                _ => Vec::new(),
+            },
+            citadel: Part::Citadel.connect(at.citadel.as_deref(), &at.reach).await.map(drop).map_err(said),
             mixer: mixer.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).map_err(said),
+            kubernetes: match &at.reach {
+                Reach::Cluster(cluster) if pilot.is_none() => Some(Kubernetes::gather(cluster, false).await),
+                _ => None,
+            },
             now: SystemTime::now(),
         }
+    }
+
+    /// Those about one proxy alone.
+    pub fn only(mut self, id: &str) -> Self {
+        self.proxies.retain(|proxy| proxy["proxy"] == id);
+        self.nacks.retain(|nack| nack["proxy"] == id);
+        self.certificates.retain(|(proxy, _)| proxy == id);
+        let is = |pod: &Value| {
+            let text = |name: &str| pod[name].as_str().unwrap_or_default().to_owned();
+            format!("{}.{}", text("name"), text("namespace")) == id
+        };
+        self.workloads.retain(is);
+        self
     }
 }
 
@@ -95,21 +125,31 @@ fn beside() -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
-/// What the demo's proxies hold, by their admin sockets.
-async fn certificates(demo: &str, proxies: &[Value]) -> Vec<(String, Told<Vec<LeafFacts>>)> {
+/// Most proxies that are asked at once.
+const AT_ONCE: usize = 16;
+
+/// What the proxies hold, by their admin interfaces.
+async fn certificates(reach: &Reach, proxies: &[Value]) -> Vec<(String, Told<Vec<LeafFacts>>)> {
+    let mut asked = tokio::task::JoinSet::new();
     let mut found = Vec::new();
-    for proxy in proxies.iter().filter_map(|proxy| proxy["proxy"].as_str()) {
-        // The pod `reviews-v1-0.default` belongs to the workload `reviews-v1`.
-        let pod = proxy.split('.').next().unwrap_or(proxy);
-        let workload = pod.rsplit_once('-').map_or(pod, |(workload, _)| workload);
-        found.push((proxy.to_owned(), leaves(demo, workload).await.map_err(|error| format!("{error:#}"))));
+    for id in proxies.iter().filter_map(|proxy| proxy["proxy"].as_str().map(str::to_owned)) {
+        if asked.len() >= AT_ONCE {
+            found.extend(asked.join_next().await.and_then(Result::ok));
+        }
+        let reach = reach.clone();
+        asked.spawn(async move {
+            let told = leaves(&reach, &id).await.map_err(|error| format!("{error:#}"));
+            (id, told)
+        });
     }
+    found.extend(asked.join_all().await);
+    found.sort_by(|(a, _), (b, _)| a.cmp(b));
     found
 }
 
-async fn leaves(demo: &str, workload: &str) -> anyhow::Result<Vec<LeafFacts>> {
-    let socket = demo::proxy_directory(demo, workload)?.join(demo::ADMIN_SOCKET);
-    let stream = tokio::net::UnixStream::connect(&socket).await?;
-    let dump: Value = serde_json::from_slice(&admin::get(stream, "/config_dump").await?)?;
+async fn leaves(reach: &Reach, id: &str) -> anyhow::Result<Vec<LeafFacts>> {
+    let (name, namespace) = id.rsplit_once('.').unwrap_or((id, ""));
+    let pod = Pod { name: name.to_owned(), namespace: namespace.to_owned(), ..Pod::default() };
+    let dump: Value = serde_json::from_slice(&admin::get(reach.proxy(&pod).await?, "/config_dump").await?)?;
     Ok(config::leaves(&dump))
 }

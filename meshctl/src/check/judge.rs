@@ -1,6 +1,7 @@
 //! From facts to lines. Pure.
 
 use super::facts::{Facts, Told};
+use super::installed;
 use super::report::{Group, Line, Report, Result};
 use identity::svid::LeafFacts;
 use serde_json::Value;
@@ -10,9 +11,23 @@ use std::time::SystemTime;
 /// Share of its life below which a certificate should have been renewed: proxies renew at half of it.
 const LATE: f64 = 0.2;
 
+/// What is looked at of one proxy.
+pub fn one(facts: &Facts) -> Report {
+    let mut groups = vec![pilot(facts), proxies(facts), identity(facts)];
+    groups.retain(|group| !group.lines.is_empty());
+    Report { groups }
+}
+
 /// Everything that is looked at.
 pub fn judge(facts: &Facts) -> Report {
-    let mut groups = vec![environment(facts), pilot(facts), citadel(facts), mixer(facts)];
+    let mut groups = vec![environment(facts)];
+    if let Some(kubernetes) = &facts.kubernetes {
+        groups.extend(installed::after(kubernetes, facts.now));
+        if kubernetes.version.is_err() {
+            return Report { groups };
+        }
+    }
+    groups.extend([pilot(facts), citadel(facts), mixer(facts)]);
     if facts.ready.is_ok() {
         groups.extend([proxies(facts), identity(facts), configuration(facts)]);
     }
@@ -22,6 +37,13 @@ pub fn judge(facts: &Facts) -> Report {
 
 fn environment(facts: &Facts) -> Group {
     let mut lines = Vec::new();
+    if let Some(why) = &facts.nowhere {
+        lines.push(Line::bad(
+            "there is a mesh to look at",
+            why.clone(),
+            "or give --pilot, --citadel and --mixer HOST:PORT",
+        ));
+    }
     if let Some(demo) = &facts.demo {
         let description = format!("the demo {demo:?} has its directory");
         lines.push(match facts.directory {
@@ -195,7 +217,12 @@ fn identity(facts: &Facts) -> Group {
         return Group { name: "identity", lines: Vec::new() };
     }
     let lines = vec![
-        Line::of("proxies show their certificates", &unread, "are you root? the admin sockets are", Result::Warning),
+        Line::of(
+            "proxies show their certificates",
+            &unread,
+            "in a demo: are you root? in a cluster: create on pods/portforward is needed",
+            Result::Warning,
+        ),
         Line::of(
             "every proxy has a certificate that is valid now",
             &wrong,

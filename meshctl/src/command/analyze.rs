@@ -1,8 +1,10 @@
-//! `meshctl analyze`: what is wrong with objects before they are applied (CT-1).
+//! `meshctl analyze`: what is wrong with objects of a cluster, or of files before they are applied (CT-1).
 
 use crate::analyze::{ANALYZERS, Level, Message, analyze};
+use crate::live;
 use crate::offline::{self, Offline};
 use crate::output::{self, Format, Table, paint};
+use crate::reach::At;
 use anyhow::Context;
 use owo_colors::Style;
 use serde_json::Value;
@@ -31,7 +33,8 @@ pub enum Form {
 
 /// `meshctl analyze`.
 ///
-/// Files are looked at together, as one mesh; nothing that runs is asked. Exit code 79 where an issue reaches the failure
+/// Files are looked at together, as one mesh; nothing that runs is asked, unless --use-kube lays them over what a cluster
+/// holds. Without files it is the cluster's objects that are looked at: of one namespace, or of all with -A. Exit code 79 where an issue reaches the failure
 /// threshold, 65 where a file cannot be read, else 0. An object silences codes for itself by the annotation
 /// galley.istio.io/analyze-suppress: IST0101,IST0118 or "*".
 ///
@@ -39,12 +42,22 @@ pub enum Form {
 ///   meshctl analyze reviews.yaml services.yaml
 ///   meshctl analyze -R ./mesh --failure-threshold Warning
 ///   meshctl analyze ./mesh -S 'IST0102=Namespace default' -o json
+///   meshctl analyze -A
+///   meshctl analyze -n shop --use-kube reviews.yaml
 #[derive(Debug, Clone, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct AnalyzeArgs {
-    /// Files, directories, or - for standard input.
-    #[arg(required_unless_present = "list_analyzers", value_name = "FILE|DIR")]
+    /// Files, directories, or - for standard input; without any the cluster's objects.
+    #[arg(value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
+    #[command(flatten)]
+    at: At,
+    /// Look at the cluster's objects, and at files as if they were applied.
+    #[arg(short = 'k', long)]
+    use_kube: bool,
+    /// Issues of all namespaces, of a cluster.
+    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    all_namespaces: bool,
     /// Also what stands below directories.
     #[arg(short = 'R', long)]
     recursive: bool,
@@ -60,7 +73,7 @@ pub struct AnalyzeArgs {
     /// Lowest level that is shown.
     #[arg(long, default_value = "Info", ignore_case = true)]
     output_threshold: Level,
-    /// Only issues of objects in this namespace.
+    /// Only issues of objects in this namespace; of a cluster that of the kubeconfig, where none is given.
     #[arg(short, long)]
     namespace: Option<String>,
     /// File with the mesh's own settings.
@@ -107,8 +120,8 @@ fn like(pattern: &str, text: &str) -> bool {
 /// Analyzes.
 ///
 /// # Errors
-/// Where the mesh's settings are wrong, or standard output is closed.
-pub fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
+/// Where the mesh's settings are wrong, the cluster does not answer, or standard output is closed.
+pub async fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
     if args.list_analyzers {
         ANALYZERS.iter().try_for_each(|(name, finds, _)| output::say(&format!("{name}:\n    {finds}")))?;
         return Ok(ExitCode::SUCCESS);
@@ -120,11 +133,20 @@ pub fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(CODE_INPUT));
         }
     };
-    let offline = Offline::of(&texts, offline::settings(args.mesh_config_file.as_deref())?);
+    let mut namespace = args.namespace.clone();
+    let offline = if args.paths.is_empty() || args.use_kube {
+        let cluster = args.at.cluster().await.context("files or a cluster are needed")?;
+        if args.paths.is_empty() && !args.all_namespaces {
+            namespace.get_or_insert_with(|| cluster.namespace().to_owned());
+        }
+        live::offline(&cluster, &texts).await?
+    } else {
+        Offline::of(&texts, offline::settings(args.mesh_config_file.as_deref())?)
+    };
     let mut found = analyze(&offline);
     found.retain(|message| {
         let own = |namespace: &String| message.object.as_ref().is_none_or(|key| *key.namespace == **namespace);
-        args.namespace.as_ref().is_none_or(own) && !args.suppress.iter().any(|suppress| suppress.covers(message))
+        namespace.as_ref().is_none_or(own) && !args.suppress.iter().any(|suppress| suppress.covers(message))
     });
     let failed = found.iter().any(|message| message.code.level() >= args.failure_threshold);
     found.retain(|message| message.code.level() >= args.output_threshold);
@@ -152,7 +174,13 @@ fn show(args: &AnalyzeArgs, found: &[Message]) -> anyhow::Result<()> {
     }
     if found.is_empty() {
         let names = args.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-        output::note(&format!("✔ No validation issues found when analyzing {names}."));
+        let what = match (&args.namespace, args.paths.is_empty()) {
+            (_, false) => names,
+            (Some(namespace), true) => format!("namespace: {namespace}"),
+            (None, true) if args.all_namespaces => "all namespaces".to_owned(),
+            (None, true) => "the namespace of the kubeconfig".to_owned(),
+        };
+        output::note(&format!("✔ No validation issues found when analyzing {what}."));
     }
     Ok(())
 }
@@ -186,21 +214,21 @@ mod tests {
     }
 
     // spec: CT-1
-    #[test]
-    fn the_exit_code_tells_whether_the_threshold_is_reached() {
+    #[tokio::test]
+    async fn the_exit_code_tells_whether_the_threshold_is_reached() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("a.yaml");
         std::fs::write(&file, "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n").unwrap();
         let path = directory.path().display().to_string();
-        let code = |flags: &[&str]| {
+        let code = async |flags: &[&str]| {
             let flags = ["x", &path].into_iter().chain(flags.iter().copied());
-            format!("{:?}", run(&Flags::parse_from(flags).analyze).unwrap())
+            format!("{:?}", run(&Flags::parse_from(flags).analyze).await.unwrap())
         };
         let is = |code: u8| format!("{:?}", ExitCode::from(code));
-        assert_eq!(code(&[]), is(0));
-        assert_eq!(code(&["--failure-threshold", "info", "--output-threshold", "Error"]), is(CODE_ISSUES));
-        assert_eq!(code(&["--failure-threshold", "Info", "-S", "IST0102=Namespace *"]), is(0));
-        assert_eq!(code(&["/nowhere.yaml"]), is(CODE_INPUT));
+        assert_eq!(code(&[]).await, is(0));
+        assert_eq!(code(&["--failure-threshold", "info", "--output-threshold", "Error"]).await, is(CODE_ISSUES));
+        assert_eq!(code(&["--failure-threshold", "Info", "-S", "IST0102=Namespace *"]).await, is(0));
+        assert_eq!(code(&["/nowhere.yaml"]).await, is(CODE_INPUT));
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! `meshctl check`: whether the mesh is well, and what to do where it is not (CT-40).
 
 use crate::check::report::Result as Outcome;
-use crate::check::{Facts, Report, Where, judge};
+use crate::check::{Facts, Kubernetes, Report, Where, installed, judge};
 use crate::output;
+use crate::reach::{At, Cluster, Pod, Wanted};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,21 +25,28 @@ pub enum Form {
 
 /// `meshctl check`.
 ///
-/// √ is well, ‼ works and should be looked at, × does not work; below each of the latter stands what to do. The exit
+/// In a cluster the API server is asked first: version, Deployments, webhooks, roots, pods. √ is well, ‼ works and should be looked at, × does not work; below each of the latter stands what to do. The exit
 /// code is 1 where something is ×.
 #[derive(Debug, Clone, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct CheckArgs {
-    /// Demo to look at.
-    #[arg(long, default_value = "demo", value_name = "NAME")]
-    demo: String,
-    /// Address of pilot's debug pages; the demo's where it is not given.
+    /// Look at the proxy of this pod or workload alone.
+    proxy: Option<Wanted>,
+    /// Before an installation: version of the cluster, rights, what is there of another mesh.
+    #[arg(long, conflicts_with_all = ["proxy", "demo", "pilot", "citadel", "mixer"])]
+    pre: bool,
+    #[command(flatten)]
+    at: At,
+    /// Namespace of a name without one.
+    #[arg(short, long)]
+    namespace: Option<String>,
+    /// Address of pilot's debug pages; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     pilot: Option<String>,
-    /// Address of citadel's certificate service; the demo's where it is not given.
+    /// Address of citadel's certificate service; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     citadel: Option<String>,
-    /// Address of mixer's metrics; the demo's where it is not given.
+    /// Address of mixer's metrics; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     mixer: Option<String>,
     /// How long to look again until nothing is × or ‼.
@@ -58,8 +66,18 @@ fn wait(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// Where standard output is closed.
 pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
-    let at = Where { demo: args.demo, pilot: args.pilot, citadel: args.citadel, mixer: args.mixer };
-    let report = look(&at, Instant::now() + args.wait).await;
+    let until = Instant::now() + args.wait;
+    let report = if args.pre {
+        before(&args.at.cluster().await?, until).await
+    } else {
+        let reach = args.at.reach().await;
+        let only = match &args.proxy {
+            Some(name) => reach.pods(name, args.namespace.as_deref()).await?.first().map(Pod::id),
+            None => None,
+        };
+        let at = Where { reach, pilot: args.pilot, citadel: args.citadel, mixer: args.mixer };
+        Box::pin(look(&at, only.as_deref(), until)).await
+    };
     match args.output {
         Form::Json => output::say(&serde_json::to_string_pretty(&report.json())?)?,
         form => report.text(form == Form::Table).iter().try_for_each(|line| output::say(line))?,
@@ -67,9 +85,23 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
     Ok(if report.worst() == Outcome::Error { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn look(at: &Where, until: Instant) -> Report {
+async fn look(at: &Where, only: Option<&str>, until: Instant) -> Report {
     loop {
-        let report = judge::judge(&Facts::gather(at).await);
+        let facts = Box::pin(Facts::gather(at)).await;
+        let report = match only {
+            Some(id) => judge::one(&facts.only(id)),
+            None => judge::judge(&facts),
+        };
+        if report.worst() == Outcome::Success || Instant::now() + LOOK_AGAIN > until {
+            return report;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn before(cluster: &Cluster, until: Instant) -> Report {
+    loop {
+        let report = Report { groups: installed::before(&Kubernetes::gather(cluster, true).await) };
         if report.worst() == Outcome::Success || Instant::now() + LOOK_AGAIN > until {
             return report;
         }

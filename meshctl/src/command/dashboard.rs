@@ -1,7 +1,7 @@
 //! `meshctl dashboard`: opens the page that shows the mesh.
 
 use crate::output;
-use crate::reach::Part;
+use crate::reach::{At, Part, Reach};
 use anyhow::Context;
 use std::process::Stdio;
 use tokio::net::TcpListener;
@@ -12,10 +12,9 @@ use tokio::net::TcpListener;
 #[derive(Debug, Clone, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct DashboardArgs {
-    /// Demo whose page it is.
-    #[arg(long, default_value = "demo", value_name = "NAME")]
-    demo: String,
-    /// Address of mixer's page (its port 8080); the demo's where it is not given.
+    #[command(flatten)]
+    at: At,
+    /// Address of mixer's page (its port 8080); that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     page: Option<String>,
     /// Port on 127.0.0.1; 0 picks a free one.
@@ -32,7 +31,8 @@ pub struct DashboardArgs {
 /// Where mixer does not answer, or the port is taken.
 pub async fn run(args: DashboardArgs) -> anyhow::Result<()> {
     // Who gets no page should hear it now, not from the browser.
-    drop(Part::MixerPage.connect(args.page.as_deref(), &args.demo).await?);
+    let reach = args.at.reach().await;
+    drop(Part::MixerPage.connect(args.page.as_deref(), &reach).await?);
     let listener = TcpListener::bind(("127.0.0.1", args.port)).await;
     let listener = listener.with_context(|| format!("port {} is taken: choose another with --port", args.port))?;
     let url = format!("http://{}/", listener.local_addr()?);
@@ -41,7 +41,7 @@ pub async fn run(args: DashboardArgs) -> anyhow::Result<()> {
         open(&url);
     }
     tokio::select! {
-        ended = forward(&listener, &args) => ended,
+        ended = forward(&listener, args.page.as_deref(), &reach) => ended,
         _ = tokio::signal::ctrl_c() => Ok(()),
     }
 }
@@ -55,12 +55,12 @@ fn open(url: &str) {
     }
 }
 
-async fn forward(listener: &TcpListener, args: &DashboardArgs) -> anyhow::Result<()> {
+async fn forward(listener: &TcpListener, page: Option<&str>, reach: &Reach) -> anyhow::Result<()> {
     loop {
         let (mut browser, _) = listener.accept().await?;
-        let (page, demo) = (args.page.clone(), args.demo.clone());
+        let (page, reach) = (page.map(str::to_owned), reach.clone());
         tokio::spawn(async move {
-            match Part::MixerPage.connect(page.as_deref(), &demo).await {
+            match Part::MixerPage.connect(page.as_deref(), &reach).await {
                 // Either side may leave.
                 Ok(mut mixer) => drop(tokio::io::copy_bidirectional(&mut browser, &mut mixer).await),
                 Err(error) => output::note(&format!("{error:#}")),
@@ -78,10 +78,10 @@ mod tests {
     async fn a_browser_reaches_the_page() {
         let page = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = page.local_addr().unwrap().to_string();
-        let args = DashboardArgs { demo: "none".into(), page: Some(address), port: 0, browser: false };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let own = listener.local_addr().unwrap();
-        let forwarding = tokio::spawn(async move { forward(&listener, &args).await });
+        let forwarding =
+            tokio::spawn(async move { forward(&listener, Some(&address), &Reach::Demo("none".into())).await });
         let mut browser = tokio::net::TcpStream::connect(own).await.unwrap();
         browser.write_all(b"question").await.unwrap();
         let (mut asked, _) = page.accept().await.unwrap();

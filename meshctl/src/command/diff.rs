@@ -5,6 +5,7 @@ use crate::diff::change::Verb;
 use crate::diff::{Change, changes};
 use crate::offline::Offline;
 use crate::output::{self, Format, Table, paint};
+use anyhow::Context as _;
 use owo_colors::Style;
 use pilot::source::{Class, Problem};
 use std::path::PathBuf;
@@ -55,17 +56,11 @@ pub struct DiffArgs {
 /// # Errors
 /// Where a file cannot be read, or pilot would refuse an object.
 pub fn run(args: &DiffArgs) -> anyhow::Result<()> {
-    let own = demo::directory(&args.demo);
     let (directory, settings) = match &args.config_dir {
         Some(directory) => (directory.clone(), args.mesh_config.clone()),
         None => {
-            let settings = own.join("mesh-config.yaml");
-            anyhow::ensure!(
-                settings.is_file(),
-                "there is no demo called {:?}: name one with --demo, or a directory with --config-dir",
-                args.demo
-            );
-            (own.join("config"), Some(settings))
+            let found = demo::configuration(&args.demo).context("or name a directory with --config-dir")?;
+            (found.0, Some(found.1))
         }
     };
     let before = Offline::read(std::slice::from_ref(&directory), settings.as_deref())?;

@@ -3,6 +3,7 @@
 use crate::explain::{Journey, Program, Request, Running, Source, Verdict, text};
 use crate::offline::Offline;
 use crate::output::{self, Format, Table};
+use crate::reach::At;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -32,10 +33,9 @@ pub struct ExplainArgs {
     /// A header of the request, as 'name: value'; may be given several times.
     #[arg(short = 'H', long = "header", value_name = "HEADER")]
     headers: Vec<String>,
-    /// Demo to ask.
-    #[arg(long, default_value = "demo", value_name = "NAME")]
-    demo: String,
-    /// Address of pilot's debug pages; the demo's where it is not given.
+    #[command(flatten)]
+    at: At,
+    /// Address of pilot's debug pages; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "config_dir")]
     pilot: Option<String>,
     /// Directory of YAML to explain before it is applied; nothing that runs is asked then.
@@ -65,7 +65,7 @@ pub async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         Some(directory) => {
             Source::Offline(Box::new(Offline::read(std::slice::from_ref(directory), args.mesh_config.as_deref())?))
         }
-        None => Source::Running(Running::open(args.pilot, args.demo, args.trust_domain).await?),
+        None => Source::Running(Box::new(Running::open(args.pilot, args.at.reach().await, args.trust_domain).await?)),
     };
     let request = Request { method: args.method, url: args.url, headers: args.headers, from: args.from };
     let journey = Journey::explain(&source, &program, &request).await?;

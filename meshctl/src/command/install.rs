@@ -1,8 +1,9 @@
 //! `meshctl install`, `uninstall`, `manifest generate` and `verify-install` (CT-9, CT-10, CT-12).
 
-use crate::install::cluster::{self, Cluster, Name, Where};
+use crate::install::cluster::{self, Cluster, Name};
 use crate::install::{Component, Rendered, Spec, render};
 use crate::output;
+use crate::reach::Where;
 use anyhow::Context as _;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::PathBuf;

@@ -1,10 +1,12 @@
 //! One file per command: its `Args`, and `run`.
 
 pub mod analyze;
+pub mod bug_report;
 pub mod check;
 pub mod config;
 pub mod curl;
 pub mod dashboard;
+pub mod describe;
 pub mod diff;
 pub mod edges;
 pub mod explain;
@@ -12,6 +14,7 @@ pub mod grpcping;
 pub mod install;
 pub mod kube_inject;
 pub mod load;
+pub mod log;
 pub mod manual;
 pub mod server;
 pub mod stat;

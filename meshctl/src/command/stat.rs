@@ -1,7 +1,7 @@
 //! `meshctl stat`: golden figures of workloads, services and namespaces (CT-41).
 
 use crate::output::{self, Format, Table};
-use crate::reach::Part;
+use crate::reach::{At, Part};
 use crate::stat::resource::Named;
 use crate::stat::{Figures, Labels, Resource, Scrape, Window};
 use anyhow::Context;
@@ -18,10 +18,10 @@ const LONGEST: Duration = Duration::from_secs(3600);
 /// Which mixer is asked.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Metrics {
-    /// Demo to ask.
-    #[arg(long, default_value = "demo", value_name = "NAME")]
-    pub demo: String,
-    /// Address of mixer's metrics (its port 15015); the demo's where it is not given.
+    /// The mesh.
+    #[command(flatten)]
+    pub at: At,
+    /// Address of mixer's metrics; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     pub mixer: Option<String>,
 }
@@ -56,7 +56,7 @@ pub struct StatArgs {
     time_window: Duration,
     #[command(flatten)]
     metrics: Metrics,
-    /// Address of pilot's debug pages, for MESHED; the demo's where it is not given.
+    /// Address of pilot's debug pages, for MESHED; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     pilot: Option<String>,
     /// Bytes per second of TCP as well.
@@ -100,7 +100,7 @@ impl Metrics {
     /// # Errors
     /// Where mixer does not answer.
     pub(super) async fn scrape(&self) -> anyhow::Result<Scrape> {
-        let bytes = Part::MixerMetrics.get(self.mixer.as_deref(), &self.demo, "/metrics").await?;
+        let bytes = Part::MixerMetrics.get(self.mixer.as_deref(), &self.at.reach().await, "/metrics").await?;
         Ok(Scrape::parse(std::str::from_utf8(&bytes).context("what mixer gives for /metrics is no UTF-8")?))
     }
 
@@ -223,9 +223,10 @@ struct Meshed(BTreeMap<(String, String), (usize, usize)>);
 impl Meshed {
     /// Asks pilot; where it does not answer nothing is known.
     async fn ask(args: &StatArgs) -> Self {
-        let ask = |path: &'static str| Part::Pilot.json(args.pilot.as_deref(), &args.metrics.demo, path);
-        match (ask("/debug/workloadz").await, ask("/debug/syncz").await) {
-            (Ok(workloads), Ok(proxies)) => Self::of(args.resource.kind, &workloads, &proxies),
+        let (pilot, reach) = (args.pilot.as_deref(), args.metrics.at.reach().await);
+        let workloads = Part::Pilot.json(pilot, &reach, "/debug/workloadz").await;
+        match (workloads, Part::Pilot.list(pilot, &reach, "/debug/syncz").await) {
+            (Ok(workloads), Ok(proxies)) => Self::of(args.resource.kind, &workloads, &Value::Array(proxies)),
             (Err(error), _) | (_, Err(error)) => {
                 output::note(&format!("MESHED is not known: {error:#}"));
                 Self(BTreeMap::new())

@@ -1,9 +1,8 @@
 //! `meshctl proxy-status`: which proxies pilot knows and how current they are (spec CT-2).
 
 use crate::output::{self, Format, Table};
-use crate::{admin, demo};
+use crate::reach::{At, Part};
 use anyhow::Context;
-use bytes::Bytes;
 use proto::type_url;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -13,12 +12,14 @@ use std::path::PathBuf;
 pub struct StatusArgs {
     /// Show only proxies whose name contains this.
     proxy: Option<String>,
-    /// Address of pilot's debug pages; the demo's where it is not given.
+    /// Address of pilot's debug pages; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     pilot: Option<String>,
-    /// Demo to ask.
-    #[arg(long, default_value = "demo", value_name = "NAME")]
-    demo: String,
+    #[command(flatten)]
+    at: At,
+    /// Only proxies of this namespace.
+    #[arg(short, long)]
+    namespace: Option<String>,
     /// Saved answer of /debug/syncz to read instead.
     #[arg(short, long, value_name = "FILE", conflicts_with = "pilot")]
     file: Option<PathBuf>,
@@ -39,7 +40,12 @@ const TYPES: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS"];
 /// Where pilot does not answer.
 pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let mut values = fetch(&args).await?;
-    values.retain(|value| args.proxy.as_ref().is_none_or(|part| Client::read(value).name.contains(part.as_str())));
+    values.retain(|value| {
+        let name = Client::read(value).name;
+        let inside = |space: &String| name.rsplit_once('.').is_some_and(|(_, own)| own == space);
+        args.proxy.as_ref().is_none_or(|part| name.contains(part.as_str()))
+            && args.namespace.as_ref().is_none_or(inside)
+    });
     let clients: Vec<Client> = values.iter().map(Client::read).collect();
     let table = if args.verbosity { verbose(&clients) } else { summary(&clients) };
     output::show(args.output, &table, &Value::Array(values))
@@ -48,29 +54,7 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
 async fn fetch(args: &StatusArgs) -> anyhow::Result<Vec<Value>> {
     match &args.file {
         Some(file) => read(&std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?),
-        None => proxies(args.pilot.as_deref(), &args.demo).await,
-    }
-}
-
-/// What pilot says of each connected proxy.
-///
-/// # Errors
-/// Where pilot does not answer, or with something else.
-pub(super) async fn proxies(pilot: Option<&str>, demo: &str) -> anyhow::Result<Vec<Value>> {
-    read(&ask(pilot, demo, "/debug/syncz").await?)
-}
-
-/// A page of pilot: of the one at this address, or of the demo's.
-///
-/// # Errors
-/// Where pilot does not answer.
-pub(super) async fn ask(pilot: Option<&str>, demo: &str, path: &str) -> anyhow::Result<Bytes> {
-    match pilot {
-        Some(address) => {
-            let stream = tokio::net::TcpStream::connect(address).await;
-            admin::get(stream.with_context(|| format!("no pilot answers at {address}"))?, path).await
-        }
-        None => admin::get(demo::pilot_stream(demo).await?, path).await,
+        None => Part::Pilot.list(args.pilot.as_deref(), &args.at.reach().await, "/debug/syncz").await,
     }
 }
 

@@ -1,12 +1,10 @@
 //! `meshctl tap`: requests as they pass (CT-43).
 
 use crate::output;
-use crate::reach::Part;
+use crate::reach::{At, Part, Reach, Wanted};
 use crate::tap::filter::More;
 use crate::tap::stream::{Admin, Refused};
-use crate::tap::target::Pod;
-use crate::tap::{Filter, Stream, Wanted, text};
-use anyhow::Context;
+use crate::tap::{Filter, Stream, text};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -61,10 +59,13 @@ pub struct TapArgs {
 /// Where proxies answer.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Proxies {
-    /// Demo whose proxies are asked.
-    #[arg(long, default_value = "demo", value_name = "NAME")]
-    pub demo: String,
-    /// Admin address of a proxy, host:port or unix:/path, instead of a demo's; may be repeated.
+    /// The mesh.
+    #[command(flatten)]
+    pub at: At,
+    /// Namespace of names without one.
+    #[arg(short, long)]
+    pub namespace: Option<String>,
+    /// Admin address of a proxy, host:port or unix:/path, instead of a name; may be repeated.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "target")]
     pub admin: Vec<String>,
 }
@@ -77,17 +78,15 @@ impl Proxies {
     pub async fn tap(&self, target: Option<&Wanted>, filter: &Filter, more: &More) -> anyhow::Result<Stream> {
         let mut proxies: Vec<Admin> = self.admin.iter().cloned().map(Admin::At).collect();
         if let Some(target) = target {
-            let pods = Part::Pilot.json(None, &self.demo, "/debug/workloadz").await?;
-            let pods: Vec<Pod> = serde_json::from_value(pods).context("what pilot gives for /debug/workloadz")?;
-            let connected = connected(&self.demo).await?;
-            let found = target.of(&pods)?;
-            let (with, without): (Vec<&Pod>, Vec<&Pod>) =
-                found.into_iter().partition(|pod| connected.contains(&pod.id()));
+            let reach = self.at.reach().await;
+            let found = reach.pods(target, self.namespace.as_deref()).await?;
+            let connected = connected(&reach).await?;
+            let (with, without): (Vec<_>, Vec<_>) = found.into_iter().partition(|pod| connected.contains(&pod.id()));
             for pod in &without {
                 output::note(&format!("{} has no proxy that is connected", pod.id()));
             }
             anyhow::ensure!(!with.is_empty(), "none of them has a proxy: tap who talks to them, such as --to NAME");
-            proxies.extend(with.into_iter().map(|pod| Admin::Demo(self.demo.clone(), pod.clone())));
+            proxies.extend(with.into_iter().map(|pod| Admin::Of(reach.clone(), pod)));
         }
         let (stream, refused) = Stream::open(&proxies, &filter.path_and_query(more), filter.max_rps).await;
         refused.iter().for_each(|(proxy, why)| output::note(&format!("{}: {}", proxy.name(), why_not(why))));
@@ -97,9 +96,9 @@ impl Proxies {
 }
 
 /// Names of the proxies that pilot knows.
-async fn connected(demo: &str) -> anyhow::Result<Vec<String>> {
-    let proxies = Part::Pilot.json(None, demo, "/debug/syncz").await?;
-    let names = proxies.as_array().into_iter().flatten().filter_map(|proxy| proxy["proxy"].as_str());
+async fn connected(reach: &Reach) -> anyhow::Result<Vec<String>> {
+    let proxies = Part::Pilot.list(None, reach, "/debug/syncz").await?;
+    let names = proxies.iter().filter_map(|proxy| proxy["proxy"].as_str());
     Ok(names.map(str::to_owned).collect())
 }
 

@@ -3,12 +3,13 @@
 use super::stat::{Metrics, golden, percent, window};
 use super::tap::Proxies;
 use crate::output::{self, Format, Table};
+use crate::reach::Wanted;
 use crate::stat::resource::Named;
 use crate::stat::{Figures, Labels, Resource, Window};
+use crate::tap::Filter;
 use crate::tap::filter::More;
 use crate::tap::tally::{Row, Tally};
 use crate::tap::text::millis;
-use crate::tap::{Filter, Wanted};
 use serde_json::{Value, json};
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -87,7 +88,7 @@ pub async fn run(args: TopArgs) -> anyhow::Result<()> {
 
 /// Shows what requests add up to, as proxies show them.
 async fn paths(args: &TopArgs, target: &Wanted, live: bool) -> anyhow::Result<()> {
-    let proxies = Proxies { demo: args.metrics.demo.clone(), admin: Vec::new() };
+    let proxies = Proxies { at: args.metrics.at.clone(), namespace: None, admin: Vec::new() };
     let mut stream = proxies.tap(Some(target), &args.filter, &More::default()).await?;
     let mut tally = Tally::default();
     let mut shown_at = Instant::now() + args.time_window;

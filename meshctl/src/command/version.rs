@@ -2,6 +2,7 @@
 
 use super::status;
 use crate::output::{self, Format, Table};
+use crate::reach::{At, Part};
 use anyhow::Context;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -18,12 +19,11 @@ pub struct VersionArgs {
     /// Ask pilot too.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     remote: bool,
-    /// Address of pilot's debug pages; the demo's where it is not given.
+    /// Address of pilot's debug pages; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     pilot: Option<String>,
-    /// Demo to ask.
-    #[arg(long, default_value = "demo", value_name = "NAME")]
-    demo: String,
+    #[command(flatten)]
+    at: At,
 }
 
 /// Shows the versions. A pilot that does not answer costs only its own lines, unless its address was given.
@@ -59,10 +59,11 @@ pub async fn run(args: VersionArgs) -> anyhow::Result<()> {
 
 /// The version of pilot, and how many proxies have which.
 async fn remote(args: &VersionArgs) -> anyhow::Result<(String, BTreeMap<String, usize>)> {
-    let pilot = status::ask(args.pilot.as_deref(), &args.demo, "/version").await?;
+    let (address, reach) = (args.pilot.as_deref(), args.at.reach().await);
+    let pilot = Part::Pilot.get(address, &reach, "/version").await?;
     let pilot = std::str::from_utf8(&pilot).context("the version that pilot gives is no text")?.trim().to_owned();
     let mut proxies = BTreeMap::new();
-    for proxy in status::proxies(args.pilot.as_deref(), &args.demo).await? {
+    for proxy in Part::Pilot.list(address, &reach, "/debug/syncz").await? {
         *proxies.entry(status::version_of(&proxy)).or_default() += 1;
     }
     Ok((pilot, proxies))

@@ -81,6 +81,17 @@ pub fn directory(demo: &str) -> PathBuf {
     Plan::new(demo, DataPlane::default()).directory
 }
 
+/// The objects of a demo of that name, a directory, and the file with the mesh's settings.
+///
+/// # Errors
+/// Where there is no such demo.
+pub fn configuration(demo: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let own = directory(demo);
+    let settings = own.join("mesh-config.yaml");
+    anyhow::ensure!(settings.is_file(), "there is no demo called {demo:?}: name one with --demo");
+    Ok((own.join("config"), settings))
+}
+
 /// Directory of a workload's proxy in a demo of that name.
 pub fn proxy_directory(demo: &str, workload: &str) -> anyhow::Result<PathBuf> {
     rootless::enter(demo)?;

@@ -1,7 +1,7 @@
 //! Where configurations come from: a running pilot, or a directory before it is applied.
 
 use crate::offline::Offline;
-use crate::reach::Part;
+use crate::reach::{Part, Reach};
 use anyhow::Context;
 use serde::Deserialize;
 use serde_json::Value;
@@ -51,10 +51,10 @@ impl Workload {
 /// What a pilot that runs says.
 #[derive(Debug)]
 pub struct Running {
-    /// Its address; the demo's where none is given.
+    /// Its address; that of the mesh where none is given.
     pub address: Option<String>,
-    /// The demo.
-    pub demo: String,
+    /// The mesh.
+    pub reach: Reach,
     /// Trust domain of the mesh.
     pub trust_domain: String,
     workloads: Vec<Workload>,
@@ -66,14 +66,14 @@ impl Running {
     ///
     /// # Errors
     /// Where pilot does not answer.
-    pub async fn open(address: Option<String>, demo: String, trust_domain: String) -> anyhow::Result<Self> {
-        let workloads = Part::Pilot.json(address.as_deref(), &demo, "/debug/workloadz").await?;
+    pub async fn open(address: Option<String>, reach: Reach, trust_domain: String) -> anyhow::Result<Self> {
+        let workloads = Part::Pilot.json(address.as_deref(), &reach, "/debug/workloadz").await?;
         let workloads = serde_json::from_value(workloads).context("what pilot gives for /debug/workloadz")?;
-        let objects = match Part::Pilot.json(address.as_deref(), &demo, "/debug/configz").await? {
+        let objects = match Part::Pilot.json(address.as_deref(), &reach, "/debug/configz").await? {
             Value::Array(objects) => objects,
             _ => Vec::new(),
         };
-        Ok(Self { address, demo, trust_domain, workloads, objects })
+        Ok(Self { address, reach, trust_domain, workloads, objects })
     }
 }
 
@@ -81,7 +81,7 @@ impl Running {
 #[derive(Debug)]
 pub enum Source {
     /// A running pilot.
-    Running(Running),
+    Running(Box<Running>),
     /// A directory.
     Offline(Box<Offline>),
 }
@@ -129,9 +129,9 @@ impl Source {
             Self::Offline(offline) => Ok(Some(serde_json::to_vec(&offline.dump(workload))?)),
             Self::Running(running) => {
                 let path = format!("/debug/config_dump?proxyID={}", encoded(&workload.id()));
-                match Part::Pilot.get(running.address.as_deref(), &running.demo, &path).await {
-                    Ok(bytes) => Ok(Some(bytes.to_vec())),
-                    Err(error) if error.to_string().contains("is not connected") => Ok(None),
+                match Part::Pilot.of_all(running.address.as_deref(), &running.reach, &path).await {
+                    Ok(mut pages) => Ok(pages.pop().map(|(_, page)| page.to_vec())),
+                    Err(error) if format!("{error:#}").contains("is not connected") => Ok(None),
                     Err(error) => Err(error),
                 }
             }

@@ -1,10 +1,11 @@
 //! Objects in a cluster: applied by server-side apply, awaited, listed by their label, deleted.
 
 use super::objects::{MANAGED, RECONCILE};
+use crate::reach::Where;
+use crate::reach::cluster::said;
 use anyhow::{Context as _, bail};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config, ResourceExt as _};
+use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,17 +36,6 @@ const KINDS: [(&str, &str, &str, &str, bool); 14] = [
 ];
 /// Kinds that hold what users made: they go only when everything is to go.
 const KEPT: [&str; 2] = ["CustomResourceDefinition", "Namespace"];
-
-/// Which cluster.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Where {
-    /// The kubeconfig; without it $KUBECONFIG or ~/.kube/config.
-    #[arg(long, short = 'c', value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// A context of it; without it the current one.
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
-}
 
 /// The way to a cluster.
 pub struct Cluster {
@@ -85,13 +75,7 @@ impl Cluster {
     /// # Errors
     /// Where the kubeconfig cannot be read, or has no such context.
     pub async fn connect(at: &Where) -> anyhow::Result<Self> {
-        let file = match &at.kubeconfig {
-            Some(path) => Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?,
-            None => Kubeconfig::read().context("no kubeconfig: name one with --kubeconfig FILE")?,
-        };
-        let options = KubeConfigOptions { context: at.context.clone(), ..KubeConfigOptions::default() };
-        let config = Config::from_custom_kubeconfig(file, &options).await.context("kubeconfig")?;
-        Ok(Self { client: Client::try_from(config).context("client of the API server")? })
+        Ok(Self { client: at.client().await? })
     }
 
     fn api(&self, name: &Name) -> anyhow::Result<Api<DynamicObject>> {
@@ -300,14 +284,6 @@ fn resource(row: &(&str, &str, &str, &str, bool)) -> (ApiResource, bool) {
 /// What an object says; whose fields they are changes as well when nothing does.
 fn content(object: &DynamicObject) -> (&Value, &BTreeMap<String, String>, &BTreeMap<String, String>) {
     (&object.data, object.labels(), object.annotations())
-}
-
-/// What the API server said, without the rest of its answer.
-fn said(error: kube::Error) -> anyhow::Error {
-    match error {
-        kube::Error::Api(status) => anyhow::anyhow!("{}", status.message),
-        other => other.into(),
-    }
 }
 
 /// A validation that pilot has made obligatory stays so: its policy is taken from the cluster.

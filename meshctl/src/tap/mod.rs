@@ -1,6 +1,5 @@
 //! Requests as they pass, from the proxies that see them (CT-43), and what adds up from them (CT-42).
 //!
-//! - [`target`]: which pods are meant by a name
 //! - [`filter`]: which requests, as flags and as the query of a proxy's `/tap`
 //! - [`stream`]: the taps of several proxies as one
 //! - [`request`]: a line of a tap
@@ -13,10 +12,8 @@ pub mod filter;
 pub mod request;
 pub mod stream;
 pub mod tally;
-pub mod target;
 pub mod text;
 
 pub use filter::Filter;
 pub use request::Request;
 pub use stream::{Stream, Told};
-pub use target::Wanted;

@@ -1,8 +1,7 @@
 //! The taps of several proxies as one.
 
 use super::request::Request;
-use super::target::Pod;
-use crate::demo;
+use crate::reach::{Pod, Reach};
 use anyhow::Context;
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty, Limited};
@@ -27,10 +26,10 @@ const MAX_LINE_BYTES: usize = 256 << 10;
 const MAX_COMPLAINT_BYTES: usize = 4096;
 
 /// Where a proxy answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Admin {
-    /// That of a pod of a demo.
-    Demo(String, Pod),
+    /// That of a pod of a demo or of a cluster.
+    Of(Reach, Pod),
     /// `HOST:PORT` or `unix:/path`.
     At(String),
 }
@@ -94,7 +93,7 @@ impl Admin {
     /// Its name in what is shown.
     pub fn name(&self) -> String {
         match self {
-            Self::Demo(_, pod) => pod.id(),
+            Self::Of(_, pod) => pod.id(),
             Self::At(address) => address.clone(),
         }
     }
@@ -103,11 +102,7 @@ impl Admin {
         let unreachable =
             |what: String| move |error: std::io::Error| anyhow::anyhow!("no proxy answers at {what}: {error}");
         match self {
-            Self::Demo(demo, pod) => {
-                let socket = demo::admin_socket(demo, &pod.name).map_err(Refused::Other)?;
-                let stream = UnixStream::connect(&socket).await.map_err(unreachable(socket.display().to_string()));
-                ask(stream.map_err(Refused::Other)?, path).await
-            }
+            Self::Of(reach, pod) => ask(reach.proxy(pod).await.map_err(Refused::Other)?, path).await,
             Self::At(address) => match address.strip_prefix("unix:") {
                 Some(socket) => {
                     let stream = UnixStream::connect(socket).await.map_err(unreachable(address.clone()));
@@ -155,7 +150,7 @@ impl Stream {
             match proxy.open(path).await {
                 Ok(body) => {
                     tokio::spawn(follow(proxy.name(), body, to.clone()));
-                    if let Admin::Demo(_, pod) = proxy {
+                    if let Admin::Of(_, pod) = proxy {
                         workloads.insert((pod.workload.clone(), pod.namespace.clone()));
                     }
                 }

@@ -6,6 +6,7 @@ use serde_json::json;
 fn well() -> Facts {
     Facts {
         demo: Some("demo".into()),
+        nowhere: None,
         directory: true,
         proxy_program: Some("/x".into()),
         ready: Ok(()),
@@ -21,6 +22,7 @@ fn well() -> Facts {
         citadel: Ok(()),
         mixer: Ok("mixer_senders 1\nmixer_config_rule_config_error_count 0\n".into()),
         certificates: Vec::new(),
+        kubernetes: None,
         now: SystemTime::now(),
     }
 }

@@ -1,4 +1,4 @@
-//! Which pods are meant: a workload's, a service's, a namespace's, or one.
+//! Which pods are meant by a name: a workload's, a service's, a namespace's, or one.
 
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -33,11 +33,15 @@ enum Kind {
     Pod,
 }
 
-const KINDS: [(&str, Kind); 11] = [
+const KINDS: [(&str, Kind); 15] = [
     ("deploy", Kind::Deploy),
     ("deployment", Kind::Deploy),
     ("deployments", Kind::Deploy),
     ("workload", Kind::Deploy),
+    ("statefulset", Kind::Deploy),
+    ("sts", Kind::Deploy),
+    ("daemonset", Kind::Deploy),
+    ("ds", Kind::Deploy),
     ("svc", Kind::Svc),
     ("service", Kind::Svc),
     ("services", Kind::Svc),
@@ -47,7 +51,7 @@ const KINDS: [(&str, Kind); 11] = [
     ("pods", Kind::Pod),
 ];
 
-/// What is to be tapped: `NAME`, `KIND/NAME`, each with `.NAMESPACE` where it is needed.
+/// What is looked at: `NAME`, `KIND/NAME`, each with `.NAMESPACE` where it is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     kind: Option<Kind>,
@@ -73,6 +77,28 @@ impl std::str::FromStr for Wanted {
 }
 
 impl Wanted {
+    /// The namespace that the name says: behind its last dot, or of a host name its second label.
+    pub fn namespace(&self) -> Option<&str> {
+        if self.kind == Some(Kind::Ns) {
+            return Some(&self.name);
+        }
+        let mut labels = self.name.split('.');
+        match (labels.next(), labels.next(), labels.next()) {
+            (_, Some(namespace), Some("svc")) => Some(namespace),
+            _ => self.name.rsplit_once('.').map(|(_, namespace)| namespace),
+        }
+    }
+
+    /// Whether a Service is meant.
+    pub fn is_service(&self) -> bool {
+        self.kind == Some(Kind::Svc)
+    }
+
+    /// The name without kind and namespace.
+    pub fn bare(&self) -> &str {
+        self.name.split('.').next().unwrap_or_default()
+    }
+
     /// The pods that are meant. A name without a kind is that of a workload, else of a service, else of a pod.
     ///
     /// # Errors
@@ -88,7 +114,10 @@ impl Wanted {
             let known: BTreeSet<String> =
                 pods.iter().map(|pod| format!("{}.{}", pod.workload, pod.namespace)).collect();
             let known = known.into_iter().collect::<Vec<_>>().join(", ");
-            anyhow::anyhow!("nothing of the mesh is called {:?}: its workloads are {known}", self.name)
+            match known.is_empty() {
+                true => anyhow::anyhow!("nothing is called {:?}, and no pod runs there", self.name),
+                false => anyhow::anyhow!("nothing of the mesh is called {:?}: its workloads are {known}", self.name),
+            }
         })
     }
 
@@ -146,6 +175,16 @@ mod tests {
         assert_eq!(found("web.other"), ["web-0.other"]);
         assert_eq!(found("front"), ["web-0.other"]);
         assert_eq!(found("ns/shop"), ["web-0.shop"]);
+        assert_eq!(found("sts/web.shop"), ["web-0.shop"]);
+    }
+
+    #[test]
+    fn a_name_may_say_its_namespace() {
+        let of = |text: &str| text.parse::<Wanted>().unwrap().namespace().map(str::to_owned);
+        assert_eq!(of("web-0.shop").as_deref(), Some("shop"));
+        assert_eq!(of("svc/web.shop.svc.cluster.local").as_deref(), Some("shop"));
+        assert_eq!(of("ns/shop").as_deref(), Some("shop"));
+        assert_eq!(of("deploy/web"), None);
     }
 
     #[test]
