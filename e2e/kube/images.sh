@@ -38,7 +38,15 @@ done
 for name in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do tools+=("/usr/sbin/$name@xtables-nft-multi"); done
 for library in "$extensions"/*.so; do tools+=(--libraries "$library"); done
 
-image proxy '["proxy", "sidecar"]' /usr/local/bin/pilot-agent@proxy "${tools[@]}" "$extensions:$extensions"
+# The plugin of the node agent runs on the node itself, whatever system that has: it brings all that it needs.
+plugin() {
+  local profile=dev; [[ $PROGRAMS == */release ]] && profile=release
+  (cd "$HERE/../.." && cargo rustc --quiet -p istio-cni --profile $profile --target-dir "$OUT/plugin" -- -C target-feature=+crt-static)
+  strip -o "$W/istio-cni" "$OUT"/plugin/*/istio-cni
+}
+[ -n "${ONLY// /}" ] && [[ $ONLY != *" proxy "* ]] || plugin
+
+image proxy '["proxy", "sidecar"]' "$W/istio-cni:/usr/local/bin/istio-cni:755" /usr/local/bin/pilot-agent@proxy "${tools[@]}" "$extensions:$extensions"
 image pilot '["discovery"]' /usr/local/bin/pilot-discovery@pilot
 image citadel '["serve"]'
 image mixer '["serve"]'

@@ -11,6 +11,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("credentials", &["proto", "identity"]),
     ("vitals", &["proto"]),
     ("proxy", &["proto", "identity", "credentials"]),
+    ("istio-cni", &[]),
     ("citadel", &["proto", "identity", "credentials", "vitals"]),
     ("pilot", &["proto", "identity", "credentials", "vitals"]),
     ("mixer", &["proto", "identity", "credentials", "vitals"]),
@@ -24,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const RESERVED: &[(&str, &[&str])] = &[
     ("rcgen", &["citadel", "e2e"]),
     ("kube", &["pilot", "citadel", "meshctl"]),
-    ("k8s-openapi", &["pilot", "citadel"]),
+    ("k8s-openapi", &["pilot", "citadel", "meshctl"]),
     ("hickory-proto", &["proxy"]),
     ("tokio", &["proxy", "citadel", "credentials", "pilot", "mixer", "vitals", "meshctl", "bookshop", "e2e"]),
     ("prost-reflect", &["proto"]),
@@ -37,7 +38,7 @@ const SINGLE: &[&str] =
 
 /// The floors of proxy's folders: a folder imports only what stands below it.
 const PROXY_FLOORS: &[(u8, &[&str])] = &[
-    (12, &["server", "explain"]),
+    (12, &["server", "explain", "agent"]),
     (11, &["publish"]),
     (10, &["worker"]),
     (9, &["listener"]),

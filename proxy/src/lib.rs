@@ -4,6 +4,7 @@
 //! only what stands below it (kept by `e2e/tests/architecture.rs`):
 //! - [`server`]: the process: order of start, threads, admin interface, drain
 //! - [`explain`]: the way of one request through a configuration, without serving it
+//! - [`agent`]: the traffic of a node's pods, redirected from outside of them
 //! - [`publish`]: accepted resources → immutable parts, to each worker what changed
 //! - [`worker`]: one thread with its listeners, clusters, pools and counters
 //! - [`listener`]: a connection arrives, is looked into, and finds its filter chain
@@ -19,6 +20,7 @@
 //! - [`drain`]: how connections leave what goes
 //! - [`bootstrap`], [`dns`], [`redirect`]: flags and bootstrap file, the pod's DNS, traffic redirection
 
+pub mod agent;
 pub mod explain;
 pub mod server;
 

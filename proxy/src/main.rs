@@ -1,10 +1,11 @@
 //! The proxy's command line: Envoy's flags, and a few subcommands of its own.
 
 use clap::{Parser, Subcommand};
+use proxy::agent::AgentArgs;
 use proxy::bootstrap::pod::PodArgs;
 use proxy::bootstrap::{Flags, JsonArgs};
 use proxy::explain::ExplainArgs;
-use proxy::redirect::RedirectArgs;
+use proxy::redirect::{ApplyError, EXIT_UNPROVEN, RedirectArgs};
 use proxy::server::ask::{self, RequestArgs, WaitArgs};
 use std::io::Write;
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ enum Command {
     /// Redirects a workload's traffic to its sidecar by iptables rules.
     #[command(alias = "istio-iptables")]
     Redirect(Box<RedirectArgs>),
+    /// Runs on a node and redirects the traffic of its pods from outside of them.
+    Agent(Box<AgentArgs>),
     /// Tells the way of a request through a configuration: listener, policies, route, cluster, endpoints.
     Explain(Box<ExplainArgs>),
     /// Converts between Envoy's JSON or YAML and protobuf, for the proxy itself.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
             ask::request(&args).and_then(|body| Ok(std::io::stdout().write_all(body.as_bytes())?))
         }
         Some(Command::Redirect(args)) => proxy::redirect::run(*args).map_err(Into::into),
+        Some(Command::Agent(args)) => proxy::agent::run(*args),
         Some(Command::Explain(args)) => proxy::explain::run(&args),
         Some(Command::Json(args)) => {
             proxy::bootstrap::convert(&args, std::io::stdin().lock(), std::io::stdout().lock())
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // not through the log: it may not have been started, and the parent of a converter reads this
             match writeln!(std::io::stderr(), "{error:#}") {
+                _ if matches!(error.downcast_ref(), Some(ApplyError::Unproven(_))) => ExitCode::from(EXIT_UNPROVEN),
                 Ok(()) => ExitCode::FAILURE,
                 Err(_) => ExitCode::from(2),
             }

@@ -6,7 +6,7 @@ use meshctl::demo::netns::Namespace;
 use meshctl::demo::process::{Launch, Process};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -190,20 +190,8 @@ fn load_images(plane: &ControlPlane) {
     let mut images = Command::new(scripts.join("images.sh"));
     images.arg(programs.parent().unwrap()).arg(&directory).arg("proxy").env("IMAGE_MAX_MB", "0");
     assert!(images.status().unwrap().success());
-    let programs = Command::new(scripts.join("build.sh")).output().unwrap();
-    let programs = PathBuf::from(String::from_utf8(programs.stdout).unwrap().trim());
-    let (archive, tapp) = (directory.join("tapp.tar"), format!("{}:/tapp:755", programs.join("tapp").display()));
-    let mut image = Command::new("python3");
-    image.arg(scripts.join("mkimage.py")).arg(&archive).args([
-        "localhost/tapp:1",
-        "--entrypoint",
-        "[\"/tapp\"]",
-        &tapp,
-    ]);
-    assert!(image.status().unwrap().success());
-    for archive in [directory.join("proxy.tar"), archive] {
-        plane.cluster.load(&archive).unwrap();
-    }
+    plane.cluster.load(&directory.join("proxy.tar")).unwrap();
+    support::load_application(&plane.cluster, &directory);
 }
 
 /// What is answered to a request in the clear.

@@ -13,7 +13,7 @@ use std::time::Instant;
 const KINDS: &str = "namespaces,customresourcedefinitions,clusterroles,clusterrolebindings,roles,rolebindings,serviceaccounts,secrets,configmaps,services,deployments,horizontalpodautoscalers,poddisruptionbudgets,mutatingwebhookconfigurations,validatingwebhookconfigurations,leases";
 
 /// Runs meshctl against a cluster; what it printed, and whether it was content.
-fn meshctl(cluster: &Cluster, arguments: &[&str]) -> (bool, String) {
+pub(crate) fn meshctl(cluster: &Cluster, arguments: &[&str]) -> (bool, String) {
     let mut command = Command::new(e2e::program("meshctl").unwrap());
     command.args(arguments).arg("--kubeconfig").arg(cluster.kubeconfig()).stdin(Stdio::null());
     let output = command.output().unwrap();
@@ -21,7 +21,7 @@ fn meshctl(cluster: &Cluster, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), text)
 }
 
-fn install(cluster: &Cluster, more: &[&str]) -> String {
+pub(crate) fn install(cluster: &Cluster, more: &[&str]) -> String {
     // Nothing is pulled: images are on the node or nowhere.
     let base = ["install", "-y", "--set", "values.global.imagePullPolicy=Never"];
     let (content, text) = meshctl(cluster, &[&base, more].concat());

@@ -8,6 +8,7 @@ mod images;
 mod injection;
 mod install;
 mod nodes;
+mod operate;
 mod scenarios;
 mod secrets;
 mod status;

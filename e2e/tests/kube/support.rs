@@ -148,3 +148,16 @@ pub(crate) fn apply_with_status(cluster: &Cluster, objects: &Value) {
         cluster.kubectl(&target).unwrap();
     }
 }
+
+/// The image of an application that answers, `localhost/tapp:1`, on the nodes.
+pub(crate) fn load_application(cluster: &Cluster, directory: &Path) {
+    let scripts = e2e::root().join("e2e/kube");
+    let programs = std::process::Command::new(scripts.join("build.sh")).output().unwrap();
+    let programs = std::path::PathBuf::from(String::from_utf8(programs.stdout).unwrap().trim());
+    let (archive, tapp) = (directory.join("tapp.tar"), format!("{}:/tapp:755", programs.join("tapp").display()));
+    let mut image = std::process::Command::new("python3");
+    image.arg(scripts.join("mkimage.py")).arg(&archive);
+    image.args(["localhost/tapp:1", "--entrypoint", "[\"/tapp\"]", &tapp]);
+    assert!(image.status().unwrap().success());
+    cluster.load(&archive).unwrap();
+}

@@ -90,8 +90,6 @@ pub struct PodFacts {
     pub namespace: String,
     /// `NAME.NAMESPACE`.
     pub id: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
     /// Whether it has a proxy.
     pub injected: bool,
     /// Whether somebody asked for it to have none.
@@ -234,7 +232,6 @@ fn pod(pod: &Pod) -> PodFacts {
     PodFacts {
         namespace: pod.namespace().unwrap_or_default(),
         id: format!("{}.{}", pod.name_any(), pod.namespace().unwrap_or_default()),
-        labels: pod.labels().clone(),
         injected: pod.annotations().contains_key("sidecar.istio.io/status"),
         declined: refused(pod.labels().get("sidecar.istio.io/inject"))
             || refused(pod.annotations().get("sidecar.istio.io/inject"))

@@ -254,11 +254,6 @@ fn data_plane(kubernetes: &Kubernetes) -> Group {
     let waiting: Vec<String> =
         proxied().filter_map(|pod| Some(format!("{}: {}", pod.id, pod.waits.as_ref()?))).collect();
     let restarting: Vec<String> = proxied().filter_map(restarts).collect();
-    let unready: Vec<String> = pods
-        .iter()
-        .filter(|pod| pod.labels.get("cni.istio.io/uninitialized").is_some_and(|value| value == "true"))
-        .map(|pod| format!("{} started before the node agent", pod.id))
-        .collect();
     let mut lines = vec![
         Line::of(
             "pods of labelled namespaces have a proxy",
@@ -279,12 +274,6 @@ fn data_plane(kubernetes: &Kubernetes) -> Group {
             (ready < wanted).then(|| format!("it is ready on {ready} of {wanted} nodes")).into_iter().collect();
         let hint = "pods with a sidecar cannot start on the others: look at the log of istio-cni-node";
         lines.push(Line::of("the node agent runs on every node", &late, hint, Result::Error));
-        lines.push(Line::of(
-            "every pod is redirected",
-            &unready,
-            "the node agent repairs it: look at its log",
-            Result::Error,
-        ));
     }
     Group { name: "data plane", lines }
 }

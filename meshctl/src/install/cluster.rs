@@ -18,11 +18,13 @@ const MANAGER: &str = "meshctl";
 const LOOK: Duration = Duration::from_millis(200);
 /// The kinds that are installed: group, version, kind, plural, and whether they are in a namespace. In the order of
 /// deletion.
-const KINDS: [(&str, &str, &str, &str, bool); 14] = [
+const KINDS: [(&str, &str, &str, &str, bool); 16] = [
     ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", false),
     ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false),
     ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", true),
     ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", true),
+    ("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition", "network-attachment-definitions", true),
+    ("apps", "v1", "DaemonSet", "daemonsets", true),
     ("apps", "v1", "Deployment", "deployments", true),
     ("", "v1", "Service", "services", true),
     ("", "v1", "ConfigMap", "configmaps", true),
@@ -126,7 +128,12 @@ impl Cluster {
         for row in &KINDS {
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(row).0);
             let params = ListParams::default().labels(&format!("{MANAGED}={RECONCILE}"));
-            let list = api.list_metadata(&params).await.map_err(said).with_context(|| row.2.to_owned())?;
+            let list = match api.list_metadata(&params).await {
+                Ok(list) => list,
+                // A kind that this cluster does not define.
+                Err(kube::Error::Api(status)) if status.code == 404 => continue,
+                Err(error) => return Err(said(error)).with_context(|| row.2.to_owned()),
+            };
             names.extend(list.items.iter().map(|one| Name {
                 kind: row.2.to_owned(),
                 namespace: one.namespace().unwrap_or_default(),
@@ -206,7 +213,7 @@ impl Cluster {
     pub async fn ready(&self, objects: &[Value], deadline: Instant) -> anyhow::Result<()> {
         for object in objects {
             let name = Name::of(object);
-            if !["Deployment", "CustomResourceDefinition"].contains(&name.kind.as_str()) {
+            if !["Deployment", "DaemonSet", "CustomResourceDefinition"].contains(&name.kind.as_str()) {
                 continue;
             }
             loop {
@@ -310,6 +317,15 @@ fn held_up(name: &Name, data: &Value, generation: Option<i64>) -> Option<String>
         return (!conditions.into_iter().flatten().any(is)).then(|| "the API server does not serve it yet".to_owned());
     }
     let number = |field: &str| status[field].as_i64().unwrap_or(0);
+    if name.kind == "DaemonSet" {
+        let (wanted, updated, available) =
+            (number("desiredNumberScheduled"), number("updatedNumberScheduled"), number("numberAvailable"));
+        if number("observedGeneration") < generation.unwrap_or(0) {
+            return Some("no controller has seen it yet".to_owned());
+        }
+        let done = updated >= wanted && available >= wanted;
+        return (!done).then(|| format!("{} of {wanted} nodes are ready", available.min(updated)));
+    }
     let wanted = data["spec"]["replicas"].as_i64().unwrap_or(1);
     if number("observedGeneration") < generation.unwrap_or(0) {
         return Some("no controller has seen it yet".to_owned());

@@ -27,12 +27,23 @@ pub fn of(name: &str) -> Option<Value> {
             spec["components"]["mixer"]["enabled"] = json!(false);
         }
         "empty" => {
-            for component in ["base", "pilot", "citadel", "mixer"] {
+            for component in ["base", "cni", "pilot", "citadel", "mixer"] {
                 spec["components"][component]["enabled"] = json!(false);
             }
             spec["components"]["ingressGateways"][0]["enabled"] = json!(false);
         }
-        "openshift" => spec["values"]["global"]["platform"] = json!("openshift"),
+        "openshift" => {
+            spec["values"]["global"]["platform"] = json!("openshift");
+            // Multus runs plugins by network and not in a chain, and keeps its configuration elsewhere (IN-23).
+            spec["components"]["cni"]["enabled"] = json!(true);
+            spec["values"]["pilot"]["cni"]["provider"] = json!("multus");
+            let cni = &mut spec["values"]["cni"];
+            cni["cniBinDir"] = json!("/var/lib/cni/bin");
+            cni["cniConfDir"] = json!("/etc/cni/multus/net.d");
+            cni["cniConfFileName"] = json!("istio-cni.conf");
+            cni["chained"] = json!(false);
+            cni["seLinuxOptions"] = json!({"type": "spc_t"});
+        }
         "preview" => {
             let capture = json!({"proxyMetadata": {"ISTIO_META_DNS_CAPTURE": "true"}});
             spec["meshConfig"]["defaultConfig"] = capture;
@@ -47,6 +58,7 @@ fn everything() -> Value {
         "meshConfig": mesh(),
         "components": {
             "base": {"enabled": true},
+            "cni": {"enabled": false},
             "pilot": {"enabled": true},
             "citadel": {"enabled": true},
             "mixer": {"enabled": true},
@@ -58,6 +70,10 @@ fn everything() -> Value {
                 "hub": "ferromesh", "tag": env!("CARGO_PKG_VERSION"), "istioNamespace": "istio-system",
                 "configValidation": true, "defaultPodDisruptionBudget": {"enabled": true},
                 "logging": {"level": "info"}, "proxy": {},
+            },
+            "cni": {
+                "cniBinDir": "/opt/cni/bin", "cniConfDir": "/etc/cni/net.d", "cniConfFileName": "", "chained": true,
+                "excludeNamespaces": ["kube-system"],
             },
             "pilot": {
                 "autoscaleEnabled": true, "autoscaleMin": 1, "autoscaleMax": 5, "traceSampling": 1,

@@ -14,6 +14,7 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         "meshConfig": OPEN,
         "components": {
             "base": {"enabled": null},
+            "cni": {"enabled": null, "k8s": workload()},
             "pilot": {"enabled": null, "k8s": workload()},
             "citadel": {"enabled": null, "k8s": workload()},
             "mixer": {"enabled": null, "k8s": workload()},
@@ -64,6 +65,11 @@ fn values() -> Value {
             "templates": OPEN, "defaultTemplates": OPEN,
         },
         "gateways": {"securityContext": OPEN},
+        "cni": {
+            "image": null, "cniBinDir": null, "cniConfDir": null, "cniConfFileName": null, "chained": null,
+            "excludeNamespaces": OPEN, "privileged": null, "resources": OPEN, "seLinuxOptions": {"type": null},
+            "provider": null, "repair": {"enabled": null, "repairPods": null},
+        },
     })
 }
 
@@ -74,7 +80,7 @@ fn proxy() -> Value {
         "includeOutboundPorts": null, "excludeOutboundPorts": null, "statusPort": null,
         "readinessInitialDelaySeconds": null, "readinessPeriodSeconds": null, "readinessFailureThreshold": null,
         "startupProbe": {"enabled": null, "failureThreshold": null}, "autoInject": null, "privileged": null,
-        "lifecycle": OPEN, "holdApplicationUntilProxyStarts": null, "outlierLogPath": null,
+        "lifecycle": OPEN, "holdApplicationUntilProxyStarts": null, "outlierLogPath": null, "seccompProfile": OPEN,
     })
 }
 

@@ -48,6 +48,7 @@ impl Spec {
             over(&mut mesh, &more);
         }
         self.0["meshConfig"] = mesh;
+        self.redirected_by_agent();
         let domain = format!(".{}.svc.", self.namespace());
         let text = self.0["meshConfig"].to_string().replace(".istio-system.svc.", &domain);
         self.0["meshConfig"] = serde_json::from_str(&text)?;
@@ -58,6 +59,24 @@ impl Spec {
             }
         }
         Ok(self)
+    }
+
+    /// With the node agent pods are injected for it; and for the level `restricted`, which such pods can have.
+    fn redirected_by_agent(&mut self) {
+        if !self.is_on("components.cni.enabled") {
+            return;
+        }
+        let values = &mut self.0["values"];
+        if values["pilot"]["cni"]["enabled"].is_null() {
+            values["pilot"]["cni"]["enabled"] = json!(true);
+        }
+        let provider = values["cni"]["provider"].take();
+        if provider.is_string() {
+            values["pilot"]["cni"]["provider"] = provider;
+        }
+        if values["global"]["proxy"]["seccompProfile"].is_null() {
+            values["global"]["proxy"]["seccompProfile"] = json!({"type": "RuntimeDefault"});
+        }
     }
 
     /// The value at a path such as `values.global.hub`; null where there is none.

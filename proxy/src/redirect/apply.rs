@@ -2,6 +2,7 @@
 
 use super::args::{RedirectArgs, RedirectError};
 use super::plan::{Plan, plan};
+use super::prove::prove;
 use std::io::Write;
 use std::net::IpAddr;
 use std::process::{Command, Stdio};
@@ -30,6 +31,9 @@ pub enum ApplyError {
         /// What it said.
         message: String,
     },
+    /// The rules are not there, or do not what they should.
+    #[error("{0}")]
+    Unproven(String),
     /// The plan cannot be printed.
     #[error("cannot print the plan: {0}")]
     Print(std::io::Error),
@@ -51,7 +55,21 @@ pub fn run(mut args: RedirectArgs) -> Result<(), ApplyError> {
             std::iter::once(format!("# iptables-restore --noflush\n{}", plan.v4)).chain(v6).chain(routes).collect();
         return std::io::stdout().write_all(text.as_bytes()).map_err(ApplyError::Print);
     }
-    if args.cleanup { cleanup(&plan) } else { apply(&plan) }
+    if args.cleanup {
+        return cleanup(&plan);
+    }
+    if !args.skip_rule_apply {
+        apply(&plan)?;
+    }
+    if args.run_validation { prove(&args).map_err(ApplyError::Unproven) } else { Ok(()) }
+}
+
+/// Whether rules of ours are set.
+///
+/// # Errors
+/// [`ApplyError::Tool`] where iptables is not installed.
+pub fn is_applied() -> Result<bool, ApplyError> {
+    Ok(tool("iptables-save", "iptables", &["-t", "nat"], "")?.contains(":ISTIO_"))
 }
 
 /// Sets the rules. Rules of an earlier run are replaced, so it may run again.

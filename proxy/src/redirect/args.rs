@@ -160,6 +160,15 @@ pub struct RedirectArgs {
     /// Accepted for Istio's sake
     #[arg(long = "log_as_json", hide = true)]
     pub log_as_json: bool,
+    /// Accepted for Istio's sake: the system's iptables writes to nftables
+    #[arg(long, hide = true)]
+    pub native_nftables: bool,
+    /// Set no rules.
+    #[arg(long)]
+    pub skip_rule_apply: bool,
+    /// Wait until traffic is redirected, and fail with exit code 126 when it is not within a minute.
+    #[arg(long)]
+    pub run_validation: bool,
     /// Print the rules and change nothing.
     #[arg(short = 'n', long)]
     pub dry_run: bool,

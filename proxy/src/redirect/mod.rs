@@ -6,7 +6,9 @@
 mod apply;
 mod args;
 mod plan;
+mod prove;
 
-pub use apply::{ApplyError, apply, cleanup, run};
+pub use apply::{ApplyError, apply, cleanup, is_applied, run};
 pub use args::{Annotations, Mode, Ports, RedirectArgs, RedirectError, Selection};
 pub use plan::{Plan, plan};
+pub use prove::{EXIT_UNPROVEN, own_address};

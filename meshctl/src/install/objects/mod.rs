@@ -2,6 +2,7 @@
 //!
 //! It knows ports, flags and rights of our programs. It must never know a cluster.
 
+mod agent;
 mod base;
 mod citadel;
 mod gateway;
@@ -31,6 +32,8 @@ const VERSION: &str = "operator.istio.io/version";
 pub enum Component {
     /// Namespace, definitions, rights, settings.
     Base,
+    /// The node agent.
+    Cni,
     /// The certificate authority.
     Citadel,
     /// Discovery and injection.
@@ -46,6 +49,7 @@ impl Component {
     pub fn name(self) -> &'static str {
         match self {
             Self::Base => "Base",
+            Self::Cni => "CNI",
             Self::Citadel => "Citadel",
             Self::Pilot => "Pilot",
             Self::Mixer => "Mixer",
@@ -72,6 +76,9 @@ pub fn render(spec: &Spec) -> anyhow::Result<Vec<Rendered>> {
     let mut all = Vec::new();
     if on("base") {
         all.push((Component::Base, base::objects(spec)));
+    }
+    if on("cni") {
+        all.push((Component::Cni, agent::objects(spec)));
     }
     if on("citadel") {
         all.push((Component::Citadel, citadel::objects(spec)));

@@ -66,7 +66,8 @@ fn nothing_is_outside_the_namespace_but_definitions_webhooks_and_rights() {
             let kind = object["kind"].as_str().unwrap();
             let namespace = object["metadata"]["namespace"].as_str();
             assert_eq!(namespace.is_none(), outside.contains(&kind), "{kind} {}", object["metadata"]["name"]);
-            assert!(namespace.is_none_or(|namespace| namespace == "istio-system"));
+            let own = kind != "NetworkAttachmentDefinition"; // OpenShift's is where all namespaces see it
+            assert!(!own || namespace.is_none_or(|namespace| namespace == "istio-system"));
             let labels = &object["metadata"]["labels"];
             assert_eq!(labels[MANAGED], RECONCILE, "{kind}");
             assert_eq!(
@@ -105,6 +106,41 @@ fn profiles_differ_as_istios_do() {
     );
     let preview = rendered("preview");
     assert!(named(&preview, "ConfigMap", "istio")["data"]["mesh"].as_str().unwrap().contains("ISTIO_META_DNS_CAPTURE"));
+}
+
+// spec: IN-10, IN-11, IN-15, IN-23
+/// robustness S6: the agent reads pods and changes nothing in the API server.
+#[test]
+fn the_node_agent_brings_what_a_node_needs_and_pods_are_injected_for_it() {
+    let of = |sets: &[&str]| {
+        let spec = Spec::new(&[], &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>()).unwrap();
+        render(&spec).unwrap().into_iter().flat_map(|part| part.objects).collect::<Vec<Value>>()
+    };
+    let values = |objects: &[Value]| -> Value {
+        serde_json::from_str(named(objects, "ConfigMap", "istio-sidecar-injector")["data"]["values"].as_str().unwrap())
+            .unwrap()
+    };
+    assert_eq!(values(&of(&[]))["pilot"]["cni"]["enabled"], false);
+    let objects = of(&["components.cni.enabled=true", "values.cni.excludeNamespaces={kube-system,other}"]);
+    let injected = values(&objects);
+    assert_eq!(injected["pilot"]["cni"], json!({"enabled": true, "provider": "default"}));
+    assert_eq!(injected["global"]["proxy"]["seccompProfile"]["type"], "RuntimeDefault");
+    let pod = &named(&objects, "DaemonSet", "istio-cni-node")["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
+    assert_eq!(container["securityContext"]["privileged"], false);
+    assert!(container["args"].to_string().contains("--exclude-namespaces=kube-system,other"), "{container}");
+    assert_eq!(pod["volumes"][0]["hostPath"]["path"], "/opt/cni/bin");
+    let role = named(&objects, "ClusterRole", "istio-cni-istio-system");
+    assert_eq!(role["rules"], json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]));
+
+    let openshift = rendered("openshift");
+    assert_eq!(values(&openshift)["pilot"]["cni"], json!({"enabled": true, "provider": "multus"}));
+    let pod = &named(&openshift, "DaemonSet", "istio-cni-node")["spec"]["template"]["spec"];
+    assert_eq!(pod["volumes"][1]["hostPath"]["path"], "/etc/cni/multus/net.d");
+    assert_eq!(pod["containers"][0]["securityContext"]["seLinuxOptions"]["type"], "spc_t");
+    assert!(pod["containers"][0]["args"].to_string().contains("--chained=false"));
+    assert_eq!(named(&openshift, "NetworkAttachmentDefinition", "istio-cni")["metadata"]["namespace"], "default");
 }
 
 // spec: IN-22

@@ -1,0 +1,194 @@
+//! The commands for operators, by way of the API server alone: nothing of the mesh is reachable from here otherwise.
+
+use crate::install::{install, load_images, meshctl};
+use crate::support;
+use e2e::cluster::Cluster;
+use serde_json::json;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::process::{Command, Stdio};
+
+/// What nobody may find in a report.
+const PASSWORD: &str = "hunter2-hunter2";
+/// A shop in two versions of which one runs, with rules, and a pod that asks it twice a second.
+const SHOP: &str = r#"
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio-injection: enabled}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: database, namespace: shop}
+stringData: {password: PASSWORD}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: shop, namespace: shop, labels: {app: shop}}
+spec: {selector: {app: shop}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: shop, namespace: shop}
+spec:
+  selector: {matchLabels: {app: shop}}
+  template:
+    metadata: {labels: {app: shop, version: v1}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+      - name: shop
+        image: localhost/tapp:1
+        imagePullPolicy: Never
+        args: [serve, ":8080"]
+        env: [{name: DATABASE, value: PASSWORD}]
+        ports: [{containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: shop, namespace: shop}
+spec: {host: shop, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: shop, namespace: shop}
+spec: {hosts: [shop], http: [{route: [{destination: {host: shop, subset: v1}}]}]}
+---
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: shop}
+spec: {mtls: {mode: STRICT}}
+"#;
+
+fn asker() -> String {
+    let container = json!({"name": "asker", "image": "localhost/tapp:1", "imagePullPolicy": "Never",
+        "args": ["get", "http://shop.shop/"]});
+    let template = json!({"metadata": {"labels": {"app": "asker"}}, "spec": {"restartPolicy": "Never", "containers": [container]}});
+    json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "asker", "namespace": "shop"}, "spec": {"template": template}})
+        .to_string()
+}
+
+/// Runs meshctl, which must be content.
+fn good(cluster: &Cluster, arguments: &[&str]) -> String {
+    let (content, text) = meshctl(cluster, arguments);
+    println!("$ meshctl {}\n{text}", arguments.join(" "));
+    assert!(content, "meshctl {arguments:?}: {text}");
+    text
+}
+
+fn says(cluster: &Cluster, arguments: &[&str], expected: &[&str]) {
+    let text = good(cluster, arguments);
+    for part in expected {
+        assert!(text.contains(part), "meshctl {arguments:?} lacks {part:?}: {text}");
+    }
+}
+
+// spec: CT-2, CT-3, CT-5, CT-7, CT-8, CT-15, CT-18, CT-22, CT-23, CT-40, CT-43, CT-60
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e-kube"]
+async fn every_command_reaches_the_mesh_through_the_api_server() {
+    let cluster = Cluster::start("operate", 1).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    load_images(&cluster, directory.path());
+    support::load_application(&cluster, directory.path());
+    says(&cluster, &["check", "--pre"], &["√ Kubernetes is 1.29 or later", "√ you may create what an installation needs"]);
+    let (content, empty) = meshctl(&cluster, &["check"]);
+    assert!(!content && empty.contains("there is no namespace istio-system"), "{empty}");
+    let (content, nobody) = meshctl(&cluster, &["proxy-status"]);
+    assert!(!content && nobody.contains("no pod of pilot runs in the namespace istio-system"), "{nobody}");
+
+    install(&cluster, &["--readiness-timeout", "3m"]);
+    cluster.apply(&SHOP.replace("PASSWORD", PASSWORD)).unwrap();
+    cluster.kubectl(&["rollout", "status", "deployment/shop", "-n", "shop", "--timeout=90s"]).unwrap();
+    let pod = cluster.kubectl(&["get", "pod", "-n", "shop", "-l", "app=shop", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let full = format!("{}.shop", pod.unwrap());
+
+    says(&cluster, &["check", "--wait", "30s"], &["√ istiod is ready", "√ every pod of the mesh has a connected proxy"]);
+    says(&cluster, &["check", "deploy/shop", "-n", "shop"], &["√ every proxy has a certificate that is valid now"]);
+    says(&cluster, &["proxy-status"], &[&full, "istiod-", "istio-ingressgateway-"]);
+    assert!(!good(&cluster, &["proxy-status", "-n", "shop"]).contains("ingressgateway"));
+    says(&cluster, &["version"], &["data plane"]);
+    says(&cluster, &["proxy-config", "cluster", &full], &["shop.shop.svc.cluster.local"]);
+    says(&cluster, &["proxy-config", "route", "deploy/shop", "-n", "shop", "--name", "80"], &["shop.shop"]);
+    says(&cluster, &["proxy-config", "secret", "deploy/shop.shop"], &["ACTIVE"]);
+    let explain = ["explain", "GET", "http://shop.shop/", "--from", &full];
+    says(&cluster, &explain, &["VirtualService/shop/shop", "over mTLS"]);
+    let described = ["Service: shop.shop", "Matching subsets: v1", "(Non-matching subsets v2)", "mTLS mode: STRICT"];
+    says(&cluster, &["describe", "pod", "deploy/shop", "-n", "shop"], &described);
+    says(&cluster, &["describe", "service", "shop.shop"], &["Pods: 1, 1 of them with a proxy"]);
+    levels(&cluster);
+    analyzes(&cluster);
+    taps(&cluster);
+    shows_the_page(&cluster);
+    reports(&cluster, directory.path());
+}
+
+fn levels(cluster: &Cluster) {
+    says(cluster, &["log", "deploy/shop", "-n", "shop", "--level", "http:debug"], &["http: debug", "router: warning"]);
+    says(cluster, &["log", "deploy/shop", "-n", "shop", "--reset"], &["http: warning"]);
+    says(cluster, &["log", "--pilot", "--level", "debug"], &["istiod-", "level: debug"]);
+    says(cluster, &["log", "--pilot", "--reset"], &["level: info"]);
+    let (content, unknown) = meshctl(cluster, &["log", "deploy/shop", "-n", "shop", "--level", "loud"]);
+    assert!(!content && unknown.contains("loud"), "{unknown}");
+}
+
+fn analyzes(cluster: &Cluster) {
+    let (_, all) = meshctl(cluster, &["analyze", "-A"]);
+    println!("{all}");
+    // The subset without pods.
+    assert!(all.contains("[IST0173] (DestinationRule shop.shop)") && !all.contains("IST0144"), "{all}");
+    let rule = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: lost, namespace: shop}\nspec: {hosts: [lost], http: [{route: [{destination: {host: nowhere}}]}]}\n";
+    cluster.apply(rule).unwrap();
+    let (content, lost) = meshctl(cluster, &["analyze", "-n", "shop"]);
+    assert!(!content && lost.contains("[IST0101] (VirtualService lost.shop)"), "{lost}");
+    let (_, elsewhere) = meshctl(cluster, &["analyze", "-n", "kube-system"]);
+    assert!(!elsewhere.contains("lost"), "{elsewhere}");
+    cluster.kubectl(&["delete", "virtualservice", "lost", "-n", "shop"]).unwrap();
+}
+
+fn taps(cluster: &Cluster) {
+    let mut tap = Command::new(e2e::program("meshctl").unwrap());
+    tap.args(["tap", "deploy/shop", "-n", "shop", "--seconds", "20", "--kubeconfig"]).arg(cluster.kubeconfig());
+    let mut tap = tap.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(tap.stdout.take().unwrap()).lines();
+    cluster.apply(&asker()).unwrap();
+    let line = lines.next().unwrap().unwrap();
+    println!("{line}");
+    assert!(line.contains("in  mtls asker → shop") && line.contains("GET shop.shop/  200"), "{line}");
+    tap.kill().unwrap();
+    tap.wait().unwrap();
+    says(cluster, &["edges", "-n", "shop"], &["asker", "shop"]);
+}
+
+fn shows_the_page(cluster: &Cluster) {
+    let mut page = Command::new(e2e::program("meshctl").unwrap());
+    page.args(["dashboard", "--browser=false", "--kubeconfig"]).arg(cluster.kubeconfig());
+    let mut page = page.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let line = BufReader::new(page.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
+    let mut browser = std::net::TcpStream::connect(&address).unwrap();
+    browser.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    browser.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 200") && text.contains("<html"), "{text}");
+    page.kill().unwrap();
+    page.wait().unwrap();
+}
+
+// robustness S2: nothing secret leaves the cluster.
+fn reports(cluster: &Cluster, directory: &std::path::Path) {
+    let archive = directory.join("report.tar.gz");
+    good(cluster, &["bug-report", "--output-file", archive.to_str().unwrap()]);
+    let unpacked = Command::new("tar").arg("-xzf").arg(&archive).arg("-C").arg(directory).status().unwrap();
+    assert!(unpacked.success());
+    let root = directory.join("bug-report");
+    let files = Command::new("find").arg(&root).args(["-type", "f"]).output().unwrap();
+    let files = String::from_utf8(files.stdout).unwrap();
+    for part in ["objects/VirtualService.json", "analyze.txt", "/syncz.json", "config_dump.json", "istio-proxy.log", "control-plane/istiod-"] {
+        assert!(files.contains(part), "{part} is missing: {files}");
+    }
+    let grep = |what: &str| Command::new("grep").args(["-rl", what]).arg(&root).output().unwrap().stdout;
+    for secret in [PASSWORD, "PRIVATE KEY", "inline_bytes\": \"LS0"] {
+        assert!(grep(secret).is_empty(), "{secret} is in {}", String::from_utf8_lossy(&grep(secret)));
+    }
+    assert!(!grep("shop.shop.svc.cluster.local").is_empty());
+}

@@ -1,0 +1,121 @@
+//! The node agent: on every node, with the rights to enter the networks of pods, and to look at pods (IN-10 to IN-15).
+
+use super::rights::{READ, in_cluster, in_namespace, rule, rule_for};
+use super::workload::merged;
+use super::{Spec, account, own};
+use serde_json::{Value, json};
+
+/// Name of the DaemonSet, Istio's.
+const NODE: &str = "istio-cni-node";
+/// Name of its account.
+const ACCOUNT: &str = "istio-cni";
+/// The agent's port: open once it is ready.
+const PORT: u16 = 8000;
+
+pub(super) fn objects(spec: &Spec) -> Vec<Value> {
+    let mut objects = vec![account(spec, ACCOUNT)];
+    objects.extend(in_cluster(spec, ACCOUNT, &[rule("", &["pods"], &READ[..2])]));
+    objects.extend(in_namespace(spec, ACCOUNT, &[rule_for("apps", &["daemonsets"], &[NODE], &["get"])]));
+    objects.extend(network(spec));
+    objects.push(daemon_set(spec));
+    objects
+}
+
+/// Where Multus sets up pods, it runs the plugin for those that ask for this network (IN-23).
+fn network(spec: &Spec) -> Option<Value> {
+    (spec.text("values.pilot.cni.provider") == "multus").then(|| {
+        let metadata = json!({"name": "istio-cni", "namespace": "default", "labels": {}});
+        json!({"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": metadata})
+    })
+}
+
+fn daemon_set(spec: &Spec) -> Value {
+    let cni = spec.at("values.cni");
+    let k8s = spec.at("components.cni.k8s");
+    let mut set = own(spec, "apps/v1", "DaemonSet", NODE);
+    set["metadata"]["labels"] = json!({"k8s-app": NODE});
+    let labels = json!({"k8s-app": NODE, "app": NODE, "sidecar.istio.io/inject": "false"});
+    let tolerate = json!([{"effect": "NoSchedule", "operator": "Exists"}, {"effect": "NoExecute", "operator": "Exists"}, {"key": "CriticalAddonsOnly", "operator": "Exists"}]);
+    let mut pod = json!({
+        "serviceAccountName": ACCOUNT, "priorityClassName": "system-node-critical", "terminationGracePeriodSeconds": 10,
+        "nodeSelector": merged(&json!({"kubernetes.io/os": "linux"}), &k8s["nodeSelector"]),
+        "tolerations": if k8s["tolerations"].is_null() { tolerate } else { k8s["tolerations"].clone() },
+        "containers": [container(spec, cni)],
+        "volumes": [
+            host("bin", &text(cni, "cniBinDir"), "Directory"),
+            host("conf", &text(cni, "cniConfDir"), "DirectoryOrCreate"),
+            host("run", "/var/run/istio-cni", "DirectoryOrCreate"),
+            host("networks", "/var/run/netns", "DirectoryOrCreate"),
+        ],
+    });
+    for field in ["affinity", "priorityClassName"] {
+        if !k8s[field].is_null() {
+            pod[field] = k8s[field].clone();
+        }
+    }
+    set["spec"] = json!({
+        "selector": {"matchLabels": {"k8s-app": NODE}},
+        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+        "template": {
+            "metadata": {
+                "labels": labels,
+                "annotations": merged(&json!({"sidecar.istio.io/inject": "false"}), &k8s["podAnnotations"]),
+            },
+            "spec": pod,
+        },
+    });
+    set
+}
+
+fn text(cni: &Value, name: &str) -> String {
+    cni[name].as_str().unwrap_or_default().to_owned()
+}
+
+fn host(name: &str, path: &str, kind: &str) -> Value {
+    json!({"name": name, "hostPath": {"path": path, "type": kind}})
+}
+
+fn container(spec: &Spec, cni: &Value) -> Value {
+    let excluded: Vec<&str> =
+        cni["excludeNamespaces"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let flag = |name: &str| cni[name].as_bool().unwrap_or(true);
+    let repair = &cni["repair"];
+    let repairs = repair["enabled"] != false && repair["repairPods"] != false;
+    let level = spec.text("values.global.logging.level");
+    let mount = |name: &str, path: &str| json!({"name": name, "mountPath": path});
+    let mut networks = mount("networks", "/var/run/netns");
+    // Networks of pods that come later must be seen here, too.
+    networks["mountPropagation"] = json!("HostToContainer");
+    let mut security = json!({
+        "runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": false, "privileged": cni["privileged"] == true,
+        "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN", "NET_RAW", "SYS_ADMIN", "DAC_OVERRIDE"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    if let Some(kind) = cni["seLinuxOptions"]["type"].as_str() {
+        security["seLinuxOptions"] = json!({"type": kind});
+    }
+    let image = text(cni, "image");
+    let mut container = json!({
+        "name": "install-cni", "image": spec.image(if image.is_empty() { "proxy" } else { &image }),
+        "args": [
+            "agent", format!("--log={level}"), format!("--chained={}", flag("chained")),
+            format!("--conf-file={}", text(cni, "cniConfFileName")), format!("--exclude-namespaces={}", excluded.join(",")),
+            format!("--repair={repairs}"),
+        ],
+        "env": [
+            {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": "spec.nodeName"}}},
+            {"name": "DAEMON_SET", "value": format!("{}/{NODE}", spec.namespace())},
+        ],
+        "ports": [{"name": "readiness", "containerPort": PORT, "protocol": "TCP"}],
+        "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
+        "securityContext": security,
+        "volumeMounts": [mount("bin", "/host/opt/cni/bin"), mount("conf", "/host/etc/cni/net.d"), mount("run", "/var/run/istio-cni"), networks],
+        "resources": if cni["resources"].is_null() { json!({"requests": {"cpu": "10m", "memory": "16Mi"}}) } else { cni["resources"].clone() },
+    });
+    let pull = spec.text("values.global.imagePullPolicy");
+    if !pull.is_empty() {
+        container["imagePullPolicy"] = json!(pull);
+    }
+    container
+}
