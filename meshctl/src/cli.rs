@@ -2,7 +2,7 @@
 
 use crate::command::{
     analyze, bug_report, check, config, curl, dashboard, describe, diff, edges, explain, grpcping, install,
-    kube_inject, load, log, manual, server, stat, status, tap, top, version,
+    kube_inject, load, log, manual, server, stat, status, tag, tap, top, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -23,6 +23,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Install the mesh on Kubernetes, or change what is installed.
     Install(Box<install::InstallArgs>),
+    /// Bring the mesh that is installed to this version.
+    Upgrade(Box<install::UpgradeArgs>),
+    /// Make other names for revisions, which namespaces can ask for.
+    Tag(tag::TagArgs),
     /// Take the mesh away from Kubernetes.
     Uninstall(install::UninstallArgs),
     /// Show what would be installed.
@@ -96,6 +100,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     match cli.command {
         Command::Demo(args) => runtime.block_on(demo::run(args)),
         Command::Install(args) => runtime.block_on(install::install(*args)),
+        Command::Upgrade(args) => runtime.block_on(Box::pin(install::upgrade(*args))),
+        Command::Tag(args) => runtime.block_on(Box::pin(tag::run(args))).map(|()| ExitCode::SUCCESS),
         Command::Uninstall(args) => runtime.block_on(install::uninstall(args)),
         Command::Manifest(args) => install::manifest(&args).map(|()| ExitCode::SUCCESS),
         Command::VerifyInstall(args) => runtime.block_on(install::verify(args)),

@@ -1,6 +1,7 @@
 //! On real Kubernetes. `make e2e-kube` runs them; they need root, and cold the programs of the cluster are built first.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::allow_attributes, reason = "a test panics to fail")]
 
+mod agent;
 mod arms;
 mod faults;
 mod identity;

@@ -156,7 +156,6 @@ fn taps(cluster: &Cluster) {
     assert!(line.contains("in  mtls asker → shop") && line.contains("GET shop.shop/  200"), "{line}");
     tap.kill().unwrap();
     tap.wait().unwrap();
-    says(cluster, &["edges", "-n", "shop"], &["asker", "shop"]);
 }
 
 fn shows_the_page(cluster: &Cluster) {

@@ -1,12 +1,12 @@
-//! `meshctl install`, `uninstall`, `manifest generate` and `verify-install` (CT-9, CT-10, CT-12).
+//! `meshctl install`, `upgrade`, `uninstall`, `manifest` and `verify-install` (CT-9 to CT-12).
 
 use crate::install::cluster::{self, Cluster, Name};
-use crate::install::{Component, Rendered, Spec, render};
+use crate::install::{Component, Rendered, Spec, charts, render};
 use crate::output;
 use crate::reach::Where;
 use anyhow::Context as _;
 use std::io::{BufRead as _, IsTerminal as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -20,11 +20,21 @@ pub struct Wanted {
     /// A file of kind IstioOperator; - is standard input. May be repeated: the later one wins.
     #[arg(long, short = 'f', value_name = "FILE")]
     filename: Vec<PathBuf>,
+    /// Name of a pilot that runs beside others; the same as --set revision=NAME.
+    #[arg(long, short = 'r', value_name = "NAME")]
+    revision: Option<String>,
 }
 
 impl Wanted {
     fn spec(&self) -> anyhow::Result<Spec> {
-        Spec::new(&cluster::read_files(&self.filename)?, &self.set)
+        self.over(None)
+    }
+
+    /// The same, laid over what was asked for before.
+    fn over(&self, before: Option<String>) -> anyhow::Result<Spec> {
+        let files: Vec<String> = before.into_iter().chain(cluster::read_files(&self.filename)?).collect();
+        let revision = self.revision.iter().map(|revision| format!("revision={revision}"));
+        Spec::new(&files, &self.set.iter().cloned().chain(revision).collect::<Vec<_>>())
     }
 }
 
@@ -49,11 +59,29 @@ pub struct InstallArgs {
     no_wait: bool,
 }
 
+/// `meshctl upgrade`.
+///
+/// What was asked for at the installation holds on; files and --set are laid over it. The control plane is replaced in place,
+/// component by component; proxies keep what they have meanwhile, and change when their pods are restarted. To try a version
+/// on some workloads first: meshctl install --revision NAME, then meshctl tag.
+#[derive(Debug, Clone, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct UpgradeArgs {
+    #[command(flatten)]
+    install: InstallArgs,
+    /// Also to an older version than the one that is installed.
+    #[arg(long)]
+    force: bool,
+}
+
 /// `meshctl uninstall`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct UninstallArgs {
     #[command(flatten)]
     at: Where,
+    /// Only the pilot of this revision.
+    #[arg(long, short = 'r', value_name = "NAME", conflicts_with = "purge")]
+    revision: Option<String>,
     /// Also what users made would go with: the definitions of the mesh's kinds, the namespace, the CA's key, the roots.
     #[arg(long)]
     purge: bool,
@@ -76,6 +104,11 @@ pub struct ManifestArgs {
 enum ManifestCommand {
     /// Write the objects as YAML, for kubectl apply --server-side -f -
     Generate(Wanted),
+    /// Write Helm charts: base, istiod, gateway, cni.
+    Charts {
+        /// Directory that they are written to.
+        directory: PathBuf,
+    },
 }
 
 /// `meshctl verify-install`.
@@ -97,25 +130,85 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// What cannot be, or what holds a component up.
 pub async fn install(args: InstallArgs) -> anyhow::Result<ExitCode> {
     let spec = args.wanted.spec()?;
-    let parts = render(&spec)?;
     if args.dry_run {
+        let parts = render(&spec)?;
         for name in names(&parts) {
             output::say(&format!("would apply {name}"))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let what: Vec<&str> = parts.iter().map(|part| part.component.name()).collect();
-    let asked =
-        format!("This will install into the namespace {}: {}. Proceed? (y/N)", spec.namespace(), what.join(", "));
+    bring(args, spec).await
+}
+
+/// Brings what is installed to this version (CT-11).
+///
+/// # Errors
+/// Where nothing is installed, or what is is newer.
+pub async fn upgrade(args: UpgradeArgs) -> anyhow::Result<ExitCode> {
+    let UpgradeArgs { install, force } = args;
+    let own = env!("CARGO_PKG_VERSION");
+    let first = install.wanted.spec()?;
+    let cluster = Cluster::connect(&install.at).await?;
+    let (namespace, revision) = (first.namespace(), first.revision_label());
+    let pilots = cluster.pilots(&namespace).await?;
+    let Some(version) = pilots.get(&revision) else {
+        let known: Vec<&String> = pilots.keys().collect();
+        anyhow::bail!(
+            "no revision {revision:?} is installed in {namespace}, but {known:?}: meshctl install brings one"
+        );
+    };
+    anyhow::ensure!(
+        force || numbers(version) <= numbers(own),
+        "{version} is installed, which is newer than this meshctl ({own}): use that version's meshctl, or --force"
+    );
+    let spec = install.wanted.over(cluster.written(&namespace, &revision).await?)?;
+    output::say(&format!("{revision}: {version} → {own}"))?;
+    if install.dry_run {
+        for name in names(&render(&spec)?) {
+            output::say(&format!("would apply {name}"))?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let old = cluster.proxies(Some(&revision)).await?;
+    let code = bring(install, spec).await?;
+    if code == ExitCode::SUCCESS && !old.is_empty() {
+        output::say(&format!(
+            "{} pods have a proxy that stays as it is until they are restarted, such as {}: kubectl rollout restart deployment -n NAMESPACE",
+            old.len(),
+            old.first().map_or("", String::as_str)
+        ))?;
+    }
+    Ok(code)
+}
+
+/// The numbers of a version.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).take(3).collect()
+}
+
+async fn bring(args: InstallArgs, spec: Spec) -> anyhow::Result<ExitCode> {
+    let what: Vec<&str> = render(&spec)?.iter().map(|part| part.component.name()).collect();
+    let revision = spec.revision();
+    let named = if revision.is_empty() { String::new() } else { format!(", with the revision {revision}") };
+    let asked = format!(
+        "This will install into the namespace {}{named}: {}. Proceed? (y/N)",
+        spec.namespace(),
+        what.join(", ")
+    );
     if !args.skip_confirmation && !agreed(&asked)? {
         return Ok(ExitCode::FAILURE);
     }
     let cluster = Cluster::connect(&args.at).await?;
+    let spec = {
+        let beside = cluster.pilots(&spec.namespace()).await?.into_keys().collect();
+        spec.beside(beside)
+    };
+    let parts = render(&spec)?;
     let began = Instant::now();
     for part in &parts {
         install_part(&cluster, part, &args).await.with_context(|| format!("✘ {}", part.component.name()))?;
     }
-    for name in cluster.superfluous(&names(&parts)).await? {
+    for name in cluster.superfluous(&names(&parts), &spec.revision_label()).await? {
         cluster.delete(&name).await?;
         output::say(&format!("  {name} is wanted no longer: deleted"))?;
     }
@@ -148,10 +241,13 @@ async fn install_part(cluster: &Cluster, part: &Rendered, args: &InstallArgs) ->
 /// What the API server says.
 pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::connect(&args.at).await?;
-    let installed = cluster.installed().await?;
+    let installed = cluster.installed(args.revision.as_deref()).await?;
     let going: Vec<&Name> = installed.iter().filter(|name| args.purge || !cluster::is_kept(name)).collect();
     if going.is_empty() {
-        output::say("nothing is installed")?;
+        output::say(&match &args.revision {
+            None => "nothing is installed".to_owned(),
+            Some(revision) => format!("nothing is installed with the revision {revision}"),
+        })?;
         return Ok(ExitCode::SUCCESS);
     }
     if args.dry_run {
@@ -160,7 +256,7 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let proxies = cluster.proxies().await?;
+    let proxies = cluster.proxies(args.revision.as_deref()).await?;
     let mut asked = format!("{} objects will be deleted", going.len());
     if args.purge {
         asked.push_str(", and with the definitions all objects of the mesh's kinds, and the CA's key");
@@ -195,10 +291,24 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// What cannot be.
 pub fn manifest(args: &ManifestArgs) -> anyhow::Result<()> {
-    let ManifestCommand::Generate(wanted) = &args.command;
+    let wanted = match &args.command {
+        ManifestCommand::Generate(wanted) => wanted,
+        ManifestCommand::Charts { directory } => return write_charts(directory),
+    };
     for object in render(&wanted.spec()?)?.into_iter().flat_map(|part| part.objects) {
         let text = serde_saphyr::to_string(&object).context("YAML")?;
         output::say(&format!("{}\n---", text.trim_end()))?;
+    }
+    Ok(())
+}
+
+fn write_charts(directory: &Path) -> anyhow::Result<()> {
+    for (name, text) in charts::charts()? {
+        let path = directory.join(name);
+        let parent = path.parent().unwrap_or(directory);
+        std::fs::create_dir_all(parent).with_context(|| format!("{}", parent.display()))?;
+        std::fs::write(&path, text).with_context(|| format!("{}", path.display()))?;
+        output::say(&format!("{}", path.display()))?;
     }
     Ok(())
 }

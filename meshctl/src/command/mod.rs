@@ -19,6 +19,7 @@ pub mod manual;
 pub mod server;
 pub mod stat;
 pub mod status;
+pub mod tag;
 pub mod tap;
 pub mod top;
 pub mod version;

@@ -1,10 +1,11 @@
 //! Objects in a cluster: applied by server-side apply, awaited, listed by their label, deleted.
 
-use super::objects::{MANAGED, RECONCILE};
+use super::objects::{MANAGED, RECONCILE, REVISION, VERSION, WRITTEN};
 use crate::reach::Where;
 use crate::reach::cluster::said;
 use anyhow::{Context as _, bail};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt as _};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ const KINDS: [(&str, &str, &str, &str, bool); 16] = [
     ("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", false),
     ("", "v1", "Namespace", "namespaces", false),
 ];
+/// Label of what a tag is made of.
+pub const TAG: &str = "istio.io/tag";
 /// Kinds that hold what users made: they go only when everything is to go.
 const KEPT: [&str; 2] = ["CustomResourceDefinition", "Namespace"];
 
@@ -119,15 +122,20 @@ impl Cluster {
         self.api(name)?.get_opt(&name.name).await.map_err(said).with_context(|| name.to_string())
     }
 
-    /// Everything that was installed, in the order of deletion.
+    /// Everything that was installed, in the order of deletion; with a revision what is its own. Tags are nobody's: they come
+    /// and go by their own command.
     ///
     /// # Errors
     /// What the API server says, with the kind.
-    pub async fn installed(&self) -> anyhow::Result<Vec<Name>> {
+    pub async fn installed(&self, revision: Option<&str>) -> anyhow::Result<Vec<Name>> {
         let mut names = Vec::new();
         for row in &KINDS {
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(row).0);
-            let params = ListParams::default().labels(&format!("{MANAGED}={RECONCILE}"));
+            let own = match revision {
+                Some(revision) => format!("{MANAGED}={RECONCILE},{REVISION}={revision},!{TAG}"),
+                None => format!("{MANAGED}={RECONCILE}"),
+            };
+            let params = ListParams::default().labels(&own);
             let list = match api.list_metadata(&params).await {
                 Ok(list) => list,
                 // A kind that this cluster does not define.
@@ -143,13 +151,54 @@ impl Cluster {
         Ok(names)
     }
 
-    /// What was installed and is wanted no longer.
+    /// What was installed with a revision and is wanted no longer.
     ///
     /// # Errors
     /// As [`Cluster::installed`].
-    pub async fn superfluous(&self, wanted: &[Name]) -> anyhow::Result<Vec<Name>> {
-        let installed = self.installed().await?;
+    pub async fn superfluous(&self, wanted: &[Name], revision: &str) -> anyhow::Result<Vec<Name>> {
+        let installed = self.installed(Some(revision)).await?;
         Ok(installed.into_iter().filter(|name| !is_kept(name) && !wanted.contains(name)).collect())
+    }
+
+    /// Objects of a kind that have a label, or all where it is empty, with their labels.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn labelled(&self, kind: &str, label: &str) -> anyhow::Result<Vec<(Name, BTreeMap<String, String>)>> {
+        let row = KINDS.iter().find(|row| row.2 == kind).with_context(|| format!("{kind} is installed nowhere"))?;
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(row).0);
+        let list = api.list_metadata(&ListParams::default().labels(label)).await.map_err(said);
+        let one = |one: PartialObjectMeta<DynamicObject>| {
+            let namespace = one.namespace().unwrap_or_default();
+            (Name { kind: kind.to_owned(), namespace, name: one.name_any() }, one.labels().clone())
+        };
+        Ok(list.with_context(|| kind.to_owned())?.items.into_iter().map(one).collect())
+    }
+
+    /// The pilots that are installed: revision and version.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn pilots(&self, namespace: &str) -> anyhow::Result<BTreeMap<String, String>> {
+        let row = ("apps", "v1", "Deployment", "deployments", true);
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(&row).0);
+        let own = ListParams::default().labels(&format!("{MANAGED}={RECONCILE},app=istiod"));
+        let list = api.list_metadata(&own).await.map_err(said).context("Deployments")?;
+        let label =
+            |one: &PartialObjectMeta<DynamicObject>, name: &str| one.labels().get(name).cloned().unwrap_or_default();
+        Ok(list.items.iter().map(|one| (label(one, REVISION), label(one, VERSION))).collect())
+    }
+
+    /// What was asked for when a revision was installed; none where it is not known.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn written(&self, namespace: &str, revision: &str) -> anyhow::Result<Option<String>> {
+        let suffix = if revision == "default" { String::new() } else { format!("-{revision}") };
+        let name =
+            Name { kind: "ConfigMap".to_owned(), namespace: namespace.to_owned(), name: format!("{WRITTEN}{suffix}") };
+        let found = self.get(&name).await?;
+        Ok(found.and_then(|map| map.data["data"]["spec"].as_str().map(str::to_owned)))
     }
 
     /// Deletes an object; one that is gone already is as good.
@@ -195,14 +244,17 @@ impl Cluster {
         Ok(count)
     }
 
-    /// Pods with a sidecar or gateway, by namespace and name.
+    /// Pods with a sidecar or gateway, of all revisions or of one, by namespace and name.
     ///
     /// # Errors
     /// What the API server says.
-    pub async fn proxies(&self) -> anyhow::Result<Vec<String>> {
+    pub async fn proxies(&self, revision: Option<&str>) -> anyhow::Result<Vec<String>> {
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(&("", "v1", "Pod", "pods", true)).0);
         let list = api.list_metadata(&ListParams::default()).await.map_err(said).context("pods")?;
-        let injected = list.items.iter().filter(|pod| pod.annotations().contains_key("sidecar.istio.io/status"));
+        let injected = list.items.iter().filter(|pod| {
+            let own = pod.annotations().get(REVISION).map_or("default", String::as_str);
+            pod.annotations().contains_key("sidecar.istio.io/status") && revision.is_none_or(|revision| revision == own)
+        });
         Ok(injected.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect())
     }
 

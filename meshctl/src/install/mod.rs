@@ -4,10 +4,12 @@
 //! - [`profile`]: the values that nobody wrote
 //! - [`spec`]: profile, files and `--set`, laid over each other
 //! - [`objects`]: the specification as objects, by component; pure
+//! - [`charts`]: the same objects as Helm charts
 //! - [`cluster`]: objects applied, awaited, listed and deleted
 //!
 //! It knows what our components need of a cluster. It must never know how they do their work.
 
+pub mod charts;
 pub mod cluster;
 pub mod objects;
 pub mod profile;

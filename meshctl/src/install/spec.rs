@@ -6,7 +6,13 @@ use serde_json::{Map, Value, json};
 
 /// A complete specification: every field that is read is there or has a meaning when it is not.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Spec(Value);
+pub struct Spec {
+    whole: Value,
+    /// What was written, for an upgrade that changes nothing else.
+    written: Value,
+    /// Other revisions that run beside this one.
+    beside: Vec<String>,
+}
 
 impl Spec {
     /// Lays `files` (texts of IstioOperator, the later over the earlier) and `sets` (`PATH=VALUE`) over their profile.
@@ -32,33 +38,75 @@ impl Spec {
             bail!("profile: there is no {name:?}{}; there are {}", schema::hint(name, known.iter()), known.join(", "))
         };
         over(&mut spec, &written);
-        Self(spec).settled()
+        Self { whole: spec, written, beside: Vec::new() }.settled()
     }
 
     /// Puts what can be written in two places into one.
     fn settled(mut self) -> anyhow::Result<Self> {
         for (short, long) in [("hub", "hub"), ("tag", "tag"), ("namespace", "istioNamespace")] {
-            if !self.0[short].is_null() {
-                self.0["values"]["global"][long] = self.0[short].take();
+            if !self.whole[short].is_null() {
+                self.whole["values"]["global"][long] = self.whole[short].take();
             }
         }
-        let (mesh, more) = (self.0["meshConfig"].take(), self.0["values"]["meshConfig"].take());
+        let (mesh, more) = (self.whole["meshConfig"].take(), self.whole["values"]["meshConfig"].take());
         let mut mesh = if mesh.is_object() { mesh } else { json!({}) };
         if more.is_object() {
             over(&mut mesh, &more);
         }
-        self.0["meshConfig"] = mesh;
+        self.whole["meshConfig"] = mesh;
         self.redirected_by_agent();
         let domain = format!(".{}.svc.", self.namespace());
-        let text = self.0["meshConfig"].to_string().replace(".istio-system.svc.", &domain);
-        self.0["meshConfig"] = serde_json::from_str(&text)?;
+        let text = self.whole["meshConfig"].to_string().replace(".istio-system.svc.", &domain);
+        self.whole["meshConfig"] = serde_json::from_str(&text)?;
         pilot::model::mesh_config::parse(&self.mesh_config()?).context("meshConfig")?;
-        for revision in [&self.0["revision"], &self.0["values"]["revision"]] {
-            if !matches!(revision.as_str(), None | Some("" | "default")) {
-                bail!("revision: not supported yet: install without one");
+        for place in ["revision", "values.revision"] {
+            let revision = self.text(place);
+            if !revision.is_empty() {
+                anyhow::ensure!(is_label(&revision), "{place}: {revision:?} is no name of small letters, digits and -");
+                self.whole["revision"] = json!(revision);
             }
         }
         Ok(self)
+    }
+
+    /// What was written, without what the profile and its defaults add.
+    pub fn written(&self) -> &Value {
+        &self.written
+    }
+
+    /// The revision; empty for the default one.
+    pub fn revision(&self) -> String {
+        Some(self.text("revision")).filter(|revision| revision != DEFAULT_REVISION).unwrap_or_default()
+    }
+
+    /// A name that is the revision's own: `istiod`, or `istiod-canary`.
+    pub fn of_revision(&self, name: &str) -> String {
+        match self.revision() {
+            revision if revision.is_empty() => name.to_owned(),
+            revision => format!("{name}-{revision}"),
+        }
+    }
+
+    /// The value of the label by which a revision's objects are known.
+    pub fn revision_label(&self) -> String {
+        Some(self.revision()).filter(|revision| !revision.is_empty()).unwrap_or_else(|| DEFAULT_REVISION.to_owned())
+    }
+
+    /// The same beside other revisions, whose pilots citadel must know as well.
+    #[must_use]
+    pub fn beside(mut self, revisions: Vec<String>) -> Self {
+        self.beside = revisions;
+        self
+    }
+
+    /// Names of all pilots that run: that of the default revision, this one's, and those beside.
+    pub fn pilots(&self) -> Vec<String> {
+        let others = self.beside.iter().filter(|revision| *revision != DEFAULT_REVISION);
+        let mut names = vec!["istiod".to_owned(), self.of_revision("istiod")];
+        names.extend(others.map(|revision| format!("istiod-{revision}")));
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// With the node agent pods are injected for it; and for the level `restricted`, which such pods can have.
@@ -66,7 +114,7 @@ impl Spec {
         if !self.is_on("components.cni.enabled") {
             return;
         }
-        let values = &mut self.0["values"];
+        let values = &mut self.whole["values"];
         if values["pilot"]["cni"]["enabled"].is_null() {
             values["pilot"]["cni"]["enabled"] = json!(true);
         }
@@ -81,7 +129,7 @@ impl Spec {
 
     /// The value at a path such as `values.global.hub`; null where there is none.
     pub fn at(&self, path: &str) -> &Value {
-        path.split('.').fold(&self.0, |value, name| &value[name])
+        path.split('.').fold(&self.whole, |value, name| &value[name])
     }
 
     /// The value at a path as text, empty where there is none.
@@ -121,7 +169,7 @@ impl Spec {
     /// # Errors
     /// Where it has no form as YAML.
     pub fn mesh_config(&self) -> anyhow::Result<String> {
-        serde_saphyr::to_string(&self.0["meshConfig"]).context("meshConfig")
+        serde_saphyr::to_string(&self.whole["meshConfig"]).context("meshConfig")
     }
 
     /// Gateways that are wanted, of both kinds.
@@ -129,6 +177,15 @@ impl Spec {
         let lists = ["components.ingressGateways", "components.egressGateways"].map(|path| self.at(path).as_array());
         { lists.into_iter().flatten().flatten() }.filter(|gateway| gateway["enabled"] == true).collect()
     }
+}
+
+/// The revision that has no name.
+const DEFAULT_REVISION: &str = "default";
+
+/// Whether a text can be part of an object's name (RFC 1123).
+pub fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.len() <= 40 && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
 }
 
 /// The specification in a file, which is an IstioOperator or a bare one of its `spec`.
@@ -261,7 +318,7 @@ mod tests {
     fn what_cannot_be_is_refused() {
         for (set, why) in [
             ("values.global.hubb=x", "values.global.hubb: there is no such field; did you mean hub?"),
-            ("revision=canary", "revision: not supported yet"),
+            ("revision=Canary", "is no name of small letters"),
             ("nothing", "write PATH=VALUE"),
             ("components.ingressGateways[x].enabled=true", "an index is a number"),
             ("components.ingressGateways[99].enabled=true", "too large"),
@@ -270,6 +327,17 @@ mod tests {
             assert!(refused.contains(why), "{refused}");
         }
         assert!(Spec::new(&["kind: Service".to_owned()], &[]).is_err());
+    }
+
+    // spec: IN-30
+    #[test]
+    fn a_revision_gives_its_own_objects_a_name() {
+        let canary = spec(&["revision=canary"]).unwrap();
+        assert_eq!((canary.revision().as_str(), canary.of_revision("istiod").as_str()), ("canary", "istiod-canary"));
+        assert_eq!(canary.pilots(), ["istiod", "istiod-canary"]);
+        let default = spec(&["values.revision=default"]).unwrap();
+        assert_eq!((default.of_revision("istiod").as_str(), default.revision_label().as_str()), ("istiod", "default"));
+        assert_eq!(default.beside(vec!["old".to_owned()]).pilots(), ["istiod", "istiod-old"]);
     }
 
     #[test]

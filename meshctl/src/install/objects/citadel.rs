@@ -12,6 +12,13 @@ pub(super) const NAME: &str = "citadel";
 /// Port of the certificate service.
 pub(super) const PORT: u16 = 8060;
 
+/// Names under which pilots are found: those of all revisions, which have one identity.
+fn hosts(spec: &Spec) -> Vec<String> {
+    let namespace = spec.namespace();
+    let of = |name: String| [".svc", "", ".svc.cluster.local"].map(|end| format!("{name}.{namespace}{end}"));
+    spec.pilots().into_iter().flat_map(of).collect()
+}
+
 pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     let namespace = spec.namespace();
     let review = rule("authentication.k8s.io", &["tokenreviews"], &["create"]);
@@ -33,9 +40,7 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
             format!("--trust-domain={}", spec.trust_domain()),
             format!("--host={NAME}.{namespace}.svc"),
             format!("--relay={istiod}"),
-            format!(
-                "--host-names={istiod}=istiod.{namespace}.svc,istiod.{namespace},istiod.{namespace}.svc.cluster.local"
-            ),
+            format!("--host-names={istiod}={}", hosts(spec).join(",")),
         ],
         ports: &[("grpc-ca", PORT), ("http-monitoring", 15014)],
         ready: ("/ready", 15014),

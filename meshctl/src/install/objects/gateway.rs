@@ -37,7 +37,7 @@ pub(super) fn objects(spec: &Spec, gateway: &Value) -> Vec<Value> {
         role,
         binding,
         service,
-        deployment(own("apps/v1", "Deployment"), &spec.text("values.global.imagePullPolicy"), k8s, &given),
+        deployment(spec, own("apps/v1", "Deployment"), k8s, &given),
     ];
     if scaled {
         objects.push(scaler);
@@ -62,9 +62,10 @@ fn rights(mut role: Value, mut binding: Value) -> [Value; 2] {
     [role, binding]
 }
 
-fn deployment(mut deployment: Value, pull: &str, k8s: &Value, given: &Value) -> Value {
+fn deployment(spec: &Spec, mut deployment: Value, k8s: &Value, given: &Value) -> Value {
+    let pull = spec.text("values.global.imagePullPolicy");
     // The image is not known yet, and so an API server would write Always.
-    let pull = if pull.is_empty() { "IfNotPresent" } else { pull };
+    let pull = if pull.is_empty() { "IfNotPresent".to_owned() } else { pull };
     let mut container = json!({
         "name": "istio-proxy", "image": "auto", "imagePullPolicy": pull,
         "securityContext": {
@@ -76,11 +77,15 @@ fn deployment(mut deployment: Value, pull: &str, k8s: &Value, given: &Value) -> 
     changed(&mut container, &mut pod, k8s);
     pod["containers"] = json!([container]);
     let annotations = json!({"inject.istio.io/templates": "gateway"});
+    let mut asks = json!({"sidecar.istio.io/inject": "true"});
+    if !spec.revision().is_empty() {
+        asks["istio.io/rev"] = json!(spec.revision());
+    }
     deployment["spec"] = json!({
         "selector": {"matchLabels": given},
         "template": {
             "metadata": {
-                "labels": merged(given, &json!({"sidecar.istio.io/inject": "true"})),
+                "labels": merged(given, &asks),
                 "annotations": merged(&annotations, &k8s["podAnnotations"]),
             },
             "spec": pod,

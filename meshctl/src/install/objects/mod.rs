@@ -9,7 +9,7 @@ mod gateway;
 mod mixer;
 mod pilot;
 mod rights;
-mod webhook;
+pub mod webhook;
 mod workload;
 
 #[cfg(test)]
@@ -22,10 +22,14 @@ use serde_json::{Value, json};
 pub const MANAGED: &str = "operator.istio.io/managed";
 /// Value of [`MANAGED`].
 pub const RECONCILE: &str = "Reconcile";
+/// The ConfigMap with what was asked for.
+pub const WRITTEN: &str = "istio-install";
+/// Label by which it is known of which revision an object is.
+pub const REVISION: &str = "istio.io/rev";
 /// Label that names the component.
 const COMPONENT: &str = "operator.istio.io/component";
 /// Label that names the version of the installer.
-const VERSION: &str = "operator.istio.io/version";
+pub const VERSION: &str = "operator.istio.io/version";
 
 /// A component, in the order of installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,22 +101,34 @@ pub fn render(spec: &Spec) -> anyhow::Result<Vec<Rendered>> {
         all.push((Component::Gateways, gateways));
     }
     let labelled = |(component, objects): (Component, Vec<Value>)| {
-        let objects = objects.into_iter().map(|object| labelled(object, component)).collect();
+        let objects = objects.into_iter().map(|object| labelled(spec, object, component)).collect();
         Rendered { component, objects }
     };
     Ok(all.into_iter().map(labelled).collect())
 }
 
-fn labelled(mut object: Value, component: Component) -> Value {
-    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+fn labelled(spec: &Spec, mut object: Value, component: Component) -> Value {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let kind = text(&object["kind"]);
+    let of_revision = is_of_revision(spec, component, &text(&object["metadata"]["name"]));
     let labels = &mut object["metadata"]["labels"];
     labels[MANAGED] = json!(RECONCILE);
     labels[COMPONENT] = json!(component.name());
     labels[VERSION] = json!(env!("CARGO_PKG_VERSION"));
     if kind != "Namespace" {
-        labels["istio.io/rev"] = json!("default"); // of a namespace it would ask for sidecars
+        // of a namespace it would ask for sidecars
+        labels[REVISION] = json!(if of_revision { spec.revision_label() } else { "default".to_owned() });
     }
     object
+}
+
+/// Whether an object is a revision's own. What all share is the default one's, whoever brings it.
+fn is_of_revision(spec: &Spec, component: Component, name: &str) -> bool {
+    let own = ["istiod", "istio", "istio-sidecar-injector", "istiod-settings", WRITTEN];
+    let validator = format!("{}-{}", spec.of_revision("istio-validator"), spec.namespace());
+    !spec.revision().is_empty()
+        && component == Component::Pilot
+        && (name == validator || own.iter().any(|own| name == spec.of_revision(own)))
 }
 
 /// An object in the namespace of the control plane.

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 /// Name of everything that is pilot's.
 pub(super) const NAME: &str = "istiod";
+/// Label of what is a revision's own.
+const REVISION: &str = "istio.io/rev";
 /// The ConfigMap with the roots.
 const ROOTS: &str = pilot::trust::CONFIG_MAP;
 
@@ -20,11 +22,15 @@ pub(super) fn objects(spec: &Spec) -> anyhow::Result<Vec<Value>> {
         ("http-debug", 8080, 8080),
         ("http-monitoring", 15014, 15014),
     ];
-    let mut service = service(spec, NAME, NAME, &ports);
+    let own_name = spec.of_revision(NAME);
+    let mut service = service(spec, &own_name, NAME, &ports);
     service["metadata"]["labels"]["istio"] = json!("pilot");
+    // Pilots of other revisions are of the same app.
+    service["spec"]["selector"][REVISION] = json!(spec.revision_label());
     let mut objects = settings(spec)?;
     objects.push(account(spec, NAME));
     objects.extend(in_cluster(spec, NAME, &cluster_rules()));
+    objects.extend(settings_rights(spec));
     objects.extend(in_namespace(spec, NAME, &own_rules()));
     objects.extend(secrets(spec));
     objects.push(service);
@@ -34,10 +40,21 @@ pub(super) fn objects(spec: &Spec) -> anyhow::Result<Vec<Value>> {
         let least = number("components.pilot.k8s.hpaSpec.minReplicas", number("values.pilot.autoscaleMin", 1));
         let most = number("components.pilot.k8s.hpaSpec.maxReplicas", number("values.pilot.autoscaleMax", 5));
         let percent = number("values.pilot.cpu.targetAverageUtilization", 80);
-        objects.push(autoscaler(spec, NAME, [least, most, percent]));
+        objects.push(autoscaler(spec, &own_name, [least, most, percent]));
     }
-    objects.extend(budget(spec, NAME, NAME));
+    objects.extend(budget(spec, &own_name, NAME).map(|mut budget| {
+        budget["spec"]["selector"]["matchLabels"][REVISION] = json!(spec.revision_label());
+        budget
+    }));
+    objects.push(kept(spec));
     Ok(objects)
+}
+
+/// What was asked for, so that an upgrade need not be told again.
+fn kept(spec: &Spec) -> Value {
+    let mut map = own(spec, "v1", "ConfigMap", &spec.of_revision(super::WRITTEN));
+    map["data"] = json!({"spec": spec.written().to_string()});
+    map
 }
 
 fn is_scaled(spec: &Spec) -> bool {
@@ -46,9 +63,9 @@ fn is_scaled(spec: &Spec) -> bool {
 
 /// The ConfigMaps that pilot follows (PI-7).
 fn settings(spec: &Spec) -> anyhow::Result<Vec<Value>> {
-    let mut mesh = own(spec, "v1", "ConfigMap", "istio");
+    let mut mesh = own(spec, "v1", "ConfigMap", &spec.of_revision("istio"));
     mesh["data"] = json!({"mesh": spec.mesh_config()?});
-    let mut injector = own(spec, "v1", "ConfigMap", "istio-sidecar-injector");
+    let mut injector = own(spec, "v1", "ConfigMap", &spec.of_revision("istio-sidecar-injector"));
     let given = spec.at("values.sidecarInjectorWebhook");
     let mut config = json!({
         "policy": if spec.text("values.global.proxy.autoInject") == "disabled" { "disabled" } else { "enabled" },
@@ -65,7 +82,7 @@ fn settings(spec: &Spec) -> anyhow::Result<Vec<Value>> {
         "pilot": {"cni": merged(&json!({"enabled": false, "provider": "default"}), spec.at("values.pilot.cni"))},
         "sidecarInjectorWebhook": merged(&json!({"rewriteAppHTTPProbe": true}), given),
         "gateways": merged(&json!({}), spec.at("values.gateways")),
-        "revision": "",
+        "revision": spec.revision(),
     });
     injector["data"] =
         json!({"config": serde_saphyr::to_string(&config)?, "values": serde_json::to_string_pretty(&values)?});
@@ -85,12 +102,16 @@ fn deployment(spec: &Spec) -> Value {
     if !cluster.is_empty() {
         args.push(format!("--cluster-id={cluster}"));
     }
+    if !spec.revision().is_empty() {
+        args.push(format!("--revision={}", spec.revision()));
+    }
     if spec.is_on("values.global.logAsJson") {
         args.push("--log-as-json".to_owned());
     }
     let image = spec.text("values.pilot.image");
+    let name = spec.of_revision(NAME);
     let program = Program {
-        name: NAME,
+        name: &name,
         app: NAME,
         image: spec.image(if image.is_empty() { "pilot" } else { &image }),
         args,
@@ -107,6 +128,11 @@ fn deployment(spec: &Spec) -> Value {
     let mut deployment = program.deployment(spec, NAME);
     mount(&mut deployment, "istio-token", "/var/run/secrets/tokens", &token());
     mount(&mut deployment, "tls", "/var/run/secrets/istiod", &json!({"emptyDir": {"medium": "Memory"}}));
+    // Of the default one it stays as it was: a selector cannot be changed.
+    if !spec.revision().is_empty() {
+        deployment["spec"]["selector"]["matchLabels"][REVISION] = json!(spec.revision());
+    }
+    deployment["spec"]["template"]["metadata"]["labels"][REVISION] = json!(spec.revision_label());
     by_values(spec, &mut deployment);
     deployment
 }
@@ -198,11 +224,23 @@ fn cluster_rules() -> Vec<Value> {
     rules
 }
 
-/// Leases, its settings, and the probe of the validation, which is never stored.
+/// To follow the settings of its revision.
+fn settings_rights(spec: &Spec) -> [Value; 2] {
+    let maps = ["istio", "istio-sidecar-injector"].map(|name| spec.of_revision(name));
+    let mut objects = in_namespace(spec, NAME, &[rule_for("", &["configmaps"], &[&maps[0], &maps[1]], &READ)]);
+    let name = spec.of_revision("istiod-settings");
+    for object in &mut objects {
+        object["metadata"]["name"] = json!(name);
+    }
+    objects[1]["roleRef"]["name"] = json!(name);
+    objects
+}
+
+/// Leases, the roots, and the probe of the validation, which is never stored.
 fn own_rules() -> Vec<Value> {
     vec![
         rule("coordination.k8s.io", &["leases"], &["get", "create", "update"]),
-        rule_for("", &["configmaps"], &["istio", "istio-sidecar-injector", ROOTS], &READ),
+        rule_for("", &["configmaps"], &[ROOTS], &READ),
         rule("networking.istio.io", &["gateways"], &["create"]),
     ]
 }

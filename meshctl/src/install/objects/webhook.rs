@@ -1,10 +1,14 @@
 //! By which the API server finds injection and validation. pilot fills in the roots, and makes validation obligatory once
 //! it answers (PI-48, PI-54).
 
-use super::Spec;
 use super::pilot::NAME;
+use super::{MANAGED, RECONCILE, REVISION, Spec};
 use serde_json::{Value, json};
 
+/// Label of a pod: whether it wants a sidecar.
+const INJECT: &str = "sidecar.istio.io/inject";
+/// Label of a namespace: whether its pods get one.
+const NAMESPACE: &str = "istio-injection";
 /// Longest time that the API server waits.
 const TIMEOUT_S: u32 = 10;
 
@@ -16,8 +20,22 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     objects
 }
 
-fn client(spec: &Spec, path: &str) -> Value {
-    json!({"service": {"name": NAME, "namespace": spec.namespace(), "path": path, "port": 443}})
+/// Whom a webhook calls, and for what.
+struct Hooks {
+    /// Name of pilot's Service.
+    service: String,
+    /// Namespace of the control plane.
+    namespace: String,
+    /// The value of `istio.io/rev` that chooses it: a revision or a tag.
+    chosen_by: String,
+    /// Whether `istio-injection=enabled` chooses it as well.
+    is_default: bool,
+}
+
+impl Hooks {
+    fn client(&self, path: &str) -> Value {
+        json!({"service": {"name": self.service, "namespace": self.namespace, "path": path, "port": 443}})
+    }
 }
 
 fn is(key: &str, operator: &str, values: &[&str]) -> Value {
@@ -31,67 +49,108 @@ fn all_of(expressions: &[Value]) -> Value {
     json!({"matchExpressions": expressions})
 }
 
-/// Istio's four: chosen by the revision or by `istio-injection`, of the namespace or of the pod.
+/// The webhooks of a tag: another name for a revision (IN-31). With the tag `default` they answer what asks for no revision.
+pub fn of_tag(tag: &str, revision: &str, namespace: &str) -> Vec<Value> {
+    let service = if revision == "default" { NAME.to_owned() } else { format!("{NAME}-{revision}") };
+    let is_default = tag == "default";
+    let hooks = Hooks { service, namespace: namespace.to_owned(), chosen_by: tag.to_owned(), is_default };
+    let labels = json!({
+        "app": "sidecar-injector", "istio.io/tag": tag, REVISION: revision, MANAGED: RECONCILE,
+        "install.operator.istio.io/namespace": namespace,
+    });
+    let named = |kind: &str, name: String, webhooks: Vec<Value>| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name, "labels": labels}, "webhooks": webhooks});
+    let mut objects =
+        vec![named("MutatingWebhookConfiguration", format!("istio-revision-tag-{tag}-{namespace}"), hooks.injection())];
+    if is_default {
+        let name = format!("istio-default-validator-{namespace}");
+        objects.push(named("ValidatingWebhookConfiguration", name, hooks.validation()));
+    }
+    objects
+}
+
 fn injection(spec: &Spec) -> Value {
-    let (inject, revision, namespace) = ("sidecar.istio.io/inject", "istio.io/rev", "istio-injection");
-    let hook = |name: &str, spaces: &[Value], pods: &[Value]| {
-        json!({
-            "name": format!("{name}.sidecar-injector.istio.io"), "clientConfig": client(spec, "/inject"),
-            "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
-            "reinvocationPolicy": "Never", "timeoutSeconds": TIMEOUT_S,
-            "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "scope": "*"}],
-            "namespaceSelector": all_of(spaces), "objectSelector": all_of(pods),
-        })
-    };
-    let not_refused = is(inject, "NotIn", &["false"]);
-    let no_label = is(namespace, "DoesNotExist", &[]);
-    let no_revision = is(revision, "DoesNotExist", &[]);
-    let mut hooks = vec![
-        hook(
-            "rev.namespace",
-            &[is(revision, "In", &["default"]), no_label.clone()],
-            std::slice::from_ref(&not_refused),
-        ),
-        hook(
-            "rev.object",
-            &[no_revision.clone(), no_label.clone()],
-            &[not_refused.clone(), is(revision, "In", &["default"])],
-        ),
-        hook("namespace", &[is(namespace, "In", &["enabled"])], std::slice::from_ref(&not_refused)),
-        hook("object", &[no_label.clone(), no_revision.clone()], &[is(inject, "In", &["true"]), no_revision.clone()]),
-    ];
-    if spec.is_on("values.sidecarInjectorWebhook.enableNamespacesByDefault") {
-        let system = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
-        let spaces = [no_label, no_revision.clone(), is("kubernetes.io/metadata.name", "NotIn", &system)];
-        hooks.push(hook("auto", &spaces, &[is(inject, "DoesNotExist", &[]), no_revision]));
+    let mut hooks = Hooks::of(spec).injection();
+    if spec.is_on("values.sidecarInjectorWebhook.enableNamespacesByDefault") && spec.revision().is_empty() {
+        hooks.push(Hooks::of(spec).everywhere());
     }
     let policy = spec.text("values.sidecarInjectorWebhook.reinvocationPolicy");
     for hook in hooks.iter_mut().filter(|_| !policy.is_empty()) {
         hook["reinvocationPolicy"] = json!(policy);
     }
-    configuration(spec, "MutatingWebhookConfiguration", "istio-sidecar-injector", hooks)
+    configuration(spec, "MutatingWebhookConfiguration", &spec.of_revision("istio-sidecar-injector"), hooks)
 }
 
 fn validation(spec: &Spec) -> Value {
-    let groups = [
-        "networking.istio.io",
-        "security.istio.io",
-        "telemetry.istio.io",
-        "extensions.istio.io",
-        "policy.ferromesh.io",
-    ];
-    let rules = json!([{"operations": ["CREATE", "UPDATE"], "apiGroups": groups, "apiVersions": ["*"], "resources": ["*"], "scope": "*"}]);
-    let revision = [is("istio.io/rev", "In", &["default"])];
-    let hook = |name: &str, objects: &[Value]| {
+    let name = format!("{}-{}", spec.of_revision("istio-validator"), spec.namespace());
+    configuration(spec, "ValidatingWebhookConfiguration", &name, Hooks::of(spec).validation())
+}
+
+impl Hooks {
+    fn of(spec: &Spec) -> Self {
+        let (service, is_default) = (spec.of_revision(NAME), spec.revision().is_empty());
+        Self { service, namespace: spec.namespace(), chosen_by: spec.revision_label(), is_default }
+    }
+
+    fn hook(&self, name: &str, spaces: &[Value], pods: &[Value]) -> Value {
         json!({
-            "name": format!("{name}validation.istio.io"), "clientConfig": client(spec, "/validate"),
-            "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
-            "timeoutSeconds": TIMEOUT_S, "rules": rules, "objectSelector": all_of(objects),
+            "name": format!("{name}.sidecar-injector.istio.io"), "clientConfig": self.client("/inject"),
+            "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Fail",
+            "reinvocationPolicy": "Never", "timeoutSeconds": TIMEOUT_S,
+            "rules": [{"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "scope": "*"}],
+            "namespaceSelector": all_of(spaces), "objectSelector": all_of(pods),
         })
-    };
-    let none = [is("istio.io/rev", "DoesNotExist", &[])];
-    let hooks = vec![hook("rev.", &revision), hook("", &none)];
-    configuration(spec, "ValidatingWebhookConfiguration", &format!("istio-validator-{}", spec.namespace()), hooks)
+    }
+
+    /// Istio's four: chosen by the revision or by `istio-injection`, of the namespace or of the pod. A revision that is not
+    /// the default one has the first two.
+    fn injection(&self) -> Vec<Value> {
+        let not_refused = is(INJECT, "NotIn", &["false"]);
+        let (no_label, no_revision) = (is(NAMESPACE, "DoesNotExist", &[]), is(REVISION, "DoesNotExist", &[]));
+        let own = is(REVISION, "In", &[&self.chosen_by]);
+        let mut hooks = vec![
+            self.hook("rev.namespace", &[own.clone(), no_label.clone()], std::slice::from_ref(&not_refused)),
+            self.hook("rev.object", &[no_revision.clone(), no_label.clone()], &[not_refused.clone(), own]),
+        ];
+        if self.is_default {
+            let enabled = is(NAMESPACE, "In", &["enabled"]);
+            hooks.push(self.hook("namespace", &[enabled], &[not_refused]));
+            let asked = [is(INJECT, "In", &["true"]), no_revision.clone()];
+            hooks.push(self.hook("object", &[no_label, no_revision], &asked));
+        }
+        hooks
+    }
+
+    /// All namespaces that say nothing.
+    fn everywhere(&self) -> Value {
+        let system = ["kube-system", "kube-public", "kube-node-lease", "local-path-storage"];
+        let no_revision = is(REVISION, "DoesNotExist", &[]);
+        let named = is("kubernetes.io/metadata.name", "NotIn", &system);
+        let spaces = [is(NAMESPACE, "DoesNotExist", &[]), no_revision.clone(), named];
+        self.hook("auto", &spaces, &[is(INJECT, "DoesNotExist", &[]), no_revision])
+    }
+
+    fn validation(&self) -> Vec<Value> {
+        let groups = [
+            "networking.istio.io",
+            "security.istio.io",
+            "telemetry.istio.io",
+            "extensions.istio.io",
+            "policy.ferromesh.io",
+        ];
+        let rules = json!([{"operations": ["CREATE", "UPDATE"], "apiGroups": groups, "apiVersions": ["*"], "resources": ["*"], "scope": "*"}]);
+        let hook = |name: &str, objects: &[Value]| {
+            json!({
+                "name": format!("{name}validation.istio.io"), "clientConfig": self.client("/validate"),
+                "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore",
+                "timeoutSeconds": TIMEOUT_S, "rules": rules, "objectSelector": all_of(objects),
+            })
+        };
+        let mut hooks = vec![hook("rev.", &[is(REVISION, "In", &[&self.chosen_by])])];
+        if self.is_default {
+            hooks.push(hook("", &[is(REVISION, "DoesNotExist", &[])]));
+        }
+        hooks
+    }
 }
 
 fn configuration(spec: &Spec, kind: &str, name: &str, hooks: Vec<Value>) -> Value {
