@@ -50,7 +50,9 @@ fn asked(cluster: &Cluster, name: &str, url: &str) -> String {
 }
 
 fn pod_field(cluster: &Cluster, app: &str, path: &str) -> String {
-    cluster.kubectl(&["get", "pod", "-n", "tight", "-l", &format!("app={app}"), "-o", &format!("jsonpath={path}")]).unwrap()
+    cluster
+        .kubectl(&["get", "pod", "-n", "tight", "-l", &format!("app={app}"), "-o", &format!("jsonpath={path}")])
+        .unwrap()
 }
 
 // spec: IN-10, IN-11, IN-12, IN-13, IN-15
@@ -62,7 +64,10 @@ async fn restricted_pods_are_redirected_and_a_late_agent_repairs() {
     let directory = tempfile::tempdir().unwrap();
     load_images(&cluster, directory.path());
     support::load_application(&cluster, directory.path());
-    let text = install(&cluster, &["--readiness-timeout", "3m", "--set", "components.cni.enabled=true", "--set", "profile=minimal"]);
+    let text = install(
+        &cluster,
+        &["--readiness-timeout", "3m", "--set", "components.cni.enabled=true", "--set", "profile=minimal"],
+    );
     assert!(text.contains("✔ CNI installed"), "{text}");
 
     cluster.apply(&shop().to_string()).unwrap();
@@ -101,7 +106,9 @@ async fn restricted_pods_are_redirected_and_a_late_agent_repairs() {
 fn comes_late(cluster: &Cluster) {
     let place = |node: &str| {
         let patch = json!({"spec": {"template": {"spec": {"nodeSelector": {"agent": node}}}}}).to_string();
-        cluster.kubectl(&["patch", "daemonset", "istio-cni-node", "-n", "istio-system", "--type=merge", "-p", &patch]).unwrap();
+        cluster
+            .kubectl(&["patch", "daemonset", "istio-cni-node", "-n", "istio-system", "--type=merge", "-p", &patch])
+            .unwrap();
     };
     place("away");
     let agents = ["get", "pods", "-n", "istio-system", "-l", "k8s-app=istio-cni-node", "-o", "name"];
@@ -117,19 +124,25 @@ fn comes_late(cluster: &Cluster) {
     let before = cluster.kubectl(&[&pod[..], &uid].concat()).unwrap();
 
     let all = json!({"spec": {"template": {"spec": {"nodeSelector": {"agent": null}}}}}).to_string();
-    cluster.kubectl(&["patch", "daemonset", "istio-cni-node", "-n", "istio-system", "--type=merge", "-p", &all]).unwrap();
+    cluster
+        .kubectl(&["patch", "daemonset", "istio-cni-node", "-n", "istio-system", "--type=merge", "-p", &all])
+        .unwrap();
     let begun = Instant::now();
     let ended = ["get", "job/late", "-n", "tight", "-o", "jsonpath={.status.conditions[*].type}"];
     let ended = cluster.eventually(&ended, |text| text.contains("Complete"));
     assert!(ended.is_ok(), "{ended:?}\n{}", told(cluster));
-    println!("the pod from before the agent has done its work {:.1} s after the agent was wanted", begun.elapsed().as_secs_f64());
+    println!(
+        "the pod from before the agent has done its work {:.1} s after the agent was wanted",
+        begun.elapsed().as_secs_f64()
+    );
     assert_eq!(cluster.kubectl(&[&pod[..], &uid].concat()).unwrap(), before, "repaired in place, no pod was deleted");
     let log = cluster.kubectl(&["logs", "-n", "istio-system", "daemonset/istio-cni-node"]).unwrap();
     assert!(log.contains("repaired"), "{log}");
 }
 
 fn told(cluster: &Cluster) -> String {
-    let log = cluster.kubectl(&["logs", "-n", "istio-system", "daemonset/istio-cni-node", "--tail=50"]).unwrap_or_default();
+    let log =
+        cluster.kubectl(&["logs", "-n", "istio-system", "daemonset/istio-cni-node", "--tail=50"]).unwrap_or_default();
     let pods = cluster.kubectl(&["describe", "pods", "-n", "tight"]).unwrap_or_default();
     format!("{log}\n{pods}")
 }

@@ -3,6 +3,7 @@
 
 mod agent;
 mod arms;
+mod charts;
 mod faults;
 mod identity;
 mod images;
@@ -10,6 +11,7 @@ mod injection;
 mod install;
 mod nodes;
 mod operate;
+mod revisions;
 mod scenarios;
 mod secrets;
 mod status;

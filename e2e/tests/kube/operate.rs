@@ -90,7 +90,11 @@ async fn every_command_reaches_the_mesh_through_the_api_server() {
     let directory = tempfile::tempdir().unwrap();
     load_images(&cluster, directory.path());
     support::load_application(&cluster, directory.path());
-    says(&cluster, &["check", "--pre"], &["√ Kubernetes is 1.29 or later", "√ you may create what an installation needs"]);
+    says(
+        &cluster,
+        &["check", "--pre"],
+        &["√ Kubernetes is 1.29 or later", "√ you may create what an installation needs"],
+    );
     let (content, empty) = meshctl(&cluster, &["check"]);
     assert!(!content && empty.contains("there is no namespace istio-system"), "{empty}");
     let (content, nobody) = meshctl(&cluster, &["proxy-status"]);
@@ -99,10 +103,15 @@ async fn every_command_reaches_the_mesh_through_the_api_server() {
     install(&cluster, &["--readiness-timeout", "3m"]);
     cluster.apply(&SHOP.replace("PASSWORD", PASSWORD)).unwrap();
     cluster.kubectl(&["rollout", "status", "deployment/shop", "-n", "shop", "--timeout=90s"]).unwrap();
-    let pod = cluster.kubectl(&["get", "pod", "-n", "shop", "-l", "app=shop", "-o", "jsonpath={.items[0].metadata.name}"]);
+    let pod =
+        cluster.kubectl(&["get", "pod", "-n", "shop", "-l", "app=shop", "-o", "jsonpath={.items[0].metadata.name}"]);
     let full = format!("{}.shop", pod.unwrap());
 
-    says(&cluster, &["check", "--wait", "30s"], &["√ istiod is ready", "√ every pod of the mesh has a connected proxy"]);
+    says(
+        &cluster,
+        &["check", "--wait", "30s"],
+        &["√ istiod is ready", "√ every pod of the mesh has a connected proxy"],
+    );
     says(&cluster, &["check", "deploy/shop", "-n", "shop"], &["√ every proxy has a certificate that is valid now"]);
     says(&cluster, &["proxy-status"], &[&full, "istiod-", "istio-ingressgateway-"]);
     assert!(!good(&cluster, &["proxy-status", "-n", "shop"]).contains("ingressgateway"));
@@ -182,7 +191,14 @@ fn reports(cluster: &Cluster, directory: &std::path::Path) {
     let root = directory.join("bug-report");
     let files = Command::new("find").arg(&root).args(["-type", "f"]).output().unwrap();
     let files = String::from_utf8(files.stdout).unwrap();
-    for part in ["objects/VirtualService.json", "analyze.txt", "/syncz.json", "config_dump.json", "istio-proxy.log", "control-plane/istiod-"] {
+    for part in [
+        "objects/VirtualService.json",
+        "analyze.txt",
+        "/syncz.json",
+        "config_dump.json",
+        "istio-proxy.log",
+        "control-plane/istiod-",
+    ] {
         assert!(files.contains(part), "{part} is missing: {files}");
     }
     let grep = |what: &str| Command::new("grep").args(["-rl", what]).arg(&root).output().unwrap().stdout;

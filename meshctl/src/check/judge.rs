@@ -1,5 +1,6 @@
 //! From facts to lines. Pure.
 
+use super::cluster::Kubernetes;
 use super::facts::{Facts, Told};
 use super::installed;
 use super::report::{Group, Line, Report, Result};
@@ -27,7 +28,14 @@ pub fn judge(facts: &Facts) -> Report {
             return Report { groups };
         }
     }
-    groups.extend([pilot(facts), citadel(facts), mixer(facts)]);
+    groups.extend([pilot(facts), citadel(facts)]);
+    // Who has installed none misses none.
+    let wants_mixer = |kubernetes: &Kubernetes| {
+        kubernetes.deployments.as_ref().is_ok_and(|deployments| deployments.contains_key("mixer"))
+    };
+    if facts.kubernetes.as_ref().is_none_or(wants_mixer) {
+        groups.push(mixer(facts));
+    }
     if facts.ready.is_ok() {
         groups.extend([proxies(facts), identity(facts), configuration(facts)]);
     }

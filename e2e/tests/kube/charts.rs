@@ -1,0 +1,132 @@
+//! The Helm charts, taken by the real helm.
+
+use crate::install::meshctl;
+use e2e::cluster::{Bare, Cluster};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Which helm.
+const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.18.6";
+
+/// The program, built once from its Go module.
+fn helm() -> PathBuf {
+    let home = std::env::var("HOME").unwrap();
+    let directory = Path::new(&home).join(".cache/ferromesh/helm");
+    let program = directory.join("helm");
+    if !program.exists() {
+        let mut go = Command::new("go");
+        go.args(["install", "-trimpath", "-ldflags", "-s -w", HELM]).env("GOBIN", &directory).env("CGO_ENABLED", "0");
+        assert!(go.current_dir("/").status().unwrap().success(), "go install {HELM}");
+    }
+    program
+}
+
+struct Helm<'a> {
+    cluster: &'a Cluster,
+    directory: &'a Path,
+}
+
+impl Helm<'_> {
+    fn run(&self, arguments: &[&str]) -> String {
+        let mut helm = Command::new(helm());
+        helm.args(arguments).arg("--kubeconfig").arg(self.cluster.kubeconfig()).current_dir(self.directory);
+        for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            helm.env(name, self.directory);
+        }
+        let output = helm.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "helm {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+}
+
+/// Objects of a text of documents, by kind and name.
+fn objects(text: &str) -> BTreeMap<String, Value> {
+    let mut found = BTreeMap::new();
+    for document in text.split("\n---\n").flat_map(|part| part.split("---\n")).filter(|part| part.contains("kind:")) {
+        let value: Value = serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{error}: {document}"));
+        let key = format!("{} {}", value["kind"].as_str().unwrap(), value["metadata"]["name"].as_str().unwrap());
+        found.insert(key, value);
+    }
+    found
+}
+
+// spec: IN-2, IN-3, IN-5
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e-kube"]
+async fn helm_installs_what_meshctl_installs() {
+    let cluster = Cluster::bare("charts", Bare::Api).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let helm = Helm { cluster: &cluster, directory: directory.path() };
+    let written = Command::new(e2e::program("meshctl").unwrap())
+        .args(["manifest", "charts"])
+        .arg(directory.path().join("charts"))
+        .output()
+        .unwrap();
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    for chart in ["base", "istiod", "gateway", "cni"] {
+        helm.run(&["lint", "--strict", &format!("charts/{chart}")]);
+    }
+
+    let own = Command::new(e2e::program("meshctl").unwrap()).args(["manifest", "generate"]).output().unwrap();
+    let own = objects(&String::from_utf8(own.stdout).unwrap());
+    let mut theirs = objects(&helm.run(&["template", "base", "charts/base", "-n", "istio-system"]));
+    let set = "global.imagePullPolicy=IfNotPresent";
+    theirs.extend(objects(&helm.run(&["template", "istiod", "charts/istiod", "-n", "istio-system", "--set", set])));
+    let named = ["template", "istio-ingressgateway", "charts/gateway", "-n", "istio-system"];
+    theirs.extend(objects(&helm.run(&named)));
+    let mut missing: Vec<&String> = own.keys().filter(|key| !theirs.contains_key(*key)).collect();
+    missing.retain(|key| !["Namespace istio-system", "ConfigMap istio-install"].contains(&key.as_str()));
+    assert!(missing.is_empty(), "not in the charts: {missing:?}");
+    assert!(theirs.keys().all(|key| own.contains_key(key)), "{:?}", theirs.keys());
+    for (key, object) in &theirs {
+        for pointer in
+            ["/rules", "/webhooks", "/spec/selector", "/spec/template/spec/containers/0/args", "/spec/versions"]
+        {
+            assert_eq!(object.pointer(pointer), own[key].pointer(pointer), "{key}{pointer}");
+        }
+    }
+    for (chart, map) in [("istio", "mesh"), ("istio-sidecar-injector", "values")] {
+        let read = |all: &BTreeMap<String, Value>| -> Value {
+            serde_saphyr::from_str(all[&format!("ConfigMap {chart}")]["data"][map].as_str().unwrap()).unwrap()
+        };
+        if map == "mesh" {
+            assert_eq!(read(&theirs), read(&own), "{chart}");
+        } else {
+            assert_eq!(read(&theirs)["global"]["istioNamespace"], read(&own)["global"]["istioNamespace"]);
+        }
+    }
+
+    // The API server takes them, values reach their objects, and a revision stands beside.
+    helm.run(&["install", "base", "charts/base", "-n", "mesh", "--create-namespace"]);
+    let sets =
+        "autoscaleEnabled=false,replicaCount=3,env.A=b,global.hub=example/mesh,meshConfig.accessLogFile=/dev/stdout";
+    helm.run(&["install", "istiod", "charts/istiod", "-n", "mesh", "--set", sets, "--set", "revisions={canary}"]);
+    helm.run(&["install", "canary", "charts/istiod", "-n", "mesh", "--set", "revision=canary"]);
+    helm.run(&[
+        "install",
+        "door",
+        "charts/gateway",
+        "-n",
+        "door",
+        "--create-namespace",
+        "--set",
+        "service.type=NodePort",
+    ]);
+    helm.run(&["install", "cni", "charts/cni", "-n", "mesh", "--set", "cniBinDir=/other"]);
+    let read = |what: &[&str], path: &str| {
+        cluster.kubectl(&[&["get"], what, &["-o", &format!("jsonpath={path}")]].concat()).unwrap()
+    };
+    let istiod = ["deployment", "istiod", "-n", "mesh"];
+    assert_eq!(read(&istiod, "{.spec.replicas}"), "3");
+    assert!(read(&istiod, "{.spec.template.spec.containers[0]}").contains("example/mesh/pilot:"));
+    assert!(read(&["configmap", "istio", "-n", "mesh"], "{.data.mesh}").contains("mixer.mesh.svc."));
+    assert!(read(&["deployment", "citadel", "-n", "mesh"], "{..args}").contains("istiod-canary.mesh.svc"));
+    assert_eq!(read(&["service", "door", "-n", "door"], "{.spec.type} {.spec.selector.istio}"), "NodePort door");
+    assert!(read(&["daemonset", "istio-cni-node", "-n", "mesh"], "{..hostPath.path}").starts_with("/other"));
+    assert!(read(&["deployment", "istiod-canary", "-n", "mesh"], "{..args}").contains("--revision=canary"));
+    let (_, before) = meshctl(&cluster, &["check", "--pre"]);
+    assert!(before.contains("belongs to Helm"), "{before}");
+}
