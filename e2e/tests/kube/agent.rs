@@ -88,7 +88,7 @@ async fn restricted_pods_are_redirected_and_a_late_agent_repairs() {
     let refused = cluster.kubectl(&["logs", "stranger"]).unwrap();
     assert!(!refused.contains("hello"), "STRICT holds for what comes from outside: {refused}");
 
-    comes_late(&cluster);
+    comes_late(&cluster).await;
     let (content, checked) = meshctl(&cluster, &["check"]);
     assert!(content && checked.contains("√ the node agent runs on every node"), "{checked}");
 
@@ -103,7 +103,7 @@ async fn restricted_pods_are_redirected_and_a_late_agent_repairs() {
 }
 
 /// A pod is set up while no agent runs: it holds itself back, and is repaired in place.
-fn comes_late(cluster: &Cluster) {
+async fn comes_late(cluster: &Cluster) {
     let place = |node: &str| {
         let patch = json!({"spec": {"template": {"spec": {"nodeSelector": {"agent": node}}}}}).to_string();
         cluster
@@ -117,7 +117,7 @@ fn comes_late(cluster: &Cluster) {
     let proof = "jsonpath={.items[0].status.initContainerStatuses[0].state.running.startedAt}";
     let pod = ["get", "pod", "-n", "tight", "-l", "job-name=late"];
     cluster.eventually(&[&pod[..], &["-o", proof]].concat(), |text| !text.is_empty()).unwrap();
-    std::thread::sleep(Duration::from_secs(3));
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let still = cluster.kubectl(&[&pod[..], &["-o", "jsonpath={.items[0].status.phase}"]].concat()).unwrap();
     assert_eq!(still, "Pending", "it does not start without its rules");
     let uid = ["-o", "jsonpath={.items[*].metadata.uid}"];

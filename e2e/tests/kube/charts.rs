@@ -12,8 +12,8 @@ const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.18.6";
 
 /// The program, built once from its Go module.
 fn helm() -> PathBuf {
-    let home = std::env::var("HOME").unwrap();
-    let directory = Path::new(&home).join(".cache/ferromesh/helm");
+    let home = PathBuf::from(std::env::var_os("HOME").unwrap());
+    let directory = home.join(".cache/ferromesh/helm");
     let program = directory.join("helm");
     if !program.exists() {
         let mut go = Command::new("go");

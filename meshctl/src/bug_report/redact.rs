@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 pub const HIDDEN: &str = "(hidden)";
 /// Headers that hold credentials.
 const CREDENTIALS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"];
+/// How PEM of private keys (PKCS 8, SEC 1, PKCS 1) begins in base64.
+const KEYS: [&str; 3] = ["LS0tLS1CRUdJTiBQUklWQVRF", "LS0tLS1CRUdJTiBFQyBQUklWQVRF", "LS0tLS1CRUdJTiBSU0EgUFJJVkFUR"];
 /// Bytes of which words consist that may be a token.
 const MIN_TOKEN: usize = 20;
 
@@ -68,9 +70,10 @@ fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '/' | '%')
 }
 
-/// A JSON Web Token: its first part is JSON in base64.
+/// A JSON Web Token, whose first part is JSON in base64; or a private key in base64 once more.
 fn is_token(word: &str) -> bool {
-    word.len() >= MIN_TOKEN && word.starts_with("eyJ") && word.contains('.')
+    let is_key = || KEYS.iter().any(|begin| word.starts_with(begin));
+    word.len() >= MIN_TOKEN && (word.starts_with("eyJ") && word.contains('.') || is_key())
 }
 
 /// An object without what is not the mesh's: who changed what, its copy in an annotation, and the values in the environment
@@ -125,6 +128,7 @@ mod tests {
         assert_eq!(text(r#"{"authorization": "Basic YTpi", "a": 1}"#), r#"{"authorization": "(hidden)", "a": 1}"#);
         assert_eq!(text("sent Bearer abc, then 1\n"), "sent Bearer (hidden), then 1\n");
         assert_eq!(text("token eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJhIn0.c2ln x"), "token (hidden) x");
+        assert_eq!(text(r#""inline_bytes": "LS0tLS1CRUdJTiBQUklWQVRFIEtFWS0tLS0t""#), r#""inline_bytes": "(hidden)""#);
         let harmless = "bearer of news: reviews.default.svc.cluster.local|9080 été\n";
         assert!(text(harmless).ends_with("news: reviews.default.svc.cluster.local|9080 été\n"));
     }

@@ -27,26 +27,44 @@ const TRY_AGAIN: u32 = 11;
 /// CNI error code: the configuration cannot be read.
 const BAD_CONFIG: u32 = 6;
 
-fn main() -> ExitCode {
-    let mut text = String::new();
-    if let Err(error) = io::stdin().lock().take(MAX_BYTES).read_to_string(&mut text) {
-        return answer(&failure(BAD_CONFIG, &error.to_string()), false);
-    }
-    let variables: Vec<(&str, String)> =
-        VARIABLES.iter().map(|name| (*name, std::env::var(name).unwrap_or_default())).collect();
-    match run(&text, &variables) {
-        Ok(result) => answer(&result, true),
-        Err(error) => answer(&error, false),
+/// Why a pod cannot be set up, as the runtime is told.
+#[derive(Debug)]
+struct Failure {
+    code: u32,
+    message: String,
+}
+
+impl Failure {
+    fn json(&self) -> Value {
+        json!({"cniVersion": "1.0.0", "code": self.code, "msg": self.message})
     }
 }
 
+fn main() -> ExitCode {
+    let mut text = String::new();
+    if let Err(error) = io::stdin().lock().take(MAX_BYTES).read_to_string(&mut text) {
+        return answer(&Failure { code: BAD_CONFIG, message: error.to_string() }.json(), false);
+    }
+    match run(&text, &variables()) {
+        Ok(result) => answer(&result, true),
+        Err(failure) => answer(&failure.json(), false),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the runtime tells by variables and by nothing else")]
+fn variables() -> Vec<(&'static str, String)> {
+    VARIABLES.iter().map(|name| (*name, std::env::var(name).unwrap_or_default())).collect()
+}
+
 /// The result of the plugin.
-fn run(text: &str, variables: &[(&str, String)]) -> Result<Value, Value> {
+fn run(text: &str, variables: &[(&str, String)]) -> Result<Value, Failure> {
     let command = variables.first().map_or("", |(_, command)| command.as_str());
     let config: Value = match serde_json::from_str(text) {
         Ok(config) => config,
         Err(_) if command == "VERSION" => Value::Null,
-        Err(error) => return Err(failure(BAD_CONFIG, &format!("the configuration is no JSON: {error}"))),
+        Err(error) => {
+            return Err(Failure { code: BAD_CONFIG, message: format!("the configuration is no JSON: {error}") });
+        }
     };
     match command {
         "VERSION" => Ok(json!({"cniVersion": "1.0.0", "supportedVersions": VERSIONS})),
@@ -56,7 +74,7 @@ fn run(text: &str, variables: &[(&str, String)]) -> Result<Value, Value> {
     }
 }
 
-fn add(config: &Value, variables: &[(&str, String)]) -> Result<Value, Value> {
+fn add(config: &Value, variables: &[(&str, String)]) -> Result<Value, Failure> {
     let passed = match &config["prevResult"] {
         Value::Null => json!({"cniVersion": config["cniVersion"]}),
         previous => previous.clone(),
@@ -66,7 +84,7 @@ fn add(config: &Value, variables: &[(&str, String)]) -> Result<Value, Value> {
         // Nobody listens: the pod proves its rules by itself.
         Err(_) => Ok(passed),
         Ok(answer) => match answer["error"].as_str() {
-            Some(error) => Err(failure(TRY_AGAIN, error)),
+            Some(error) => Err(Failure { code: TRY_AGAIN, message: error.to_owned() }),
             None => Ok(passed),
         },
     }
@@ -84,10 +102,6 @@ fn ask(socket: &str, event: &Value) -> io::Result<Value> {
     serde_json::from_str(&text).map_err(io::Error::other)
 }
 
-fn failure(code: u32, message: &str) -> Value {
-    json!({"cniVersion": "1.0.0", "code": code, "msg": message})
-}
-
 /// The runtime reads results and errors on standard output.
 fn answer(result: &Value, good: bool) -> ExitCode {
     let written = if result.is_null() { Ok(()) } else { writeln!(io::stdout(), "{result}") };
@@ -95,7 +109,6 @@ fn answer(result: &Value, good: bool) -> ExitCode {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
@@ -110,7 +123,7 @@ mod tests {
     }
 
     /// What the plugin answers where the agent says this.
-    fn with_agent(says: &'static str) -> Result<Value, Value> {
+    fn with_agent(says: &'static str) -> Result<Value, Failure> {
         let path = std::env::temp_dir().join(format!("istio-cni-{}-{}", std::process::id(), says.len()));
         let listener = UnixListener::bind(&path).unwrap();
         let agent = std::thread::spawn(move || {
@@ -131,7 +144,7 @@ mod tests {
     fn the_result_of_the_plugin_before_is_passed_on() {
         assert_eq!(with_agent("{}").unwrap(), json!({"cniVersion": "1.0.0", "ips": [1]}));
         let refused = with_agent(r#"{"error": "no rules"}"#).unwrap_err();
-        assert_eq!((&refused["msg"], &refused["code"]), (&json!("no rules"), &json!(11)));
+        assert_eq!((&refused.json()["msg"], &refused.json()["code"]), (&json!("no rules"), &json!(11)));
     }
 
     // spec: IN-13
@@ -141,6 +154,6 @@ mod tests {
         assert_eq!(result["ips"], json!([1]));
         assert_eq!(run("{}", &event("DEL")).unwrap(), Value::Null);
         assert!(run("", &event("VERSION")).unwrap()["supportedVersions"].to_string().contains("1.0.0"));
-        assert_eq!(run("{", &event("ADD")).unwrap_err()["code"], 6);
+        assert_eq!(run("{", &event("ADD")).unwrap_err().code, 6);
     }
 }

@@ -56,7 +56,9 @@ pub(super) async fn serve(agent: &Arc<Agent>, listener: UnixListener) {
 async fn one(agent: &Agent, mut stream: UnixStream) -> anyhow::Result<()> {
     let mut text = String::new();
     let mut question = (&mut stream).take(MAX_BYTES);
-    tokio::time::timeout(READ_TIMEOUT, question.read_to_string(&mut text)).await.context("no question within 5 s")??;
+    tokio::time::timeout(READ_TIMEOUT, question.read_to_string(&mut text))
+        .await
+        .context("no question within 5 s")??;
     let event: Value = serde_json::from_str(&text)?;
     let answer = match added(agent, &event).await {
         Ok(()) => json!({}),

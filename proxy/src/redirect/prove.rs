@@ -36,9 +36,14 @@ pub(super) fn prove(args: &RedirectArgs) -> Result<(), String> {
                 args.inbound_port
             ));
         }
-        std::thread::sleep(PAUSE);
+        pause(PAUSE);
     }
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a program of its own that does nothing but wait")]
+fn pause(time: Duration) {
+    std::thread::sleep(time);
 }
 
 /// Whether what is sent to an address arrives at the listener.
@@ -51,7 +56,7 @@ fn arrives(listener: &TcpListener, to: SocketAddr) -> bool {
             Ok((_, peer)) if Some(peer) == from => return true,
             Err(error) if error.kind() != ErrorKind::WouldBlock => return false,
             _ if Instant::now() > until => return false,
-            _ => std::thread::sleep(Duration::from_millis(5)),
+            _ => pause(Duration::from_millis(5)),
         }
     }
 }
