@@ -306,27 +306,34 @@ const GATEWAY_HELPERS: &str = r#"{{- define "gateway.name" -}}
 {{- end -}}
 "#;
 
+/// Values of the chart `gateway`.
+fn gateway_values(ports: &Value) -> Value {
+    let resources = json!({"requests": {"cpu": "100m", "memory": "128Mi"}});
+    json!({
+        "name": "", "global": globals(), "revision": "", "replicaCount": 1, "resources": resources,
+        "service": {"type": "LoadBalancer", "ports": ports, "annotations": {}, "externalTrafficPolicy": "", "loadBalancerIP": ""},
+        "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 5, "targetCPUUtilizationPercentage": 80},
+        "podDisruptionBudget": {"minAvailable": 1},
+        "podAnnotations": {}, "nodeSelector": {}, "tolerations": [], "affinity": {}, "env": {},
+    })
+}
+
 fn gateway() -> anyhow::Result<Vec<File>> {
     let own = |field: &str| format!("components.ingressGateways[0].{field}");
     let sets = [
         own("enabled=true"),
         own(&format!("name={GATEWAY}")),
         own(&format!("label.istio={LABEL}")),
+        own("k8s.hpaSpec.maxReplicas=5"),
         own("namespace=@@.Release.Namespace@@"),
     ];
     let parts = rendered(&[], &sets.iter().map(String::as_str).collect::<Vec<_>>())?;
     let named = |part: &Rendered| part.component == Component::Gateways;
     let mut objects: Vec<Value> = parts.into_iter().filter(named).flat_map(|part| part.objects).collect();
     objects.retain(|object| object["metadata"]["name"].as_str().is_some_and(|name| name.contains(GATEWAY)));
-    let service = objects.iter().find(|object| object["kind"] == "Service").context("a Service")?;
-    let resources = json!({"requests": {"cpu": "100m", "memory": "128Mi"}});
-    let values = json!({
-        "name": "", "global": globals(), "revision": "", "replicaCount": 1, "resources": resources,
-        "service": {"type": "LoadBalancer", "ports": service["spec"]["ports"], "annotations": {}, "externalTrafficPolicy": "", "loadBalancerIP": ""},
-        "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 5, "targetCPUUtilizationPercentage": 80},
-        "podDisruptionBudget": {"minAvailable": 1},
-        "podAnnotations": {}, "nodeSelector": {}, "tolerations": [], "affinity": {}, "env": {},
-    });
+    let default = Spec::new(&[], &[])?;
+    let ports = default.gateways().first().map(|gateway| gateway["k8s"]["service"]["ports"].clone());
+    let values = gateway_values(&ports.context("a gateway")?);
     let template = "/spec/template/spec";
     let pod = |field: &str| format!("{template}/{field}");
     let annotations = "@@=merge (dict `inject.istio.io/templates` `gateway`) .Values.podAnnotations@@";
@@ -438,6 +445,8 @@ mod tests {
         let canary = text("istiod/templates/revision.yaml");
         assert!(canary.contains("istiod-{{ .Values.revision }}") && !canary.contains("name: citadel\n"), "{canary}");
         assert!(text("gateway/templates/gateway.yaml").contains("{{ include `gateway.name` . }}"));
+        assert!(text("gateway/templates/gateway.yaml").contains("kind: HorizontalPodAutoscaler"));
+        assert!(text("gateway/values.yaml").contains("15021"));
         assert!(text("istiod/values.yaml").contains("autoscaleMax: 5"));
     }
 
