@@ -1,6 +1,7 @@
 //! The node agent: pods at the level `restricted` are redirected, and an agent that comes late repairs.
 
-use crate::install::{install, load_images, meshctl};
+use crate::images;
+use crate::install::{install, meshctl};
 use crate::support;
 use e2e::cluster::Cluster;
 use serde_json::{Value, json};
@@ -62,7 +63,7 @@ fn pod_field(cluster: &Cluster, app: &str, path: &str) -> String {
 async fn restricted_pods_are_redirected_and_a_late_agent_repairs() {
     let cluster = Cluster::start("agent", 1).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    load_images(&cluster, directory.path());
+    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"], None);
     support::load_application(&cluster, directory.path());
     let text = install(
         &cluster,

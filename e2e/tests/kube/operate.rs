@@ -1,6 +1,7 @@
 //! The commands for operators, by way of the API server alone: nothing of the mesh is reachable from here otherwise.
 
-use crate::install::{install, load_images, meshctl};
+use crate::images;
+use crate::install::{install, meshctl};
 use crate::support;
 use e2e::cluster::Cluster;
 use serde_json::json;
@@ -88,7 +89,7 @@ fn says(cluster: &Cluster, arguments: &[&str], expected: &[&str]) {
 async fn every_command_reaches_the_mesh_through_the_api_server() {
     let cluster = Cluster::start("operate", 1).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    load_images(&cluster, directory.path());
+    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"], None);
     support::load_application(&cluster, directory.path());
     says(
         &cluster,
