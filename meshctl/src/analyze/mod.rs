@@ -3,11 +3,12 @@
 //! - [`code`]: the codes with their names and levels
 //! - [`message`]: one finding
 //! - [`view`]: the objects by kind, and who matches whom
-//! - [`schema`], [`reference`], [`conflict`], [`rule`], [`workload`], [`service`], [`policy`]: the analyzers
+//! - [`annotation`], [`schema`], [`reference`], [`conflict`], [`rule`], [`workload`], [`service`], [`policy`]: the analyzers
 //!
 //! Analyzers are pure functions from the objects to messages. Whether an object is well-formed is not judged here: that
 //! is what pilot's own validation said.
 
+pub mod annotation;
 pub mod code;
 pub mod conflict;
 pub mod message;
@@ -30,6 +31,11 @@ pub type Analyzer = (&'static str, &'static str, fn(&View<'_>) -> Vec<Message>);
 
 /// All of them.
 pub const ANALYZERS: &[Analyzer] = &[
+    (
+        "annotations.K8sAnalyzer",
+        "annotations that are unknown, at the wrong place or deprecated (IST0107, IST0108, IST0135)",
+        annotation::annotations,
+    ),
     ("schema.ValidationAnalyzer", "objects that pilot refuses (IST0106)", schema::refused),
     (
         "virtualservice.DestinationHostAnalyzer",

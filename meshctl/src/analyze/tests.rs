@@ -236,6 +236,36 @@ const OTHERS: &[Case<'_>] = &[
         &[("Pod", "spec: {containers: [{name: app, securityContext: {runAsUser: 1337}}, {name: istio-proxy}]}")],
         &[("Pod", "spec: {containers: [{name: app}, {name: istio-proxy, securityContext: {runAsUser: 1337}}]}")],
     ),
+    (
+        "IST0107",
+        &[(
+            "Pod",
+            "metadata: {name: p, namespace: shop, annotations: {networking.istio.io/exportTo: .}}\nspec: {containers: [{name: istio-proxy}]}",
+        )],
+        &[(
+            "Service",
+            "metadata: {name: s, namespace: shop, annotations: {networking.istio.io/exportTo: .}}\nspec: {clusterIP: 10.0.0.3, ports: [{name: http, port: 90}]}",
+        )],
+    ),
+    (
+        "IST0108",
+        &[(
+            "Namespace",
+            "metadata: {name: odd, labels: {istio-injection: enabled}, annotations: {sidecar.istio.io/odd: a}}",
+        )],
+        &[("Namespace", "metadata: {name: odd, labels: {istio-injection: enabled}, annotations: {example.io/odd: a}}")],
+    ),
+    (
+        "IST0135",
+        &[(
+            "Pod",
+            "metadata: {name: p, namespace: shop, annotations: {sidecar.istio.io/inject: 'true'}}\nspec: {containers: [{name: istio-proxy}]}",
+        )],
+        &[(
+            "Pod",
+            "metadata: {name: p, namespace: shop, annotations: {sidecar.istio.io/logLevel: debug}}\nspec: {containers: [{name: istio-proxy}]}",
+        )],
+    ),
     ("IST0106", &[(VS, "spec: {hosts: [reviews], htp: []}")], &[]),
     (
         "IST0118",

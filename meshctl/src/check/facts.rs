@@ -5,9 +5,14 @@ use crate::admin;
 use crate::command::config;
 use crate::demo;
 use crate::reach::{Part, Pod, Reach};
+use identity::bundle::TrustBundle;
+use identity::san::SanMatch;
 use identity::svid::LeafFacts;
+use identity::verify::{PeerVerifier, Role};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use serde_json::Value;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// Where the parts are.
@@ -21,6 +26,8 @@ pub struct Where {
     pub citadel: Option<String>,
     /// mixer's metrics.
     pub mixer: Option<String>,
+    /// File with the roots of the mesh.
+    pub ca_root: Option<PathBuf>,
 }
 
 /// An answer, or why there is none.
@@ -53,6 +60,10 @@ pub struct Facts {
     pub citadel: Told<()>,
     /// mixer's `/metrics`.
     pub mixer: Told<String>,
+    /// The roots of the mesh, where a file with them is known.
+    pub roots: Option<Told<Vec<LeafFacts>>>,
+    /// Proxies whose certificate no root of the mesh vouches for, and why.
+    pub strangers: Vec<(String, String)>,
     /// The certificate of each proxy whose admin interface is known, by its pod.
     pub certificates: Vec<(String, Told<Vec<LeafFacts>>)>,
     /// What the API server says; none where the mesh is in no cluster.
@@ -80,6 +91,10 @@ impl Facts {
             Reach::Cluster(_) => (None, None),
             Reach::Nowhere(why) => (None, Some(why.clone())),
         };
+        let file = at.ca_root.clone();
+        let file = file.or_else(|| demo.as_ref().map(|demo| demo::directory(demo).join(demo::ROOTS)));
+        let roots = file.map(|file| std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display())));
+        let shown = if pilot.is_none() { certificates(&at.reach, &proxies).await } else { Vec::new() };
         Self {
             directory: demo.as_ref().is_some_and(|demo| demo::directory(demo).is_dir()),
             demo,
@@ -88,7 +103,13 @@ impl Facts {
             ready,
             version: String::from_utf8_lossy(&version).trim().to_owned(),
             status: page("/debug/status").await,
-            certificates: if pilot.is_none() { certificates(&at.reach, &proxies).await } else { Vec::new() },
+            strangers: roots
+                .as_ref()
+                .and_then(|pem| pem.as_ref().ok())
+                .map(|pem| strangers(pem, &shown))
+                .unwrap_or_default(),
+            roots: roots.map(|pem| pem.and_then(|pem| facts_of(&pem))),
+            certificates: shown.into_iter().map(|(proxy, chains)| (proxy, chains.map(|all| leaves(&all)))).collect(),
             proxies,
             nacks: list("/debug/nacks").await,
             workloads: match page("/debug/workloadz").await {
@@ -110,6 +131,7 @@ impl Facts {
         self.proxies.retain(|proxy| proxy["proxy"] == id);
         self.nacks.retain(|nack| nack["proxy"] == id);
         self.certificates.retain(|(proxy, _)| proxy == id);
+        self.strangers.retain(|(proxy, _)| proxy == id);
         let is = |pod: &Value| {
             let text = |name: &str| pod[name].as_str().unwrap_or_default().to_owned();
             format!("{}.{}", text("name"), text("namespace")) == id
@@ -125,11 +147,14 @@ fn beside() -> Option<PathBuf> {
     path.is_file().then_some(path)
 }
 
+/// The chains of a proxy, each leaf first.
+type Chains = Vec<Vec<CertificateDer<'static>>>;
+
 /// Most proxies that are asked at once.
 const AT_ONCE: usize = 16;
 
 /// What the proxies hold, by their admin interfaces.
-async fn certificates(reach: &Reach, proxies: &[Value]) -> Vec<(String, Told<Vec<LeafFacts>>)> {
+async fn certificates(reach: &Reach, proxies: &[Value]) -> Vec<(String, Told<Chains>)> {
     let mut asked = tokio::task::JoinSet::new();
     let mut found = Vec::new();
     for id in proxies.iter().filter_map(|proxy| proxy["proxy"].as_str().map(str::to_owned)) {
@@ -138,7 +163,7 @@ async fn certificates(reach: &Reach, proxies: &[Value]) -> Vec<(String, Told<Vec
         }
         let reach = reach.clone();
         asked.spawn(async move {
-            let told = leaves(&reach, &id).await.map_err(|error| format!("{error:#}"));
+            let told = chains(&reach, &id).await.map_err(|error| format!("{error:#}"));
             (id, told)
         });
     }
@@ -147,9 +172,31 @@ async fn certificates(reach: &Reach, proxies: &[Value]) -> Vec<(String, Told<Vec
     found
 }
 
-async fn leaves(reach: &Reach, id: &str) -> anyhow::Result<Vec<LeafFacts>> {
+async fn chains(reach: &Reach, id: &str) -> anyhow::Result<Chains> {
     let (name, namespace) = id.rsplit_once('.').unwrap_or((id, ""));
     let pod = Pod { name: name.to_owned(), namespace: namespace.to_owned(), ..Pod::default() };
     let dump: Value = serde_json::from_slice(&admin::get(reach.proxy(&pod).await?, "/config_dump").await?)?;
-    Ok(config::leaves(&dump))
+    Ok(config::chains(&dump))
+}
+
+fn leaves(chains: &Chains) -> Vec<LeafFacts> {
+    chains.iter().filter_map(|chain| LeafFacts::read(chain.first()?).ok()).collect()
+}
+
+/// What the certificates in a file say.
+fn facts_of(pem: &[u8]) -> Told<Vec<LeafFacts>> {
+    let certificates = identity::pem::certificates(pem).map_err(|error| error.to_string())?;
+    certificates.iter().map(|der| LeafFacts::read(der).map_err(|error| error.to_string())).collect()
+}
+
+/// Proxies whose chains do not lead to one of these roots.
+fn strangers(pem: &[u8], shown: &[(String, Told<Chains>)]) -> Vec<(String, String)> {
+    let Ok(bundle) = TrustBundle::from_pem(pem) else { return Vec::new() };
+    let verifier = PeerVerifier::new(Arc::new(bundle), SanMatch::any(), Role::Server);
+    let refused = |chain: &Vec<CertificateDer<'static>>| {
+        let (leaf, others) = chain.split_first()?;
+        verifier.check(leaf, others, UnixTime::now()).err().map(|error| error.to_string())
+    };
+    let each = shown.iter().filter_map(|(proxy, chains)| Some((proxy, chains.as_ref().ok()?)));
+    each.filter_map(|(proxy, chains)| Some((proxy.clone(), chains.iter().find_map(refused)?))).collect()
 }

@@ -7,7 +7,7 @@ use super::report::{Group, Line, Report, Result};
 use identity::svid::LeafFacts;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Share of its life below which a certificate should have been renewed: proxies renew at half of it.
 const LATE: f64 = 0.2;
@@ -194,7 +194,56 @@ fn stale(proxy: &Value) -> Vec<String> {
     late.map(|(kind, _)| format!("{name} has not acknowledged its {kind}")).collect()
 }
 
+/// Roots end for the whole mesh at once: how long before it is said.
+const ROOTS_WARNING: Duration = Duration::from_secs(60 * 86_400);
+
+/// Whether the roots are good, and vouch for what proxies show (linkerd's groups identity and identity-data-plane).
+fn roots(facts: &Facts) -> Vec<Line> {
+    let (mut wrong, mut late) = (Vec::new(), Vec::new());
+    match &facts.roots {
+        None => return Vec::new(),
+        Some(Err(error)) => wrong.push(error.clone()),
+        Some(Ok(roots)) => {
+            for root in roots {
+                let end = root.lifetime.not_after.duration_since(facts.now);
+                match end {
+                    _ if root.lifetime.not_before > facts.now => {
+                        wrong.push(format!("root {} is not valid yet", root.subject));
+                    }
+                    Err(_) => wrong.push(format!("root {} is not valid any more", root.subject)),
+                    Ok(left) if left < ROOTS_WARNING => {
+                        late.push(format!("root {} is valid for {} days", root.subject, left.as_secs() / 86_400));
+                    }
+                    Ok(_) => {}
+                }
+            }
+        }
+    }
+    let strangers: Vec<String> = facts.strangers.iter().map(|(proxy, why)| format!("{proxy}: {why}")).collect();
+    vec![
+        Line::of(
+            "the roots of the mesh are valid",
+            &wrong,
+            "give citadel another root; name the file of the roots with --ca-root",
+            Result::Error,
+        ),
+        Line::of(
+            "the roots are valid for 60 days at least",
+            &late,
+            "replace the root now: proxies must have the new one before the old one ends",
+            Result::Warning,
+        ),
+        Line::of(
+            "the roots vouch for every proxy's certificate",
+            &strangers,
+            "the proxy enrolled with another CA, or before the root was replaced: restart it, and look at its CA_ADDR",
+            Result::Error,
+        ),
+    ]
+}
+
 fn identity(facts: &Facts) -> Group {
+    let mut lines = roots(facts);
     let (mut unread, mut wrong, mut late, mut foreign) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (proxy, told) in &facts.certificates {
         let leaf = match told {
@@ -222,9 +271,9 @@ fn identity(facts: &Facts) -> Group {
         }
     }
     if facts.certificates.is_empty() {
-        return Group { name: "identity", lines: Vec::new() };
+        return Group { name: "identity", lines };
     }
-    let lines = vec![
+    lines.extend([
         Line::of(
             "proxies show their certificates",
             &unread,
@@ -249,7 +298,7 @@ fn identity(facts: &Facts) -> Group {
             "the token that the proxy enrols with is another workload's: give it its own",
             Result::Error,
         ),
-    ];
+    ]);
     Group { name: "identity", lines }
 }
 

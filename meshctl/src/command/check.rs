@@ -4,6 +4,7 @@ use crate::check::report::Result as Outcome;
 use crate::check::{Facts, Kubernetes, Report, Where, installed, judge};
 use crate::output;
 use crate::reach::{At, Cluster, Pod, Wanted};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -49,6 +50,9 @@ pub struct CheckArgs {
     /// Address of mixer's metrics; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     mixer: Option<String>,
+    /// File with the roots of the mesh; the demo's where it is not given.
+    #[arg(long, value_name = "PATH")]
+    ca_root: Option<PathBuf>,
     /// How long to look again until nothing is × or ‼.
     #[arg(long, default_value = "0s", value_name = "TIME", value_parser = wait)]
     wait: Duration,
@@ -75,7 +79,8 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
             Some(name) => reach.pods(name, args.namespace.as_deref()).await?.first().map(Pod::id),
             None => None,
         };
-        let at = Where { reach, pilot: args.pilot, citadel: args.citadel, mixer: args.mixer };
+        let (pilot, citadel, mixer) = (args.pilot, args.citadel, args.mixer);
+        let at = Where { reach, pilot, citadel, mixer, ca_root: args.ca_root };
         Box::pin(look(&at, only.as_deref(), until)).await
     };
     match args.output {

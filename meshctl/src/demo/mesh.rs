@@ -48,6 +48,9 @@ const CONFIG: &[(&str, &str)] = &[
     ("reviews.yaml", include_str!("yaml/reviews.yaml")),
 ];
 
+/// File with the roots, below the demo's directory.
+pub const ROOTS: &str = "roots.pem";
+
 /// The demo and all its processes.
 #[derive(Debug)]
 pub struct Mesh {
@@ -223,7 +226,7 @@ impl Mesh {
             &path("jwks.json"),
             "--monitoring-addr=",
         ];
-        let roots = ["--roots-out".to_owned(), path("roots.pem")];
+        let roots = ["--roots-out".to_owned(), path(ROOTS)];
         self.in_fabric("citadel", &self.programs.citadel, args.map(str::to_owned).into_iter().chain(roots).collect())
     }
 
@@ -246,7 +249,7 @@ impl Mesh {
         let path = |name: &str| self.plan.path(name).display().to_string();
         let args = [
             ("--ca-addr", at(PORT_CITADEL)),
-            ("--ca-root", path("roots.pem")),
+            ("--ca-root", path(ROOTS)),
             ("--token-file", path("mixer/token")),
             ("--identity", identity.to_string()),
             ("--state-dir", path("mixer")),
@@ -341,7 +344,7 @@ impl Mesh {
         let identity = workload.identity(&TrustDomain::parse("cluster.local")?)?;
         let args = [
             ("--ca-addr", format!("{}:{PORT_CITADEL}", Plan::control_address())),
-            ("--ca-root", self.plan.path("roots.pem").display().to_string()),
+            ("--ca-root", self.plan.path(ROOTS).display().to_string()),
             ("--token-file", directory.join("token").display().to_string()),
             ("--identity", identity.to_string()),
             ("--socket", directory.join(SDS_SOCKET).display().to_string()),
@@ -358,7 +361,7 @@ impl Mesh {
         let args = ["-c", &bootstrap, "--concurrency", "1", "--state-dir", &state, "-l", "info"];
         let env = [
             ("CA_ADDR", format!("{}:{PORT_CITADEL}", Plan::control_address())),
-            ("CA_ROOT_CA", self.plan.path("roots.pem").display().to_string()),
+            ("CA_ROOT_CA", self.plan.path(ROOTS).display().to_string()),
             ("CA_TOKEN_FILE", path("token")),
             ("TRUST_DOMAIN", "cluster.local".to_owned()),
             ("POD_NAMESPACE", workload.kube_namespace.to_owned()),

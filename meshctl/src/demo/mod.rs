@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 pub use bootstrap::ADMIN_SOCKET;
+pub use mesh::ROOTS;
 
 /// `meshctl demo`.
 #[derive(Debug, Clone, clap::Args)]

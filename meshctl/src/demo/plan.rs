@@ -431,7 +431,11 @@ mod tests {
         let objects = Plan::new("t", DataPlane::Envoy).objects();
         let items = objects["items"].as_array().unwrap();
         let of = |kind: &str| items.iter().filter(|item| item["kind"] == kind).count();
-        assert_eq!((of("Service"), of("EndpointSlice"), of("Pod"), of("Namespace")), (6, 6, 9, 3));
+        assert_eq!(
+            (of("Service"), of("EndpointSlice"), of("Pod"), of("Namespace")),
+            (6, 6, 10, 3),
+            "mixer has a pod too"
+        );
         let slice = items.iter().find(|item| item["metadata"]["name"] == "reviews-ipv4").unwrap();
         assert_eq!(slice["endpoints"].as_array().unwrap().len(), 3);
         assert_eq!(slice["endpoints"][0]["addresses"][0], "10.44.1.3");

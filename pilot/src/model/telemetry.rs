@@ -7,6 +7,7 @@ use proto::istio::provider::ExtensionProvider;
 use proto::istio::telemetry as written;
 use proto::istio::telemetry::{CustomTag, IstioMetric, ModeSelector, TagOperation, WorkloadMode};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// A side of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,6 +68,8 @@ pub fn parse(
     for (i, metrics) in spec.metrics.iter().enumerate() {
         let field = format!("spec.metrics[{i}]");
         known(&metrics.providers, "prometheus", &field, &mut check);
+        let often = metrics.reporting_interval.is_some_and(|time| time.0 < SHORTEST_INTERVAL);
+        check.require(!often, format!("{field}.reportingInterval"), "at least 1s");
         for (j, change) in metrics.overrides.iter().enumerate() {
             let field = format!("{field}.overrides[{j}]");
             let custom = change.r#match.as_ref().is_some_and(|selector| selector.custom_metric.is_some());
@@ -136,6 +139,8 @@ pub struct Effective {
     pub metrics: Vec<String>,
     /// What is changed of Istio's metrics, by their Prometheus name without `istio_`.
     pub changes: BTreeMap<&'static str, MetricChange>,
+    /// Time between two reports of a connection that goes on (TL-3); none: the proxy's own.
+    pub reporting_interval: Option<Duration>,
 }
 
 /// What is changed of a metric.
@@ -146,6 +151,9 @@ pub struct MetricChange {
     /// Labels with the expression of their value; none: the label is left out.
     pub tags: BTreeMap<String, Option<String>>,
 }
+
+/// Reports of a connection are not made more often than this.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What holds for every workload without a Telemetry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,6 +210,7 @@ impl Telemetries {
             }),
             metrics: defaults.metrics.to_vec(),
             changes: BTreeMap::new(),
+            reporting_interval: None,
         };
         for telemetry in self.scopes(namespace, labels).into_iter().flatten() {
             effective.apply(&telemetry.spec, side);
@@ -253,6 +262,7 @@ impl Effective {
             own.istio_tags = tracing.enable_istio_tags.unwrap_or(own.istio_tags);
         }
         for metrics in &spec.metrics {
+            self.reporting_interval = metrics.reporting_interval.map(|time| time.0).or(self.reporting_interval);
             if !metrics.providers.is_empty() {
                 self.metrics = metrics.providers.iter().map(|provider| provider.name.clone()).collect();
             }

@@ -324,3 +324,24 @@ fn what_is_wrong_with_a_rate_limit_is_named_by_its_field() {
     assert_eq!(refused(two), "spec.rules[0].match");
     assert_eq!(refused("rulez: []"), "spec.rulez");
 }
+
+// spec: TL-3
+#[test]
+fn connections_are_told_of_as_often_as_is_said() {
+    let root =
+        telemetry("istio-system", "mesh", "metrics:\n- providers: [{name: prometheus}]\n  reportingInterval: 20s");
+    let own = telemetry("default", "own", "metrics:\n- reportingInterval: 2s");
+    let period = |objects: &[String]| {
+        let listener = world("", objects).client().listener("10.96.0.3_3306");
+        let filters = listener["filter_chains"][0]["filters"].as_array().unwrap().clone();
+        let stats = filters.iter().find(|filter| filter["name"] == "istio.stats")?;
+        stats["typed_config"].get("tcp_reporting_duration").cloned()
+    };
+    assert_eq!(period(&[]), None);
+    assert_eq!(period(std::slice::from_ref(&root)), Some("20s".into()));
+    assert_eq!(period(&[root, own]), Some("2s".into()), "the nearest counts");
+    let often = telemetry("default", "own", "metrics:\n- reportingInterval: 10ms");
+    let object = memory::parse(&often, None).objects.remove(0);
+    let refused = admit(&object, &MeshConfig::default()).unwrap_err();
+    assert!(refused[0].to_string().contains("at least 1s"), "{}", refused[0]);
+}

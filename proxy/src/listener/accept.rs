@@ -264,7 +264,7 @@ async fn hand_over(serve: &Serve, chain: &Chain, io: Io, peer: Rc<PeerFacts>, fo
         (Terminal::Tcp(config), _) => {
             let side = if chain.inbound { Reporter::Destination } else { Reporter::Source };
             let counts = chain.config.filters.iter().find_map(|filter| match filter {
-                NetworkFilter::Stats(changes) => Some((side, changes.as_ref())),
+                NetworkFilter::Stats(stats) => Some((side, stats)),
                 _ => None,
             });
             let stay = chain.drain.join(&serve.facts.env);

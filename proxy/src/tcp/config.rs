@@ -26,11 +26,25 @@ pub enum NetworkFilter {
     Rbac(Box<Rbac>),
     /// `envoy.filters.network.ext_authz`
     ExtAuthz(ExtAuthz),
-    /// `istio.stats` on TCP, with what is changed of its metrics.
-    Stats(Option<Arc<Changes>>),
+    /// `istio.stats` on TCP.
+    Stats(Stats),
     /// `istio.metadata_exchange` on TCP: the protocol whose negotiation asks for it.
     MetadataExchange(Box<str>),
 }
+
+/// What `istio.stats` reports of a connection.
+#[derive(Debug)]
+pub struct Stats {
+    /// What is changed of its metrics.
+    pub changes: Option<Arc<Changes>>,
+    /// Time between two reports of a connection that goes on (TM-6, TL-3).
+    pub period: Duration,
+}
+
+/// Time between two reports where nothing is said.
+pub(super) const PERIOD: Duration = Duration::from_secs(5);
+/// Reports are not made more often than this.
+const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
 /// A parsed TCP proxy (TC-1).
 #[derive(Debug)]
@@ -132,7 +146,8 @@ pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Re
         }
         "stats.PluginConfig" => {
             let written: PluginConfig = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
-            Ok(Some(NetworkFilter::Stats(Changes::parse(&written.metrics)?)))
+            let period = written.tcp_reporting_duration.as_ref().map_or(PERIOD, from_proto).max(SHORTEST_PERIOD);
+            Ok(Some(NetworkFilter::Stats(Stats { changes: Changes::parse(&written.metrics)?, period })))
         }
         "envoy.tcp.metadataexchange.config.MetadataExchange" => {
             Ok(Some(NetworkFilter::MetadataExchange("istio-peer-exchange".into())))
@@ -158,6 +173,22 @@ mod tests {
         let (environment, runtime) = Default::default();
         let parse_override = &registry::parse_override;
         parse(&any, RouteContext { environment: &environment, runtime: &runtime, parse_override }).unwrap()
+    }
+
+    // spec: TL-3, TM-6
+    #[test]
+    fn a_connection_is_told_of_as_often_as_is_said() {
+        let period = |written: Option<Duration>| {
+            let tcp_reporting_duration = written.map(proto::duration::to_proto);
+            let plugin = PluginConfig { tcp_reporting_duration, ..PluginConfig::default() };
+            match parse_filter("istio.stats", &any::pack(&plugin)) {
+                Ok(Some(NetworkFilter::Stats(stats))) => stats.period,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(period(None), Duration::from_secs(5));
+        assert_eq!(period(Some(Duration::from_secs(1))), Duration::from_secs(1));
+        assert_eq!(period(Some(Duration::ZERO)), SHORTEST_PERIOD);
     }
 
     // spec: TC-1

@@ -1,8 +1,8 @@
 //! The TCP proxy: cluster → connection → bytes both ways (TC-1, TC-2, LR-32).
 
-use super::config::TcpConfig;
+use super::config::{PERIOD, TcpConfig};
 use super::copy::{self, Moved};
-use super::report::{PERIOD, Report, Told};
+use super::report::{Report, Told};
 use super::splice;
 use crate::balancer::Wish;
 use crate::cluster::Pick;
@@ -28,9 +28,11 @@ pub async fn serve_tcp(
 ) {
     let moved = Moved::default();
     let report = Report::new(config, facts, peer, reporter);
+    // Envoy's own figures are told as often where nobody asks for Istio's.
+    let period = reporter.map_or(PERIOD, |(_, stats)| stats.period);
     let ended = {
         let mut proxied = Box::pin(stay.until(Stage::Over, proxy(io, config, facts, peer, (&moved, &report))));
-        let (mut tell, mut log) = (Instant::now() + PERIOD, config.log_interval.map(|time| Instant::now() + time));
+        let (mut tell, mut log) = (Instant::now() + period, config.log_interval.map(|time| Instant::now() + time));
         loop {
             let next = log.map_or(tell, |log| log.min(tell));
             if let Ok(ended) = tokio::time::timeout_at(next, proxied.as_mut()).await {
@@ -39,7 +41,7 @@ pub async fn serve_tcp(
             let now = Instant::now();
             if tell <= now {
                 report.moved(&moved);
-                tell = now + PERIOD;
+                tell = now + period;
             }
             if log.is_some_and(|log| log <= now) {
                 report.log(&moved, Entry::TcpPeriodic, None);

@@ -1,6 +1,6 @@
 //! What is told about a TCP connection: Istio's metrics while it runs, its access log when it ends (TM-5, TM-6, AL-6).
 
-use super::config::TcpConfig;
+use super::config::{Stats, TcpConfig};
 use super::copy::Moved;
 use crate::endpoint::Endpoint;
 use crate::env::Instant;
@@ -9,19 +9,15 @@ use crate::net::PeerFacts;
 use crate::outcome::{Flags, Outcome, Reason};
 use crate::telemetry::Cells;
 use crate::telemetry::access_log::{Bytes, Entry, LogFacts, Times, Upstream};
-use crate::telemetry::istio::{Changes, Ends, Reporter, Security, Service, TcpSeries, Workload};
+use crate::telemetry::istio::{Ends, Reporter, Security, Service, TcpSeries, Workload};
 use crate::telemetry::names::TcpMetric;
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-/// Time between two reports of a connection that goes on (TM-6).
-pub(super) const PERIOD: Duration = Duration::from_secs(5);
-
-/// The side that `istio.stats` reports, with what is changed of its metrics.
-pub(super) type Told<'a> = (Reporter, Option<&'a Arc<Changes>>);
+/// The side that `istio.stats` reports, and how.
+pub(super) type Told<'a> = (Reporter, &'a Stats);
 
 /// One connection, for its reports.
 pub(super) struct Report<'a> {
@@ -126,7 +122,7 @@ impl<'a> Report<'a> {
         let upstream = self.upstream.borrow();
         let host = upstream.endpoint.as_ref().map(|endpoint| endpoint.address.to_string());
         let facts = LogFacts { flags, ..self.known(&upstream, host.as_deref()) };
-        let changes = self.reporter.and_then(|(_, changes)| changes);
+        let changes = self.reporter.and_then(|(_, stats)| stats.changes.as_ref());
         let own = changes.map(|changes| (changes, &facts));
         *self.series.borrow_mut() = Some(self.facts.metrics.open_tcp(&ends, flags, own));
     }
@@ -228,9 +224,12 @@ mod tests {
     use crate::telemetry::{Registry, Selection};
     use prost::Message;
     use std::collections::BTreeMap;
+    use std::time::Duration;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::task::LocalSet;
+
+    const STATS: Stats = Stats { changes: None, period: Duration::from_secs(5) };
 
     fn access_log(path: &str) -> AccessLog {
         let format = "%ACCESS_LOG_TYPE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %UPSTREAM_CLUSTER% %PROTOCOL%\n";
@@ -266,7 +265,7 @@ mod tests {
         let served = tokio::task::spawn_local(async move {
             let io = Io::Tcp(stream, bytes::BytesMut::new());
             let stay = Rc::new(crate::drain::Drain::default()).join(&facts.env);
-            serve_tcp((io, stay), &config, &facts, &peer, Some((Reporter::Destination, None))).await;
+            serve_tcp((io, stay), &config, &facts, &peer, Some((Reporter::Destination, &STATS))).await;
         });
         let mut got = Vec::new();
         let exchange = async {
@@ -341,7 +340,7 @@ mod tests {
         let peer = PeerFacts::plain(1, "127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let _entered = runtime.enter();
-        let report = Report::new(&config, &facts, &peer, Some((Reporter::Source, None)));
+        let report = Report::new(&config, &facts, &peer, Some((Reporter::Source, &STATS)));
         report.connected(None);
         let moved = Moved::default();
         for (up, down) in [(10, 1), (10, 1), (15, 4)] {

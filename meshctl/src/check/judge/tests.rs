@@ -21,6 +21,8 @@ fn well() -> Facts {
         })],
         citadel: Ok(()),
         mixer: Ok("mixer_senders 1\nmixer_config_rule_config_error_count 0\n".into()),
+        roots: None,
+        strangers: Vec::new(),
         certificates: Vec::new(),
         kubernetes: None,
         now: SystemTime::now(),
@@ -75,6 +77,38 @@ fn each_thing_that_is_wrong_has_its_line() {
     let second = json!({"proxy": "c-0.n", "istio_version": "2"});
     let found = complaints(|facts| facts.proxies.push(second));
     assert_eq!(found, ["Warning all proxies have one version"]);
+}
+
+// spec: CT-40
+#[test]
+fn roots_that_end_and_certificates_that_they_do_not_vouch_for_are_named() {
+    let day = Duration::from_secs(86_400);
+    let root = |from: i64, to: i64| {
+        let at = |days: i64| match u32::try_from(days) {
+            Ok(days) => SystemTime::now() + day * days,
+            Err(_) => SystemTime::now() - day * u32::try_from(-days).unwrap(),
+        };
+        LeafFacts {
+            id: None,
+            uris: Vec::new(),
+            dns: Vec::new(),
+            subject: "O=mesh".into(),
+            lifetime: identity::svid::Lifetime { not_before: at(from), not_after: at(to) },
+            serial: "1".into(),
+            fingerprint: String::new(),
+        }
+    };
+    assert_eq!(complaints(|facts| facts.roots = Some(Ok(vec![root(-9, 61)]))), Vec::<String>::new());
+    let late = complaints(|facts| facts.roots = Some(Ok(vec![root(-9, 900), root(-9, 59)])));
+    assert_eq!(late, ["Warning the roots are valid for 60 days at least"]);
+    for bad in [Ok(vec![root(-9, -1)]), Ok(vec![root(1, 99)]), Err("roots.pem: not there".to_owned())] {
+        assert_eq!(complaints(|facts| facts.roots = Some(bad)), ["Error the roots of the mesh are valid"]);
+    }
+    let found = complaints(|facts| {
+        facts.roots = Some(Ok(vec![root(-9, 900)]));
+        facts.strangers = vec![("a-0.n".into(), "unknown issuer".into())];
+    });
+    assert_eq!(found, ["Error the roots vouch for every proxy's certificate"]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod secret;
 use crate::admin::Target;
 use crate::output::{self, Format, Table};
 use clap::{Args, Subcommand};
-use identity::svid::LeafFacts;
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 
 /// `meshctl proxy-config`.
@@ -32,9 +32,9 @@ struct Common {
     output: Format,
 }
 
-/// What the certificates in a dump say that the proxy shows to others.
-pub fn leaves(dump: &Value) -> Vec<LeafFacts> {
-    secret::leaves(dump)
+/// The certificates in a dump that the proxy shows to others: chains, each leaf first.
+pub fn chains(dump: &Value) -> Vec<Vec<CertificateDer<'static>>> {
+    secret::chains(dump)
 }
 
 #[derive(Debug, Subcommand)]

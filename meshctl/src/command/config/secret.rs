@@ -6,6 +6,7 @@ use base64::Engine;
 use identity::pem;
 use identity::svid::LeafFacts;
 use jiff::Timestamp;
+use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use std::time::SystemTime;
 
@@ -57,22 +58,27 @@ fn rows(table: &mut Table, entry: &Value, status: &str, now: SystemTime) {
     }
 }
 
-/// What the certificates say that a proxy shows to others.
-pub(super) fn leaves(dump: &Value) -> Vec<LeafFacts> {
+/// The certificates that a proxy shows to others.
+pub(super) fn chains(dump: &Value) -> Vec<Vec<CertificateDer<'static>>> {
     let entries = sections(dump, "SecretsConfigDump").flat_map(|section| items(section, "dynamic_active_secrets"));
-    let chains = entries.map(|entry| inline(path(member(entry, "secret"), &["tls_certificate", "certificate_chain"])));
-    chains.filter_map(|chain| chain.into_iter().next()).collect()
+    let chains =
+        entries.map(|entry| certificates(path(member(entry, "secret"), &["tls_certificate", "certificate_chain"])));
+    chains.filter(|chain| !chain.is_empty()).collect()
+}
+
+/// What the certificates of an inline data source say.
+fn inline(source: &Value) -> Vec<LeafFacts> {
+    certificates(source).iter().filter_map(|der| LeafFacts::read(der).ok()).collect()
 }
 
 /// The certificates of an inline data source: base64 of PEM in bytes, or PEM in a string.
-fn inline(source: &Value) -> Vec<LeafFacts> {
+fn certificates(source: &Value) -> Vec<CertificateDer<'static>> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(text(member(source, "inline_bytes")));
     let pem_text = match bytes {
         Ok(bytes) if !bytes.is_empty() => bytes,
         _ => text(member(source, "inline_string")).as_bytes().to_vec(),
     };
-    let chain = pem::certificates(&pem_text).unwrap_or_default();
-    chain.iter().filter_map(|der| LeafFacts::read(der).ok()).collect()
+    pem::certificates(&pem_text).unwrap_or_default()
 }
 
 fn date(time: SystemTime) -> String {

@@ -18,6 +18,7 @@ use super::node::Flavor;
 use crate::model::Mesh;
 use crate::model::telemetry::{Defaults, Effective, Side};
 use proto::any;
+use proto::duration::to_proto;
 use proto::envoy::core::{GrpcService, grpc_service};
 use proto::envoy::extensions::request_id::uuid::v3::UuidRequestIdConfig;
 use proto::envoy::hcm::{HttpConnectionManager, RequestIdExtension};
@@ -159,7 +160,7 @@ pub fn stats(owner: &Owner, direction: Direction) -> Option<Any> {
         disable_host_header_fallback: direction != Direction::Outbound,
         reporter,
         metrics: metrics.collect(),
-        ..PluginConfig::default()
+        tcp_reporting_duration: effective.reporting_interval.map(to_proto),
     }))
 }
 
