@@ -25,11 +25,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Cases whose kinds or fields come later; their resources do not count.
-const LATER: [&str; 2] = ["19-telemetry", "20-envoyfilter"];
+const LATER: [&str; 1] = ["20-envoyfilter"];
 /// Lines of inputs that come later, and would have their whole object refused; what rests on them counts as missing.
 const LATER_LINES: [&str; 1] = ["mode: AUTO_PASSTHROUGH"];
 /// The ratchet: how many resources match today. It only ever grows.
-const MATCHED: usize = 3953;
+const MATCHED: usize = 4122;
 
 const NODES: [(&str, &str, &str, &str); 3] = [
     ("productpage", "10.20.0.1", "productpage-v1-0", "default"),

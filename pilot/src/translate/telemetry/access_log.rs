@@ -216,7 +216,7 @@ pub fn listener_access_log(owner: &Owner, direction: Direction) -> Vec<AccessLog
     let both = |own: Option<AccessLogFilter>| match own {
         None => filter.clone(),
         Some(own) => AccessLogFilter {
-            filter_specifier: Some(FilterSpecifier::AndFilter(AndFilter { filters: vec![own, filter.clone()] })),
+            filter_specifier: Some(FilterSpecifier::AndFilter(AndFilter { filters: vec![filter.clone(), own] })),
         },
     };
     let logs = access_log(owner, direction, Entries::Connections);
