@@ -165,10 +165,12 @@ fn named_ports(all: &[Served], holds: impl Fn(&Served) -> bool) -> Vec<u16> {
 
 /// Traffic to the listener's own port would go round in circles (OD-3).
 fn black_hole(port: u16, input: &InboundInput) -> FilterChain {
+    let owner = &input.owner;
+    let own = chain::metadata_exchange(owner.flavor).into_iter().chain(chain::stats(owner, Direction::Inbound));
     FilterChain {
         name: "virtualInbound-blackhole".to_owned(),
         filter_chain_match: Some(chain::chain_match("", &[], port)),
-        filters: chain::metadata_exchange(input.owner.flavor).into_iter().chain([chain::black_hole()]).collect(),
+        filters: own.chain([chain::black_hole()]).collect(),
         ..FilterChain::default()
     }
 }
