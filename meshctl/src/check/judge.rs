@@ -154,7 +154,7 @@ fn proxies(facts: &Facts) -> Group {
         .iter()
         .filter(|pod| pod["labels"][proto::wire::LABEL_TLS_MODE] == "istio")
         .map(|pod| format!("{}.{}", text(&pod["name"]), text(&pod["namespace"])))
-        .filter(|id| !connected.contains(id))
+        .filter(|id| !connected.contains(id) && may_have_proxy(facts, id))
         .map(|id| format!("{id} should have a proxy, and none is connected"))
         .collect();
     let hint = "look at the log of the proxy (demo: /run/ferromesh/NAME/log/WORKLOAD.proxy.log)";
@@ -180,6 +180,13 @@ fn proxies(facts: &Facts) -> Group {
     let hint = "restart workloads with older proxies";
     lines.push(Line::of("all proxies have one version", &mixed, hint, Result::Warning));
     Group { name: "proxies", lines }
+}
+
+/// Whether a proxy can stand beside a pod. Parts of the mesh that speak its mutual TLS themselves, as mixer does, have the
+/// same label as injected pods; where the API server is asked, it knows which were injected.
+fn may_have_proxy(facts: &Facts, id: &str) -> bool {
+    let pods = facts.kubernetes.as_ref().and_then(|kubernetes| kubernetes.pods.as_ref().ok());
+    pods.is_none_or(|pods| pods.iter().any(|pod| pod.id == id && pod.injected))
 }
 
 /// What a proxy has not acknowledged.

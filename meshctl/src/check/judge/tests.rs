@@ -1,5 +1,6 @@
 //! Each line, well and not.
 
+use super::super::cluster::PodFacts;
 use super::*;
 use serde_json::json;
 
@@ -117,4 +118,34 @@ fn a_proxy_without_a_certificate_is_named() {
     assert_eq!(found, ["Error every proxy has a certificate that is valid now"]);
     let found = complaints(|facts| facts.certificates = vec![("a-0.n".into(), Err("no socket".into()))]);
     assert_eq!(found, ["Warning proxies show their certificates"]);
+}
+
+// spec: CT-40
+#[test]
+fn a_pod_that_speaks_mutual_tls_itself_needs_no_proxy() {
+    let pod = |injected: bool| {
+        let own = PodFacts { id: "b-0.n".into(), injected, ..PodFacts::default() };
+        let nothing = || Err("not asked".to_owned());
+        Kubernetes {
+            control_plane: "istio-system".into(),
+            version: Ok("v1.34.4".into()),
+            rights: Vec::new(),
+            definitions: nothing().map(|()| Vec::new()),
+            webhooks: nothing().map(|()| Vec::new()),
+            deployments: nothing().map(|()| std::collections::BTreeMap::new()),
+            agent: None,
+            namespaces: std::collections::BTreeMap::new(),
+            pods: Ok(vec![own]),
+            roots: nothing().map(|()| Vec::new()),
+        }
+    };
+    let missing = |injected: bool| {
+        let mut facts = well();
+        facts
+            .workloads
+            .push(json!({"name": "b-0", "namespace": "n", "labels": {"security.istio.io/tlsMode": "istio"}}));
+        facts.kubernetes = Some(pod(injected));
+        proxies(&facts).lines[0].result
+    };
+    assert_eq!((missing(true), missing(false)), (Result::Error, Result::Success));
 }
