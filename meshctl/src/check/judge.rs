@@ -153,9 +153,9 @@ fn proxies(facts: &Facts) -> Group {
         .workloads
         .iter()
         .filter(|pod| pod["labels"][proto::wire::LABEL_TLS_MODE] == "istio")
-        .map(|pod| format!("{}.{}", text(&pod["name"]), text(&pod["namespace"])))
-        .filter(|id| !connected.contains(id) && may_have_proxy(facts, id))
-        .map(|id| format!("{id} should have a proxy, and none is connected"))
+        .map(|pod| (format!("{}.{}", text(&pod["name"]), text(&pod["namespace"])), &pod["labels"]))
+        .filter(|(id, labels)| !connected.contains(id) && may_have_proxy(facts, id, labels))
+        .map(|(id, _)| format!("{id} should have a proxy, and none is connected"))
         .collect();
     let hint = "look at the log of the proxy (demo: /run/ferromesh/NAME/log/WORKLOAD.proxy.log)";
     let mut lines = vec![Line::of("every pod of the mesh has a connected proxy", &missing, hint, Result::Error)];
@@ -182,11 +182,13 @@ fn proxies(facts: &Facts) -> Group {
     Group { name: "proxies", lines }
 }
 
-/// Whether a proxy can stand beside a pod. Parts of the mesh that speak its mutual TLS themselves, as mixer does, have the
-/// same label as injected pods; where the API server is asked, it knows which were injected.
-fn may_have_proxy(facts: &Facts, id: &str) -> bool {
-    let pods = facts.kubernetes.as_ref().and_then(|kubernetes| kubernetes.pods.as_ref().ok());
-    pods.is_none_or(|pods| pods.iter().any(|pod| pod.id == id && pod.injected))
+/// Whether a proxy can stand beside a pod. mixer speaks the mesh's mutual TLS itself and has the same label as injected
+/// pods; where the API server is asked, it knows which were injected.
+fn may_have_proxy(facts: &Facts, id: &str, labels: &Value) -> bool {
+    match facts.kubernetes.as_ref().and_then(|kubernetes| kubernetes.pods.as_ref().ok()) {
+        Some(pods) => pods.iter().any(|pod| pod.id == id && pod.injected),
+        None => labels["app"] != "mixer",
+    }
 }
 
 /// What a proxy has not acknowledged.

@@ -148,4 +148,11 @@ fn a_pod_that_speaks_mutual_tls_itself_needs_no_proxy() {
         proxies(&facts).lines[0].result
     };
     assert_eq!((missing(true), missing(false)), (Result::Error, Result::Success));
+    let beside = |app: &str| {
+        let mut facts = well();
+        let labels = json!({"security.istio.io/tlsMode": "istio", "app": app});
+        facts.workloads.push(json!({"name": "b-0", "namespace": "n", "labels": labels}));
+        proxies(&facts).lines[0].result
+    };
+    assert_eq!((beside("b"), beside("mixer")), (Result::Error, Result::Success));
 }
