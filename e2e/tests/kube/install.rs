@@ -84,7 +84,8 @@ async fn what_is_installed_twice_is_unchanged_and_what_is_purged_leaves_nothing(
     let (content, verified) = meshctl(&cluster, &["verify-install"]);
     assert!(!content && verified.contains("✘ Service istio-system/istiod: it is not there"), "{verified}");
     let changed = install(&cluster, &["--no-wait", "--set", "components.mixer.enabled=false"]);
-    assert!(changed.contains("✔ Pilot installed (1 of "), "{changed}");
+    // The Service, and the ConfigMap that says what was asked for.
+    assert!(changed.contains("✔ Pilot installed (2 of "), "{changed}");
     assert!(changed.contains("Deployment istio-system/mixer is wanted no longer: deleted"), "{changed}");
     assert!(
         !names(&cluster).contains("Service istio-system mixer")
