@@ -35,14 +35,6 @@ metadata: {name: greeter}
 spec:
   hosts: [greeter]
   http: [{headers: {response: {set: {x-routed: by-rule}}}, route: [{destination: {host: greeter, port: {number: 7002}}}]}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: stranger, labels: {sidecar.istio.io/inject: 'false'}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - {name: stranger, image: 'ferromesh/tools:0.1.0', command: [sleep, infinity]}
 ";
 
 /// How long a greeting may take.
@@ -65,7 +57,7 @@ fn a_server_that_speaks_first_is_heard_and_http_beside_it_is_routed() {
     let space = Space::with_client("ports");
     space.apply(GREETER);
     space.rolled_out();
-    space.kubectl(&["wait", "--for=condition=Ready", "pod/stranger", "--timeout=60s"]).unwrap();
+    space.start_stranger();
     let listen = LISTEN.replace("GREETER", &space.address("greeter"));
     let meshed = || greeted(&space.shell(&listen));
     let plain = || {

@@ -4,18 +4,6 @@ use super::space::{Space, answer};
 use e2e::tokens::Issuer;
 use serde_json::json;
 
-/// A pod without a sidecar.
-const STRANGER: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: stranger, labels: {sidecar.istio.io/inject: 'false'}}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - {name: stranger, image: 'ferromesh/tools:0.1.0', command: [sleep, infinity]}
----
-";
-
 /// A server of HTTP on one port and of plain TCP, which returns what it gets, on another.
 const SERVER: &str = "
 apiVersion: apps/v1
@@ -51,8 +39,7 @@ fn stranger(space: &Space, url: &str) -> String {
 #[ignore = "needs a cluster: make e2e-kube"]
 fn strict_shuts_out_who_has_no_certificate() {
     let space = Space::with_bookshop("strict");
-    space.apply(STRANGER);
-    space.kubectl(&["wait", "--for=condition=Ready", "pod/stranger", "--timeout=60s"]).unwrap();
+    space.start_stranger();
     let url = "http://details:9080/details/0";
     assert!(stranger(&space, url).contains("PublisherA"), "both are taken as long as nothing is said");
     space.apply("apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n");

@@ -4,6 +4,17 @@ use super::mesh::Mesh;
 use e2e::cluster::PATIENCE;
 use std::time::{Duration, Instant};
 
+/// A pod without a sidecar.
+const STRANGER: &str = "
+apiVersion: v1
+kind: Pod
+metadata: {name: stranger, labels: {sidecar.istio.io/inject: 'false'}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: stranger, image: 'ferromesh/tools:0.1.0', command: [sleep, infinity]}
+";
+
 const CLIENT: &str = "
 apiVersion: v1
 kind: ServiceAccount
@@ -36,6 +47,12 @@ pub(crate) struct Space {
 }
 
 impl Space {
+    /// Starts the pod `stranger`, which has no sidecar, and waits until it is ready.
+    pub(crate) fn start_stranger(&self) {
+        self.apply(STRANGER);
+        self.kubectl(&["wait", "--for=condition=Ready", "pod/stranger", "--timeout=60s"]).unwrap();
+    }
+
     /// An empty one.
     pub(crate) fn new(name: &str) -> Self {
         let mesh = Mesh::get();

@@ -170,4 +170,26 @@ impl Connection {
         self.pump();
         Ok(())
     }
+
+    /// Gives bytes that a reader took back to the peer's windows, once half a window is due.
+    pub(super) fn credit(&mut self, id: u32, bytes: u32) {
+        self.credit += bytes;
+        if let Some(stream) = self.streams.get_mut(id) {
+            stream.credit += bytes;
+            if stream.credit >= self.config.stream_window / 2 && !stream.recv_end {
+                let more = std::mem::take(&mut stream.credit);
+                stream.recv_window += i64::from(more);
+                self.frame(kind::WINDOW_UPDATE, 0, id, &more.to_be_bytes());
+            }
+        }
+        self.grant_connection();
+    }
+
+    pub(super) fn grant_connection(&mut self) {
+        if self.credit >= self.config.connection_window / 2 && self.fatal.is_none() {
+            let more = std::mem::take(&mut self.credit);
+            self.recv_window += i64::from(more);
+            self.frame(kind::WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
+        }
+    }
 }
