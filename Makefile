@@ -18,7 +18,7 @@ SIM_SEEDS ?= 10000
 KUBE_SET ?= all
 CHECK := fmt lint test sim sizes
 
-.PHONY: help setup build demo tour check $(CHECK) golden golden-inject bench conformance e2e-kube images screenshots docs
+.PHONY: help setup build demo tour check $(CHECK) golden golden-inject bench conformance e2e-kube images previous screenshots docs
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,13 +72,22 @@ e2e-kube: build ## tests on real Kubernetes, which is built first if it is not i
 	@run() { cargo test --workspace --test kube $(RUNNER) -- --include-ignored --nocapture --test-threads "$$@"; }
 	case $(KUBE_SET) in
 	  api) run 2 arms:: faults:: identity:: secrets:: status:: ;;
-	  all) run 2 --skip scenarios:: && run 1 scenarios:: ;;
+	  all)
+	    $(MAKE) --no-print-directory images previous
+	    export E2E_PROGRAMS=$$PWD/target/release E2E_PREVIOUS=$$PWD/target/previous/debug
+	    run 2 --skip scenarios::
+	    run 1 scenarios:: ;;
 	  *) echo "KUBE_SET is api or all" >&2; exit 1 ;;
 	esac
 
 images: setup ## an image per component under target/images, made without Docker
-	@cargo build --release -p proxy -p pilot -p citadel -p mixer -p meshctl
+	@cargo build --release -p proxy -p pilot -p citadel -p mixer -p meshctl -p bookshop
 	@e2e/kube/images.sh target/release target/images
+
+previous: setup ## programs of the commit before, unoptimized: what an upgrade starts from
+	@source=target/previous/source; mkdir -p $$source
+	git archive HEAD~1 | tar -x -C $$source
+	cargo build --workspace --bins --manifest-path $$source/Cargo.toml --target-dir target/previous
 
 sim: ## the seeded simulations; SIM_SEEDS says how many seeds
 	@SIM_SEEDS=$(SIM_SEEDS) cargo test --profile sim -p proxy --test sim

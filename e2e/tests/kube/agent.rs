@@ -63,7 +63,7 @@ fn pod_field(cluster: &Cluster, app: &str, path: &str) -> String {
 async fn restricted_pods_are_redirected_and_a_late_agent_repairs() {
     let cluster = Cluster::start("agent", 1).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"], None);
+    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"]);
     support::load_application(&cluster, directory.path());
     let text = install(
         &cluster,

@@ -1,17 +1,27 @@
 //! Images of our programs as they are built here, on the nodes of a cluster.
 
 use e2e::cluster::Cluster;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Makes images of components by `e2e/kube/images.sh`, and brings them to the nodes. `tags` are separated by commas; without
-/// them it is our version.
-pub(crate) fn load(cluster: &Cluster, directory: &Path, components: &[&str], tags: Option<&str>) {
-    let programs = e2e::program("proxy").unwrap();
+/// Where the programs are that go into images: what `E2E_PROGRAMS` says (`make e2e-kube`: the release), else the unoptimized
+/// ones beside this test.
+pub(crate) fn programs() -> PathBuf {
+    let said = std::env::var_os("E2E_PROGRAMS").map(PathBuf::from);
+    said.unwrap_or_else(|| e2e::program("proxy").unwrap().parent().unwrap().to_owned())
+}
+
+/// Makes images of components by `e2e/kube/images.sh`, and brings them to the nodes.
+pub(crate) fn load(cluster: &Cluster, directory: &Path, components: &[&str]) {
+    load_of(cluster, &programs(), directory, components, None);
+}
+
+/// The same of the programs of another directory, with a tag of their own instead of our version.
+pub(crate) fn load_of(cluster: &Cluster, programs: &Path, directory: &Path, components: &[&str], tag: Option<&str>) {
     let mut images = Command::new(e2e::root().join("e2e/kube/images.sh"));
-    images.arg(programs.parent().unwrap()).arg(directory).args(components).env("IMAGE_MAX_MB", "0");
-    if let Some(tags) = tags {
-        images.env("IMAGE_TAG", tags);
+    images.arg(programs).arg(directory).args(components).env("IMAGE_MAX_MB", "0");
+    if let Some(tag) = tag {
+        images.env("IMAGE_TAG", tag);
     }
     assert!(images.stdout(Stdio::null()).status().unwrap().success());
     for name in components {

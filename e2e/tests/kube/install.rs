@@ -175,7 +175,7 @@ fn memory() -> Vec<(String, f64)> {
 async fn an_empty_cluster_becomes_a_mesh_that_is_ready() {
     let cluster = Cluster::start("ready", 1).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"], None);
+    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"]);
     let text = install(&cluster, &["--readiness-timeout", "3m"]);
     println!("{text}");
     let (content, verified) = meshctl(&cluster, &["verify-install"]);

@@ -89,7 +89,7 @@ fn says(cluster: &Cluster, arguments: &[&str], expected: &[&str]) {
 async fn every_command_reaches_the_mesh_through_the_api_server() {
     let cluster = Cluster::start("operate", 1).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"], None);
+    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"]);
     support::load_application(&cluster, directory.path());
     says(
         &cluster,

@@ -7,8 +7,16 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::Instant;
 
-/// What is installed first; the same images have the second tag too.
-pub(crate) const TAGS: [&str; 2] = ["0.1.0", "next"];
+/// Tag of the images of this checkout, which is installed first.
+pub(crate) const CURRENT: &str = env!("CARGO_PKG_VERSION");
+/// Tag of the images of the programs in `E2E_PREVIOUS` (`make e2e-kube`: the commit before), or else of the same ones again.
+pub(crate) const PREVIOUS: &str = "previous";
+
+/// Where the programs of a tag are.
+fn programs(tag: &str) -> std::path::PathBuf {
+    let previous = std::env::var_os("E2E_PREVIOUS").filter(|_| tag == PREVIOUS);
+    previous.map_or_else(images::programs, Into::into)
+}
 
 static MESH: LazyLock<Mesh> = LazyLock::new(Mesh::start);
 
@@ -37,22 +45,27 @@ impl Mesh {
         // Pods are on both nodes.
         let taint = "node-role.kubernetes.io/control-plane:NoSchedule-";
         cluster.kubectl(&["taint", "nodes", "-l", "node-role.kubernetes.io/control-plane", taint]).ok();
-        let components = ["proxy", "pilot", "citadel", "mixer", "bookshop", "tools"];
-        images::load(&cluster, directory.path(), &components, Some(&TAGS.join(",")));
+        images::load(&cluster, directory.path(), &["bookshop", "tools"]);
+        for tag in [CURRENT, PREVIOUS] {
+            let components = ["proxy", "pilot", "citadel", "mixer"];
+            images::load_of(&cluster, &programs(tag), directory.path(), &components, Some(tag));
+        }
         println!("mesh: images made and loaded in {:.1} s", began.elapsed().as_secs_f64());
         let addresses = "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
         let nodes = cluster.kubectl(&["get", "nodes", "-o", addresses]).unwrap();
         let nodes = nodes.split(' ').map(str::to_owned).collect();
         let mesh = Self { cluster, nodes };
-        print!("{}", mesh.install(TAGS[0]));
+        print!("{}", mesh.install(CURRENT));
         mesh
     }
 
-    /// `meshctl install` of the profile demo with images of that tag, until it is ready; what it printed.
+    /// `meshctl install` of the profile demo with images of that tag, by their own meshctl, until it is ready; what it
+    /// printed.
     pub(crate) fn install(&self, tag: &str) -> String {
+        let meshctl = programs(tag).join("meshctl");
         let tag = format!("values.global.tag={tag}");
         let flags = ["--set", "profile=demo", "--set", "values.global.imagePullPolicy=IfNotPresent", "--set", &tag];
-        let mut command = Command::new(e2e::program("meshctl").unwrap());
+        let mut command = Command::new(meshctl);
         command.args(["install", "-y", "--readiness-timeout", "3m"]).args(flags);
         command.arg("--kubeconfig").arg(self.cluster.kubeconfig()).stdin(Stdio::null());
         let output = command.output().unwrap();

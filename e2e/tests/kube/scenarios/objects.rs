@@ -75,7 +75,7 @@ fn a_hundred_routes_go_on_beside_three_that_are_broken() {
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(all_good(), HEALTHY, "by a gateway that started beside the broken ones");
     space.kubectl(&["delete", "virtualservice", "once", "twice", "regex", "missing"]).unwrap();
-    space.mesh.install(super::mesh::TAGS[0]);
+    space.mesh.install(super::mesh::CURRENT);
     space.figure(&format!("{HEALTHY} of {HEALTHY} routes answer; three conditions after {:.1} s", told.as_secs_f64()));
 }
 

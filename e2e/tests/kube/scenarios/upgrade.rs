@@ -1,7 +1,7 @@
-//! From the images of one tag to those of another under load, and back.
+//! From the images of this checkout to those of the commit before under load, and back.
 
 use super::load::Load;
-use super::mesh::TAGS;
+use super::mesh::{CURRENT, PREVIOUS};
 use super::space::Space;
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ fn no_call_fails_in_an_upgrade_and_on_the_way_back() {
     let space = Space::with_bookshop("upgrade");
     let client = Load::start(&space, "reviews", 100, "", "http://productpage:9080/api/v1/products/0/reviews");
     let begun = Instant::now();
-    for tag in [TAGS[1], TAGS[0]] {
+    for tag in [PREVIOUS, CURRENT] {
         space.mesh.install(tag);
         // Sidecars follow when their pods do; the gateways with the installation.
         let shops = "app in (productpage, details, reviews, ratings)";
@@ -42,7 +42,7 @@ fn no_call_fails_in_an_upgrade_and_on_the_way_back() {
             .unwrap();
         // The client stays as it is: its proxy is of the version before.
         let begun = Instant::now();
-        let client_has = TAGS[0].to_owned();
+        let client_has = CURRENT.to_owned();
         let mut expected = vec![client_has, tag.to_owned()];
         expected.sort();
         expected.dedup();
