@@ -164,19 +164,19 @@ impl Cluster {
 
     fn pool(
         &self,
-        pick: &Pick,
+        pick: Pick<'_>,
         server_name: Option<Arc<str>>,
     ) -> Result<(Rc<Pool>, Option<Arc<ClientContext>>), Outcome> {
         let (transport, socket) = self
             .config
-            .transport(&pick.endpoint)
+            .transport(pick.endpoint)
             .ok_or_else(|| Outcome::with_detail(Reason::ConnectFailure, "no transport socket fits the endpoint"))?;
-        let alpn = pick.alpn.clone();
+        let alpn = pick.alpn.cloned();
         let key = PoolKey { address: pick.endpoint.address.clone(), transport, alpn, server_name: server_name.clone() };
         let mut pools = self.pools.borrow_mut();
         let pool = pools.entry(key).or_insert_with(|| {
             let age = IdleAge::new(self.config.idle_timeout, self.config.assumed_idle);
-            Pool::new(Arc::clone(&pick.endpoint), server_name, self.config.max_requests_per_connection, age)
+            Pool::new(Arc::clone(pick.endpoint), server_name, self.config.max_requests_per_connection, age)
         });
         Ok((Rc::clone(pool), socket.tls.clone()))
     }
@@ -185,7 +185,7 @@ impl Cluster {
     ///
     /// # Errors
     /// Why nothing was sent.
-    pub async fn open(&self, head: &RequestHead, body: Body, pick: &Pick) -> Result<Upstream, Failure> {
+    pub async fn open(&self, head: &RequestHead, body: Body, pick: Pick<'_>) -> Result<Upstream, Failure> {
         let limits = &self.config.limits[usize::from(pick.high_priority)];
         let request_permit = match limits.take(Limit::Requests) {
             Ok(permit) => permit,
@@ -201,7 +201,7 @@ impl Cluster {
             Ok(conn) => conn,
             Err(outcome) => return Err(Failure::before_sending(outcome)),
         };
-        let flight = InFlight::new(&pick.endpoint, request_permit);
+        let flight = InFlight::new(pick.endpoint, request_permit);
         Ok(match conn {
             Conn::H1(conn) => Upstream::h1(h1::Exchange::new(conn, pool, head, body, self.env.now()), flight),
             Conn::H2(shared) => Upstream::h2(h2::Exchange::new(shared, head, body), flight),
@@ -229,7 +229,7 @@ impl Cluster {
         pool: &Rc<Pool>,
         limits: &Arc<Limits>,
         tls: Option<Arc<ClientContext>>,
-        pick: &Pick,
+        pick: Pick<'_>,
         wanted: Protocol,
     ) -> Result<Conn, Outcome> {
         if let Some(conn) = self.kept(pool, pick, wanted) {
@@ -259,7 +259,7 @@ impl Cluster {
         }
     }
 
-    fn kept(&self, pool: &Pool, pick: &Pick, wanted: Protocol) -> Option<Conn> {
+    fn kept(&self, pool: &Pool, pick: Pick<'_>, wanted: Protocol) -> Option<Conn> {
         if wanted != Protocol::H1
             && let Some(shared) = pool.shared()
         {
@@ -276,7 +276,7 @@ impl Cluster {
         &self,
         pool: &Rc<Pool>,
         tls: Option<Arc<ClientContext>>,
-        pick: &Pick,
+        pick: Pick<'_>,
         wanted: Protocol,
         permit: Permit,
     ) -> Result<Conn, Outcome> {
@@ -323,14 +323,14 @@ impl Cluster {
         dialled
     }
 
-    fn dial(&self, tls: Option<Arc<ClientContext>>, pick: &Pick) -> Dial {
+    fn dial(&self, tls: Option<Arc<ClientContext>>, pick: Pick<'_>) -> Dial {
         Dial {
             timeout: self.config.connect_timeout,
             source: self.config.source.clone(),
             mark: self.config.mark,
             keepalive: self.config.keepalive,
             tls,
-            alpn: pick.alpn.clone(),
+            alpn: pick.alpn.cloned(),
             server_name: None,
         }
     }
@@ -339,19 +339,19 @@ impl Cluster {
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn open_tcp(&self, pick: &Pick) -> Result<TcpUpstream, Outcome> {
+    pub async fn open_tcp(&self, pick: Pick<'_>) -> Result<TcpUpstream, Outcome> {
         let limits = &self.config.limits[usize::from(pick.high_priority)];
         let permit = limits.take(Limit::Connections).inspect_err(|_| {
             self.cells().increment(ConnectionMetric::UpstreamCxOverflow);
         })?;
         let (_, socket) = self
             .config
-            .transport(&pick.endpoint)
+            .transport(pick.endpoint)
             .ok_or_else(|| Outcome::with_detail(Reason::ConnectFailure, "no transport socket fits the endpoint"))?;
         let dial = self.dial(socket.tls.clone(), pick);
         let dialled = Box::pin(self.dialled(&pick.endpoint.address, dial)).await?;
         let counted = Counted::opened(self.cells(), Carries::Tcp, dialled.took);
-        let held = (InFlight::new(&pick.endpoint, permit), counted);
+        let held = (InFlight::new(pick.endpoint, permit), counted);
         Ok(TcpUpstream { io: dialled.io, local: dialled.local, _held: held })
     }
 }

@@ -12,21 +12,21 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 /// Which endpoint an exchange goes to, and how.
-#[derive(Debug, Clone)]
-pub struct Pick {
+#[derive(Debug, Clone, Copy)]
+pub struct Pick<'a> {
     /// The endpoint.
-    pub endpoint: Arc<Endpoint>,
+    pub endpoint: &'a Arc<Endpoint>,
     /// ALPN protocols to offer instead of the cluster's (`istio.alpn`).
-    pub alpn: Option<Arc<[Vec<u8>]>>,
+    pub alpn: Option<&'a Arc<[Vec<u8>]>>,
     /// Whether the request counts against the high-priority breakers.
     pub high_priority: bool,
     /// Never on a used connection: the replay after a stale one died.
     pub fresh: bool,
 }
 
-impl Pick {
+impl<'a> Pick<'a> {
     /// An exchange with `endpoint` and nothing special.
-    pub fn new(endpoint: Arc<Endpoint>) -> Self {
+    pub fn new(endpoint: &'a Arc<Endpoint>) -> Self {
         Self { endpoint, alpn: None, high_priority: false, fresh: false }
     }
 }

@@ -16,7 +16,7 @@ use crate::listener::{Ends, Hello, ListenerConfig, find, of_destination};
 use crate::message::{Body, Request, RequestHead};
 use crate::net::{CertFacts, PeerFacts, TlsFacts};
 use crate::outcome::Reason;
-use crate::route::{Action, Lookup, Route, RouteContext, RouteTable};
+use crate::route::{Action, Route, RouteContext, RouteTable};
 use crate::tcp::config::NetworkFilter;
 use crate::telemetry::access_log::object_of;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -385,17 +385,10 @@ async fn passes(filter: &Filter, request: &mut Request, cx: &StreamCx, story: &m
 
 fn route(world: &World, request: &Request, cx: &StreamCx, story: &mut Story) {
     let head = &request.head;
-    let route = match cx.lookup(head) {
-        Lookup::Found(route) => route,
-        Lookup::NoRoute | Lookup::Ask(_) => {
-            story.step(
-                "route",
-                String::from_utf8_lossy(head.authority()).into_owned(),
-                "failed",
-                Reason::NoRoute.why(),
-            );
-            return fails(Reason::NoRoute, story);
-        }
+    let Some(route) = cx.route(head) else {
+        let host = String::from_utf8_lossy(head.authority()).into_owned();
+        story.step("route", host, "failed", Reason::NoRoute.why());
+        return fails(Reason::NoRoute, story);
     };
     let object = route.origin.as_deref().and_then(object_of);
     let name = if route.name.is_empty() { "unnamed" } else { &*route.name };

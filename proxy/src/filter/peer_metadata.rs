@@ -12,7 +12,7 @@ use prost::Message;
 use proto::any;
 use proto::envoy::wkt::{Any, Struct, value::Kind};
 use proto::missing::TypedStruct;
-use std::sync::Arc;
+use std::rc::Rc;
 
 /// Which side of a request takes part, and whether external services are spared.
 #[derive(Debug, Clone, Copy, Default)]
@@ -100,7 +100,7 @@ fn propagate(headers: &mut Headers, node: &NodeFacts) {
 }
 
 /// Takes the peer's metadata out of the headers. A peer says the same with every message: it is decoded once.
-fn discovered(headers: &mut Headers, identity: Option<&str>, metrics: &IstioMetrics) -> Option<Arc<Workload>> {
+fn discovered(headers: &mut Headers, identity: Option<&str>, metrics: &IstioMetrics) -> Option<Rc<Workload>> {
     let text = headers.get(Known::XEnvoyPeerMetadata).filter(|text| text.len() <= MAX_BYTES);
     let found = text.and_then(|text| {
         metrics.workload_of(text, identity, || {

@@ -82,9 +82,8 @@ impl Stats {
 /// where its cluster does not.
 pub fn ends(request: &RequestHead, cx: &StreamCx, host_fallback: bool) -> Ends {
     let (info, metrics) = (cx.info.borrow(), &cx.facts.metrics);
-    let own = Arc::clone(&cx.facts.node.workload);
-    let metadata = info.upstream.as_ref().and_then(|cluster| cluster.config.service.clone());
-    let service = match &metadata {
+    let own = metrics.own(&cx.facts.node.workload);
+    let service = match info.upstream.as_ref().and_then(|cluster| cluster.config.service.as_ref()) {
         Some(metadata) => metrics.service_of(metadata),
         None => {
             let host = host_fallback.then(|| std::str::from_utf8(request.authority()).ok()).flatten();

@@ -24,7 +24,7 @@ use proto::envoy::ratelimit::RateLimitResponse;
 use serde_json::{Map, Value};
 use std::any::Any;
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -175,9 +175,9 @@ pub struct StreamInfo {
     /// Messages of a gRPC stream, counted as they pass.
     pub grpc: Option<Counts>,
     /// The client's workload, by metadata exchange.
-    pub downstream_workload: Option<Arc<Workload>>,
+    pub downstream_workload: Option<Rc<Workload>>,
     /// The server's workload, by metadata exchange.
-    pub upstream_workload: Option<Arc<Workload>>,
+    pub upstream_workload: Option<Rc<Workload>>,
     /// The server's proven identity.
     pub upstream_identity: Option<Arc<str>>,
     /// What filters leave for those behind them (dynamic metadata).
@@ -240,26 +240,16 @@ impl StreamCx {
     }
 
     /// The route of the request: looked up once, since filters need its configuration before the router does.
-    pub fn lookup(&self, head: &RequestHead) -> Lookup {
-        let mut route = self.route.borrow_mut();
-        route.get_or_insert_with(|| self.table.lookup(head, Asked { random: self.random })).clone()
-    }
-
-    /// The route, if one was found.
-    pub fn route(&self, head: &RequestHead) -> Option<Arc<Route>> {
-        match self.lookup(head) {
-            Lookup::Found(route) => Some(route),
-            Lookup::NoRoute | Lookup::Ask(_) => None,
+    /// None where there is none. What is lent has to be given back before anybody waits or forgets the route.
+    pub fn route(&self, head: &RequestHead) -> Option<Ref<'_, Arc<Route>>> {
+        if self.route.borrow().is_none() {
+            *self.route.borrow_mut() = Some(self.table.lookup(head, Asked { random: self.random }));
         }
-    }
-
-    /// Looks at the route, if one was found.
-    pub fn with_route<T>(&self, head: &RequestHead, look: impl FnOnce(&Route) -> T) -> Option<T> {
-        let mut route = self.route.borrow_mut();
-        match route.get_or_insert_with(|| self.table.lookup(head, Asked { random: self.random })) {
-            Lookup::Found(route) => Some(look(route)),
-            Lookup::NoRoute | Lookup::Ask(_) => None,
-        }
+        let found = Ref::filter_map(self.route.borrow(), |asked| match asked {
+            Some(Lookup::Found(route)) => Some(route),
+            Some(Lookup::NoRoute | Lookup::Ask(_)) | None => None,
+        });
+        found.ok()
     }
 
     /// The most specific configuration that the route has for a filter.

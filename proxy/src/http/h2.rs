@@ -2,6 +2,7 @@
 
 use super::crew::Crew;
 use super::downstream::{Downstream, Sent};
+use super::hands::Hands;
 use super::stream::{Settings, serve_stream};
 use crate::codec::bridge::strip_connection_headers;
 use crate::codec::h2::{Code, Config, Connection, Role};
@@ -13,7 +14,6 @@ use crate::net::{Io, PeerFacts};
 use crate::outcome::{Outcome, Reason};
 use crate::pool::Link;
 use bytes::BytesMut;
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -158,9 +158,9 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     let work = async |(id, head, empty)| {
         pin!(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer)).await;
     };
-    let mut streams = FuturesUnordered::new();
+    let mut streams = Hands::new();
     let (mut leave, mut rest) = (Leave::new(&settings), Rest::default());
-    let serving = poll_fn(|cx| {
+    let mut turn = |streams: &mut Hands<_>, cx: &mut Context<'_>| {
         let cut = leave.stay.poll(cx, drain::Stage::Over).is_ready();
         if cut {
             link.with(Connection::close);
@@ -172,13 +172,13 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
                 streams.push(Box::pin(crew.work(seat, &work)));
             }
         }
-        while let Poll::Ready(Some(())) = streams.poll_next_unpin(cx) {}
+        streams.poll();
         rest.poll(cx, &crew, leave.requests);
         leave.poll(cx, &settings, &link);
         let over = gone || link.look(Connection::is_closed);
         if over && (crew.busy() == 0 || gone) { Poll::Ready(()) } else { Poll::Pending }
-    });
-    serving.await;
+    };
+    poll_fn(|cx| streams.turn(cx, &mut turn)).await;
     // A peer that is gone takes its streams with it: dropping them ends their work and returns their permits.
     drop(streams);
     link.shutdown().await;

@@ -19,7 +19,7 @@ impl Limits {
     /// What the route says, else the connection manager. Where the route honours `grpc-timeout`, a gRPC client sets the
     /// life itself, up to the route's bound.
     pub(super) fn of(config: &HcmConfig, cx: &StreamCx, head: &RequestHead) -> Self {
-        let of_route = cx.with_route(head, |route| {
+        let of_route = cx.route(head).map(|route| {
             let times = &route.timeouts;
             let asked = times.grpc_timeout_max.and_then(|bound| Some((grpc_timeout(head)?, bound)));
             Self {

@@ -9,6 +9,7 @@ mod downstream;
 mod forwarded;
 mod h1;
 mod h2;
+mod hands;
 mod headers;
 mod limits;
 mod log;

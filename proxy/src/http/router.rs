@@ -10,7 +10,7 @@ use crate::env::Instant;
 use crate::filter::{StreamCx, plain};
 use crate::message::{Body, Known, Request, RequestHead, Response, ResponseHead};
 use crate::outcome::{Flags, Outcome, Reason, Side};
-use crate::route::{Action as RouteAction, HostAvoidance, Lookup, Mirror, Redirect, Route};
+use crate::route::{Action as RouteAction, HostAvoidance, Mirror, Redirect, Route};
 use crate::upstream::{Action, Ask, Event, Plan, Replay, attempt};
 use std::borrow::Cow;
 use std::future::{Future, poll_fn};
@@ -29,10 +29,7 @@ const REPLAY_BYTES: usize = 64 << 10;
 /// # Errors
 /// Why there is none.
 pub(super) async fn forward(cx: &StreamCx, rq: &mut Request, down: &mut Downstream) -> Result<Response, Outcome> {
-    let route = match cx.lookup(&rq.head) {
-        Lookup::Found(route) => route,
-        Lookup::NoRoute | Lookup::Ask(_) => return Err(Reason::NoRoute.into()),
-    };
+    let route = cx.route(&rq.head).map(|route| Arc::clone(&route)).ok_or(Reason::NoRoute)?;
     let choice = match &route.action {
         RouteAction::Direct { status, body } => return Ok(direct(cx, &route, rq, *status, body.clone())),
         RouteAction::Redirect(redirect) => return Ok(redirected(cx, &route, rq, redirect)),

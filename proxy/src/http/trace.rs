@@ -47,7 +47,7 @@ fn name(trace: &mut Trace, config: &TraceConfig, cx: &StreamCx, head: &mut Reque
         Direction::Outbound => {
             if let Some(name) = decorated {
                 trace.set_operation(name);
-                if route.as_deref().is_some_and(propagates) {
+                if route.as_ref().is_some_and(|route| propagates(route)) {
                     head.headers.set(Known::XEnvoyDecoratorOperation, name.as_bytes());
                 }
             }

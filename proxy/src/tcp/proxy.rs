@@ -14,7 +14,6 @@ use crate::net::{Io, PeerFacts};
 use crate::outcome::{Outcome, Reason, Side};
 use crate::telemetry::access_log::Entry;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Serves one connection until it ends, or until `stay` is over. `reporter`: the side that `istio.stats` reports, where
@@ -157,7 +156,7 @@ async fn connect(
         let endpoint = cluster.pick(wish, Some(peer.local))?;
         report.tries(&endpoint);
         tried.push(endpoint.clone());
-        let opened = cluster.open_tcp(&Pick::new(Arc::clone(&endpoint))).await;
+        let opened = cluster.open_tcp(Pick::new(&endpoint)).await;
         let verdict = if opened.is_ok() { Verdict::Good } else { Verdict::LocalError };
         if let Some(outlier) = &cluster.config.outlier
             && opened.as_ref().err().is_none_or(|outcome| outcome.reason.side() == Side::Upstream)

@@ -149,7 +149,7 @@ impl<'a> Report<'a> {
         let triple = metadata.as_deref().map(|[host, name, namespace]| (&**host, &**name, &**namespace));
         let service = Service::of_cluster(upstream.cluster.as_deref().unwrap_or_default(), triple, None);
         let service = metrics.intern_service(service);
-        let own = Arc::clone(&self.facts.node.workload);
+        let own = self.facts.metrics.own(&self.facts.node.workload);
         let security = Security::of(reporter, self.peer.peer_id().is_some() && self.peer.local_id().is_some());
         Some(match reporter {
             Reporter::Destination => {

@@ -16,7 +16,7 @@ use super::series::{Labels, Registrar};
 use crate::outcome::Flags;
 use change::Changed;
 use foldhash::{HashMap, HashSet};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,11 +166,11 @@ pub struct Ends {
     /// Who reports.
     pub reporter: Reporter,
     /// The client.
-    pub source: Arc<Workload>,
+    pub source: Rc<Workload>,
     /// The server.
-    pub destination: Arc<Workload>,
+    pub destination: Rc<Workload>,
     /// The service that was asked for.
-    pub service: Arc<Service>,
+    pub service: Rc<Service>,
     /// How the connection was protected.
     pub security: Security,
 }
@@ -228,10 +228,10 @@ enum TcpCells {
 pub type Own<'a> = (&'a Arc<Changes>, &'a LogFacts<'a>);
 
 /// Workloads of one text by proven identity.
-type ByIdentity = Vec<(Option<Box<str>>, Option<Arc<Workload>>)>;
+type ByIdentity = Vec<(Option<Box<str>>, Option<Rc<Workload>>)>;
 
 /// Services by the address of their names.
-type ByMetadata = HashMap<usize, (Arc<ServiceNames>, Arc<Service>)>;
+type ByMetadata = HashMap<usize, (Arc<ServiceNames>, Rc<Service>)>;
 
 /// Host, name and namespace of a service.
 pub type ServiceNames = [Box<str>; 3];
@@ -240,8 +240,9 @@ pub type ServiceNames = [Box<str>; 3];
 #[derive(Debug)]
 pub struct IstioMetrics {
     registrar: Rc<Registrar>,
-    workloads: RefCell<HashSet<Arc<Workload>>>,
-    services: RefCell<HashSet<Arc<Service>>>,
+    own: OnceCell<Rc<Workload>>,
+    workloads: RefCell<HashSet<Rc<Workload>>>,
+    services: RefCell<HashSet<Rc<Service>>>,
     /// Workloads by the words that a peer or an endpoint uses for them, then by proven identity.
     by_words: RefCell<HashMap<Box<[u8]>, ByIdentity>>,
     /// Services by the address of their cluster's metadata, which is kept alive here.
@@ -259,6 +260,7 @@ impl IstioMetrics {
         Self {
             changed: Changed::new(Rc::clone(&registrar)),
             registrar,
+            own: OnceCell::new(),
             workloads: RefCell::default(),
             services: RefCell::default(),
             by_words: RefCell::default(),
@@ -270,13 +272,18 @@ impl IstioMetrics {
         }
     }
 
+    /// The worker's copy of the proxy's own workload, which is always the same.
+    pub fn own(&self, workload: &Workload) -> Rc<Workload> {
+        Rc::clone(self.own.get_or_init(|| self.intern_workload(workload.clone())))
+    }
+
     /// The one copy of a workload on this worker; series are found by its address, so connections share it.
-    pub fn intern_workload(&self, workload: Workload) -> Arc<Workload> {
+    pub fn intern_workload(&self, workload: Workload) -> Rc<Workload> {
         intern(&self.workloads, workload)
     }
 
     /// The one copy of a service on this worker.
-    pub fn intern_service(&self, service: Service) -> Arc<Service> {
+    pub fn intern_service(&self, service: Service) -> Rc<Service> {
         intern(&self.services, service)
     }
 
@@ -287,7 +294,7 @@ impl IstioMetrics {
         words: &[u8],
         identity: Option<&str>,
         read: impl FnOnce() -> Option<Workload>,
-    ) -> Option<Arc<Workload>> {
+    ) -> Option<Rc<Workload>> {
         let same = |known: &ByIdentity| {
             known.iter().find(|(known, _)| known.as_deref() == identity).map(|(_, workload)| workload.clone())
         };
@@ -308,7 +315,7 @@ impl IstioMetrics {
     }
 
     /// The service of a cluster by its `istio` metadata: host, name, namespace. Made once per cluster.
-    pub fn service_of(&self, metadata: &Arc<ServiceNames>) -> Arc<Service> {
+    pub fn service_of(&self, metadata: &Arc<ServiceNames>) -> Rc<Service> {
         let address = Arc::as_ptr(metadata).addr();
         if let Some((_, service)) = self.by_metadata.borrow().get(&address) {
             return service.clone();
@@ -439,12 +446,12 @@ const MAX_WORDS_BYTES: usize = 2048;
 /// Names that are interned at most; what comes after that has a copy of its own, and so a series of its own.
 const MAX_INTERNED: usize = 10_000;
 
-fn intern<T: Eq + std::hash::Hash>(known: &RefCell<HashSet<Arc<T>>>, value: T) -> Arc<T> {
+fn intern<T: Eq + std::hash::Hash>(known: &RefCell<HashSet<Rc<T>>>, value: T) -> Rc<T> {
     let mut known = known.borrow_mut();
     if let Some(found) = known.get(&value) {
         return found.clone();
     }
-    let fresh = Arc::new(value);
+    let fresh = Rc::new(value);
     if known.len() < MAX_INTERNED {
         known.insert(fresh.clone());
     }
@@ -453,20 +460,20 @@ fn intern<T: Eq + std::hash::Hash>(known: &RefCell<HashSet<Arc<T>>>, value: T) -
 
 fn overflow_ends() -> Ends {
     let name = || Box::from("overflow");
-    let workload = Arc::new(Workload { name: name(), app: name(), canonical_service: name(), ..Workload::default() });
+    let workload = Rc::new(Workload { name: name(), app: name(), canonical_service: name(), ..Workload::default() });
     Ends {
         reporter: Reporter::Destination,
         source: workload.clone(),
         destination: workload,
-        service: Arc::new(Service { host: name(), name: name(), namespace: name() }),
+        service: Rc::new(Service { host: name(), name: name(), namespace: name() }),
         security: Security::Unknown,
     }
 }
 
 fn key(ends: &Ends) -> SeriesKey {
-    let address = |workload: &Arc<Workload>| Arc::as_ptr(workload).addr();
+    let address = |workload: &Rc<Workload>| Rc::as_ptr(workload).addr();
     SeriesKey {
-        ends: (address(&ends.source), address(&ends.destination), Arc::as_ptr(&ends.service).addr()),
+        ends: (address(&ends.source), address(&ends.destination), Rc::as_ptr(&ends.service).addr()),
         reporter: ends.reporter,
         security: ends.security,
         code: 0,

@@ -4,7 +4,7 @@ use crate::balancer::Wish;
 use crate::cluster::{Cluster, Failure, Pick, Upstream};
 use crate::endpoint::Endpoint;
 use crate::message::{Body, RequestHead, ResponseHead};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Reason};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -48,14 +48,11 @@ pub async fn attempt(
         Ok(endpoint) => endpoint,
         Err(outcome) => return Err(Failure::before_sending(outcome)),
     };
-    let pick = Pick {
-        endpoint: Arc::clone(&endpoint),
-        alpn: ask.alpn.clone(),
-        high_priority: ask.high_priority,
-        fresh: ask.fresh,
-    };
     ask.tried.push(endpoint);
-    cluster.open(head, body, &pick).await
+    let ask = &*ask;
+    let Some(endpoint) = ask.tried.last() else { return Err(Failure::before_sending(Reason::Internal.into())) };
+    let (alpn, high_priority, fresh) = (ask.alpn.as_ref(), ask.high_priority, ask.fresh);
+    cluster.open(head, body, Pick { endpoint, alpn, high_priority, fresh }).await
 }
 
 /// The final head of an exchange; interim heads go to `interim`.

@@ -85,8 +85,8 @@ impl RateLimitQuota {
         let quotas = &cx.facts.leases.quotas;
         // Without the header that a bucket is named by there is no bucket (Envoy lets such a request pass).
         let Some(key) = quotas.key(self.id, parts, &rq.head) else { return true };
-        if let Some(share) = quotas.find(&key) {
-            return share.take();
+        if let Some(allowed) = quotas.take(&key) {
+            return allowed;
         }
         let share = Arc::new(Share::new(settings.unassigned.fresh()));
         let allowed = share.take();

@@ -120,9 +120,10 @@ impl Quotas {
         named.then_some(key)
     }
 
-    pub(super) fn find(&self, key: &Key<'_>) -> Option<Arc<Share>> {
+    /// Counts a request of a bucket that is known, and says whether it may pass.
+    pub(super) fn take(&self, key: &Key<'_>) -> Option<bool> {
         let shares = self.shares.borrow();
-        shares.get(&*key.bytes).filter(|share| !share.gone.load(Ordering::Acquire)).cloned()
+        shares.get(&*key.bytes).filter(|share| !share.gone.load(Ordering::Acquire)).map(|share| share.take())
     }
 
     pub(super) fn keep(&self, key: Key<'_>, share: Arc<Share>) {

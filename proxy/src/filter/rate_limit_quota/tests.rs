@@ -118,9 +118,9 @@ async fn an_assignment_whose_time_is_over_is_made_do_with_and_then_abandoned() {
     let settings = settings(None);
     let key = || quotas.key(1, settings.id.as_ref().unwrap(), &head).unwrap();
     quotas.keep(key(), Arc::clone(&shares[0]));
-    assert!(quotas.find(&key()).is_some());
+    assert!(quotas.take(&key()).is_some());
     ledger.sweep(now + SECOND);
-    assert!(quotas.find(&key()).is_none(), "the next request begins anew");
+    assert!(quotas.take(&key()).is_none(), "the next request begins anew");
 }
 
 // spec: MX-98

@@ -2,7 +2,7 @@ use super::super::scrape::{Registry, Selection};
 use super::*;
 use std::collections::BTreeMap;
 
-fn workload(app: &str, identity: Option<&str>) -> Arc<Workload> {
+fn workload(app: &str, identity: Option<&str>) -> Rc<Workload> {
     let metadata = BTreeMap::from([
         ("WORKLOAD_NAME", format!("{app}-v1")),
         ("NAMESPACE", "from-metadata".to_owned()),
@@ -11,7 +11,7 @@ fn workload(app: &str, identity: Option<&str>) -> Arc<Workload> {
         ("LABELS.version", "v1".to_owned()),
         ("LABELS.service.istio.io/canonical-name", app.to_owned()),
     ]);
-    Arc::new(Workload::new(|path| metadata.get(path.join(".").as_str()).map(String::as_str), identity))
+    Rc::new(Workload::new(|path| metadata.get(path.join(".").as_str()).map(String::as_str), identity))
 }
 
 fn ends(reporter: Reporter, proven: bool) -> Ends {
@@ -20,7 +20,7 @@ fn ends(reporter: Reporter, proven: bool) -> Ends {
         reporter,
         source: workload("productpage", Some("spiffe://cluster.local/ns/default/sa/bookinfo-productpage")),
         destination: workload("reviews", None),
-        service: Arc::new(Service::of_cluster("outbound|9080||reviews.default.svc.cluster.local", metadata, None)),
+        service: Rc::new(Service::of_cluster("outbound|9080||reviews.default.svc.cluster.local", metadata, None)),
         security: Security::of(reporter, proven),
     }
 }
@@ -171,7 +171,7 @@ fn words_and_metadata_are_read_once() {
     };
     let (one, two) =
         (ask(b"x", Some("spiffe://a/ns/b/sa/c")).unwrap(), ask(b"x", Some("spiffe://a/ns/b/sa/c")).unwrap());
-    assert!(Arc::ptr_eq(&one, &two) && &*one.namespace == "b");
+    assert!(Rc::ptr_eq(&one, &two) && &*one.namespace == "b");
     assert_eq!(reads.get(), 1);
     assert_eq!(&*ask(b"x", None).unwrap().principal, "unknown", "another identity is another workload");
     assert_eq!((ask(b"bad", None), ask(b"bad", None), reads.get()), (None, None, 3));
@@ -183,7 +183,7 @@ fn words_and_metadata_are_read_once() {
     assert!(known.len() <= MAX_WORDS && known.keys().all(|words| words.len() <= MAX_WORDS_BYTES));
     let names: Arc<ServiceNames> = Arc::new(["h".into(), "n".into(), "ns".into()]);
     let service = metrics.service_of(&names);
-    assert!(Arc::ptr_eq(&service, &metrics.service_of(&names)));
+    assert!(Rc::ptr_eq(&service, &metrics.service_of(&names)));
     let again: Arc<ServiceNames> = Arc::new((*names).clone());
-    assert!(Arc::ptr_eq(&service, &metrics.service_of(&again)), "equal names are one service");
+    assert!(Rc::ptr_eq(&service, &metrics.service_of(&again)), "equal names are one service");
 }

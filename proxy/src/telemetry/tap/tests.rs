@@ -6,6 +6,7 @@ use crate::telemetry::access_log::{Times, Upstream};
 use crate::telemetry::istio::{Reporter, Security, Service, Workload};
 use serde_json::Value;
 use std::net::SocketAddr;
+use std::rc::Rc;
 
 fn ask(query: &str) -> Result<Ask, String> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
@@ -26,8 +27,8 @@ fn head() -> RequestHead {
     head
 }
 
-fn workload(name: &str, service: &str) -> Arc<Workload> {
-    Arc::new(Workload {
+fn workload(name: &str, service: &str) -> Rc<Workload> {
+    Rc::new(Workload {
         name: name.into(),
         namespace: "shop".into(),
         canonical_service: service.into(),
@@ -40,7 +41,7 @@ fn ends() -> Ends {
         reporter: Reporter::Destination,
         source: workload("productpage-v1", "productpage"),
         destination: workload("reviews-v1", "reviews"),
-        service: Arc::new(Service {
+        service: Rc::new(Service {
             host: "reviews.shop.svc.cluster.local".into(),
             name: "reviews".into(),
             namespace: "shop".into(),

@@ -8,9 +8,9 @@ use std::time::Duration;
 fn ends() -> Ends {
     Ends {
         reporter: Reporter::Destination,
-        source: Arc::default(),
-        destination: Arc::default(),
-        service: Arc::new(Service::of_cluster("c", None, Some("reviews"))),
+        source: Rc::default(),
+        destination: Rc::default(),
+        service: Rc::new(Service::of_cluster("c", None, Some("reviews"))),
         security: Security::None,
     }
 }
