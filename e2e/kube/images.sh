@@ -2,7 +2,8 @@
 # images.sh PROGRAMS OUT [COMPONENT...]: one image per component out of the programs in PROGRAMS, as OUT/COMPONENT.tar (docker archive).
 # No Docker, no base image: a program, the shared libraries that it needs, and for the proxy the tools that redirect traffic.
 # Ours run as uid 1337 on a read-only root file system, applications as 1000. IMAGE_MAX_MB (30) is the largest allowed; 0
-# allows any. IMAGE_TAG may be several, by commas. Made only where it is named: tools, what tests run in pods.
+# allows any. IMAGE_TAG may be several, by commas. Made only where they are named: tools, what tests run in pods; envoy, a
+# real one out of $ENVOY.
 set -euo pipefail
 HERE=$(dirname "$(readlink -f "$0")")
 PROGRAMS=$1 OUT=$2 ONLY=" ${*:3} " MAX=${IMAGE_MAX_MB:-30}
@@ -61,4 +62,10 @@ if [[ $ONLY == *" tools "* ]]; then
   strip -o "$W/meshctl" "$PROGRAMS/meshctl"
   python3 "$HERE/mkimage.py" "$OUT/tools.tar" "$(NAMES tools)" --cmd '["sh"]' --user $USER_ID:$USER_ID --libraries "$busybox" --libraries "$W/meshctl" \
     "$busybox:/bin/busybox:755" "${links[@]}" "$W/meshctl:/usr/local/bin/meshctl:755" "${etc[@]}"
+fi
+
+# Envoy as it is published.
+if [[ $ONLY == *" envoy "* ]]; then
+  python3 "$HERE/mkimage.py" "$OUT/envoy.tar" "$(NAMES envoy)" --entrypoint '["/usr/local/bin/envoy"]' --user 1337:1337 --libraries "$ENVOY" \
+    "$ENVOY:/usr/local/bin/envoy:755" "${etc[@]}"
 fi

@@ -16,6 +16,14 @@ pub(crate) fn load(cluster: &Cluster, directory: &Path, components: &[&str]) {
     load_of(cluster, &programs(), directory, components, None);
 }
 
+/// A real Envoy as an image.
+pub(crate) fn load_envoy(cluster: &Cluster, directory: &Path, envoy: &Path) {
+    let mut images = Command::new(e2e::root().join("e2e/kube/images.sh"));
+    images.arg(programs()).arg(directory).arg("envoy").env("ENVOY", envoy).stdout(Stdio::null());
+    assert!(images.status().unwrap().success());
+    cluster.load(&directory.join("envoy.tar")).unwrap();
+}
+
 /// The same of the programs of another directory, with a tag of their own instead of our version.
 pub(crate) fn load_of(cluster: &Cluster, programs: &Path, directory: &Path, components: &[&str], tag: Option<&str>) {
     let mut images = Command::new(e2e::root().join("e2e/kube/images.sh"));
