@@ -1,5 +1,6 @@
 //! Istio's annotations of namespaces, services and pods (PI-68).
 
+use super::annotation_value::invalid;
 use super::code::Code;
 use super::message::Message;
 use super::view::View;
@@ -76,7 +77,7 @@ const KNOWN: &[(&str, Place, Option<&str>)] = &[
     ("istio.io/use-waypoint-canary-weight", Place::Any, None),
 ];
 
-/// Annotations that are unknown, at the wrong place or deprecated.
+/// Annotations that are unknown, at the wrong place, deprecated, or have a value that cannot be.
 pub fn annotations(view: &View<'_>) -> Vec<Message> {
     let places = [(Kind::Namespace, Place::Namespace), (Kind::Service, Place::Service), (Kind::Pod, Place::Pod)];
     let each = places.into_iter().flat_map(|(kind, place)| view.kind(kind).map(move |object| (object, place)));
@@ -86,7 +87,7 @@ pub fn annotations(view: &View<'_>) -> Vec<Message> {
 fn of(object: &Object, place: Place) -> Vec<Message> {
     let mut found = Vec::new();
     let istios = |name: &str| name.split('/').next().is_some_and(|domain| domain.ends_with("istio.io"));
-    for name in object.meta.annotations.keys().filter(|name| istios(name)) {
+    for (name, value) in object.meta.annotations.iter().filter(|(name, _)| istios(name)) {
         let fits = |known: &str| if known.ends_with('/') { name.starts_with(known) } else { name == known };
         let mut say = |code, text| found.push(Message::at(code, object, &format!("metadata.annotations.{name}"), text));
         let Some((_, where_to, deprecated)) = KNOWN.iter().find(|(known, ..)| fits(known)) else {
@@ -98,6 +99,8 @@ fn of(object: &Object, place: Place) -> Vec<Message> {
                 Code::MisplacedAnnotation,
                 format!("Misplaced annotation: {name} can only be applied to {}", kind(*where_to)),
             );
+        } else if let Some(why) = invalid(name, value) {
+            say(Code::InvalidAnnotation, format!("Invalid annotation {name}: {why}"));
         }
         if let Some(instead) = deprecated {
             let text =

@@ -3,12 +3,15 @@
 //! - [`code`]: the codes with their names and levels
 //! - [`message`]: one finding
 //! - [`view`]: the objects by kind, and who matches whom
-//! - [`annotation`], [`schema`], [`reference`], [`conflict`], [`rule`], [`workload`], [`service`], [`policy`]: the analyzers
+//! - [`annotation`] with [`annotation_value`], [`association`], [`schema`], [`reference`], [`conflict`], [`rule`],
+//!   [`workload`], [`service`], [`policy`]: the analyzers
 //!
 //! Analyzers are pure functions from the objects to messages. Whether an object is well-formed is not judged here: that
 //! is what pilot's own validation said.
 
 pub mod annotation;
+pub mod annotation_value;
+pub mod association;
 pub mod code;
 pub mod conflict;
 pub mod message;
@@ -33,7 +36,7 @@ pub type Analyzer = (&'static str, &'static str, fn(&View<'_>) -> Vec<Message>);
 pub const ANALYZERS: &[Analyzer] = &[
     (
         "annotations.K8sAnalyzer",
-        "annotations that are unknown, at the wrong place or deprecated (IST0107, IST0108, IST0135)",
+        "annotations that are unknown, at the wrong place, invalid or deprecated (IST0107, IST0108, IST0125, IST0135)",
         annotation::annotations,
     ),
     ("schema.ValidationAnalyzer", "objects that pilot refuses (IST0106)", schema::refused),
@@ -76,8 +79,19 @@ pub const ANALYZERS: &[Analyzer] = &[
         conflict::gateways,
     ),
     ("virtualservice.UnreachableRuleAnalyzer", "rules that no request reaches (IST0130, IST0131)", rule::unreachable),
+    ("virtualservice.JWTClaimRouteAnalyzer", "claims of tokens that nobody verifies (IST0149)", rule::claims),
     ("service.PortNameAnalyzer", "port names that say no protocol (IST0118, IST0150)", service::port_names),
     ("serviceentry.ProtocolAddressesAnalyzer", "TCP without addresses (IST0134)", service::entries),
+    (
+        "serviceentry.ConflictingServiceEntryProtocolAnalyzer",
+        "a port of a host with two protocols (IST0177)",
+        service::protocols,
+    ),
+    (
+        "deployment.MultiServiceAnalyzer",
+        "services that contradict each other about a port of a workload (IST0116, IST0137)",
+        association::services,
+    ),
     ("injection.Analyzer", "namespaces and pods without sidecar (IST0102, IST0103, IST0123)", workload::injection),
     ("deployment.ApplicationUIDAnalyzer", "pods that run as the proxy (IST0144)", workload::users),
     ("telemetry.ProviderAnalyzer", "logs that go nowhere (IST0157)", policy::providers),

@@ -2,12 +2,15 @@
 
 use super::code::Code;
 use super::message::Message;
-use super::view::{View, shown};
+use super::view::{View, full, shown};
 use pilot::registry::Protocol;
 use pilot::registry::entry::selects;
 use pilot::source::{Kind, Object, Spec};
 use proto::istio::core::{IntOrString, ServicePort, ServiceSpec};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// `exportTo` of what all namespaces see.
+const EVERYWHERE: &str = "*";
 
 /// Ports whose name says no protocol, and names that an ExternalName service must not have.
 pub fn port_names(view: &View<'_>) -> Vec<Message> {
@@ -37,7 +40,8 @@ pub fn port_names(view: &View<'_>) -> Vec<Message> {
     found
 }
 
-fn target(port: &ServicePort) -> String {
+/// Port of the pod that a port of a service leads to: number or name.
+pub fn target(port: &ServicePort) -> String {
     match &port.target_port {
         Some(IntOrString::Number(number)) => number.to_string(),
         Some(IntOrString::Name(name)) => name.clone(),
@@ -57,6 +61,45 @@ pub fn entries(view: &View<'_>) -> Vec<Message> {
                 found.push(Message::at(Code::ServiceEntryAddressesRequired, object, &at, text));
             }
         }
+    }
+    found
+}
+
+/// A ServiceEntry and the protocol that it gives a port.
+type Entry<'a> = (&'a Object, String);
+
+/// ServiceEntries that give a port of a host two protocols in the same namespaces.
+pub fn protocols(view: &View<'_>) -> Vec<Message> {
+    let mut index: BTreeMap<(&str, &str, u32), Vec<Entry<'_>>> = BTreeMap::new();
+    for object in view.kind(Kind::ServiceEntry) {
+        let Spec::ServiceEntry(spec) = &object.spec else { continue };
+        let everywhere = spec.export_to.is_empty() || spec.export_to.iter().any(|to| to == EVERYWHERE);
+        let own = spec.export_to.iter().map(|to| if to == "." { &*object.key.namespace } else { to.as_str() });
+        let scopes: BTreeSet<&str> = if everywhere { [EVERYWHERE].into() } else { own.collect() };
+        for scope in scopes {
+            for (host, port) in spec.hosts.iter().flat_map(|host| spec.ports.iter().map(move |port| (host, port))) {
+                let entries = index.entry((scope, host, port.number)).or_default();
+                entries.push((object, port.protocol.to_ascii_uppercase()));
+            }
+        }
+    }
+    let (mut found, mut told) = (Vec::new(), BTreeSet::new());
+    for ((scope, host, port), entries) in &index {
+        let public = index.get(&(EVERYWHERE, *host, *port)).filter(|_| *scope != EVERYWHERE);
+        let all: Vec<&Entry<'_>> = entries.iter().chain(public.into_iter().flatten()).collect();
+        let protocols: BTreeSet<&str> = all.iter().map(|(_, protocol)| protocol.as_str()).collect();
+        if protocols.len() < 2 {
+            continue;
+        }
+        let names: BTreeSet<String> = all.iter().map(|(object, _)| full(object)).collect();
+        let text = format!(
+            "Multiple ServiceEntries ({}) define the same host {host:?} and port {port} with conflicting protocols ({}).",
+            names.into_iter().collect::<Vec<_>>().join(", "),
+            protocols.into_iter().collect::<Vec<_>>().join(", "),
+        );
+        let new = all.iter().filter(|(object, _)| told.insert(&object.key));
+        let code = Code::ConflictingServiceEntryProtocol;
+        found.extend(new.map(|(object, _)| Message::at(code, object, "metadata.name", text.clone())));
     }
     found
 }

@@ -43,7 +43,7 @@ fn codes(more: &[(&str, &str)]) -> Vec<Message> {
     let mut text = MESH.to_owned();
     for (index, (kind, rest)) in more.iter().enumerate() {
         let group = match *kind {
-            "AuthorizationPolicy" | "PeerAuthentication" => "security.istio.io/v1",
+            "AuthorizationPolicy" | "PeerAuthentication" | "RequestAuthentication" => "security.istio.io/v1",
             "Telemetry" => "telemetry.istio.io/v1",
             "Service" | "Pod" | "Namespace" | "Secret" => "v1",
             _ => "networking.istio.io/v1",
@@ -322,12 +322,92 @@ const OTHERS: &[Case<'_>] = &[
     ),
 ];
 
+/// Port 80 of the same pod, by UDP; from another port; and of no pod of the mesh.
+const BESIDE: [&str; 3] = [
+    "spec: {clusterIP: 10.0.0.9, selector: {app: reviews}, ports: [{name: http, port: 80, protocol: UDP}]}",
+    "spec: {clusterIP: 10.0.0.9, selector: {app: reviews}, ports: [{name: http, port: 81, targetPort: 80}]}",
+    "spec: {clusterIP: 10.0.0.9, selector: {app: nobody}, ports: [{name: http, port: 81, targetPort: 80}]}",
+];
+const BY_CLAIM: &str = "spec: {hosts: [shop.example], gateways: [front], http: [{match: [{headers: {'@request.auth.claims.sub': {exact: a}}}], route: [{destination: {host: reviews}}]}]}";
+const ENTRY: [&str; 3] = [
+    "spec: {hosts: [db.example], addresses: [10.9.0.1], resolution: DNS, ports: [{number: 3306, name: tcp, protocol: TCP}]}",
+    "spec: {hosts: [db.example], addresses: [10.9.0.1], resolution: DNS, exportTo: ['.'], ports: [{number: 3306, name: h, protocol: http}]}",
+    "spec: {hosts: [db.example], addresses: [10.9.0.1], resolution: DNS, exportTo: ['.'], ports: [{number: 3306, name: t, protocol: tcp}]}",
+];
+
+const WORKLOADS: &[Case<'_>] = &[
+    ("IST0116", &[("Service", BESIDE[0])], &[("Service", BESIDE[1])]),
+    ("IST0137", &[("Service", BESIDE[1])], &[("Service", BESIDE[2])]),
+    (
+        "IST0125",
+        &[(
+            "Pod",
+            "metadata: {name: p, namespace: shop, annotations: {sidecar.istio.io/interceptionMode: some}}\nspec: {containers: [{name: istio-proxy}]}",
+        )],
+        &[(
+            "Pod",
+            "metadata: {name: p, namespace: shop, annotations: {sidecar.istio.io/interceptionMode: NONE}}\nspec: {containers: [{name: istio-proxy}]}",
+        )],
+    ),
+    (
+        "IST0149",
+        &[
+            (VS, BY_CLAIM),
+            (
+                "RequestAuthentication",
+                "metadata: {name: r, namespace: istio-system}\nspec: {selector: {matchLabels: {istio: other}}}",
+            ),
+        ],
+        &[
+            (VS, BY_CLAIM),
+            (
+                "RequestAuthentication",
+                "metadata: {name: r, namespace: istio-system}\nspec: {selector: {matchLabels: {istio: gateway}}}",
+            ),
+        ],
+    ),
+    (
+        "IST0177",
+        &[("ServiceEntry", ENTRY[0]), ("ServiceEntry", ENTRY[1])],
+        &[("ServiceEntry", ENTRY[0]), ("ServiceEntry", ENTRY[2])],
+    ),
+];
+
+// spec: PI-50
+#[test]
+fn what_contradicts_itself_is_said_in_istios_words() {
+    let text = |more: &[(&str, &str)], code: &str| {
+        codes(more).into_iter().find(|message| message.code.text() == code).unwrap().text
+    };
+    assert_eq!(
+        text(&[("Service", BESIDE[0])], "IST0116"),
+        "This deployment reviews-1 is associated with multiple services using port 80 but different protocols: [shop/o0 \
+         shop/reviews]"
+    );
+    assert_eq!(
+        text(&[("Service", BESIDE[1])], "IST0137"),
+        "This deployment reviews-1 is associated with multiple services [shop/o0 shop/reviews] using targetPort \"80\" but \
+         different ports: [80 81]."
+    );
+    assert_eq!(
+        text(&[("ServiceEntry", ENTRY[0]), ("ServiceEntry", ENTRY[1])], "IST0177"),
+        "Multiple ServiceEntries (shop/o0, shop/o1) define the same host \"db.example\" and port 3306 with conflicting \
+         protocols (HTTP, TCP)."
+    );
+    assert_eq!(
+        text(&[(VS, BY_CLAIM)], "IST0149"),
+        "The virtual service uses the JWT claim based routing (key: @request.auth.claims.sub) but found no request \
+         authentication for the gateway (shop/front) pod (gateway-1). The request authentication must first be applied for \
+         the gateway pods to validate the JWT token and make the claims available for routing."
+    );
+}
+
 // spec: PI-50
 #[test]
 fn each_code_is_raised_and_not_raised() {
     assert!(codes(&[]).is_empty(), "{:?}", codes(&[]));
     let mut raised = BTreeSet::new();
-    for (code, bad, good) in REFERENCES.iter().chain(CONFLICTS).chain(OTHERS) {
+    for (code, bad, good) in REFERENCES.iter().chain(CONFLICTS).chain(OTHERS).chain(WORKLOADS) {
         assert!(found(bad).contains(code), "{code} by {bad:?}: {:?}", codes(bad));
         assert!(!found(good).contains(code), "{code} by {good:?}: {:?}", codes(good));
         raised.insert(*code);

@@ -87,11 +87,28 @@ pub fn injection(view: &View<'_>) -> Vec<Message> {
 }
 
 fn lacks_proxy(pod: &Object) -> bool {
-    let has = document(pod).is_some_and(|document| {
+    !has_proxy(pod) && !declines(pod)
+}
+
+fn has_proxy(pod: &Object) -> bool {
+    document(pod).is_some_and(|document| {
         let lists = ["containers", "initContainers"].into_iter().filter_map(|list| document.field("spec")?.field(list));
         lists.flat_map(items).any(|one| one.field("name").and_then(Node::text) == Some("istio-proxy"))
-    });
-    !has && !declines(pod)
+    })
+}
+
+/// Whether a pod is in the mesh: it has a proxy, or would be given one by its label, its annotation or its namespace.
+pub fn in_mesh(view: &View<'_>, pod: &Object) -> bool {
+    let own = [&pod.meta.labels, &pod.meta.annotations];
+    let written = own.iter().find_map(|map| map.get("sidecar.istio.io/inject"));
+    let of_namespace = || {
+        let labels =
+            view.kind(Kind::Namespace).find(|own| own.key.name == pod.key.namespace).map(|own| &own.meta.labels);
+        labels.is_some_and(|labels| {
+            labels.get("istio-injection").map_or_else(|| labels.contains_key("istio.io/rev"), |own| own == "enabled")
+        })
+    };
+    has_proxy(pod) || written.map_or_else(of_namespace, |value| value == "true")
 }
 
 /// Whether a pod asks for no proxy, as those of the control plane do.
