@@ -56,7 +56,10 @@ enum Command {
     /// Tell what the mesh does with a pod or a service: which objects apply to it, and which do not match.
     #[command(visible_alias = "desc")]
     Describe(describe::DescribeArgs),
-    /// Show or change the log levels of a proxy or of pilot.
+    /// Commands under the names that istioctl has for them.
+    #[command(visible_alias = "x", subcommand)]
+    Experimental(Experimental),
+    /// Show or change the log levels of a proxy or of the control plane.
     Log(log::LogArgs),
     /// Gather in one archive what somebody else needs to help, without secrets.
     BugReport(bug_report::BugReportArgs),
@@ -83,6 +86,16 @@ enum Command {
     Man(manual::ManArgs),
     #[command(hide = true)]
     Reaper(demo::ReaperArgs),
+}
+
+/// istioctl's group `experimental`, as far as its commands are here under other names.
+#[derive(Debug, Subcommand)]
+enum Experimental {
+    /// As meshctl describe.
+    #[command(visible_alias = "desc")]
+    Describe(describe::DescribeArgs),
+    /// As meshctl check --pre.
+    Precheck(check::PrecheckArgs),
 }
 
 /// Reads the command line of this process. Flags of the load tool may have one dash, as Fortio's users write them.
@@ -116,6 +129,10 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Edges(args) => runtime.block_on(edges::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Analyze(args) => runtime.block_on(Box::pin(analyze::run(&args))),
         Command::Describe(args) => runtime.block_on(Box::pin(describe::run(args))).map(|()| ExitCode::SUCCESS),
+        Command::Experimental(Experimental::Describe(args)) => {
+            runtime.block_on(Box::pin(describe::run(args))).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Experimental(Experimental::Precheck(args)) => runtime.block_on(check::precheck(args)),
         Command::Log(args) => runtime.block_on(log::run(args)).map(|()| ExitCode::SUCCESS),
         Command::BugReport(args) => runtime.block_on(Box::pin(bug_report::run(args))).map(|()| ExitCode::SUCCESS),
         Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),

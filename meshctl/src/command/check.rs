@@ -61,6 +61,19 @@ pub struct CheckArgs {
     output: Form,
 }
 
+/// What istioctl calls `x precheck`: `meshctl check --pre`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PrecheckArgs {
+    #[command(flatten)]
+    at: At,
+    /// How long to look again until nothing is × or ‼.
+    #[arg(long, default_value = "0s", value_name = "TIME", value_parser = wait)]
+    wait: Duration,
+    /// How to show the result.
+    #[arg(short, long, value_enum, default_value_t)]
+    output: Form,
+}
+
 fn wait(text: &str) -> Result<Duration, String> {
     proto::duration::parse(text).map_err(|error| error.to_string())
 }
@@ -83,7 +96,20 @@ pub async fn run(args: CheckArgs) -> anyhow::Result<ExitCode> {
         let at = Where { reach, pilot, citadel, mixer, ca_root: args.ca_root };
         Box::pin(look(&at, only.as_deref(), until)).await
     };
-    match args.output {
+    show(&report, args.output)
+}
+
+/// Whether an installation can begin.
+///
+/// # Errors
+/// Where there is no cluster, or standard output is closed.
+pub async fn precheck(args: PrecheckArgs) -> anyhow::Result<ExitCode> {
+    let until = Instant::now() + args.wait;
+    show(&before(&args.at.cluster().await?, until).await, args.output)
+}
+
+fn show(report: &Report, form: Form) -> anyhow::Result<ExitCode> {
+    match form {
         Form::Json => output::say(&serde_json::to_string_pretty(&report.json())?)?,
         form => report.text(form == Form::Table).iter().try_for_each(|line| output::say(line))?,
     }

@@ -1,16 +1,16 @@
-//! `meshctl log`: the log levels of a proxy or of pilot, read and changed while they run (CT-8, CT-22).
+//! `meshctl log`: the log levels of a proxy or of a part of the control plane, read and changed while they run (CT-8, CT-22).
 
 use crate::admin::Target;
 use crate::output;
-use crate::reach::Part;
+use crate::reach::{Part, Reach};
 use anyhow::Context as _;
 use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 /// Level of a proxy that was not told another one.
 const PROXY_DEFAULT: &str = "warning";
-/// The same of pilot.
-const PILOT_DEFAULT: &str = "info";
+/// The same of the control plane.
+const CONTROL_DEFAULT: &str = "info";
 
 /// `meshctl log`.
 ///
@@ -21,18 +21,25 @@ const PILOT_DEFAULT: &str = "info";
 ///   meshctl log productpage-v1-5d4f-x.default --level http:debug,router:debug
 ///   meshctl log deploy/productpage-v1 --reset
 ///   meshctl log --pilot --level debug
+///   meshctl log --mixer --reset
 #[derive(Debug, Clone, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct LogArgs {
     #[command(flatten)]
     target: Target,
     /// Of pilot, all of its pods, instead of a proxy.
-    #[arg(long, conflicts_with_all = ["workload", "admin", "proxy_admin_port", "file"])]
+    #[arg(long, group = "part", conflicts_with_all = ["workload", "admin", "proxy_admin_port", "file"])]
     pilot: bool,
+    /// Of citadel, all of its pods; not in a demo.
+    #[arg(long, group = "part", conflicts_with_all = ["workload", "admin", "proxy_admin_port", "file"])]
+    citadel: bool,
+    /// Of mixer, all of its pods.
+    #[arg(long, group = "part", conflicts_with_all = ["workload", "admin", "proxy_admin_port", "file"])]
+    mixer: bool,
     /// The new level, of all or of single loggers: debug, or http:debug,router:info.
     #[arg(long, value_name = "LEVEL|LOGGER:LEVEL", conflicts_with = "reset")]
     level: Option<String>,
-    /// Back to the level that it has by itself: warning of a proxy, info of pilot.
+    /// Back to the level that it has by itself: warning of a proxy, info of the control plane.
     #[arg(short, long)]
     reset: bool,
 }
@@ -42,12 +49,18 @@ pub struct LogArgs {
 /// # Errors
 /// Where nobody answers, or a level or logger is not known.
 pub async fn run(args: LogArgs) -> anyhow::Result<()> {
-    let default = if args.pilot { PILOT_DEFAULT } else { PROXY_DEFAULT };
+    let part =
+        [(args.pilot, Part::PilotMetrics), (args.citadel, Part::CitadelMetrics), (args.mixer, Part::MixerMetrics)];
+    let part = part.into_iter().find_map(|(asked, part)| asked.then_some(part));
+    let default = if part.is_some() { CONTROL_DEFAULT } else { PROXY_DEFAULT };
     let level = args.level.as_deref().or_else(|| args.reset.then_some(default));
-    if args.pilot {
+    if let Some(part) = part {
         let reach = args.target.at().reach().await;
+        if part == Part::CitadelMetrics && matches!(reach, Reach::Demo(_)) {
+            anyhow::bail!("--citadel: that of a demo has no port for this; its log is in the demo's directory");
+        }
         let path = level.map_or_else(|| "/logging".to_owned(), |level| format!("/logging?level={}", encoded(level)));
-        for (pod, page) in Part::PilotMetrics.of_all(None, &reach, &path).await? {
+        for (pod, page) in part.of_all(None, &reach, &path).await? {
             output::say(&format!("{pod}: {}", text(&page)?))?;
         }
         return Ok(());

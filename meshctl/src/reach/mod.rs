@@ -118,6 +118,8 @@ pub enum Part {
     PilotMetrics,
     /// citadel's certificate service.
     Citadel,
+    /// citadel's metrics, and its log level.
+    CitadelMetrics,
     /// mixer's page.
     MixerPage,
     /// mixer's metrics, and Istio's families merged over all proxies.
@@ -141,6 +143,7 @@ impl Part {
             Self::Pilot => of("pilot", "--pilot", PILOT_HTTP, "istiod", PILOT_HTTP),
             Self::PilotMetrics => of("pilot", "--pilot", PORT_MONITORING, "istiod", PORT_MONITORING),
             Self::Citadel => of("citadel", "--citadel", PORT_CITADEL, "citadel", PORT_CITADEL),
+            Self::CitadelMetrics => of("citadel", "--citadel", PORT_MONITORING, "citadel", PORT_MONITORING),
             Self::MixerPage => of("mixer's page", "--page", MIXER_HTTP, "mixer", MIXER_PAGE),
             Self::MixerMetrics => of("mixer", "--mixer", MIXER_MONITORING, "mixer", PORT_MONITORING),
         }
