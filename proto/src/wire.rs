@@ -40,6 +40,13 @@ pub const SECRET_DEFAULT: &str = "default";
 pub const SECRET_ROOT: &str = "ROOTCA";
 /// Name of the cluster of mixer in a bootstrap.
 pub const CLUSTER_MIXER: &str = "mixer-grpc";
+/// Variable of a proxy: where it reports its metrics by OTLP, as `http://HOST:PORT` of a service of the mesh
+/// (OpenTelemetry's standard name).
+pub const VARIABLE_METRICS: &str = "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
+/// Name of the access log in which a proxy that counts itself tells mixer of failed and sampled requests.
+pub const LOG_FAILURES: &str = "ferromesh";
+/// Name of the access log in which a proxy that does not tells mixer of every request.
+pub const LOG_REQUESTS: &str = "requests";
 /// Cluster name of the SDS socket (NM-4).
 pub const CLUSTER_SDS: &str = "sds-grpc";
 /// Cluster name of pilot (NM-4).

@@ -340,6 +340,40 @@ fn metrics_go_to_a_collector_as_running_totals_of_what_has_changed() {
     assert_eq!(last.last(), Some(4), "the last report is made before the process ends");
 }
 
+// spec: MX-99, F4
+#[test]
+fn a_collector_whose_cluster_comes_later_learns_all_that_was_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let (port, service, cds) = (free_port(), free_port(), directory.path().join("cds.yaml"));
+    let (got, _stop) = collector(service);
+    let publish = |version: u32, clusters: &str| {
+        let new = directory.path().join("new");
+        let clusters = clusters.replacen("- {", "- {'@type': type.googleapis.com/envoy.config.cluster.v3.Cluster, ", 1);
+        std::fs::write(&new, format!("version_info: '{version}'\nresources: {clusters}\n")).unwrap();
+        std::fs::rename(new, &cds).unwrap();
+    };
+    publish(1, "[]");
+    let stats = "{name: istio.stats, typed_config: {'@type': type.googleapis.com/stats.PluginConfig}}";
+    let chain = http("{match: {prefix: /}, route: {cluster: up}}", "")
+        .replace("http_filters: [", &format!("http_filters: [{stats}, "));
+    let listeners = listener("l", port, "", &format!("{{filters: [{chain}]}}"));
+    let yaml = format!(
+        "node: {{id: one, cluster: c}}\nstats_flush_interval: 0.1s\nstats_sinks: [{{name: s, typed_config: {{'@type': \
+         type.googleapis.com/envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig, \
+         grpc_service: {{envoy_grpc: {{cluster_name: mixer}}}}}}}}]\n\
+         dynamic_resources: {{cds_config: {{path_config_source: {{path: {}}}}}}}\n\
+         static_resources:\n  listeners:\n  - {listeners}\n  clusters:\n{}",
+        cds.display(),
+        cluster("up", &[app()])
+    );
+    let _proxy = Proxy::launch(directory.path(), &yaml, &[], &[]);
+    get(port, "/");
+    get(port, "/");
+    assert!(got.recv_timeout(Duration::from_secs(1)).is_err(), "there is nobody to tell, and requests are served");
+    publish(2, &format!("\n{}", h2(&cluster("mixer", &[service]))));
+    while totals(&metrics(&got)).get("istio_requests_total") != Some(&2) {}
+}
+
 /// An application that sends on the heads that it gets.
 fn listening() -> (u16, Receiver<String>) {
     let (heads, got) = channel();

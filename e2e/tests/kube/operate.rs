@@ -3,10 +3,11 @@
 use crate::images;
 use crate::install::{install, meshctl};
 use crate::support;
-use e2e::cluster::Cluster;
-use serde_json::json;
+use e2e::cluster::{Cluster, PATIENCE};
+use serde_json::{Value, json};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// What nobody may find in a report.
 const PASSWORD: &str = "hunter2-hunter2";
@@ -52,12 +53,42 @@ spec: {host: shop, subsets: [{name: v1, labels: {version: v1}}, {name: v2, label
 apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {name: shop, namespace: shop}
-spec: {hosts: [shop], http: [{route: [{destination: {host: shop, subset: v1}}]}]}
+spec:
+  hosts: [shop]
+  http:
+  - {match: [{uri: {prefix: /nobody}}], route: [{destination: {host: shop, subset: v2}}]}
+  - {route: [{destination: {host: shop, subset: v1}}]}
 ---
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: default, namespace: shop}
 spec: {mtls: {mode: STRICT}}
+"#;
+/// Calls the shop twenty times a second, and five times what nobody serves; under a Sidecar that leaves mixer out.
+const CALLER: &str = r#"
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {name: caller, namespace: shop}
+spec: {workloadSelector: {labels: {app: caller}}, egress: [{hosts: [./*]}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: caller, namespace: shop}
+spec:
+  selector: {matchLabels: {app: caller}}
+  template:
+    metadata: {labels: {app: caller, version: v1}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+      - name: good
+        image: ferromesh/tools:VERSION
+        imagePullPolicy: Never
+        command: [meshctl, load, -qps, "20", -c, "2", -t, 10m, "http://shop.shop/"]
+      - name: bad
+        image: ferromesh/tools:VERSION
+        imagePullPolicy: Never
+        command: [meshctl, load, -allow-initial-errors, -qps, "5", -c, "1", -t, 10m, "http://shop.shop/nobody"]
 "#;
 
 fn asker() -> String {
@@ -83,19 +114,36 @@ fn says(cluster: &Cluster, arguments: &[&str], expected: &[&str]) {
     }
 }
 
-// spec: CT-2, CT-3, CT-5, CT-7, CT-8, CT-15, CT-18, CT-22, CT-23, CT-40, CT-43, CT-60
+/// What meshctl prints as JSON, asked again until it says what is waited for.
+#[expect(clippy::disallowed_methods, reason = "a test waits for another process; nothing tells it when")]
+fn until(cluster: &Cluster, arguments: &[&str], says: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (content, text) = meshctl(cluster, arguments);
+        let printed = text.find(['[', '{']).and_then(|at| serde_json::from_str(text.get(at..)?).ok());
+        if let Some(value) = printed.filter(|value| content && says(value)) {
+            println!("$ meshctl {}\n{text}", arguments.join(" "));
+            return value;
+        }
+        assert!(Instant::now() < deadline, "meshctl {arguments:?} printed at last: {text}");
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+// spec: CT-2, CT-3, CT-5, CT-7, CT-8, CT-15, CT-18, CT-22, CT-23, CT-40, CT-41, CT-42, CT-43, CT-44, CT-60, MX-99, MX-107
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e-kube"]
 async fn every_command_reaches_the_mesh_through_the_api_server() {
     let cluster = Cluster::start("operate", 1).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"]);
+    images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer", "tools"]);
     support::load_application(&cluster, directory.path());
     says(
         &cluster,
         &["check", "--pre"],
         &["√ Kubernetes is 1.29 or later", "√ you may create what an installation needs"],
     );
+    says(&cluster, &["x", "precheck"], &["√ Kubernetes is 1.29 or later", "Status check results are"]);
     let (content, empty) = meshctl(&cluster, &["check"]);
     assert!(!content && empty.contains("there is no namespace istio-system"), "{empty}");
     let (content, nobody) = meshctl(&cluster, &["proxy-status"]);
@@ -124,10 +172,11 @@ async fn every_command_reaches_the_mesh_through_the_api_server() {
     says(&cluster, &explain, &["VirtualService/shop/shop", "over mTLS"]);
     let described = ["Service: shop.shop", "Matching subsets: v1", "(Non-matching subsets v2)", "mTLS mode: STRICT"];
     says(&cluster, &["describe", "pod", "deploy/shop", "-n", "shop"], &described);
-    says(&cluster, &["describe", "service", "shop.shop"], &["Pods: 1, 1 of them with a proxy"]);
+    says(&cluster, &["x", "describe", "service", "shop.shop"], &["Pods: 1, 1 of them with a proxy"]);
     levels(&cluster);
     analyzes(&cluster);
     taps(&cluster);
+    figures(&cluster);
     shows_the_page(&cluster);
     reports(&cluster, directory.path());
 }
@@ -137,6 +186,9 @@ fn levels(cluster: &Cluster) {
     says(cluster, &["log", "deploy/shop", "-n", "shop", "--reset"], &["http: warning"]);
     says(cluster, &["log", "--pilot", "--level", "debug"], &["istiod-", "level: debug"]);
     says(cluster, &["log", "--pilot", "--reset"], &["level: info"]);
+    says(cluster, &["log", "--citadel", "--level", "debug"], &["citadel-", "level: debug"]);
+    says(cluster, &["log", "--citadel", "--reset"], &["level: info"]);
+    says(cluster, &["log", "--mixer"], &["mixer-", "level: info"]);
     let (content, unknown) = meshctl(cluster, &["log", "deploy/shop", "-n", "shop", "--level", "loud"]);
     assert!(!content && unknown.contains("loud"), "{unknown}");
 }
@@ -168,17 +220,58 @@ fn taps(cluster: &Cluster) {
     tap.wait().unwrap();
 }
 
+/// Pods report to mixer by themselves: rates, who calls whom over mutual TLS, and why a request failed.
+fn figures(cluster: &Cluster) {
+    cluster.apply(&CALLER.replace("VERSION", env!("CARGO_PKG_VERSION"))).unwrap();
+    // A machine that does other things as well sends fewer than it should.
+    let within = |value: &Value, least: f64, most: f64| value.as_f64().is_some_and(|v| v > least && v < most);
+    let named = |list: &Value, name: &str| -> Value {
+        let all = list.as_array().into_iter().flatten();
+        all.into_iter().find(|one| one["name"] == name && one["namespace"] == "shop").cloned().unwrap_or_default()
+    };
+    until(cluster, &["stat", "deploy", "-n", "shop", "-t", "5s", "-o", "json"], |rows| {
+        let shop = named(rows, "shop");
+        within(&shop["rps"], 2., 25.) && shop["success"] == 1.0 && shop["mtls"] == 1.0 && shop["meshed"]["proxies"] == 1
+    });
+    until(cluster, &["stat", "svc", "-n", "shop", "-t", "5s", "-o", "json"], |rows| {
+        let shop = named(rows, "shop");
+        within(&shop["rps"], 2., 31.) && within(&shop["success"], 0.3, 0.98)
+    });
+    until(cluster, &["edges", "caller.shop", "-o", "json"], |edges| {
+        edges.as_array().into_iter().flatten().any(|edge| {
+            edge["src"] == "caller"
+                && edge["dst"] == "shop"
+                && edge["srcNamespace"] == "shop"
+                && edge["secured"] == true
+                && edge["clientId"] == "spiffe://cluster.local/ns/shop/sa/default"
+        })
+    });
+    says(cluster, &["top", "--once"], &["caller", "shop"]);
+    says(cluster, &["check", "-o", "short"], &[]);
+}
+
 fn shows_the_page(cluster: &Cluster) {
     let mut page = Command::new(e2e::program("meshctl").unwrap());
     page.args(["dashboard", "--browser=false", "--kubeconfig"]).arg(cluster.kubeconfig());
     let mut page = page.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let line = BufReader::new(page.stdout.take().unwrap()).lines().next().unwrap().unwrap();
     let address = line.split("http://").nth(1).unwrap().split('/').next().unwrap().to_owned();
-    let mut browser = std::net::TcpStream::connect(&address).unwrap();
-    browser.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    browser.read_to_string(&mut text).unwrap();
-    assert!(text.starts_with("HTTP/1.1 200") && text.contains("<html"), "{text}");
+    let get = |path: &str| {
+        let mut browser = std::net::TcpStream::connect(&address).unwrap();
+        write!(browser, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        browser.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200") && text.contains("<html"), "{path}: {text}");
+        text
+    };
+    let graph = get("/");
+    let call =
+        graph.lines().find(|line| line.contains("data-from=\"caller") && line.contains("data-rate")).unwrap_or(&graph);
+    assert!(call.contains("data-to=\"shop"), "{call}");
+    assert!(graph.contains("mutual TLS"), "{graph}");
+    let failures = get("/failures");
+    println!("{failures}");
+    assert!(failures.contains("503 UH") && failures.contains("GET shop.shop/nobody"), "{failures}");
     page.kill().unwrap();
     page.wait().unwrap();
 }

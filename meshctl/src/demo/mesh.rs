@@ -4,8 +4,7 @@ use crate::demo::bootstrap::{ADMIN_SOCKET, SDS_SOCKET, bootstrap};
 use crate::demo::client::{self, Answer, Ask};
 use crate::demo::load::Load;
 use crate::demo::plan::{
-    DataPlane, GATEWAY_PORT, MIXER_ACCOUNT, MIXER_GRPC, MIXER_HTTP, MIXER_MONITORING, PILOT_HTTP, Plan, Proxy,
-    SHOP_PORT, Workload,
+    GATEWAY_PORT, MIXER_ACCOUNT, MIXER_GRPC, MIXER_HTTP, MIXER_MONITORING, PILOT_HTTP, Plan, Proxy, SHOP_PORT, Workload,
 };
 use crate::demo::process::{self, Launch, Process, Reaper};
 use crate::demo::programs::Programs;
@@ -39,13 +38,12 @@ const DRAIN: [&str; 4] = ["--drain-time-s", "45", "--drain-strategy", "immediate
 
 /// The mesh's own settings.
 const MESH_CONFIG: &str = include_str!("yaml/mesh-config.yaml");
-/// What proxies tell mixer: ours failures alone, since they count themselves; where there are plain Envoys, every request.
-const TELEMETRY: [&str; 2] = [include_str!("yaml/telemetry.yaml"), include_str!("yaml/telemetry-envoys.yaml")];
 /// The objects that a user may edit.
 const CONFIG: &[(&str, &str)] = &[
     ("mesh.yaml", include_str!("yaml/mesh.yaml")),
     ("gateway.yaml", include_str!("yaml/gateway.yaml")),
     ("reviews.yaml", include_str!("yaml/reviews.yaml")),
+    ("telemetry.yaml", include_str!("yaml/telemetry.yaml")),
 ];
 
 /// File with the roots, below the demo's directory.
@@ -165,8 +163,6 @@ impl Mesh {
         let objects = serde_saphyr::to_string(&self.plan.objects()).map_err(|e| anyhow::anyhow!("{e}"))?;
         self.write_config("workloads.yaml", &objects)?;
         fs::write(self.plan.path("mesh-config.yaml"), MESH_CONFIG)?;
-        let [ours, envoys] = TELEMETRY;
-        self.write_config("telemetry.yaml", if self.plan.data_plane == DataPlane::Ferromesh { ours } else { envoys })?;
         CONFIG.iter().try_for_each(|(name, text)| self.write_config(name, text))
     }
 

@@ -186,7 +186,12 @@ const ISTIOD_HELPERS: &str = r#"{{- define "istiod.injection" -}}
 {{- dict "global" $global "pilot" (dict "cni" .Values.cni) "sidecarInjectorWebhook" .Values.sidecarInjectorWebhook "gateways" dict "revision" .Values.revision | toPrettyJson | toJson -}}
 {{- end -}}
 {{- define "istiod.mesh" -}}
-{{- .Values.meshConfig | toYaml | replace ".istio-system.svc." (printf ".%s.svc." .Release.Namespace) | toJson -}}
+{{- $mesh := .Values.meshConfig -}}
+{{- if not .Values.mixer.enabled -}}
+{{- $mesh = omit (deepCopy $mesh) "mixerCheckServer" "mixerReportServer" -}}
+{{- with ($mesh.defaultConfig | default dict).proxyMetadata -}}{{- $_ := unset . "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" -}}{{- end -}}
+{{- end -}}
+{{- $mesh | toYaml | replace ".istio-system.svc." (printf ".%s.svc." .Release.Namespace) | toJson -}}
 {{- end -}}
 {{- define "istiod.env" -}}
 {{- $list := list (dict "name" "POD_NAME" "valueFrom" (dict "fieldRef" (dict "apiVersion" "v1" "fieldPath" "metadata.name"))) (dict "name" "POD_NAMESPACE" "valueFrom" (dict "fieldRef" (dict "apiVersion" "v1" "fieldPath" "metadata.namespace"))) -}}

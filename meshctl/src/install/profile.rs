@@ -1,5 +1,6 @@
 //! The values that nobody wrote: Istio's, but for what our components need less of, by profile (IN-1).
 
+use proto::wire::VARIABLE_METRICS;
 use serde_json::{Value, json};
 
 /// The profiles.
@@ -86,21 +87,18 @@ fn everything() -> Value {
 }
 
 fn mesh() -> Value {
-    let mixer = "mixer.istio-system.svc.cluster.local";
-    let log = |name: &str, log: &str| {
-        let states = ["upstream_peer", "downstream_peer"];
-        let service = json!({"service": mixer, "port": 9091, "logName": log, "filterStateObjectsToLog": states});
-        json!({"name": name, "envoyHttpAls": service})
-    };
-    json!({
-        "trustDomain": "cluster.local",
-        "defaultProviders": {"metrics": ["prometheus"]},
-        "extensionProviders": [
-            log("mixer-failures", "ferromesh"),
-            log("mixer-requests", "requests"),
-            {"name": "mixer-traces", "opentelemetry": {"service": mixer, "port": 9091}},
-        ],
-    })
+    json!({"trustDomain": "cluster.local", "defaultProviders": {"metrics": ["prometheus"]}})
+}
+
+/// Has all proxies tell mixer of what they count and of what failed, and lets it count for them; under what is written,
+/// and only where mixer is wanted.
+pub fn report_to_mixer(spec: &mut Value) {
+    let (host, port) = ("mixer.istio-system.svc.cluster.local", 9091);
+    let mesh = &mut spec["meshConfig"];
+    mesh["mixerCheckServer"] = json!(format!("{host}:{port}"));
+    mesh["mixerReportServer"] = mesh["mixerCheckServer"].clone();
+    mesh["extensionProviders"] = json!([{"name": "mixer-traces", "opentelemetry": {"service": host, "port": port}}]);
+    mesh["defaultConfig"]["proxyMetadata"][VARIABLE_METRICS] = json!(format!("http://{host}:{port}"));
 }
 
 fn gateway(name: &str, label: &str, enabled: bool, service: &str) -> Value {

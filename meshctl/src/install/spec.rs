@@ -37,6 +37,10 @@ impl Spec {
         let Some(mut spec) = profile::of(name) else {
             bail!("profile: there is no {name:?}{}; there are {}", schema::hint(name, known.iter()), known.join(", "))
         };
+        let wanted = written["components"]["mixer"]["enabled"].as_bool();
+        if wanted.unwrap_or_else(|| spec["components"]["mixer"]["enabled"] == true) {
+            profile::report_to_mixer(&mut spec);
+        }
         over(&mut spec, &written);
         Self { whole: spec, written, beside: Vec::new() }.settled()
     }
@@ -300,7 +304,34 @@ mod tests {
         let names: Vec<&str> = spec.gateways().iter().filter_map(|gateway| gateway["name"].as_str()).collect();
         assert_eq!(names, ["mine", "istio-egressgateway"]);
         assert!(!spec.is_on("components.mixer.enabled") && spec.is_on("components.pilot.enabled"));
-        assert!(spec.mesh_config().unwrap().contains("mixer.mesh.svc."), "services move with the namespace");
+        assert!(!spec.mesh_config().unwrap().contains("mixer."), "nobody is told to call what is not there");
+    }
+
+    // spec: IN-1, PI-61, MX-99
+    #[test]
+    fn proxies_report_to_mixer_where_there_is_one_unless_somebody_says_otherwise() {
+        const METRICS: &str = "meshConfig.defaultConfig.proxyMetadata.OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
+        let own = spec(&["profile=preview", "namespace=mesh", "meshConfig.defaultConfig.concurrency=2"]).unwrap();
+        assert_eq!(own.text(METRICS), "http://mixer.mesh.svc.cluster.local:9091");
+        assert_eq!(own.text("meshConfig.defaultConfig.proxyMetadata.ISTIO_META_DNS_CAPTURE"), "true");
+        assert_eq!(own.text("meshConfig.defaultConfig.concurrency"), "2");
+        for server in ["meshConfig.mixerReportServer", "meshConfig.mixerCheckServer"] {
+            assert_eq!(own.text(server), "mixer.mesh.svc.cluster.local:9091", "{server}");
+        }
+        for without in ["profile=minimal", "components.mixer.enabled=false"] {
+            let spec = spec(&[without]).unwrap();
+            assert_eq!(
+                (spec.text(METRICS), spec.text("meshConfig.mixerReportServer")),
+                Default::default(),
+                "{without}"
+            );
+        }
+        let later = spec(&["profile=minimal", "components.mixer.enabled=true"]).unwrap();
+        assert_eq!(later.text(METRICS), "http://mixer.istio-system.svc.cluster.local:9091");
+        let other = spec(&[&format!("{METRICS}=http://collector.other.svc.cluster.local:4317")]).unwrap();
+        assert_eq!(other.text(METRICS), "http://collector.other.svc.cluster.local:4317");
+        let silent = spec(&[&format!("{METRICS}=null"), "meshConfig.mixerReportServer=null"]).unwrap();
+        assert_eq!((silent.text(METRICS), silent.text("meshConfig.mixerReportServer")), Default::default());
     }
 
     // spec: IN-1

@@ -15,13 +15,12 @@ use crate::workload::Follower;
 use proto::envoy::accesslog_service::access_log_service_server::{AccessLogService, AccessLogServiceServer};
 use proto::envoy::accesslog_service::stream_access_logs_message::LogEntries;
 use proto::envoy::accesslog_service::{StreamAccessLogsMessage, StreamAccessLogsResponse};
+use proto::wire::LOG_FAILURES;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
-/// Name of the log in which our proxies send failed and sampled requests.
-pub const LOG_NAME: &str = "ferromesh";
 /// Entries per second that one stream may send, with twice as many at once.
 pub const ENTRIES_PER_SECOND: f64 = 5_000.;
 /// Largest message; Envoy sends 16 KiB.
@@ -99,7 +98,7 @@ impl AccessLogService for AccessLog {
                 if let Some(id) = &proven {
                     origin.prove(id).map_err(Status::permission_denied)?;
                 }
-                log = if identifier.log_name == LOG_NAME { Log::Partial } else { Log::Complete };
+                log = if identifier.log_name == LOG_FAILURES { Log::Partial } else { Log::Complete };
             }
             let table = self.workloads.table();
             let mut entries: Vec<Entry> = match message.log_entries {

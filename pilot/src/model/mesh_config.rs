@@ -35,6 +35,8 @@ pub struct MeshConfig {
     pub providers: Vec<ExtensionProvider>,
     /// Host and port of the service that decides and counts for all proxies (`mixerCheckServer`).
     pub policy_server: Option<(String, u16)>,
+    /// Host and port of the service that all proxies tell of failed requests (`mixerReportServer`).
+    pub report_server: Option<(String, u16)>,
     /// Every inbound request is checked with it (`disablePolicyChecks: false`).
     pub checks: bool,
     pub policy_check_fail_open: bool,
@@ -88,7 +90,8 @@ impl MeshConfig {
             metrics_providers: written.default_providers.metrics,
             trace_provider: written.default_providers.tracing.into_iter().next(),
             providers: written.extension_providers,
-            policy_server: policy_server(written.mixer_check_server.as_deref()),
+            policy_server: server(written.mixer_check_server.as_deref()),
+            report_server: server(written.mixer_report_server.as_deref()),
             checks: written.disable_policy_checks == Some(false),
             policy_check_fail_open: written.policy_check_fail_open.unwrap_or(false),
             discovery_selectors: written.discovery_selectors,
@@ -103,6 +106,16 @@ impl MeshConfig {
             cluster: cluster.to_owned(),
             istio_defaults: false,
         }
+    }
+}
+
+impl MeshConfig {
+    /// Host and port of every service that the mesh itself has proxies call: of providers, of policy, of reports. A
+    /// provider's host may be `NAMESPACE/HOST`.
+    pub fn own_services(&self) -> impl Iterator<Item = (&str, u16)> {
+        let servers = [&self.policy_server, &self.report_server].into_iter().flatten();
+        let servers = servers.map(|(host, port)| (host.as_str(), *port));
+        self.providers.iter().filter_map(|provider| provider.service()).chain(servers)
     }
 }
 
@@ -137,7 +150,7 @@ pub fn parse(text: &str) -> anyhow::Result<written::MeshConfig> {
 }
 
 /// Host and port of `HOST:PORT`.
-fn policy_server(written: Option<&str>) -> Option<(String, u16)> {
+fn server(written: Option<&str>) -> Option<(String, u16)> {
     let (host, port) = written?.rsplit_once(':')?;
     Some((host.to_owned(), port.parse().ok()?))
 }
@@ -164,8 +177,12 @@ fn supported(config: written::MeshConfig) -> anyhow::Result<written::MeshConfig>
             anyhow::bail!("extensionProviders[{index}]: a name and exactly one kind of provider are needed");
         }
     }
-    if config.disable_policy_checks == Some(false) && policy_server(config.mixer_check_server.as_deref()).is_none() {
+    if config.disable_policy_checks == Some(false) && server(config.mixer_check_server.as_deref()).is_none() {
         anyhow::bail!("mixerCheckServer: HOST:PORT is needed where disablePolicyChecks is false");
+    }
+    let reports = config.mixer_report_server.as_deref().filter(|written| !written.is_empty());
+    if reports.is_some() && server(reports).is_none() {
+        anyhow::bail!("mixerReportServer: HOST:PORT is needed; leave it out, and no proxy tells of failed requests");
     }
     Ok(config)
 }

@@ -155,7 +155,7 @@ pub fn build(mesh: &Mesh, namespace: &str, sidecar: Option<&Shared<Sidecar>>) ->
         }],
         Some(sidecar) => sidecar.egress.iter().map(|written| import(written, &services, &rules)).collect(),
     };
-    let extra = if sidecar.is_some() { destinations(&egress, &services) } else { Vec::new() };
+    let extra = if sidecar.is_some() { destinations(mesh, &egress, &services) } else { Vec::new() };
     Scope::new(sidecar.cloned(), egress, extra, outbound_mode)
 }
 
@@ -190,11 +190,13 @@ fn import(written: &super::sidecar::Egress, services: &[Shared<Service>], rules:
     }
 }
 
-/// Services that rules of the scope lead to and that the scope does not hold (SC-7).
-fn destinations(egress: &[Egress], services: &[Shared<Service>]) -> Vec<Shared<Service>> {
+/// Services that rules of the scope lead to and that the scope does not hold (SC-7); and those that the mesh itself has
+/// proxies call, whatever a Sidecar lets the application see.
+fn destinations(mesh: &Mesh, egress: &[Egress], services: &[Shared<Service>]) -> Vec<Shared<Service>> {
     let held: HashSet<&str> =
         egress.iter().flat_map(|egress| &egress.services).map(|service| &*service.key.host).collect();
-    let mut wanted: HashSet<&str> = HashSet::new();
+    let own = mesh.config.own_services().map(|(host, _)| host.rsplit('/').next().unwrap_or(host));
+    let mut wanted: HashSet<&str> = own.filter(|host| !held.contains(host)).collect();
     for rule in egress.iter().flat_map(|egress| &egress.virtual_services) {
         wanted.extend(
             rule.destinations().map(|destination| destination.host.as_str()).filter(|host| !held.contains(host)),

@@ -234,6 +234,66 @@ fn every_inbound_request_is_checked_where_the_mesh_says_so() {
     assert!(mesh_config::parse("disablePolicyChecks: false\n").unwrap_err().to_string().contains("mixerCheckServer"));
 }
 
+const MIXER: &str = "---
+apiVersion: v1
+kind: Service
+metadata: {name: mixer, namespace: istio-system}
+spec: {clusterIP: 10.96.0.9, ports: [{name: grpc-mixer, port: 9091}]}
+";
+const MIXER_CLUSTER: &str = "outbound|9091||mixer.istio-system.svc.cluster.local";
+
+// spec: MX-95, MX-118, TL-4
+#[test]
+fn mixer_is_told_of_failed_requests_whatever_the_logs_are() {
+    let config = "accessLogFile: /dev/stdout\nmixerReportServer: mixer.istio-system.svc.cluster.local:9091\n";
+    let off = telemetry("istio-system", "mesh", "accessLogging:\n- disabled: true");
+    let (client, server) = both(&world(config, &[MIXER.to_owned(), off]));
+    for manager in [&client, &server] {
+        assert_eq!(names(&manager["access_log"]), ["envoy.access_loggers.http_grpc"], "the user's is off");
+        let log = &manager["access_log"][0];
+        let filter = &log["filter"]["extension_filter"]["typed_config"]["expression"];
+        assert_eq!(filter, "response.code >= 400 || response.code == 0");
+        let common = &log["typed_config"]["common_config"];
+        assert_eq!(
+            (&common["log_name"], &common["filter_state_objects_to_log"][1]),
+            (&"ferromesh".into(), &"downstream_peer".into())
+        );
+        assert_eq!(common["grpc_service"]["envoy_grpc"]["cluster_name"], MIXER_CLUSTER);
+    }
+    let (client, _) = both(&world(config, &[MIXER.to_owned()]));
+    assert_eq!(names(&client["access_log"]), ["envoy.access_loggers.file", "envoy.access_loggers.http_grpc"]);
+    let stock = world(config, &[MIXER.to_owned()]);
+    let stock =
+        stock.node("sidecar~10.0.0.9~client-1.default~default.svc.cluster.local", &["envoy.filters.http.router"]);
+    let log = &manager(&stock.listener("0.0.0.0_9080")["filter_chains"][0])["access_log"][1];
+    assert_eq!((&log["typed_config"]["common_config"]["log_name"], log.get("filter")), (&"requests".into(), None));
+    let (client, _) = both(&world(config, &[]));
+    assert_eq!(names(&client["access_log"]), ["envoy.access_loggers.file"], "without mixer nobody is told");
+    let refused = mesh_config::parse("mixerReportServer: mixer.istio-system\n").unwrap_err().to_string();
+    assert!(refused.starts_with("mixerReportServer: HOST:PORT is needed"), "{refused}");
+}
+
+// spec: SC-2, OB-9
+#[test]
+fn what_the_mesh_itself_calls_is_there_under_a_sidecar_that_leaves_it_out() {
+    let nothing = super::told::object("Sidecar", "default", "egress: [{hosts: ['~/*']}]");
+    let clusters = |config: &str| {
+        let told = world(config, &[MIXER.to_owned(), nothing.clone()]).client();
+        let outbound = told.names(pilot::translate::cache::ResourceType::Cluster).into_iter();
+        let outbound: Vec<String> = outbound.filter(|name| name.starts_with("outbound")).collect();
+        assert!(!told.has_listener("0.0.0.0_9091") && !told.has_listener("10.96.0.9_9091"));
+        outbound
+    };
+    let providers = "outbound|9080||ratings.default.svc.cluster.local";
+    assert_eq!(clusters(""), [providers]);
+    for field in ["mixerReportServer", "mixerCheckServer"] {
+        let config = format!("{field}: mixer.istio-system.svc.cluster.local:9091\n");
+        let mut told = clusters(&config);
+        told.sort();
+        assert_eq!(told, [providers, MIXER_CLUSTER]);
+    }
+}
+
 fn limit(spec: &str) -> String {
     let indented: String = spec.trim_matches('\n').lines().map(|line| format!("  {line}\n")).collect();
     format!(

@@ -41,6 +41,7 @@ istio_struct! {
         disable_policy_checks: Option<bool>,
         policy_check_fail_open: Option<bool>,
         mixer_check_server: Option<String>,
+        mixer_report_server: Option<String>,
         mesh_networks: Option<Later>,
         mesh_id: Option<String>,
     }

@@ -4,6 +4,7 @@
 use super::{BootstrapError, DrainStrategy, Environment, Flags, LogLevel, Mode};
 use proto::wire::{
     CLUSTER_SDS, CLUSTER_XDS, PORT_ADMIN, PORT_METRICS, PORT_READY, PORT_STATUS, SECRET_DEFAULT, SECRET_ROOT,
+    VARIABLE_METRICS,
 };
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ const DRAIN_S: u64 = 45;
 /// Variables of Istio's agent with the ports of readiness and of the proxy's own metrics.
 const READY_VARIABLE: &str = "ENVOY_STATUS_PORT";
 const METRICS_VARIABLE: &str = "ENVOY_PROMETHEUS_PORT";
+/// Time between two reports of metrics.
+const REPORT_EVERY: &str = "1s";
 /// Name of the file that Istio's agent writes for Envoy; ours is written for whoever looks into the pod.
 const FILE: &str = "envoy-rev.json";
 
@@ -103,7 +106,15 @@ impl ProxyConfig {
 /// [`BootstrapError`] with the variable or file that cannot be used.
 pub fn flags(args: &PodArgs, environment: &Environment) -> Result<Flags, BootstrapError> {
     let config = ProxyConfig::of(environment)?;
-    let bootstrap = bootstrap(args, environment, &config)?;
+    let own = environment.get("ISTIO_BOOTSTRAP_OVERRIDE").map(Path::new);
+    let config_yaml = own.map(std::fs::read_to_string).transpose().map_err(failed_override)?;
+    let mut bootstrap = bootstrap(args, environment, &config)?;
+    // A file that is laid over this one and has a sink of its own wins: there can be one.
+    let has_sink = config_yaml.as_ref().is_some_and(|text| text.contains("stats_sinks"));
+    if let Some((host, port)) = reports_to(environment).ok().flatten().filter(|_| !has_sink) {
+        bootstrap["stats_flush_interval"] = json!(REPORT_EVERY);
+        bootstrap["stats_sinks"] = json!([sink(host, port)]);
+    }
     let path = args.config_dir.join(FILE);
     let failed = |error: std::io::Error| BootstrapError::Source {
         source_name: path.display().to_string(),
@@ -111,8 +122,6 @@ pub fn flags(args: &PodArgs, environment: &Environment) -> Result<Flags, Bootstr
     };
     std::fs::create_dir_all(&args.config_dir).map_err(failed)?;
     std::fs::write(&path, format!("{bootstrap:#}\n")).map_err(failed)?;
-    let own = environment.get("ISTIO_BOOTSTRAP_OVERRIDE").map(Path::new);
-    let config_yaml = own.map(std::fs::read_to_string).transpose().map_err(failed_override)?;
     let status_port = config.port("statusPort", PORT_STATUS);
     Ok(Flags {
         config_path: Some(path),
@@ -149,6 +158,33 @@ fn port_of(environment: &Environment, name: &str, default: u16) -> Result<u16, B
 
 fn failed_override(error: std::io::Error) -> BootstrapError {
     BootstrapError::field("ISTIO_BOOTSTRAP_OVERRIDE", error.to_string())
+}
+
+/// Host and port of the service that is told each second what was counted; none where nothing says one.
+///
+/// # Errors
+/// The variable is no `http://HOST:PORT` of a service of the mesh. A proxy starts without reports all the same.
+pub fn reports_to(environment: &Environment) -> Result<Option<(&str, u16)>, BootstrapError> {
+    let Some(written) = environment.get(VARIABLE_METRICS).filter(|text| !text.is_empty()) else { return Ok(None) };
+    let rest = written.strip_prefix("http://").and_then(|rest| rest.trim_end_matches('/').rsplit_once(':'));
+    let of_host =
+        |host: &str| host.contains('.') && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    let parsed = rest.and_then(|(host, port)| Some((host, port.parse::<u16>().ok().filter(|port| *port != 0)?)));
+    let bad = || {
+        let why = "is no http://HOST:PORT with the whole name of a service of the mesh, as \
+                   http://mixer.istio-system.svc.cluster.local:9091; no metrics are reported";
+        BootstrapError::field(VARIABLE_METRICS, format!("{written:?} {why}"))
+    };
+    parsed.filter(|(host, _)| of_host(host)).map(Some).ok_or_else(bad)
+}
+
+/// Metrics by OTLP to a service of the mesh, by its cluster of pilot's: in the mesh's mTLS, and with the pods that are
+/// there. Before that cluster has come nothing is lost, for a report has running totals.
+fn sink(host: &str, port: u16) -> Value {
+    json!({"name": "envoy.stat_sinks.open_telemetry", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig",
+        "grpc_service": {"envoy_grpc": {"cluster_name": format!("outbound|{port}||{host}"), "authority": host}},
+    }})
 }
 
 /// Threads: what is asked for, else what the container may use.
@@ -349,6 +385,51 @@ mod tests {
         let flags = &loaded.flags;
         assert_eq!((flags.status_port, flags.ready_port, flags.metrics_port), (Some(15020), Some(15021), Some(15090)));
         assert_eq!(flags.state_dir.as_deref(), Some(directory.path()), "the certificate outlives the container");
+    }
+
+    // spec: MX-99, PI-61
+    #[test]
+    fn metrics_go_to_the_service_that_the_variable_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let with = |variable: &str, more: Option<&Path>| {
+            let pod =
+                [("POD_NAME", "p"), ("POD_NAMESPACE", "ns"), ("INSTANCE_IP", "10.0.0.9"), (VARIABLE_METRICS, variable)];
+            let environment = match more {
+                None => Environment::from(pod),
+                Some(path) => {
+                    let [name, namespace, ip, metrics] = pod;
+                    let own = ("ISTIO_BOOTSTRAP_OVERRIDE", path.to_str().unwrap());
+                    Environment::from([name, namespace, ip, metrics, own])
+                }
+            };
+            let flags = flags(
+                &Cli::parse_from(["proxy", "--config-dir", directory.path().to_str().unwrap()]).args,
+                &environment,
+            );
+            let text = std::fs::read_to_string(flags.unwrap().config_path.unwrap()).unwrap();
+            let warning = reports_to(&environment).err().map(|error| error.to_string());
+            (serde_json::from_str::<Value>(&text).unwrap(), warning)
+        };
+        let (written, warning) = with("http://mixer.mesh.svc.cluster.local:9091", None);
+        let service = &written["stats_sinks"][0]["typed_config"]["grpc_service"]["envoy_grpc"];
+        assert_eq!(service["cluster_name"], "outbound|9091||mixer.mesh.svc.cluster.local");
+        assert_eq!((&written["stats_flush_interval"], warning), (&json!("1s"), None));
+        for bad in [
+            "mixer.mesh.svc:9091",
+            "http://mixer.mesh.svc",
+            "http://mixer:1",
+            "https://a.b:1",
+            "http://a.b:0",
+            "http://a|b.c:1",
+        ] {
+            let (written, warning) = with(bad, None);
+            assert!(written.get("stats_sinks").is_none(), "{bad}");
+            assert!(warning.unwrap().starts_with("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT: \""), "{bad}");
+        }
+        assert!(with("", None).0.get("stats_sinks").is_none());
+        let own = directory.path().join("own.json");
+        std::fs::write(&own, r#"{"stats_sinks": []}"#).unwrap();
+        assert!(with("http://mixer.mesh.svc.cluster.local:9091", Some(&own)).0.get("stats_sinks").is_none());
     }
 
     // spec: NI-2, AN-4

@@ -15,7 +15,7 @@ pub mod probe;
 mod sink;
 
 use crate::bootstrap::pod::{self, PodArgs};
-use crate::bootstrap::{Bootstrap, Converter, Environment, Flags, Mode, extensions};
+use crate::bootstrap::{Bootstrap, BootstrapError, Converter, Environment, Flags, Mode, extensions};
 use crate::drain::Terms;
 use crate::env::ProcessClock;
 use crate::filter::registry;
@@ -46,7 +46,7 @@ const COMMANDS: usize = 16;
 /// # Errors
 /// What keeps it from starting, with the file or field to mend.
 pub fn run(flags: Flags) -> anyhow::Result<()> {
-    run_with(flags, Environment::of_process())
+    run_with(flags, Environment::of_process(), None)
 }
 
 /// Runs a proxy in a pod.
@@ -59,11 +59,16 @@ pub fn run_in_pod(args: &PodArgs) -> anyhow::Result<()> {
     // Names that only Envoy has must not keep a pod from starting.
     flags.component_log_level =
         flags.component_log_level.map(|list| logging::known(&list)).filter(|list| !list.is_empty());
-    run_with(flags, environment)
+    let silent = pod::reports_to(&environment).err();
+    run_with(flags, environment, silent)
 }
 
-fn run_with(flags: Flags, environment: Environment) -> anyhow::Result<()> {
+/// `warning` is what its caller saw before there was a log.
+fn run_with(flags: Flags, environment: Environment, warning: Option<BootstrapError>) -> anyhow::Result<()> {
     let logging = Logging::start(&flags).map_err(|why| anyhow!(why))?;
+    if let Some(warning) = warning {
+        tracing::warn!("{warning}");
+    }
     let converter = Converter::of_this_binary()?;
     let mut bootstrap = Bootstrap::load(flags, environment, &converter)?;
     let filters = registry::names().map(|name| ("envoy.filters.http", name, name));

@@ -2,6 +2,7 @@
 
 use super::super::inputs::Owner;
 use super::super::message::text;
+use super::super::node::Flavor;
 use super::{Direction, grpc_service};
 use crate::model::MeshConfig;
 use prost::Name;
@@ -21,6 +22,7 @@ use proto::envoy::extensions::access_loggers::open_telemetry::v3::OpenTelemetryA
 use proto::envoy::otlp_common::{AnyValue, KeyValue, KeyValueList, any_value};
 use proto::envoy::wkt::{Any, Value};
 use proto::istio::mesh_config::AccessLogEncoding;
+use proto::wire::{LOG_FAILURES, LOG_REQUESTS};
 use std::collections::BTreeMap;
 
 /// Istio's standard access log line (AL-1).
@@ -53,6 +55,13 @@ const JSON_FORMAT: [(&str, &str); 23] = [
     ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
 ];
 
+/// Requests that failed, and those without any answer.
+const FAILED: &str = "response.code >= 400 || response.code == 0";
+/// State of a stream that says who both sides are.
+const PEERS: [&str; 2] = ["upstream_peer", "downstream_peer"];
+/// Envoy's logger of requests to a service.
+const HTTP_GRPC: &str = "envoy.access_loggers.http_grpc";
+
 /// What an entry is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entries {
@@ -65,15 +74,34 @@ pub enum Entries {
 /// The access logs at a filter chain.
 pub fn access_log(owner: &Owner, direction: Direction, entries: Entries) -> Vec<AccessLog> {
     let logs = owner.reports.at(direction).logs.iter();
-    logs.filter_map(|log| {
+    let written = logs.filter_map(|log| {
         let (name, config) = sink(&owner.mesh, &log.provider, entries)?;
         Some(AccessLog {
             name: name.to_owned(),
             filter: log.filter.as_deref().map(expression),
             config_type: Some(access_log::ConfigType::TypedConfig(config)),
         })
+    });
+    written.chain((entries == Entries::Requests).then(|| failures(owner)).flatten()).collect()
+}
+
+/// What mixer is told beside the logs that anybody wants: failed requests with their reasons; of a proxy that does not
+/// count for itself all requests, which mixer counts.
+fn failures(owner: &Owner) -> Option<AccessLog> {
+    let (host, port) = owner.mesh.report_server.as_ref().filter(|_| owner.reports.failures)?;
+    let (name, filter) = match owner.flavor {
+        Flavor::Stock => (LOG_REQUESTS, None),
+        Flavor::Istio | Flavor::Grpc => (LOG_FAILURES, Some(expression(FAILED))),
+    };
+    let config = HttpGrpcAccessLogConfig {
+        common_config: Some(common((host, *port), name, name, &PEERS.map(str::to_owned))),
+        ..HttpGrpcAccessLogConfig::default()
+    };
+    Some(AccessLog {
+        name: HTTP_GRPC.to_owned(),
+        filter,
+        config_type: Some(access_log::ConfigType::TypedConfig(any::pack(&config))),
     })
-    .collect()
 }
 
 /// A filter by an expression in CEL (TL-4).
@@ -125,7 +153,7 @@ fn sink(mesh: &MeshConfig, provider: &str, entries: Entries) -> Option<(&'static
             additional_response_headers_to_log: als.additional_response_headers_to_log.clone(),
             additional_response_trailers_to_log: als.additional_response_trailers_to_log.clone(),
         };
-        return Some(("envoy.access_loggers.http_grpc", any::pack(&config)));
+        return Some((HTTP_GRPC, any::pack(&config)));
     }
     if let Some(als) = written.envoy_tcp_als.as_ref().filter(|_| entries == Entries::Connections) {
         let common =

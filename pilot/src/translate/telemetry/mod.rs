@@ -88,6 +88,8 @@ pub struct Reports {
     pub client: Effective,
     /// Where it is asked.
     pub server: Effective,
+    /// Whether mixer is told of failed requests, whatever the logs are.
+    pub failures: bool,
 }
 
 impl Reports {
@@ -113,7 +115,9 @@ impl Reports {
             }
             effective
         };
-        Self { client: side(Side::Client), server: side(Side::Server) }
+        let mixer = config.report_server.as_ref();
+        let failures = mixer.is_some_and(|(host, port)| is_served((host, *port), mesh));
+        Self { client: side(Side::Client), server: side(Side::Server), failures }
     }
 
     /// What is reported at a filter chain.
