@@ -2,7 +2,7 @@
 
 use super::config::HcmConfig;
 use crate::env::Env;
-use crate::message::{Known, RequestHead};
+use crate::message::{Known, RequestHead, hex};
 use crate::telemetry::trace::TraceConfig;
 
 /// Makes the id where there is none, and at the edge where the client's is not to be kept.
@@ -55,15 +55,15 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 /// A random UUID (RFC 9562 section 5.4) as text.
 fn uuid4(bits: u128) -> [u8; 36] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    /// Where the two digits of each byte stand.
-    const AT: [usize; 16] = [0, 2, 4, 6, 9, 11, 14, 16, 19, 21, 24, 26, 28, 30, 32, 34];
     let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+    let [a, b, c, d] = hex::digits(bits);
     let mut out = [b'-'; 36];
-    for (byte, at) in bits.to_be_bytes().into_iter().zip(AT) {
-        out[at] = HEX[usize::from(byte >> 4)];
-        out[at + 1] = HEX[usize::from(byte & 15)];
-    }
+    out[..8].copy_from_slice(&a);
+    out[9..13].copy_from_slice(&b[..4]);
+    out[14..18].copy_from_slice(&b[4..]);
+    out[19..23].copy_from_slice(&c[..4]);
+    out[24..28].copy_from_slice(&c[4..]);
+    out[28..].copy_from_slice(&d);
     out
 }
 

@@ -5,6 +5,7 @@
 mod body;
 mod head;
 mod headers;
+pub mod hex;
 mod known;
 pub mod matcher;
 

@@ -1,6 +1,6 @@
 //! The trace a request belongs to, as headers say it: B3 in several headers or in one, and W3C's `traceparent` (TR-1).
 
-use crate::message::{Headers, Known};
+use crate::message::{Headers, Known, hex};
 use smallvec::SmallVec;
 
 /// An id in hex.
@@ -97,16 +97,12 @@ impl Context {
 
     /// Writes `traceparent`; `tracestate` stays as it is.
     pub fn write_w3c(&self, headers: &mut Headers) {
-        let flags: &[u8] = if self.sampled == Some(true) { b"01" } else { b"00" };
-        let (trace, span) = (pairs(self.trace.to_be_bytes()), pairs(self.span.to_be_bytes()));
-        let mut text = [b'-'; 55];
-        let parts: [(usize, &[u8]); 4] =
-            [(0, b"00"), (3, trace.as_flattened()), (36, span.as_flattened()), (53, flags)];
-        for (at, part) in parts {
-            if let Some(room) = text.get_mut(at..at + part.len()) {
-                room.copy_from_slice(part);
-            }
-        }
+        let [_, _, high, low] = hex::digits(self.span.into());
+        let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
+        text[3..35].copy_from_slice(hex::digits(self.trace).as_flattened());
+        text[36..44].copy_from_slice(&high);
+        text[44..52].copy_from_slice(&low);
+        text[54] += u8::from(self.sampled == Some(true));
         headers.set(Known::Traceparent, &text);
     }
 
@@ -123,13 +119,7 @@ impl Context {
 
 /// Lower-case hex of the last `digits` digits, at most 32.
 pub(super) fn hex(number: u128, digits: usize) -> Hex {
-    Hex::from_slice(pairs(number.to_be_bytes()).as_flattened().get(32 - digits.min(32)..).unwrap_or_default())
-}
-
-/// The two digits of each byte.
-fn pairs<const N: usize>(bytes: [u8; N]) -> [[u8; 2]; N] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]])
+    Hex::from_slice(hex::digits(number).as_flattened().get(32 - digits.min(32)..).unwrap_or_default())
 }
 
 /// Parts with a hyphen between them; room for the longest header of a context without an allocation.
