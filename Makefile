@@ -18,7 +18,7 @@ SIM_SEEDS ?= 10000
 KUBE_SET ?= all
 CHECK := fmt lint test sim sizes
 
-.PHONY: help setup build demo tour check $(CHECK) golden golden-inject bench conformance e2e-kube images previous screenshots docs
+.PHONY: help setup build demo tour check $(CHECK) golden golden-inject bench conformance e2e-kube e2e-istiod images previous screenshots docs
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -79,6 +79,9 @@ e2e-kube: build ## tests on real Kubernetes, which is built first if it is not i
 	    run 1 scenarios:: ;;
 	  *) echo "KUBE_SET is api or all" >&2; exit 1 ;;
 	esac
+
+e2e-istiod: build ## our proxies under a real istiod on Kubernetes, both built first if they are not in the cache (needs root and Go)
+	@cargo test --workspace --test under_istiod $(RUNNER) -- --include-ignored --nocapture --test-threads 1
 
 images: setup ## an image per component under target/images, made without Docker
 	@cargo build --release -p proxy -p pilot -p citadel -p mixer -p meshctl -p bookshop

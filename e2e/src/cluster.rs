@@ -174,7 +174,8 @@ impl Cluster {
         self.eventually(&["get", "--raw", "/readyz"], |_| true).map(drop)
     }
 
-    fn command(&self) -> Command {
+    /// kubectl as the administrator of this cluster, without arguments.
+    pub fn command(&self) -> Command {
         let mut command = Command::new(&self.script);
         command.arg("kubectl").arg(&self.name);
         command

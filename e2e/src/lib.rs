@@ -4,6 +4,7 @@
 //! - [`app`]: an upstream that says what it received
 //! - [`client`]: requests as raw text, answers taken apart
 //! - [`cluster`]: real Kubernetes, made and removed by the scripts of `e2e/kube`
+//! - [`helm`]: the real helm, on a cluster
 //! - [`fortio`]: the load tool that ours is measured against
 //! - [`python_ads`]: an ADS server by other people's code
 //! - [`tokens`]: issuers of tokens for end users
@@ -15,6 +16,7 @@ pub mod client;
 pub mod cluster;
 pub mod fortio;
 pub mod grpc_peer;
+pub mod helm;
 pub mod proxies;
 pub mod python_ads;
 pub mod tokens;

@@ -1,6 +1,7 @@
 //! Packing and unpacking `google.protobuf.Any`.
 
 use crate::envoy::wkt::Any;
+use crate::missing::TypedStruct;
 use prost::Message;
 
 /// Why an `Any` could not be read.
@@ -27,6 +28,15 @@ pub enum AnyError {
 /// The full message name of a type URL: what follows the last slash.
 pub fn type_name(type_url: &str) -> &str {
     type_url.rsplit('/').next().unwrap_or(type_url)
+}
+
+/// The message that a configuration stands for: a `TypedStruct` stands for the one that it names (XT-6).
+pub fn type_of(any: &Any) -> String {
+    let name = type_name(&any.type_url);
+    if !matches!(name, "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct") {
+        return name.to_owned();
+    }
+    decode::<TypedStruct>(any).map_or_else(|_| name.to_owned(), |inner| type_name(&inner.type_url).to_owned())
 }
 
 /// Packs `message` under `type.googleapis.com/` and its full name.

@@ -1,5 +1,23 @@
 //! Why a resource is not taken: the field and the way out. Every station's `config.rs` speaks it.
 
+/// Extensions that are taken and have no effect here, with what they would do. What else is unknown is refused by its name
+/// (XT-15).
+pub const WITHOUT_EFFECT: [(&str, &str); 2] = [
+    (
+        "envoy.tcp.metadataexchange.config.MetadataExchange",
+        "two proxies tell each other their workloads at the start of a TCP connection with ALPN istio-peer-exchange; here the workload of the other side is known from the endpoint's metadata, at the server only its identity (MD-3)",
+    ),
+    (
+        "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+        "tunes Envoy's DNS library; names are resolved by a resolver of our own, with the servers of /etc/resolv.conf",
+    ),
+];
+
+/// Whether an extension of this type may be passed over.
+pub fn has_no_effect(type_name: &str) -> bool {
+    WITHOUT_EFFECT.iter().any(|(name, _)| *name == type_name)
+}
+
 /// A field that is wrong, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {why}")]

@@ -54,12 +54,17 @@ impl KeySet {
         if keys.is_empty() { Err(KeySetError::Empty) } else { Ok(Self { keys }) }
     }
 
+    /// The set of no key: it verifies no token.
+    pub fn empty() -> Self {
+        Self { keys: Vec::new() }
+    }
+
     /// How many usable keys there are.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether there is no usable key; never true for a parsed set.
+    /// Whether there is no usable key; true of [`Self::empty`] alone.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }

@@ -2,45 +2,10 @@
 
 use crate::install::meshctl;
 use e2e::cluster::{Bare, Cluster};
+use e2e::helm::Helm;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// Which helm.
-const HELM: &str = "helm.sh/helm/v3/cmd/helm@v3.18.6";
-
-/// The program, built once from its Go module.
-fn helm() -> PathBuf {
-    let home = PathBuf::from(std::env::var_os("HOME").unwrap());
-    let directory = home.join(".cache/ferromesh/helm");
-    let program = directory.join("helm");
-    if !program.exists() {
-        let mut go = Command::new("go");
-        go.args(["install", "-trimpath", "-ldflags", "-s -w", HELM]).env("GOBIN", &directory).env("CGO_ENABLED", "0");
-        assert!(go.current_dir("/").status().unwrap().success(), "go install {HELM}");
-    }
-    program
-}
-
-struct Helm<'a> {
-    cluster: &'a Cluster,
-    directory: &'a Path,
-}
-
-impl Helm<'_> {
-    fn run(&self, arguments: &[&str]) -> String {
-        let mut helm = Command::new(helm());
-        helm.args(arguments).arg("--kubeconfig").arg(self.cluster.kubeconfig()).current_dir(self.directory);
-        for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
-            helm.env(name, self.directory);
-        }
-        let output = helm.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(output.status.success(), "helm {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-        text
-    }
-}
 
 /// Objects of a text of documents, by kind and name.
 fn objects(text: &str) -> BTreeMap<String, Value> {
@@ -59,7 +24,8 @@ fn objects(text: &str) -> BTreeMap<String, Value> {
 async fn helm_installs_what_meshctl_installs() {
     let cluster = Cluster::bare("charts", Bare::Api).unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let helm = Helm { cluster: &cluster, directory: directory.path() };
+    let real = Helm { cluster: &cluster, directory: directory.path() };
+    let helm = |arguments: &[&str]| real.run(arguments).unwrap();
     let written = Command::new(e2e::program("meshctl").unwrap())
         .args(["manifest", "charts"])
         .arg(directory.path().join("charts"))
@@ -67,16 +33,16 @@ async fn helm_installs_what_meshctl_installs() {
         .unwrap();
     assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
     for chart in ["base", "istiod", "gateway", "cni"] {
-        helm.run(&["lint", "--strict", &format!("charts/{chart}")]);
+        helm(&["lint", "--strict", &format!("charts/{chart}")]);
     }
 
     let own = Command::new(e2e::program("meshctl").unwrap()).args(["manifest", "generate"]).output().unwrap();
     let own = objects(&String::from_utf8(own.stdout).unwrap());
-    let mut theirs = objects(&helm.run(&["template", "base", "charts/base", "-n", "istio-system"]));
+    let mut theirs = objects(&helm(&["template", "base", "charts/base", "-n", "istio-system"]));
     let set = "global.imagePullPolicy=IfNotPresent";
-    theirs.extend(objects(&helm.run(&["template", "istiod", "charts/istiod", "-n", "istio-system", "--set", set])));
+    theirs.extend(objects(&helm(&["template", "istiod", "charts/istiod", "-n", "istio-system", "--set", set])));
     let named = ["template", "istio-ingressgateway", "charts/gateway", "-n", "istio-system"];
-    theirs.extend(objects(&helm.run(&named)));
+    theirs.extend(objects(&helm(&named)));
     let mut missing: Vec<&String> = own.keys().filter(|key| !theirs.contains_key(*key)).collect();
     missing.retain(|key| !["Namespace istio-system", "ConfigMap istio-install"].contains(&key.as_str()));
     assert!(missing.is_empty(), "not in the charts: {missing:?}");
@@ -100,22 +66,13 @@ async fn helm_installs_what_meshctl_installs() {
     }
 
     // The API server takes them, values reach their objects, and a revision stands beside.
-    helm.run(&["install", "base", "charts/base", "-n", "mesh", "--create-namespace"]);
+    helm(&["install", "base", "charts/base", "-n", "mesh", "--create-namespace"]);
     let sets =
         "autoscaleEnabled=false,replicaCount=3,env.A=b,global.hub=example/mesh,meshConfig.accessLogFile=/dev/stdout";
-    helm.run(&["install", "istiod", "charts/istiod", "-n", "mesh", "--set", sets, "--set", "revisions={canary}"]);
-    helm.run(&["install", "canary", "charts/istiod", "-n", "mesh", "--set", "revision=canary"]);
-    helm.run(&[
-        "install",
-        "door",
-        "charts/gateway",
-        "-n",
-        "door",
-        "--create-namespace",
-        "--set",
-        "service.type=NodePort",
-    ]);
-    helm.run(&["install", "cni", "charts/cni", "-n", "mesh", "--set", "cniBinDir=/other"]);
+    helm(&["install", "istiod", "charts/istiod", "-n", "mesh", "--set", sets, "--set", "revisions={canary}"]);
+    helm(&["install", "canary", "charts/istiod", "-n", "mesh", "--set", "revision=canary"]);
+    helm(&["install", "door", "charts/gateway", "-n", "door", "--create-namespace", "--set", "service.type=NodePort"]);
+    helm(&["install", "cni", "charts/cni", "-n", "mesh", "--set", "cniBinDir=/other"]);
     let read = |what: &[&str], path: &str| {
         cluster.kubectl(&[&["get"], what, &["-o", &format!("jsonpath={path}")]].concat()).unwrap()
     };

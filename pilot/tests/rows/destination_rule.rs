@@ -307,9 +307,8 @@ fn limits_are_unbounded_unless_set() {
 #[test]
 fn a_retry_budget_stands_beside_the_limit() {
     let thresholds = |policy: &str| cluster(policy)["circuit_breakers"]["thresholds"][0].clone();
-    let set = thresholds(
-        "{retryBudget: {percent: {value: 30}, minRetryConcurrency: 5}, connectionPool: {http: {maxRetries: 4}}}",
-    );
+    let set =
+        thresholds("{retryBudget: {percent: 30, minRetryConcurrency: 5}, connectionPool: {http: {maxRetries: 4}}}");
     assert_eq!(
         (&set["retry_budget"], &set["max_retries"]),
         (&json!({"budget_percent": {"value": 30.0}, "min_retry_concurrency": 5}), &json!(4))

@@ -200,7 +200,7 @@ istio_struct! {
 istio_struct! {
     /// Retries in flight as a share of the requests in flight.
     RetryBudget {
-        percent: Option<super::virtual_service::Percent>,
+        percent: Option<f64>,
         min_retry_concurrency: Option<u32>,
         budget_interval: Option<Later>,
     }

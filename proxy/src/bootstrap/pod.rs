@@ -74,6 +74,12 @@ pub struct PodArgs {
     /// Accepted for Istio's sake
     #[arg(long = "log_as_json", hide = true)]
     pub log_as_json: bool,
+    /// Accepted for Istio's sake: there is no service of tokens for others here
+    #[arg(long = "stsPort", value_name = "PORT", hide = true)]
+    pub sts_port: Option<u16>,
+    /// Accepted for Istio's sake: ejections are counted, and not written into a file
+    #[arg(long = "outlierLogPath", value_name = "FILE", hide = true)]
+    pub outlier_log_path: Option<PathBuf>,
 }
 
 /// What the variable `PROXY_CONFIG` says.
@@ -342,6 +348,8 @@ mod tests {
         "--log_output_level=default:info",
         "--config-dir",
     ];
+    /// What Istio's template adds where values of the installation say so.
+    const MORE: [&str; 3] = ["--stsPort=15463", "--log_as_json", "--outlierLogPath=/dev/stdout"];
 
     fn environment(proxy_config: &str) -> Environment {
         Environment::from([
@@ -374,7 +382,7 @@ mod tests {
     fn an_injected_pod_makes_a_proxy() {
         let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("labels"), "app=\"shop\"\nquoted=\"a\\\"b\\nc\"\n").unwrap();
-        let loaded = load(directory.path(), &[], &environment("{}\n")).unwrap();
+        let loaded = load(directory.path(), &MORE, &environment("{}\n")).unwrap();
         assert_eq!(loaded.node.id, "sidecar~10.0.0.9~shop-1.ns~ns.svc.cluster.local");
         assert_eq!(loaded.node.cluster, "shop.ns");
         let node = crate::bootstrap::node_json(&loaded.node);

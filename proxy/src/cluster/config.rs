@@ -9,7 +9,7 @@ use crate::balancer::Policy;
 use crate::endpoint::config::outlier;
 use crate::endpoint::{Limits, Thresholds};
 use crate::net::bind_mark;
-use crate::refusal::{Refusal, Within};
+use crate::refusal::{Refusal, Within, has_no_effect};
 use crate::tls::{self, ClientContext};
 use proto::any;
 use proto::duration::from_proto;
@@ -122,8 +122,23 @@ fn refuse(written: &Cluster) -> Result<(), Refusal> {
     ];
     match refused.iter().find(|(_, written)| *written) {
         Some((field, _)) => Err(Refusal::unsupported(*field)),
-        None => Ok(()),
+        None => unknown_extensions(written),
     }
+}
+
+/// Refuses network filters and DNS resolvers, but for those that are known to have no effect here (XT-15).
+fn unknown_extensions(written: &Cluster) -> Result<(), Refusal> {
+    let filters = written.filters.iter().map(|filter| ("filters", &filter.name, filter.typed_config.as_ref()));
+    let resolver = written.typed_dns_resolver_config.iter();
+    let resolver = resolver.map(|one| ("typed_dns_resolver_config", &one.name, one.typed_config.as_ref()));
+    for (field, name, typed) in filters.chain(resolver) {
+        let type_name = typed.map(any::type_of).unwrap_or_default();
+        if !has_no_effect(&type_name) {
+            let why = format!("Didn't find a registered implementation for '{name}' with type URL: '{type_name}'");
+            return Err(Refusal::new(field, why));
+        }
+    }
+    Ok(())
 }
 
 fn http_options(written: &Cluster) -> Result<Option<HttpProtocolOptions>, Refusal> {

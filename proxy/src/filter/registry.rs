@@ -9,7 +9,6 @@ use crate::route::{FilterDisabled, Override};
 use proto::any;
 use proto::envoy::route::FilterConfig;
 use proto::envoy::wkt::Any;
-use proto::missing::TypedStruct;
 use std::sync::Arc;
 
 /// What a filter configuration turned out to be.
@@ -66,15 +65,6 @@ const OVERRIDES: &[(&str, ParseOverride)] = &[
     (ext_authz::NAME, |a| Ok(Arc::new(ext_authz::parse_override(a)?))),
 ];
 
-/// The message that a configuration stands for: a `TypedStruct` stands for the one that it names (XT-6).
-pub fn type_of(typed: &Any) -> String {
-    let name = any::type_name(&typed.type_url);
-    if !matches!(name, "udpa.type.v1.TypedStruct" | "xds.type.v3.TypedStruct") {
-        return name.to_owned();
-    }
-    any::decode::<TypedStruct>(typed).map_or_else(|_| name.to_owned(), |s| any::type_name(&s.type_url).to_owned())
-}
-
 /// Names of the filters that this proxy has, for the node's extensions (XM-5).
 pub fn names() -> impl Iterator<Item = &'static str> {
     TABLE.iter().map(|(name, _)| *name).chain([ROUTER])
@@ -85,7 +75,7 @@ pub fn names() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// Envoy's text for an unknown type (XM-5, XT-15), or the field that is wrong.
 pub fn parse(name: &str, typed: &Any) -> Result<Parsed, Refusal> {
-    let type_name = type_of(typed);
+    let type_name = any::type_of(typed);
     if type_name == ROUTER {
         return Ok(Parsed::Router);
     }

@@ -2,7 +2,6 @@
 
 use super::ext_authz::ExtAuthz;
 use crate::filter::rbac::{self, Rbac};
-use crate::filter::registry;
 use crate::http::config::access_logs;
 use crate::refusal::{Refusal, Within};
 use crate::route::RouteContext;
@@ -125,7 +124,7 @@ fn log_options(written: &TcpProxy) -> TcpAccessLogOptions {
 /// # Errors
 /// Envoy's text for an unknown type (XM-5), or the field that is wrong.
 pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Refusal> {
-    let type_name = registry::type_of(typed);
+    let type_name = any::type_of(typed);
     match type_name.as_str() {
         "envoy.extensions.filters.network.rbac.v3.RBAC" => {
             let written: proto::envoy::network_filters::rbac::v3::Rbac =
@@ -162,6 +161,7 @@ pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filter::registry;
     use serde_json::{Value, json};
 
     fn parsed(more: &Value) -> TcpConfig {

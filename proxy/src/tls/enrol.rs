@@ -11,7 +11,7 @@ const TOKEN_FILE: &str = "/var/run/secrets/tokens/istio-token";
 const ROOT_FILE: &str = "/var/run/secrets/istio/root-cert.pem";
 
 /// Reads the variables of Istio's agent: `CA_ADDR` says that this proxy enrols by itself; `CA_ROOT_CA`, `TRUST_DOMAIN`,
-/// `POD_NAMESPACE`, `SERVICE_ACCOUNT` and `ISTIO_META_CLUSTER_ID` are Istio's, `CA_HOST` and `CA_TOKEN_FILE` name
+/// `POD_NAMESPACE`, `SERVICE_ACCOUNT`, `SECRET_TTL` and `ISTIO_META_CLUSTER_ID` are Istio's, `CA_HOST` and `CA_TOKEN_FILE` name
 /// what is fixed there. `None` where the proxy does not enrol.
 ///
 /// # Errors
@@ -31,9 +31,16 @@ pub fn config(environment: &Environment, state_dir: Option<&Path>) -> anyhow::Re
         token_file: Some(token).filter(|path| !path.is_empty()).map(Into::into),
         cluster_id: environment.get("ISTIO_META_CLUSTER_ID").map(str::to_owned),
         identity,
-        ttl_s: 0,
+        ttl_s: ttl_s(environment)?,
         state_dir: state_dir.map(Path::to_owned),
     }))
+}
+
+/// Seconds of validity to ask for, as `SECRET_TTL` says (PI-83); without it the CA decides.
+fn ttl_s(environment: &Environment) -> anyhow::Result<i64> {
+    let Some(text) = environment.get("SECRET_TTL").filter(|text| !text.is_empty()) else { return Ok(0) };
+    let parsed = proto::duration::parse(text).context("SECRET_TTL: a duration as 24h or 90m is needed")?;
+    Ok(i64::try_from(parsed.as_secs())?)
 }
 
 #[cfg(test)]
@@ -42,7 +49,7 @@ mod tests {
 
     const REVIEWS: &str = "spiffe://cluster.local/ns/shop/sa/reviews";
 
-    // spec: PT-14
+    // spec: PT-14, PI-83
     #[test]
     fn the_environment_says_who_enrols_where() {
         let read = |environment: Environment| config(&environment, None);
@@ -53,8 +60,15 @@ mod tests {
             ("SERVICE_ACCOUNT", "reviews"),
         ]));
         let found = found.unwrap().unwrap();
-        assert_eq!(found.identity.as_str(), REVIEWS);
+        assert_eq!((found.identity.as_str(), found.ttl_s), (REVIEWS, 0));
         assert_eq!(found.token_file.as_deref(), Some(Path::new("/var/run/secrets/tokens/istio-token")));
+        let with_ttl = |ttl: &str| {
+            let fixed = [("CA_ADDR", "x:1"), ("POD_NAMESPACE", "shop"), ("SERVICE_ACCOUNT", "reviews")];
+            read(Environment::from([fixed[0], fixed[1], fixed[2], ("SECRET_TTL", ttl)]))
+        };
+        assert_eq!(with_ttl("24h0m0s").unwrap().unwrap().ttl_s, 86_400);
+        let error = with_ttl("a day").unwrap_err().to_string();
+        assert_eq!(error, "SECRET_TTL: a duration as 24h or 90m is needed");
         let error = read(Environment::from([("CA_ADDR", "x"), ("POD_NAMESPACE", "shop")])).unwrap_err();
         assert_eq!(error.to_string(), "CA_ADDR is set, so SERVICE_ACCOUNT is needed");
     }

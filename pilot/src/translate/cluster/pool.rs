@@ -60,7 +60,7 @@ pub(super) fn retry_budget(cluster: &mut Cluster, policy: &Policy) {
     let Some(own) = &policy.retry_budget else { return };
     for limits in cluster.circuit_breakers.iter_mut().flat_map(|breakers| &mut breakers.thresholds) {
         limits.retry_budget = Some(thresholds::RetryBudget {
-            budget_percent: Some(Percent { value: own.percent.as_ref().map_or(20.0, |percent| percent.value) }),
+            budget_percent: Some(Percent { value: own.percent.unwrap_or(20.0) }),
             min_retry_concurrency: uint(own.min_retry_concurrency.unwrap_or(3)),
             ..thresholds::RetryBudget::default()
         });

@@ -195,3 +195,23 @@ fn what_would_change_where_requests_go_is_refused_by_its_name() {
         assert!(refusal.contains("not supported") && refusal.contains(field), "{field}: {refusal}");
     }
 }
+
+// spec: XT-6, XT-15
+#[test]
+fn extensions_of_clusters_are_known_to_have_no_effect_or_refused_by_name() {
+    let exchange = json!({"@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "type_url": "type.googleapis.com/envoy.tcp.metadataexchange.config.MetadataExchange", "value": {"protocol": "istio-peer-exchange"}});
+    let resolver = "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig";
+    let taken = json!({
+        "filters": [{"name": "istio.metadata_exchange", "typed_config": exchange}],
+        "typed_dns_resolver_config": {"name": "cares", "typed_config": {"@type": format!("type.googleapis.com/{resolver}"), "udp_max_queries": 100}},
+    });
+    try_cluster(taken).unwrap();
+    let other = json!({"@type": "type.googleapis.com/udpa.type.v1.TypedStruct", "type_url": "type.googleapis.com/of.nobody.Filter"});
+    for of in [
+        json!({"filters": [{"name": "mine", "typed_config": other}]}),
+        json!({"typed_dns_resolver_config": {"name": "mine", "typed_config": other}}),
+    ] {
+        let refusal = try_cluster(of).unwrap_err().to_string();
+        assert!(refusal.contains("'mine' with type URL: 'of.nobody.Filter'"), "{refusal}");
+    }
+}

@@ -85,7 +85,7 @@ fn provider(config: &written::JwtProvider) -> Result<Provider, Refusal> {
         }
     }
     let keys = match &config.jwks_source_specifier {
-        Some(JwksSourceSpecifier::LocalJwks(source)) => key_set(source).within("local_jwks")?,
+        Some(JwksSourceSpecifier::LocalJwks(source)) => key_set(source, &config.issuer).within("local_jwks")?,
         Some(JwksSourceSpecifier::RemoteJwks(_)) => return Err(Refusal::unsupported("remote_jwks")),
         None => return Err(Refusal::new("jwks_source_specifier", "local_jwks is needed")),
     };
@@ -137,13 +137,17 @@ fn places(config: &written::JwtProvider) -> Box<[Place]> {
     [bearer, Place::Query(b"access_token".as_slice().into())].into()
 }
 
-fn key_set(source: &DataSource) -> Result<KeySet, Refusal> {
-    let (field, bytes) = match &source.specifier {
-        Some(Specifier::InlineString(text)) => ("inline_string", text.as_bytes()),
-        Some(Specifier::InlineBytes(bytes)) => ("inline_bytes", bytes.as_slice()),
+/// Keys that cannot be used refuse every token, as in Envoy; they do not refuse the listener.
+fn key_set(source: &DataSource, issuer: &str) -> Result<KeySet, Refusal> {
+    let bytes = match &source.specifier {
+        Some(Specifier::InlineString(text)) => text.as_bytes(),
+        Some(Specifier::InlineBytes(bytes)) => bytes.as_slice(),
         _ => return Err(Refusal::unsupported("specifier other than inline_string and inline_bytes")),
     };
-    KeySet::parse(bytes).map_err(|why| Refusal::new(field, why.to_string()))
+    Ok(KeySet::parse(bytes).unwrap_or_else(|why| {
+        tracing::warn!(issuer, %why, "every token of this issuer is refused");
+        KeySet::empty()
+    }))
 }
 
 struct Reader<'a> {

@@ -31,8 +31,6 @@ fn what_cannot_be_obeyed_is_refused_by_its_path() {
     of_remote["remote_jwks"] = remote;
     assert_eq!(refused(config(of_remote, &json!({}))), "providers[p].remote_jwks");
     assert_eq!(refused(config(json!({}), &json!({}))), "providers[p].jwks_source_specifier");
-    let none = json!({"inline_string": "{\"keys\":[]}"});
-    assert_eq!(refused(with("local_jwks", none)), "providers[p].local_jwks.inline_string");
     assert_eq!(refused(with("subjects", json!({"exact": "a"}))), "providers[p].subjects");
     assert_eq!(refused(with("clock_skew_seconds", json!(5))), "providers[p].clock_skew_seconds");
     assert_eq!(
@@ -53,4 +51,15 @@ fn bytes_that_are_no_text_are_a_bad_token_and_not_a_missing_one() {
     let found = find::tokens(&places, &head);
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|token| Unverified::parse(&token.text).is_err()));
+}
+
+// spec: RA-1, XT-3
+#[test]
+fn keys_that_cannot_be_used_refuse_tokens_and_not_the_listener() {
+    for keys in ["{\"keys\":[]}", "{\"keys\":[{\"kty\":\"oct\",\"k\":\"c2VjcmV0\"}]}", "no json"] {
+        let provider = json!({"issuer": "i", "local_jwks": {"inline_string": keys}});
+        let filter = parse(&any(&config(provider, &json!({"provider_name": "p"})))).unwrap();
+        assert!(filter.providers[0].keys.is_empty(), "{keys}");
+        assert_eq!(filter.rules.len(), 1, "the rule stands");
+    }
 }
