@@ -41,9 +41,9 @@ for library in "$extensions"/*.so; do tools+=(--libraries "$library"); done
 
 # The plugin of the node agent runs on the node itself, whatever system that has: it brings all that it needs.
 plugin() {
-  local profile=dev; [[ $PROGRAMS == */release ]] && profile=release
+  local profile=dev folder=debug; [[ $PROGRAMS == */release ]] && profile=release folder=release
   (cd "$HERE/../.." && cargo rustc --quiet -p istio-cni --profile $profile --target-dir "$OUT/plugin" -- -C target-feature=+crt-static)
-  strip -o "$W/istio-cni" "$OUT"/plugin/*/istio-cni
+  strip -o "$W/istio-cni" "$OUT/plugin/$folder/istio-cni"
 }
 [ -n "${ONLY// /}" ] && [[ $ONLY != *" proxy "* ]] || plugin
 

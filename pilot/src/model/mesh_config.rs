@@ -107,9 +107,7 @@ impl MeshConfig {
             istio_defaults: false,
         }
     }
-}
 
-impl MeshConfig {
     /// Host and port of every service that the mesh itself has proxies call: of providers, of policy, of reports. A
     /// provider's host may be `NAMESPACE/HOST`.
     pub fn own_services(&self) -> impl Iterator<Item = (&str, u16)> {
