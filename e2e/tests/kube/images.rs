@@ -1,6 +1,7 @@
 //! Images of our programs as they are built here, on the nodes of a cluster.
 
 use e2e::cluster::Cluster;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,24 +14,22 @@ pub(crate) fn programs() -> PathBuf {
 
 /// Makes images of components by `e2e/kube/images.sh`, and brings them to the nodes.
 pub(crate) fn load(cluster: &Cluster, directory: &Path, components: &[&str]) {
-    load_of(cluster, &programs(), directory, components, None);
+    make(cluster, &programs(), directory, components, None);
 }
 
 /// A real Envoy as an image.
 pub(crate) fn load_envoy(cluster: &Cluster, directory: &Path, envoy: &Path) {
-    let mut images = Command::new(e2e::root().join("e2e/kube/images.sh"));
-    images.arg(programs()).arg(directory).arg("envoy").env("ENVOY", envoy).stdout(Stdio::null());
-    assert!(images.status().unwrap().success());
-    cluster.load(&directory.join("envoy.tar")).unwrap();
+    make(cluster, &programs(), directory, &["envoy"], Some(("ENVOY", envoy.as_os_str())));
 }
 
 /// The same of the programs of another directory, with a tag of their own instead of our version.
-pub(crate) fn load_of(cluster: &Cluster, programs: &Path, directory: &Path, components: &[&str], tag: Option<&str>) {
+pub(crate) fn load_of(cluster: &Cluster, programs: &Path, directory: &Path, components: &[&str], tag: &str) {
+    make(cluster, programs, directory, components, Some(("IMAGE_TAG", tag.as_ref())));
+}
+
+fn make(cluster: &Cluster, programs: &Path, directory: &Path, components: &[&str], told: Option<(&str, &OsStr)>) {
     let mut images = Command::new(e2e::root().join("e2e/kube/images.sh"));
-    images.arg(programs).arg(directory).args(components).env("IMAGE_MAX_MB", "0");
-    if let Some(tag) = tag {
-        images.env("IMAGE_TAG", tag);
-    }
+    images.arg(programs).arg(directory).args(components).env("IMAGE_MAX_MB", "0").envs(told);
     assert!(images.stdout(Stdio::null()).status().unwrap().success());
     for name in components {
         cluster.load(&directory.join(format!("{name}.tar"))).unwrap();

@@ -128,11 +128,9 @@ pub(crate) fn demo_yaml(name: &str) -> String {
 /// The definitions of the mesh's kinds, established.
 pub(crate) fn apply_definitions(cluster: &Cluster) {
     cluster.apply(&pilot::source::kube::crd::manifests().to_string()).unwrap();
-    let wait = || cluster.kubectl(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=20s"]);
     // kubectl fails at once where the API server has not said anything yet about one of them.
-    while let Err(error) = wait() {
-        assert!(format!("{error:#}").contains(".status.conditions accessor error"), "{error:#}");
-    }
+    let wait = ["wait", "--for=condition=Established", "crd", "--all", "--timeout=20s"];
+    cluster.eventually(&wait, |_| true).unwrap();
 }
 
 /// Applies objects, and after them the status of the pods, which is a resource of its own.

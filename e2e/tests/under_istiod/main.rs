@@ -5,7 +5,7 @@
 
 mod certificates;
 #[path = "../kube/images.rs"]
-#[expect(dead_code, reason = "no stock Envoy stands beside ours here")]
+#[expect(dead_code, reason = "here is neither a stock Envoy nor an upgrade")]
 mod images;
 #[path = "../kube/scenarios/jobs.rs"]
 mod jobs;

@@ -48,7 +48,7 @@ impl Mesh {
         images::load(&cluster, directory.path(), &["bookshop", "tools"]);
         for tag in [CURRENT, PREVIOUS] {
             let components = ["proxy", "pilot", "citadel", "mixer"];
-            images::load_of(&cluster, &programs(tag), directory.path(), &components, Some(tag));
+            images::load_of(&cluster, &programs(tag), directory.path(), &components, tag);
         }
         println!("mesh: images made and loaded in {:.1} s", began.elapsed().as_secs_f64());
         let addresses = "jsonpath={.items[*].status.addresses[?(@.type==\"InternalIP\")].address}";
