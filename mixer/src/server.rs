@@ -178,8 +178,6 @@ impl Parts {
         metrics: &Registry,
         tasks: &mut JoinSet<anyhow::Result<()>>,
     ) -> anyhow::Result<Self> {
-        let (hub, owner) = Hub::new(args.max_series, Meters::new(metrics)?);
-        tokio::spawn(owner);
         let pilot = args.pilot.as_deref().map(Pilot::new).transpose()?;
         let workloads = match &pilot {
             None => Follower::fixed(Table::default()),
@@ -189,6 +187,11 @@ impl Parts {
                 follower
             }
         };
+        let policy = Policy::start(&args.policy, workloads.clone(), metrics, tasks).await?;
+        let engine = policy.engine.clone();
+        let (hub, owner) =
+            Hub::new(args.max_series, Meters::new(metrics)?, move |decided| engine.policy().decided(decided));
+        tokio::spawn(owner);
         let writer = match &args.access_log {
             None => None,
             Some(path) => {
@@ -205,7 +208,6 @@ impl Parts {
                 Some(exporter)
             }
         };
-        let policy = Policy::start(&args.policy, workloads.clone(), metrics, tasks).await?;
         let pages =
             Pages::new(hub.clone(), workloads.clone(), policy.engine.clone(), (pilot.as_ref(), args.proxy_program()));
         let logs =

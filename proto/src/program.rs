@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 
 /// The field of `dynamic_metadata`.
 pub const FIELD: &str = "ferromesh.program";
+/// Label of a proxy's counts of its own decisions: the rule.
+pub const RULE: &str = "rule";
+/// The handler.
+pub const HANDLER: &str = "handler";
 /// Longest text, in bytes; a longer policy is asked about.
 pub const MAX_BYTES: usize = 32 << 10;
 
@@ -20,6 +24,8 @@ pub struct Program {
 /// A rule with one check.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rule {
+    /// The rule of mixer's that it belongs to: decisions are told under this name. Checks of one rule stand together.
+    pub rule: String,
     /// Who checks, as the reason names it.
     pub handler: String,
     /// When the rule applies; none: always. Without a value it does not.
@@ -33,6 +39,8 @@ pub struct Rule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
+    /// Nothing: it lets pass.
+    Pass,
     /// Nothing: it refuses.
     Deny(Denial),
     /// Whether a value is on a list.

@@ -34,11 +34,9 @@ impl Mixer {
             path.display().to_string()
         };
         let mut line = vec!["mixer".to_owned()];
-        let off = ["http-addr", "otlp-grpc-addr", "otlp-http-addr", "zipkin-addr"];
-        line.extend(off.map(|name| format!("--{name}=")));
-        line.extend(
-            ["grpc-addr", "ext-authz-http-addr", "monitoring-addr"].map(|name| format!("--{name}=127.0.0.1:0")),
-        );
+        line.extend(["otlp-grpc-addr", "otlp-http-addr", "zipkin-addr"].map(|name| format!("--{name}=")));
+        let on = ["grpc-addr", "http-addr", "ext-authz-http-addr", "monitoring-addr"];
+        line.extend(on.map(|name| format!("--{name}=127.0.0.1:0")));
         line.push("--ext-authz-http-prefix=/check".to_owned());
         line.push("--ratelimit-response-headers".to_owned());
         line.push(format!("--config-dir={}", folder("rules", rules)));
@@ -127,7 +125,7 @@ pub(crate) fn proxy(place: Place, mixer: &Mixer, filter: (&str, Value), route: &
         cluster("mixer", running.grpc.unwrap(), true),
         cluster("mixer-http", running.ext_authz_http.unwrap(), false),
     ];
-    let bootstrap = json!({
+    let mut bootstrap = json!({
         "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
         "static_resources": {
             "listeners": [{
@@ -138,6 +136,13 @@ pub(crate) fn proxy(place: Place, mixer: &Mixer, filter: (&str, Value), route: &
             "clusters": clusters,
         },
     });
+    if place.flavour == Flavour::Ferromesh {
+        bootstrap["stats_flush_interval"] = json!("1s");
+        bootstrap["stats_sinks"] = json!([{"name": "envoy.stat_sinks.open_telemetry", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig",
+            "grpc_service": grpc_service(),
+        }}]);
+    }
     (Proxy::start(place.flavour, |_| bootstrap).unwrap(), listen)
 }
 

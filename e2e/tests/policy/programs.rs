@@ -3,7 +3,8 @@
 use crate::mesh::{Mixer, Place, get, grpc_service, proxy};
 use e2e::proxies::Flavour;
 use serde_json::{Value, json};
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// Two refusals that may meet, a white list without and a black list with regard to case, a look of its own.
 const RULES: &str = r#"
@@ -90,17 +91,20 @@ fn requests() -> Vec<(String, String)> {
     all
 }
 
+fn filter() -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "grpc_service": grpc_service(), "transport_api_version": "V3",
+    })
+}
+
 // spec: MX-31, MX-72, MX-73, MX-96
 #[test]
 fn what_our_proxy_decides_alone_is_what_mixer_decides_for_an_envoy() {
     let mixer = Mixer::start(RULES, "domain: a\n", None);
-    let filter = json!({
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
-        "grpc_service": grpc_service(), "transport_api_version": "V3",
-    });
     let calls = || mixer.metric("mixer_runtime_dispatch_duration_seconds_count");
     let answers = |flavour| {
-        let filter = ("envoy.filters.http.ext_authz", filter.clone());
+        let filter = ("envoy.filters.http.ext_authz", filter());
         let (_proxy, address) = proxy(Place::here(flavour), &mixer, filter, &Value::Null);
         let (before, began) = (calls(), Instant::now());
         let ask = |(path, headers): (String, String)| {
@@ -123,4 +127,47 @@ fn what_our_proxy_decides_alone_is_what_mixer_decides_for_an_envoy() {
     for (one, other) in envoy.iter().zip(&ours) {
         assert_eq!(one, other);
     }
+}
+
+/// What the page says of rules and of handlers: the numbers of each row.
+fn rows(mixer: &Mixer) -> BTreeMap<String, Vec<u64>> {
+    let page = get(mixer.running().http.unwrap(), "/policies", "").body;
+    let row = |text: &str| {
+        let (name, cells) = text.split_once('"')?;
+        let numbers = cells.split("<td class=\"number").skip(1);
+        let number = |cell: &str| cell.split_once('>')?.1.split_once('<')?.0.parse().ok();
+        Some((name.to_owned(), numbers.map(|cell| number(cell).unwrap()).collect()))
+    };
+    page.split("<tr data-").skip(1).map(|text| row(text.split_once("=\"").unwrap().1).unwrap()).collect()
+}
+
+// spec: MX-30
+#[test]
+fn what_our_proxy_decides_alone_stands_on_mixers_page_and_in_its_figures() {
+    let mixer = Mixer::start(RULES, "domain: a\n", None);
+    let ask = |flavour| {
+        let (proxy, address) = proxy(Place::here(flavour), &mixer, ("envoy.filters.http.ext_authz", filter()), &Value::Null);
+        requests().iter().for_each(|(path, headers)| drop(get(address, path, headers)));
+        proxy
+    };
+    let _envoy = ask(Flavour::Envoy);
+    let asked = rows(&mixer);
+    assert!(asked["istio-system/a-eve"][1] > 10 && asked["istio-system/c-lists"][1] > 0, "{asked:?}");
+    let calls = mixer.metric("mixer_runtime_dispatch_duration_seconds_count");
+    let _ours = ask(Flavour::Ferromesh);
+    let by_calls = mixer.metric("mixer_runtime_dispatch_duration_seconds_count") - calls;
+    assert!(by_calls < requests().len() as u64 / 4, "{by_calls}");
+    // The same requests once more: every hit, denial, question and refusal doubles.
+    let twice: BTreeMap<_, Vec<u64>> =
+        asked.iter().map(|(name, row)| (name.clone(), row.iter().map(|number| 2 * number).collect())).collect();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while rows(&mixer) != twice {
+        assert!(Instant::now() < deadline, "{:?}\nand not\n{twice:?}", rows(&mixer));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let figure = |name: &str| mixer.metric(name);
+    let alone = figure("ferromesh_policy_hits_total{handler=\"eve.istio-system\",rule=\"istio-system/a-eve\"}");
+    assert!(alone > 10 && alone <= asked["istio-system/a-eve"][0], "{alone}");
+    let refused = "mixer_runtime_dispatches_total{adapter=\"denier\",handler=\"eve.istio-system\",refused=\"true\"}";
+    assert_eq!(figure(refused), twice["eve.istio-system"][1]);
 }

@@ -10,6 +10,8 @@ use super::view::View;
 use crate::attribute::vocabulary as v;
 use crate::attribute::{Bag, Touched, Value};
 use crate::expression::eval::Reader;
+use crate::report::decided::Decided;
+use crate::report::family::Family;
 use crate::rule::{Rule, Tally};
 use crate::source::Texts;
 use arc_swap::ArcSwap;
@@ -111,6 +113,24 @@ impl Policy {
                     }
                 }
             }
+        }
+    }
+
+    /// Counts decisions that proxies took by themselves as those that were taken here. A rule or a handler that is gone
+    /// counts no more.
+    pub fn decided(&self, decided: &Decided) {
+        let rule = || self.all_rules().find(|rule| rule.name == decided.rule);
+        let handler = || self.handlers.iter().find(|handler| handler.full_name() == decided.handler);
+        let counter = match decided.family {
+            Family::PolicyHits => rule().map(|rule| &rule.tally.hits),
+            Family::PolicyDenials => rule().map(|rule| &rule.tally.denials),
+            Family::PolicyFailures => rule().map(|rule| &rule.tally.failures),
+            Family::PolicyDispatches => handler().map(|handler| &handler.asked),
+            Family::PolicyRefusals => handler().map(|handler| &handler.refused),
+            _ => None,
+        };
+        if let Some(counter) = counter {
+            Tally::add(counter, decided.count);
         }
     }
 

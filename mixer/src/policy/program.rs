@@ -72,9 +72,10 @@ fn checks(rule: &Rule, to: &mut Vec<program::Rule>) -> Option<()> {
                     Check::List(List { value: present(value)?, entries, ignore_case, blacklist, refusal })
                 }
                 (Adapter::KeyVal(_), _) => return None,
-                _ => continue,
+                _ => Check::Pass,
             };
-            to.push(program::Rule { handler: action.handler.full_name(), when: when.clone(), check });
+            let (rule, handler) = (rule.name.clone(), action.handler.full_name());
+            to.push(program::Rule { rule, handler, when: when.clone(), check });
         }
     }
     Some(())

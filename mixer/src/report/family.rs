@@ -1,4 +1,5 @@
-//! The families of metrics that proxies report: Istio's names, types and buckets (OB-1, TM-1 to TM-7).
+//! The families of metrics that proxies report: Istio's names, types and buckets (OB-1, TM-1 to TM-7), and what our proxies
+//! decided by rules of mixer's without asking.
 
 /// What a value of a family is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,7 +14,7 @@ pub enum Kind {
 
 macro_rules! families {
     ($($variant:ident $name:literal $kind:ident $help:literal,)*) => {
-        /// A family of Istio's standard metrics.
+        /// A family of metrics.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub enum Family { $(#[doc = $help] $variant,)* }
 
@@ -55,9 +56,26 @@ families! {
     TcpSent "istio_tcp_sent_bytes_total" Counter "Bytes sent to TCP clients.",
     TcpReceived "istio_tcp_received_bytes_total" Counter "Bytes received from TCP clients.",
     Build "istio_build" Gauge "Versions that run.",
+    PolicyHits "ferromesh_policy_hits_total" Counter "Requests that a rule applied to, decided by proxies.",
+    PolicyDenials "ferromesh_policy_denials_total" Counter "Requests that a rule refused, decided by proxies.",
+    PolicyFailures "ferromesh_policy_failures_total" Counter "Requests for which the match of a rule had no value, decided by proxies.",
+    PolicyDispatches "ferromesh_policy_dispatches_total" Counter "How often proxies decided in place of a handler.",
+    PolicyRefusals "ferromesh_policy_refusals_total" Counter "How often they refused in its place.",
 }
 
 impl Family {
+    /// Whether it counts decisions, not traffic.
+    pub fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::PolicyHits
+                | Self::PolicyDenials
+                | Self::PolicyFailures
+                | Self::PolicyDispatches
+                | Self::PolicyRefusals
+        )
+    }
+
     /// The family of a reported name. Envoy puts `istiocustom.` before Istio's names, and dots where Prometheus has
     /// underscores.
     pub fn of(name: &str) -> Option<Self> {

@@ -1,5 +1,6 @@
 //! The one owner of [`State`]: reports come in by a bounded queue, questions are answered from it.
 
+use super::decided::Decided;
 use super::entry::Entry;
 use super::names::Meters;
 use super::point::Report;
@@ -46,8 +47,13 @@ pub struct Hub {
 pub struct Busy;
 
 impl Hub {
-    /// A hub, and the owner's loop, which ends when the last hub has gone.
-    pub fn new(max_series: usize, meters: Meters) -> (Self, impl Future<Output = ()>) {
+    /// A hub, and the owner's loop, which ends when the last hub has gone. `decided` is told of decisions that proxies took
+    /// by themselves.
+    pub fn new(
+        max_series: usize,
+        meters: Meters,
+        decided: impl Fn(&Decided) + Send + 'static,
+    ) -> (Self, impl Future<Output = ()>) {
         let (commands, mut queue) = mpsc::channel(QUEUE);
         let started = Instant::now();
         let mut state = State::new(max_series, meters.clone());
@@ -56,7 +62,9 @@ impl Hub {
             while let Some(command) = queue.recv().await {
                 let now = started.elapsed();
                 match command {
-                    Command::Take(Intake::Metrics(reports)) => reports.iter().for_each(|r| state.metrics(r, now)),
+                    Command::Take(Intake::Metrics(reports)) => {
+                        reports.iter().for_each(|report| state.metrics(report, now).iter().for_each(&decided));
+                    }
                     Command::Take(Intake::Entries(entries)) => entries.into_iter().for_each(|e| state.entry(e)),
                     Command::Take(Intake::Spans(spans)) => spans.into_iter().for_each(|s| state.span(s)),
                     Command::Ask(question) => question(&state, now),

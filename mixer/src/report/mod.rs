@@ -7,6 +7,7 @@
 //! - [`window`], [`traffic`]: the last 15 minutes of each edge
 //! - [`entry`], [`als`], [`log`]: logged requests, from Envoy's access log service and from OTLP logs
 //! - [`count`]: families counted from access logs, for proxies that do not count themselves
+//! - [`decided`]: decisions that proxies took by themselves
 //! - [`span`]: recent traces
 //! - [`state`]: all of it together
 //! - [`hub`]: its one owner
@@ -16,6 +17,7 @@
 
 pub mod als;
 pub mod count;
+pub mod decided;
 pub mod entry;
 pub mod family;
 pub mod hub;

@@ -1,5 +1,6 @@
 //! All that mixer knows from reports: bounded, pure, driven by reports and the time.
 
+use super::decided::Decided;
 use super::entry::Entry;
 use super::family::Family;
 use super::names::Meters;
@@ -51,16 +52,17 @@ impl State {
         self.series.add(series, &Value::Number(1.));
     }
 
-    /// Takes what a proxy counted.
-    pub fn metrics(&mut self, report: &Report, now: Duration) {
+    /// Takes what a proxy counted. Gives what it decided by itself since its last report.
+    pub fn metrics(&mut self, report: &Report, now: Duration) -> Vec<Decided> {
+        let mut decided = Vec::new();
         if report.counted_here && self.senders.counts_itself(&report.sender) {
-            return;
+            return decided;
         }
         let Some(previous) = self.senders.note(&report.sender, report.points.len(), now) else {
             self.meters.drop("metrics", "sender", report.points.len());
-            return;
+            return decided;
         };
-        if !report.counted_here && !report.points.is_empty() {
+        if !report.counted_here && report.points.iter().any(|point| !point.family.is_policy()) {
             self.senders.note_own_counts(&report.sender);
         }
         // A proxy without traffic says nothing: what comes after silence has just happened.
@@ -72,6 +74,7 @@ impl State {
                 continue;
             };
             self.series.add(series, &value);
+            decided.extend(Decided::new(point, &value));
             if self.series.is_overflow(series) {
                 self.meters.drop("metrics", "overflow", 1);
             } else if let Some(found) = self.series.get(series).filter(|_| recent) {
@@ -81,6 +84,7 @@ impl State {
         self.meters.series.set(self.series.len() as i64);
         self.meters.senders.set(self.senders.len() as i64);
         self.meters.edges.set(self.traffic.len() as i64);
+        decided
     }
 
     /// Takes a logged request; failed ones are kept.

@@ -1,14 +1,19 @@
-//! Envoy's statistics of one worker: scopes by name, and what the end of a stream means for them (spec ST-1, ST-2, ST-3).
+//! Envoy's statistics of one worker: scopes by name, and what the end of a stream means for them (spec ST-1, ST-2, ST-3);
+//! and those of mixer's rules that are decided here.
 
 use super::counters::{Cells, InFamily};
-use super::names::{ClusterMetric, ConnectionMetric, HttpMetric, ListenerMetric, TcpMetric};
+use super::names::{ClusterMetric, ConnectionMetric, HttpMetric, ListenerMetric, PolicyMetric, TcpMetric};
 use super::series::Registrar;
 use crate::message::Version;
 use crate::outcome::Flags;
 use foldhash::HashMap;
+use proto::program::{HANDLER, RULE};
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
+
+/// Rules and handlers whose decisions one worker counts; those of further ones are not counted.
+const MAX_RULES: usize = 1_000;
 
 /// Scopes of one kind by name.
 type Scopes<M> = RefCell<HashMap<Box<str>, Rc<Cells<M>>>>;
@@ -22,6 +27,7 @@ pub struct EnvoyStats {
     connections: Scopes<ConnectionMetric>,
     listeners: Scopes<ListenerMetric>,
     tcp: Scopes<TcpMetric>,
+    policy: RefCell<HashMap<[Box<str>; 2], Rc<Cells<PolicyMetric>>>>,
 }
 
 /// A stream that has ended.
@@ -53,6 +59,7 @@ impl EnvoyStats {
             connections: Scopes::default(),
             listeners: Scopes::default(),
             tcp: Scopes::default(),
+            policy: RefCell::default(),
         }
     }
 
@@ -79,6 +86,22 @@ impl EnvoyStats {
     /// The scope of a listener's address.
     pub fn listener(&self, address: &str) -> Rc<Cells<ListenerMetric>> {
         scope(&self.listeners, &self.registrar, address)
+    }
+
+    /// The scope of a rule of mixer's and one of its handlers. It stays when the rule goes, so that its counts never fall.
+    pub fn policy(&self, rule: &str, handler: &str) -> Rc<Cells<PolicyMetric>> {
+        let mut known = self.policy.borrow_mut();
+        let key = [rule.into(), handler.into()];
+        if let Some(found) = known.get(&key) {
+            return Rc::clone(found);
+        }
+        let room = known.len() < MAX_RULES;
+        let labels = || [(RULE, rule.into()), (HANDLER, handler.into())].into();
+        let Some(cells) = room.then(|| self.registrar.try_cells(labels())).flatten().map(Rc::new) else {
+            return Rc::new(Cells::unread());
+        };
+        known.insert(key, Rc::clone(&cells));
+        cells
     }
 
     /// A cluster is gone, and its statistics with it.

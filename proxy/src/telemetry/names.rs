@@ -223,6 +223,16 @@ family! {
 }
 
 family! {
+    /// Decisions by a rule of mixer's that are taken here (design decision G); mixer adds them to its own.
+    PolicyMetric, POLICY = "", None;
+    Hits Counter "ferromesh_policy_hits_total" "Requests that the rule applied to.",
+    Denials Counter "ferromesh_policy_denials_total" "Requests that the rule refused.",
+    Failures Counter "ferromesh_policy_failures_total" "Requests for which the rule's match had no value.",
+    Dispatches Counter "ferromesh_policy_dispatches_total" "How often the handler decided.",
+    Refusals Counter "ferromesh_policy_refusals_total" "How often the handler refused.",
+}
+
+family! {
     /// Access logs that go to a service (MX-118).
     LogExportMetric, LOG_EXPORT = "access_logs", None;
     GrpcWritten Counter "grpc_access_log.logs_written" "Entries of requests given to a stream.",
@@ -261,6 +271,7 @@ mod tests {
             &LISTENER_MANAGER,
             &ISTIO_HTTP,
             &ISTIO_TCP,
+            &POLICY,
             &LOG_EXPORT,
             &SPAN_EXPORT,
         ] {

@@ -172,7 +172,8 @@ impl ExtAuthz {
                     let cluster = cx.cluster(&service.cluster).ok_or(Reason::UnknownCluster)?;
                     let answer = grpc::ask(&cluster, &service.authority, &question, (self.timeout, deadline)).await?;
                     if context.is_none_or(HashMap::is_empty) {
-                        cx.facts.leases.programs.keep(self.id, &answer, cx.now());
+                        let programs = &cx.facts.leases.programs;
+                        programs.keep(self.id, &answer, (cx.now(), &cx.facts.stats));
                     }
                     let terms = lease::terms(&answer, self.id, Asked { head: &rq.head, context, cx });
                     let obeyed = grpc::obey(&answer, &mut rq.head)?;

@@ -1,13 +1,17 @@
 //! Policy that the authorization service leaves here as a whole: requests are decided without a call (design decision G).
 //!
 //! An expression has the value that mixer would find, from the same parts of the request as mixer is told: where a part is
-//! absent there is no value, and a rule without a value does not apply.
+//! absent there is no value, and a rule without a value does not apply. Decisions are counted by rule, as mixer counts its
+//! own, and told with the other metrics.
 
 use super::http::listed;
 use super::{ExtAuthz, Verdict, grpc};
 use crate::env::Instant;
 use crate::filter::StreamCx;
 use crate::message::RequestHead;
+use crate::telemetry::Cells;
+use crate::telemetry::envoy::EnvoyStats;
+use crate::telemetry::names::PolicyMetric;
 use foldhash::{HashMap, HashSet};
 use proto::envoy::auth::{CheckResponse, DeniedHttpResponse, check_response::HttpResponse};
 use proto::envoy::core::header_value_option::HeaderAppendAction;
@@ -39,12 +43,16 @@ pub(super) struct Program {
 #[derive(Debug)]
 struct Rule {
     handler: Box<str>,
+    /// Whether it is the first check of a rule of mixer's.
+    leads: bool,
     when: Option<Expression>,
     check: Checked,
+    cells: Rc<Cells<PolicyMetric>>,
 }
 
 #[derive(Debug)]
 enum Checked {
+    Pass,
     Deny(Denial),
     List { value: Expression, entries: HashSet<Box<str>>, ignore_case: bool, blacklist: bool, refusal: Denial },
 }
@@ -80,10 +88,10 @@ impl Programs {
     }
 
     /// Takes the policy out of an answer, if there is one that is understood.
-    pub(super) fn keep(&self, filter: u64, answer: &CheckResponse, now: Instant) {
+    pub(super) fn keep(&self, filter: u64, answer: &CheckResponse, (now, stats): (Instant, &EnvoyStats)) {
         let field = answer.dynamic_metadata.as_ref().and_then(|metadata| metadata.fields.get(FIELD));
         let Some(Kind::StringValue(text)) = field.and_then(|field| field.kind.as_ref()) else { return };
-        let Some((program, time)) = Program::parse(text) else {
+        let Some((program, time)) = Program::parse(text, stats) else {
             tracing::debug!("a policy is not understood: its service is asked");
             return;
         };
@@ -95,11 +103,17 @@ impl Programs {
 }
 
 impl Program {
-    fn parse(text: &str) -> Option<(Self, Duration)> {
+    fn parse(text: &str, stats: &EnvoyStats) -> Option<(Self, Duration)> {
         let written: program::Program = (text.len() <= MAX_BYTES).then(|| serde_json::from_str(text).ok()).flatten()?;
         let time = Duration::try_from_secs_f64(written.valid_for_s).ok()?;
-        let rules = written.rules.into_iter().map(Rule::new).collect::<Option<_>>()?;
-        Some((Self { rules }, time))
+        let mut rules = Vec::with_capacity(written.rules.len());
+        let mut before = String::new();
+        for rule in written.rules {
+            let leads = rule.rule != before;
+            before.clone_from(&rule.rule);
+            rules.push(Rule::new(rule, leads, stats)?);
+        }
+        Some((Self { rules: rules.into() }, time))
     }
 
     /// What the service would say of a request.
@@ -111,6 +125,8 @@ impl Program {
             let Some((denial, reason)) = rule.refuses(&request) else { continue };
             if first.is_some() {
                 reasons.push_str(", ");
+            } else {
+                rule.cells.increment(PolicyMetric::Denials);
             }
             first.get_or_insert(denial);
             reasons.push_str(&rule.handler);
@@ -150,8 +166,9 @@ fn answer(denial: &Denial, reasons: &str) -> CheckResponse {
 }
 
 impl Rule {
-    fn new(written: program::Rule) -> Option<Self> {
+    fn new(written: program::Rule, leads: bool, stats: &EnvoyStats) -> Option<Self> {
         let check = match written.check {
+            Check::Pass => Checked::Pass,
             Check::Deny(denial) => Checked::Deny(denial),
             Check::List(list) => {
                 let (code, name, status) = list.refusal;
@@ -175,17 +192,36 @@ impl Rule {
             None => None,
             Some(when) => Some(Expression::new(when)?),
         };
-        Some(Self { handler: written.handler.into(), when, check })
+        let cells = stats.policy(&written.rule, &written.handler);
+        Some(Self { handler: written.handler.into(), leads, when, check, cells })
     }
 
     /// How it refuses a request, and why; `None` where it does not.
     fn refuses(&self, request: &Seen<'_>) -> Option<(&Denial, Cow<'_, str>)> {
-        if let Some(when) = &self.when
-            && when.value(request) != Some(Value::Bool(true))
-        {
+        if !self.applies(request) {
             return None;
         }
+        self.cells.increment(PolicyMetric::Dispatches);
+        let refusal = self.decides(request)?;
+        self.cells.increment(PolicyMetric::Refusals);
+        Some(refusal)
+    }
+
+    fn applies(&self, request: &Seen<'_>) -> bool {
+        let value = self.when.as_ref().map_or(Some(Value::Bool(true)), |when| when.value(request));
+        let applies = value == Some(Value::Bool(true));
+        // A rule counts a request once, however many checks it has.
+        match self.leads {
+            true if applies => self.cells.increment(PolicyMetric::Hits),
+            true if value.is_none() => self.cells.increment(PolicyMetric::Failures),
+            _ => {}
+        }
+        applies
+    }
+
+    fn decides(&self, request: &Seen<'_>) -> Option<(&Denial, Cow<'_, str>)> {
         match &self.check {
+            Checked::Pass => None,
             Checked::Deny(denial) => Some((denial, denial.message.as_str().into())),
             Checked::List { value, entries, ignore_case, blacklist, refusal } => {
                 let Some(Value::Text(value)) = value.value(request) else { return None };
