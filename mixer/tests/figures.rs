@@ -9,6 +9,7 @@ mod support;
 use mixer::report::entry::{Entry, Reason};
 use mixer::report::names::Meters;
 use mixer::report::point;
+use mixer::report::proof::Caller;
 use mixer::report::series::MAX_SERIES;
 use mixer::report::span::Span;
 use mixer::report::state::{MAX_FAILURES, State};
@@ -93,6 +94,7 @@ fn resident() -> u64 {
 #[test]
 fn an_hour_of_2000_requests_a_second_stays_within_bounds() {
     let hour = if full() { 3_600 } else { 120 };
+    let caller = Caller { address: "peer", id: None };
     let hasher = foldhash::fast::RandomState::default();
     let mut state = State::new(MAX_SERIES, Meters::new(&vitals::prometheus::Registry::new()).unwrap());
     let before = resident();
@@ -101,7 +103,7 @@ fn an_hour_of_2000_requests_a_second_stays_within_bounds() {
         let now = Duration::from_secs(second);
         for proxy in 0..PROXIES {
             let message = report(&format!("sidecar~10.0.0.{proxy}~p"), metrics(proxy, second));
-            for report in point::take(message.resource_metrics, "peer", &hasher).reports {
+            for report in point::take(message.resource_metrics, caller, &hasher).unwrap().reports {
                 state.metrics(&report, now);
             }
         }

@@ -13,20 +13,28 @@ use identity::san::SanMatch;
 use identity::spiffe::SpiffeId;
 use identity::svid::provider;
 use identity::verify::server_verifier;
+use prost::Message as _;
 use proto::envoy::accesslog_service::StreamAccessLogsMessage;
 use proto::envoy::accesslog_service::access_log_service_client::AccessLogServiceClient;
 use proto::envoy::accesslog_service::stream_access_logs_message::{HttpAccessLogEntries, Identifier, LogEntries};
 use proto::envoy::core::Node;
 use proto::envoy::log_entry::{AccessLogCommon, HttpAccessLogEntry, HttpRequestProperties, HttpResponseProperties};
 use proto::envoy::wkt;
+use proto::otlp::logs::{LogRecord, ResourceLogs, ScopeLogs};
+use proto::otlp::logs_service::ExportLogsServiceRequest;
+use proto::otlp::logs_service::logs_service_client::LogsServiceClient;
+use proto::otlp::metrics_service::ExportMetricsServiceRequest;
+use proto::otlp::metrics_service::metrics_service_client::MetricsServiceClient;
+use proto::otlp::resource::Resource;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use support::{get, start, until};
+use support::{Call, attribute, counter, get, labels, start, until};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
+use tower::Service as _;
 
 const MIXER: &str = "spiffe://cluster.local/ns/istio-system/sa/mixer";
 const PRODUCTPAGE: &str = "spiffe://cluster.local/ns/shop/sa/productpage";
@@ -168,6 +176,69 @@ async fn a_proxy_is_let_in_and_known_by_its_certificate() {
     let refused = send(channel, "bank").await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("bank") && refused.message().contains(PRODUCTPAGE), "{refused}");
+}
+
+fn node(namespace: &str) -> String {
+    format!("sidecar~10.0.0.1~productpage-0.{namespace}~{namespace}.svc.cluster.local")
+}
+
+/// Requests that a proxy in a namespace counts, as somebody else.
+fn counts(namespace: &str) -> ExportMetricsServiceRequest {
+    let call = Call { reporter: "source", source: ("vault", "v1"), destination: ("reviews", "v1"), code: "200" };
+    let mut labels = labels(call);
+    for label in &mut labels {
+        match label.key.as_str() {
+            "source_principal" => *label = attribute("source_principal", "spiffe://cluster.local/ns/bank/sa/vault"),
+            "source_workload_namespace" => *label = attribute("source_workload_namespace", "bank"),
+            _ => {}
+        }
+    }
+    let nobodys = vec![attribute("source_principal", "spiffe://cluster.local/ns/bank/sa/vault")];
+    let metrics = [counter("istio_requests_total", labels, 7), counter("istio_requests_total", nobodys, 1000)];
+    support::report(&node(namespace), metrics.into())
+}
+
+// spec: MX-99, MX-106
+#[tokio::test]
+async fn what_a_proxy_counts_is_known_by_its_certificate() {
+    let ca = Ca::start().await;
+    let flags = ca.flags();
+    let mixer = start(&flags.each_ref().map(String::as_str)).await;
+    until(mixer.monitoring.unwrap(), "/ready", |text| !text.contains("not")).await;
+    let own = ca.credentials(PRODUCTPAGE).await;
+    let channel_to = async |address| channel(address, &own, Some(&own)).await.unwrap();
+    let mut metrics = MetricsServiceClient::new(channel_to(mixer.otlp_grpc.unwrap()).await);
+    let taken = metrics.export(counts("shop")).await.unwrap().into_inner().partial_success.unwrap();
+    assert_eq!(taken.rejected_data_points, 1, "a series that does not say whose side it is of");
+    let text = until(mixer.monitoring.unwrap(), "/metrics", |text| text.contains("istio_requests_total{")).await;
+    let series: Vec<&str> = text.lines().filter(|line| line.starts_with("istio_requests_total{")).collect();
+    assert_eq!(series.len(), 1, "{series:?}");
+    for label in [format!("source_principal=\"{PRODUCTPAGE}\""), "source_workload_namespace=\"shop\"".to_owned()] {
+        assert!(series[0].contains(&label) && !series[0].contains("bank"), "{label} in {series:?}");
+    }
+    // Nobody reports in the name of another namespace: over gRPC, over HTTP, as logs.
+    let refused = metrics.export(counts("bank")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("bank") && refused.message().contains(PRODUCTPAGE), "{refused}");
+    let mut http = channel_to(mixer.otlp_http.unwrap()).await;
+    for (namespace, status) in [("shop", StatusCode::OK), ("bank", StatusCode::FORBIDDEN)] {
+        std::future::poll_fn(|cx| http.poll_ready(cx)).await.unwrap();
+        let body = tonic::body::Body::new(http_body_util::Full::from(counts(namespace).encode_to_vec()));
+        let request = axum::http::Request::post("/v1/metrics").header("content-type", "application/x-protobuf");
+        assert_eq!(http.call(request.body(body).unwrap()).await.unwrap().status(), status);
+    }
+    let attributes = vec![attribute("service.instance.id", &node("bank"))];
+    let logs = ExportLogsServiceRequest {
+        resource_logs: vec![ResourceLogs {
+            resource: Some(Resource { attributes, ..Resource::default() }),
+            scope_logs: vec![ScopeLogs { log_records: vec![LogRecord::default()], ..ScopeLogs::default() }],
+            ..ResourceLogs::default()
+        }],
+    };
+    let refused = LogsServiceClient::new(channel_to(mixer.otlp_grpc.unwrap()).await).export(logs).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let text = get(mixer.monitoring.unwrap(), "/metrics").await.1;
+    assert!(text.contains("mixer_report_dropped_total{kind=\"metrics\",reason=\"forged\"} 2"), "{text}");
 }
 
 #[tokio::test]

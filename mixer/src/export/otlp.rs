@@ -147,6 +147,7 @@ mod tests {
     use super::*;
     use crate::report::family::{BOUNDS, Family};
     use crate::report::point::{self, Since};
+    use crate::report::proof::Caller;
     use crate::report::series::SeriesTable;
 
     // spec: MX-99
@@ -160,7 +161,8 @@ mod tests {
         let times = table.find(Family::Duration, &labels);
         table.add(times, &histogram);
         let sent = message(table.all(), 7);
-        let intake = point::take(sent.resource_metrics, "peer", &foldhash::fast::RandomState::default());
+        let caller = Caller { address: "peer", id: None };
+        let intake = point::take(sent.resource_metrics, caller, &foldhash::fast::RandomState::default()).unwrap();
         let taken = &intake.reports[0].points;
         assert_eq!((intake.unknown, intake.refused, taken.len()), (0, 0, 2));
         assert_eq!((taken[0].family, &taken[0].value, taken[0].start), (Family::Requests, &Value::Number(42.), 7));

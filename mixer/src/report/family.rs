@@ -64,6 +64,11 @@ families! {
 }
 
 impl Family {
+    /// Whether it is of a source and a destination.
+    pub fn has_sides(self) -> bool {
+        self != Self::Build && !self.is_policy()
+    }
+
     /// Whether it counts decisions, not traffic.
     pub fn is_policy(self) -> bool {
         matches!(

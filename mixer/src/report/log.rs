@@ -2,6 +2,7 @@
 
 use super::entry::{Entry, Kind, MAX_TEXT_BYTES, Party, host_of_cluster};
 use super::point::{cut, text};
+use super::proof::{Caller, Forged, correct_entry};
 use super::traffic::Reporter;
 use crate::workload::Table;
 use proto::otlp::common::KeyValue;
@@ -10,19 +11,26 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// Entries of a message; records that are no access log are left out and counted in the second value.
-pub fn take(resources: &[ResourceLogs], table: &Table) -> (Vec<Entry>, usize) {
+///
+/// # Errors
+/// Where the sender is not who it says it is.
+pub fn take(resources: &[ResourceLogs], caller: Caller<'_>, table: &Table) -> Result<(Vec<Entry>, usize), Forged> {
     let (mut entries, mut other) = (Vec::new(), 0);
     for resource in resources {
         let attributes = resource.resource.as_ref().map(|r| &r.attributes[..]).unwrap_or_default();
         let node = value(attributes, "node_name").or_else(|| value(attributes, "service.instance.id"));
+        caller.is(node.as_deref().unwrap_or_default())?;
         for record in resource.scope_logs.iter().flat_map(|scope| &scope.log_records) {
             match entry(record, node.as_deref().unwrap_or_default(), table) {
-                Some(entry) => entries.push(entry),
+                Some(mut entry) => {
+                    caller.id.iter().for_each(|id| correct_entry(&mut entry, id));
+                    entries.push(entry);
+                }
                 None => other += 1,
             }
         }
     }
-    (entries, other)
+    Ok((entries, other))
 }
 
 fn entry(record: &LogRecord, node: &str, table: &Table) -> Option<Entry> {

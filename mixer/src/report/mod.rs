@@ -7,6 +7,7 @@
 //! - [`window`], [`traffic`]: the last 15 minutes of each edge
 //! - [`entry`], [`als`], [`log`]: logged requests, from Envoy's access log service and from OTLP logs
 //! - [`count`]: families counted from access logs, for proxies that do not count themselves
+//! - [`proof`]: what the sender's certificate says of all that
 //! - [`decided`]: decisions that proxies took by themselves
 //! - [`span`]: recent traces
 //! - [`state`]: all of it together
@@ -24,6 +25,7 @@ pub mod hub;
 pub mod log;
 pub mod names;
 pub mod point;
+pub mod proof;
 pub mod sender;
 pub mod series;
 pub mod span;

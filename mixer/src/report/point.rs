@@ -1,6 +1,7 @@
 //! OTLP metrics as mixer takes them: points of the families it knows, with the sender that they come from (MX-99).
 
 use super::family::{Family, Kind};
+use super::proof::{Caller, Forged, correct};
 use proto::otlp::common::{AnyValue, KeyValue, any_value};
 use proto::otlp::metrics::{
     AggregationTemporality, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, metric,
@@ -76,15 +77,20 @@ pub struct Intake {
     pub unknown: usize,
     /// Points that are malformed or beyond [`MAX_POINTS`].
     pub refused: usize,
+    /// Points that do not say whose side they are of, from a sender who has proven who it is.
+    pub unproven: usize,
 }
 
-/// Takes a message apart. `peer` names senders that do not name themselves; `hasher` is one for all messages.
-pub fn take(resources: Vec<ResourceMetrics>, peer: &str, hasher: &impl BuildHasher) -> Intake {
+/// Takes a message apart. The caller's address names senders that do not name themselves; `hasher` is one for all messages.
+///
+/// # Errors
+/// Where the sender is not who it says it is.
+pub fn take(resources: Vec<ResourceMetrics>, caller: Caller<'_>, hasher: &impl BuildHasher) -> Result<Intake, Forged> {
     let mut intake = Intake::default();
     let mut room = MAX_POINTS;
     for resource in resources {
         let attributes = resource.resource.map(|r| r.attributes).unwrap_or_default();
-        let mut report = Report { sender: sender(&attributes, peer), points: Vec::new(), counted_here: false };
+        let mut report = Report { sender: sender(&attributes, caller)?, points: Vec::new(), counted_here: false };
         for metric in resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics) {
             let Some(family) = Family::of(&metric.name) else {
                 intake.unknown += count(&metric);
@@ -97,22 +103,33 @@ pub fn take(resources: Vec<ResourceMetrics>, peer: &str, hasher: &impl BuildHash
             room -= taken;
             intake.refused += offered - taken;
         }
+        if let Some(id) = caller.id {
+            let before = report.points.len();
+            report.points.retain_mut(|point| !point.family.has_sides() || correct(&mut point.labels, id));
+            intake.unproven += before - report.points.len();
+        }
         for point in &mut report.points {
             point.hash = hash(point.family, &point.labels, hasher);
         }
         intake.reports.push(report);
     }
-    intake
+    Ok(intake)
 }
 
-/// The sender's name: the node id, else the service's name, else the address it called from.
-fn sender(attributes: &[KeyValue], peer: &str) -> String {
+/// The sender's name: the node id, else the instance or the service at the address it called from, else that address.
+fn sender(attributes: &[KeyValue], caller: Caller<'_>) -> Result<String, Forged> {
+    let peer = caller.address;
     let named = |key: &str| attributes.iter().find(|a| a.key == key).and_then(|a| text(a.value.as_ref()));
-    let name = named("service.instance.id").or_else(|| {
-        let (name, namespace) = (named("service.name")?, named("service.namespace").unwrap_or_default());
-        Some(format!("{name}.{namespace}@{peer}"))
-    });
-    cut(&name.unwrap_or_else(|| peer.to_owned()), MAX_VALUE_BYTES).to_owned()
+    let name = match named("service.instance.id") {
+        // Any other name could be that of somebody elsewhere.
+        Some(id) if !caller.is(&id)? && caller.id.is_some() => Some(format!("{id}@{peer}")),
+        Some(id) => Some(id),
+        None => named("service.name").map(|name| {
+            let namespace = named("service.namespace").unwrap_or_default();
+            format!("{name}.{namespace}@{peer}")
+        }),
+    };
+    Ok(cut(&name.unwrap_or_else(|| peer.to_owned()), MAX_VALUE_BYTES).to_owned())
 }
 
 fn count(metric: &Metric) -> usize {

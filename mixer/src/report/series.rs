@@ -168,9 +168,17 @@ impl SeriesTable {
     }
 }
 
+/// Whether a name as it was sent becomes this one (short, of letters and `_`).
+pub fn label_is(text: &str, name: &str) -> bool {
+    text == name || text.chars().map(clean).eq(name.chars())
+}
+
+fn clean(c: char) -> char {
+    if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }
+}
+
 /// A name that Prometheus takes as that of a label.
 fn label_name(text: &str) -> String {
-    let clean = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
     let name: String = cut(text, 64).chars().map(clean).collect();
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
 }

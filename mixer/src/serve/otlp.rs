@@ -2,9 +2,10 @@
 
 use crate::export::otlp::Exporter;
 use crate::report::hub::{Busy, Intake};
+use crate::report::proof::{Caller, Forged};
 use crate::report::{log, point, span};
 use crate::serve::access_log::{AccessLog, Log};
-use crate::serve::door::address_of;
+use crate::serve::door::{address_of, identity_of};
 use proto::otlp::logs_service::logs_service_server::{LogsService, LogsServiceServer};
 use proto::otlp::logs_service::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use proto::otlp::metrics_service::metrics_service_server::{MetricsService, MetricsServiceServer};
@@ -21,6 +22,17 @@ use tonic::{Request, Response, Status};
 pub const MAX_MESSAGE_BYTES: usize = 8 << 20;
 /// Spans and log records that one message may hold.
 const MAX_ITEMS: usize = 20_000;
+
+/// Why a message is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// mixer cannot keep up: the sender may come again.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// It is in the name of others.
+    #[error(transparent)]
+    Forged(#[from] Forged),
+}
 
 /// The three services.
 #[derive(Clone)]
@@ -47,25 +59,29 @@ impl Otlp {
             .add_service(traces.max_decoding_message_size(MAX_MESSAGE_BYTES));
     }
 
-    /// Takes metrics; `peer` is the address that they came from.
+    /// Takes metrics.
     ///
     /// # Errors
-    /// When mixer cannot keep up: the sender may come again.
+    /// When mixer cannot keep up, or when the sender is not who it says it is.
     pub async fn metrics(
         &self,
         request: ExportMetricsServiceRequest,
-        peer: &str,
-    ) -> Result<ExportMetricsServiceResponse, Busy> {
-        let intake = point::take(request.resource_metrics, peer, &*self.logs.hasher);
+        caller: Caller<'_>,
+    ) -> Result<ExportMetricsServiceResponse, Refused> {
         let meters = self.logs.hub.meters();
+        let intake = point::take(request.resource_metrics, caller, &*self.logs.hasher)
+            .inspect_err(|_| meters.drop("metrics", "forged", 1))?;
         meters.take("metrics", intake.reports.iter().map(|report| report.points.len()).sum());
         meters.drop("metrics", "unknown", intake.unknown);
         meters.drop("metrics", "malformed", intake.refused);
+        meters.drop("metrics", "unproven", intake.unproven);
+        let rejected = intake.refused + intake.unproven;
         self.logs.hub.take(Intake::Metrics(intake.reports)).await.inspect_err(|_| meters.drop("metrics", "busy", 1))?;
-        let partial_success = (intake.refused > 0).then(|| ExportMetricsPartialSuccess {
-            rejected_data_points: i64::try_from(intake.refused).unwrap_or(i64::MAX),
+        let partial_success = (rejected > 0).then(|| ExportMetricsPartialSuccess {
+            rejected_data_points: i64::try_from(rejected).unwrap_or(i64::MAX),
             error_message: format!(
-                "values must be finite, histograms explicit and at most {} points in a message",
+                "values must be finite, histograms explicit, the reporter source or destination, and at most {} points \
+                 in a message",
                 point::MAX_POINTS
             ),
         });
@@ -73,24 +89,32 @@ impl Otlp {
     }
 
     /// Takes log records.
-    pub async fn logs(&self, mut request: ExportLogsServiceRequest) -> ExportLogsServiceResponse {
+    ///
+    /// # Errors
+    /// When the sender is not who it says it is.
+    pub async fn logs(
+        &self,
+        mut request: ExportLogsServiceRequest,
+        caller: Caller<'_>,
+    ) -> Result<ExportLogsServiceResponse, Refused> {
         let mut room = MAX_ITEMS;
         for scope in request.resource_logs.iter_mut().flat_map(|resource| &mut resource.scope_logs) {
             self.logs.hub.meters().drop("logs", "many", scope.log_records.len().saturating_sub(room));
             scope.log_records.truncate(room);
             room -= scope.log_records.len();
         }
-        let (entries, other) = log::take(&request.resource_logs, &self.logs.workloads.table());
+        let (entries, other) = log::take(&request.resource_logs, caller, &self.logs.workloads.table())
+            .inspect_err(|_| self.logs.hub.meters().drop("logs", "forged", 1))?;
         self.logs.hub.meters().drop("logs", "no_access_log", other);
         self.logs.take("logs", entries, Log::Partial).await;
-        ExportLogsServiceResponse::default()
+        Ok(ExportLogsServiceResponse::default())
     }
 
     /// Takes spans, and hands them on to the other collector where there is one.
     ///
     /// # Errors
     /// When mixer cannot keep up: the sender may come again.
-    pub async fn traces(&self, mut request: ExportTraceServiceRequest) -> Result<ExportTraceServiceResponse, Busy> {
+    pub async fn traces(&self, mut request: ExportTraceServiceRequest) -> Result<ExportTraceServiceResponse, Refused> {
         let mut room = MAX_ITEMS;
         for scope in request.resource_spans.iter_mut().flat_map(|resource| &mut resource.scope_spans) {
             self.logs.hub.meters().drop("spans", "many", scope.spans.len().saturating_sub(room));
@@ -109,8 +133,11 @@ impl Otlp {
     }
 }
 
-fn unavailable(busy: Busy) -> Status {
-    Status::unavailable(busy.to_string())
+fn status(refused: Refused) -> Status {
+    match refused {
+        Refused::Busy(busy) => Status::unavailable(busy.to_string()),
+        Refused::Forged(forged) => Status::permission_denied(forged.to_string()),
+    }
 }
 
 #[tonic::async_trait]
@@ -119,8 +146,9 @@ impl MetricsService for Otlp {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let peer = address_of(&request);
-        self.metrics(request.into_inner(), &peer).await.map(Response::new).map_err(unavailable)
+        let (address, id) = (address_of(&request), identity_of(&request));
+        let caller = Caller { address: &address, id: id.as_ref() };
+        self.metrics(request.into_inner(), caller).await.map(Response::new).map_err(status)
     }
 }
 
@@ -130,7 +158,9 @@ impl LogsService for Otlp {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        Ok(Response::new(self.logs(request.into_inner()).await))
+        let (address, id) = (address_of(&request), identity_of(&request));
+        let caller = Caller { address: &address, id: id.as_ref() };
+        self.logs(request.into_inner(), caller).await.map(Response::new).map_err(status)
     }
 }
 
@@ -140,6 +170,6 @@ impl TraceService for Otlp {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.traces(request.into_inner()).await.map(Response::new).map_err(unavailable)
+        self.traces(request.into_inner()).await.map(Response::new).map_err(status)
     }
 }

@@ -1,8 +1,8 @@
 //! OTLP over HTTP (OTLP specification, "OTLP/HTTP"): `POST /v1/metrics`, `/v1/logs`, `/v1/traces`.
 
 use super::door::Client;
-use super::otlp::{MAX_MESSAGE_BYTES, Otlp};
-use crate::report::hub::Busy;
+use super::otlp::{MAX_MESSAGE_BYTES, Otlp, Refused};
+use crate::report::proof::Caller;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
@@ -82,33 +82,43 @@ fn decode<T: Message + Default + DeserializeOwned>(
     message.map(|message| (message, encoding)).map_err(|error| (StatusCode::BAD_REQUEST, error))
 }
 
-fn answer<T: Message + Serialize>(taken: Result<T, Busy>, encoding: Encoding) -> Response {
+fn answer<T: Message + Serialize>(taken: Result<T, Refused>, encoding: Encoding) -> Response {
     match (taken, encoding) {
         (Ok(taken), Encoding::Protobuf) => {
             ([(header::CONTENT_TYPE, "application/x-protobuf")], taken.encode_to_vec()).into_response()
         }
         (Ok(taken), Encoding::Json) => axum::Json(taken).into_response(),
-        (Err(busy), _) => {
-            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], format!("{busy}\n")).into_response()
+        (Err(refused @ Refused::Busy(_)), _) => {
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], format!("{refused}\n")).into_response()
         }
+        (Err(refused @ Refused::Forged(_)), _) => (StatusCode::FORBIDDEN, format!("{refused}\n")).into_response(),
     }
 }
 
 async fn metrics(
     State(otlp): State<Otlp>,
-    ConnectInfo(client): ConnectInfo<Client>,
+    ConnectInfo(Client(peer)): ConnectInfo<Client>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let address = peer.address.ip().to_string();
+    let caller = Caller { address: &address, id: peer.id.as_ref() };
     match decode(&headers, body) {
-        Ok((request, encoding)) => answer(otlp.metrics(request, &client.0.address.ip().to_string()).await, encoding),
+        Ok((request, encoding)) => answer(otlp.metrics(request, caller).await, encoding),
         Err(refused) => refused.into_response(),
     }
 }
 
-async fn logs(State(otlp): State<Otlp>, headers: HeaderMap, body: Bytes) -> Response {
+async fn logs(
+    State(otlp): State<Otlp>,
+    ConnectInfo(Client(peer)): ConnectInfo<Client>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let address = peer.address.ip().to_string();
+    let caller = Caller { address: &address, id: peer.id.as_ref() };
     match decode(&headers, body) {
-        Ok((request, encoding)) => answer(Ok(otlp.logs(request).await), encoding),
+        Ok((request, encoding)) => answer(otlp.logs(request, caller).await, encoding),
         Err(refused) => refused.into_response(),
     }
 }
