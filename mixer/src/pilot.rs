@@ -7,6 +7,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -18,6 +19,10 @@ const WAIT_SECONDS: u64 = 30;
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A page that somebody looks at is asked for again after this time.
 const GLANCE_PERIOD: Duration = Duration::from_millis(500);
+/// First pause after pilot did not answer what is followed; it doubles up to [`LONGEST_PAUSE`].
+const PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What is older than this is worth waiting for, but not longer than this.
 const GLANCE_OLD: Duration = Duration::from_secs(3);
 const GLANCE_PATIENCE: Duration = Duration::from_millis(300);
@@ -81,6 +86,45 @@ impl Pilot {
             (StatusCode::NOT_MODIFIED, ..) => Ok(Followed::Same),
             (StatusCode::OK, bytes, tag) => Ok(Followed::Changed(bytes, tag)),
             (status, ..) => anyhow::bail!("pilot answers {status} at {path}"),
+        }
+    }
+
+    /// Follows what is at a path, for ever. `told` hears of each answer: `Ok(None)` is that nothing has changed.
+    pub async fn follow_for_ever<T: DeserializeOwned>(
+        self,
+        path: &'static str,
+        mut told: impl FnMut(Result<Option<T>, ()>),
+    ) {
+        let mut tag: Option<String> = None;
+        let mut pause = PAUSE;
+        loop {
+            let answer = self.follow(path, tag.as_deref()).await.and_then(|followed| match followed {
+                Followed::Same => Ok(None),
+                Followed::Changed(bytes, tag) => {
+                    let content: T = serde_json::from_slice(&bytes).with_context(|| format!("pilot's {path}"))?;
+                    Ok(Some((content, tag)))
+                }
+            });
+            match answer {
+                Ok(changed) => {
+                    pause = PAUSE;
+                    let tagged = changed.as_ref().is_none_or(|(_, tag)| tag.is_some());
+                    told(Ok(changed.map(|(content, changed)| {
+                        tag = changed;
+                        content
+                    })));
+                    if !tagged {
+                        // A pilot that does not wait is asked from time to time.
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                Err(error) => {
+                    told(Err(()));
+                    tracing::warn!(error = format!("{error:#}"), path, "what pilot said last stays");
+                    tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
         }
     }
 

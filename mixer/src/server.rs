@@ -187,7 +187,7 @@ impl Parts {
                 follower
             }
         };
-        let policy = Policy::start(&args.policy, workloads.clone(), metrics, tasks).await?;
+        let policy = Policy::start(&args.policy, (workloads.clone(), pilot.as_ref()), metrics, tasks).await?;
         let engine = policy.engine.clone();
         let (hub, owner) =
             Hub::new(args.max_series, Meters::new(metrics)?, move |decided| engine.policy().decided(decided));

@@ -4,22 +4,16 @@
 //! (`Prefer: wait=SECONDS`, RFC 7240; `If-None-Match`, RFC 9110). mixer joins reports and decisions by this table and
 //! so needs no call per request.
 
-use crate::pilot::{Followed, Pilot};
-use anyhow::Context as _;
+use crate::pilot::Pilot;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Where pilot serves the table.
 const PATH: &str = "/debug/workloadz";
-/// First pause after pilot did not answer; it doubles up to [`LONGEST_PAUSE`].
-const PAUSE: Duration = Duration::from_millis(500);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A workload: a pod, or a machine that a WorkloadEntry names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,38 +130,16 @@ impl Follower {
 }
 
 async fn follow(pilot: Pilot, tables: watch::Sender<Arc<Table>>, heard: watch::Sender<Heard>) {
-    let mut tag: Option<String> = None;
-    let mut pause = PAUSE;
-    loop {
-        let answer = pilot.follow(PATH, tag.as_deref()).await.and_then(|followed| match followed {
-            Followed::Same => Ok(None),
-            Followed::Changed(bytes, tag) => {
-                let workloads: Vec<Workload> = serde_json::from_slice(&bytes).context("pilot's workloads")?;
-                Ok(Some((workloads, tag)))
-            }
-        });
-        match answer {
-            Ok(changed) => {
-                pause = PAUSE;
-                heard.send_replace(Heard { at: Some(Instant::now()), failing: false });
-                let tagged = changed.as_ref().is_none_or(|(_, tag)| tag.is_some());
-                if let Some((workloads, changed)) = changed {
-                    tag = changed;
-                    tables.send_replace(Arc::new(Table::new(workloads)));
-                }
-                if !tagged {
-                    // A pilot that does not wait is asked from time to time.
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-            Err(error) => {
-                heard.send_modify(|heard| heard.failing = true);
-                tracing::warn!(error = format!("{error:#}"), "the table of workloads stays as it was");
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+    let told = |answer: Result<Option<Vec<Workload>>, ()>| match answer {
+        Ok(changed) => {
+            heard.send_replace(Heard { at: Some(Instant::now()), failing: false });
+            if let Some(workloads) = changed {
+                tables.send_replace(Arc::new(Table::new(workloads)));
             }
         }
-    }
+        Err(()) => heard.send_modify(|heard| heard.failing = true),
+    };
+    pilot.follow_for_ever(PATH, told).await;
 }
 
 #[cfg(test)]

@@ -10,6 +10,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use mixer::pilot::Pilot;
 use mixer::workload::Follower;
+use proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
+use proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
+use proto::envoy::ratelimit::RateLimitRequest;
+use proto::envoy::ratelimit::rate_limit_response::Code;
+use proto::envoy::ratelimit::rate_limit_service_client::RateLimitServiceClient;
 use proto::otlp::metrics_service::metrics_service_client::MetricsServiceClient;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -65,11 +70,22 @@ async fn synced() -> String {
     json!([{"proxy": "productpage-0.shop", "istio_version": "1.0", "resources": resources}]).to_string()
 }
 
+async fn limits() -> String {
+    let rule = json!({"name": "all", "limit": {"requests": 2, "unit": "HOUR"}, "scope": "SHARED"});
+    let wrong = json!({"name": "none", "limit": {"requests": 0, "unit": "HOUR"}, "scope": "SHARED"});
+    json!([
+        {"namespace": "shop", "name": "wrong", "spec": {"rules": [wrong]}},
+        {"namespace": "shop", "name": "api", "spec": {"rules": [rule]}},
+    ])
+    .to_string()
+}
+
 fn pilot(told: Told) -> Router {
     Router::new()
         .route("/debug/workloadz", get(workloads))
         .route("/debug/configz", get(objects))
         .route("/debug/syncz", get(synced))
+        .route("/debug/ratelimitz", get(limits))
         .with_state(told)
 }
 
@@ -157,4 +173,32 @@ async fn pages_show_objects_weights_and_states_and_say_when_pilot_is_gone() {
     let graph = until(page, "/", |text| text.contains("pilot has not answered for")).await;
     assert!(graph.contains("60 % (70 %)"), "{graph}");
     feeding.abort();
+}
+
+// spec: MX-97
+#[tokio::test]
+async fn shared_limits_of_the_mesh_come_from_pilot_and_stay_when_it_is_gone() {
+    let (address, serving) = run(told());
+    let mixer = start(&[&format!("--pilot=http://{address}")]).await;
+    let mut client = RateLimitServiceClient::connect(format!("http://{}", mixer.grpc.unwrap())).await.unwrap();
+    let mut ask = async || {
+        let entries = vec![Entry { key: "rule".to_owned(), value: "all".to_owned() }];
+        let descriptors = vec![RateLimitDescriptor { entries, ..RateLimitDescriptor::default() }];
+        let asked = RateLimitRequest { domain: "shop/api".to_owned(), descriptors, hits_addend: 0 };
+        client.should_rate_limit(asked).await.unwrap().into_inner()
+    };
+    let limited = async {
+        loop {
+            let answer = ask().await;
+            if answer.statuses[0].current_limit.is_some() {
+                break answer;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let first = tokio::time::timeout(Duration::from_secs(10), limited).await.unwrap();
+    assert_eq!((first.overall_code(), first.statuses[0].limit_remaining), (Code::Ok, 1));
+    serving.shutdown_background();
+    let codes = [ask().await.overall_code(), ask().await.overall_code()];
+    assert_eq!(codes, [Code::Ok, Code::OverLimit]);
 }

@@ -476,3 +476,30 @@ async fn a_workload_has_its_owners_name_and_its_identity() {
         (&"web".into(), &"spiffe://example.org/ns/shop/sa/front".into())
     );
 }
+
+#[tokio::test]
+async fn rate_limits_in_force_are_shown_to_who_counts_for_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let limit = |requests: u32| {
+        format!(
+            "{{apiVersion: policy.ferromesh.io/v1alpha1, kind: RateLimit, metadata: {{name: api, namespace: shop}}, \
+             spec: {{rules: [{{name: all, limit: {{requests: {requests}, unit: HOUR}}}}]}}}}"
+        )
+    };
+    std::fs::write(dir.path().join("limit.yaml"), limit(7)).unwrap();
+    let running = pilot(dir.path(), &[]).await;
+    let http = running.http.unwrap();
+    let shown = |body: &str| -> serde_json::Value { serde_json::from_str(body).unwrap() };
+    let first = shown(&page(http, "/debug/ratelimitz").await.1);
+    assert_eq!((&first[0]["namespace"], &first[0]["name"]), (&"shop".into(), &"api".into()));
+    assert_eq!(first[0]["spec"]["rules"][0]["limit"]["requests"], 7);
+    std::fs::write(dir.path().join("limit.yaml"), limit(0)).unwrap();
+    eventually(http, "/debug/status", |body| body.contains("limit.yaml")).await;
+    assert_eq!(
+        shown(&page(http, "/debug/ratelimitz").await.1),
+        first,
+        "what is refused leaves the last good one in force"
+    );
+    std::fs::write(dir.path().join("limit.yaml"), limit(8)).unwrap();
+    eventually(http, "/debug/ratelimitz", |body| body.contains("\"requests\":8")).await;
+}

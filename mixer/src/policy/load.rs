@@ -115,7 +115,7 @@ impl Loader {
         let before = std::mem::take(&mut self.limits);
         self.limits = loading.compile("ratelimit", self.objects.of(&[ratelimit::KIND]), &before, |object, _| {
             let spec = ratelimit::parse(object)?;
-            Ok(Arc::new(ratelimit::domain(object, &spec)))
+            Ok(Arc::new(ratelimit::domain((&object.key.namespace, &object.key.name), &spec)))
         });
         let mut policy = Policy {
             vocabulary,

@@ -71,6 +71,7 @@ pub struct Answer {
 pub struct Limiter {
     files: ArcSwap<Domains>,
     objects: ArcSwap<Domains>,
+    mesh: ArcSwap<Domains>,
     stores: Stores,
     meters: Meters,
     shadow: bool,
@@ -103,7 +104,8 @@ struct Met<'q> {
 impl Limiter {
     /// A limiter that counts in these stores. `shadow`: it refuses nothing at all.
     pub fn new(stores: Stores, meters: Meters, shadow: bool) -> Self {
-        Self { files: ArcSwap::default(), objects: ArcSwap::default(), stores, meters, shadow }
+        let (files, objects, mesh) = Default::default();
+        Self { files, objects, mesh, stores, meters, shadow }
     }
 
     /// Puts the domains of files in force.
@@ -111,20 +113,31 @@ impl Limiter {
         self.files.store(Arc::new(domains));
     }
 
-    /// Puts the domains of RateLimit objects in force.
+    /// Puts the domains of RateLimit objects in files in force.
     pub fn load_objects(&self, domains: Domains) {
         self.objects.store(Arc::new(domains));
     }
 
-    /// The domain of this name.
+    /// Puts the domains of RateLimit objects that pilot has in force.
+    pub fn load_mesh(&self, domains: Domains) {
+        self.mesh.store(Arc::new(domains));
+    }
+
+    fn sources(&self) -> [&ArcSwap<Domains>; 3] {
+        [&self.files, &self.objects, &self.mesh]
+    }
+
+    /// The domain of this name: mixer's own files count before what pilot has.
     pub fn domain(&self, name: &str) -> Option<Arc<Domain>> {
-        let of_files = self.files.load().get(name).cloned();
-        of_files.or_else(|| self.objects.load().get(name).cloned())
+        self.sources().into_iter().find_map(|source| source.load().get(name).cloned())
     }
 
     /// All domains in force.
     pub fn domains(&self) -> Vec<Arc<Domain>> {
-        self.files.load().values().chain(self.objects.load().values()).cloned().collect()
+        let all = self.sources().map(|source| source.load_full());
+        let named = all.iter().rev().flat_map(|domains| domains.iter());
+        let first: Domains = named.map(|(name, domain)| (name.clone(), domain.clone())).collect();
+        first.into_values().collect()
     }
 
     /// Answers a question.

@@ -4,10 +4,11 @@
 //! [`Key::descriptor_key`](proto::istio::rate_limit::Key::descriptor_key) says. pilot writes the actions that make such
 //! descriptors.
 
-use super::domain::{Domain, Level, Limit, Node, Unit};
+use super::domain::{Domain, Domains, Level, Limit, Node, Unit};
 use crate::policy::object::Object;
 use crate::yaml::Fault;
 use proto::istio::rate_limit::{RULE_KEY, RateLimit, Rule, Scope};
+use serde::Deserialize;
 use std::sync::Arc;
 
 /// The kind.
@@ -25,9 +26,27 @@ pub fn parse(object: &Object) -> Result<RateLimit, Fault> {
     Ok(spec)
 }
 
-/// The domain of an object's shared limits.
-pub fn domain(object: &Object, spec: &RateLimit) -> Domain {
-    let name = format!("{}/{}", object.key.namespace, object.key.name);
+/// Where pilot shows the objects that are in force.
+pub const PATH: &str = "/debug/ratelimitz";
+
+/// An object as pilot shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Shown {
+    namespace: String,
+    name: String,
+    spec: RateLimit,
+}
+
+/// The domains of the objects that pilot shows. One that cannot be meant is left out: pilot has refused it already.
+pub fn domains(shown: Vec<Shown>) -> Domains {
+    let sound = shown.into_iter().filter(|one| one.spec.validate().is_ok());
+    let domains = sound.map(|one| domain((&one.namespace, &one.name), &one.spec));
+    domains.map(|domain| (domain.name.clone(), Arc::new(domain))).collect()
+}
+
+/// The domain of the shared limits of an object, by its namespace and name.
+pub fn domain((namespace, name): (&str, &str), spec: &RateLimit) -> Domain {
+    let name = format!("{namespace}/{name}");
     let mut rules = Level::default();
     for (index, rule) in spec.rules.iter().enumerate().filter(|(_, rule)| rule.scope == Scope::Shared) {
         let own = spec.rule_name(index);
@@ -80,7 +99,8 @@ mod tests {
         let mut objects = Objects::default();
         assert!(objects.read(&Texts::from([("a.yaml".into(), text.to_owned())])).is_empty());
         let object = objects.of(&[KIND]).next().unwrap();
-        let domain = domain(object, &parse(object).unwrap());
+        let key = &object.key;
+        let domain = domain((&key.namespace, &key.name), &parse(object).unwrap());
         assert_eq!(domain.name, "shop/api");
         let entry = |key: &str, value: &str| (key.to_owned(), value.to_owned());
         let descriptor = [entry("rule", "per-user"), entry("header/x-user", "ann"), entry("path", "/a")];

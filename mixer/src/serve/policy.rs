@@ -5,6 +5,7 @@ use super::ratelimit::RateLimits;
 use super::ratelimit_quota::RateLimitQuotas;
 use super::{ext_authz_http, ratelimit_http};
 use crate::args::PolicyArgs;
+use crate::pilot::Pilot;
 use crate::policy::Engine;
 use crate::policy::load::Loader;
 use crate::quota::memory::Memory;
@@ -13,6 +14,7 @@ use crate::quota::{Counters, DEDUPLICATION};
 use crate::ratelimit::config;
 use crate::ratelimit::limiter::{Limiter, Stores};
 use crate::ratelimit::meters::Meters;
+use crate::ratelimit::object;
 use crate::source::{Directory, Texts};
 use crate::workload::Follower;
 use axum::Router;
@@ -40,13 +42,13 @@ pub struct Policy {
 type Tasks = JoinSet<anyhow::Result<()>>;
 
 impl Policy {
-    /// Reads the configuration for the first time, and follows it.
+    /// Reads the configuration for the first time, and follows it; shared limits of the mesh's own objects come from `pilot`.
     ///
     /// # Errors
     /// Where a directory cannot be read or watched, or Redis' address is malformed.
     pub async fn start(
         args: &PolicyArgs,
-        workloads: Follower,
+        (workloads, pilot): (Follower, Option<&Pilot>),
         metrics: &Registry,
         tasks: &mut Tasks,
     ) -> anyhow::Result<Self> {
@@ -69,6 +71,14 @@ impl Policy {
             let limiter = limiter.clone();
             let mut loader = config::Loader::default();
             follow(path, tasks, move |texts| load_limits(&limiter, &mut loader, &texts)).await?;
+        }
+        if let Some(pilot) = pilot {
+            let limiter = limiter.clone();
+            tokio::spawn(pilot.clone().follow_for_ever(object::PATH, move |answer| {
+                if let Ok(Some(shown)) = answer {
+                    limiter.load_mesh(object::domains(shown));
+                }
+            }));
         }
         Ok(Self {
             ext_authz: ExtAuthz::new(engine.clone(), workloads, decisions),

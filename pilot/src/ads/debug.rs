@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The questions and who answers them.
-const QUESTIONS: [(&str, &str); 11] = [
+const QUESTIONS: [(&str, &str); 12] = [
     ("syncz", "how far each connected proxy is, per type"),
     ("nacks", "what proxies refused, with their words"),
     ("status", "what is wrong with objects, with file, line and field"),
@@ -31,6 +31,7 @@ const QUESTIONS: [(&str, &str); 11] = [
     ("instancesz", "what is served at an address"),
     ("connections", "connected proxies"),
     ("workloadz", "workloads by address; waits for a change with If-None-Match and Prefer: wait=SECONDS"),
+    ("ratelimitz", "RateLimit objects in force; waits for a change likewise"),
     ("mesh", "the mesh's own settings"),
 ];
 
@@ -52,6 +53,7 @@ pub fn router(hub: HubHandle, is_ready: watch::Receiver<bool>) -> Router {
         .route("/debug/instancesz", get(instancesz))
         .route("/debug/connections", get(connections))
         .route("/debug/workloadz", get(workloadz))
+        .route("/debug/ratelimitz", get(ratelimitz))
         .route("/debug/mesh", get(mesh))
         .with_state(hub)
 }
@@ -287,21 +289,31 @@ async fn instancesz(State(hub): State<HubHandle>) -> Response {
     Json(instances).into_response()
 }
 
-/// Longest time that a request for workloads waits for a change.
+/// Longest time that a request waits for a change.
 const MAX_WAIT: Duration = Duration::from_secs(60);
-/// Time between two looks at the workloads while a request waits.
+/// Time between two looks while a request waits.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
-/// Workloads as mixer joins reports by them (MX-106). With `If-None-Match` and `Prefer: wait=SECONDS` (RFC 7240) the
-/// answer waits until they differ.
+/// Workloads as mixer joins reports by them (MX-106).
 async fn workloadz(State(hub): State<HubHandle>, headers: HeaderMap) -> Response {
+    followed(&hub, &headers, workloads).await
+}
+
+/// RateLimit objects in force, whose shared rules mixer counts for all proxies.
+async fn ratelimitz(State(hub): State<HubHandle>, headers: HeaderMap) -> Response {
+    followed(&hub, &headers, limits).await
+}
+
+/// What `show` makes of the world. With `If-None-Match` and `Prefer: wait=SECONDS` (RFC 7240) the answer waits until that
+/// differs.
+async fn followed(hub: &HubHandle, headers: &HeaderMap, show: fn(&World) -> Value) -> Response {
     let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let wait = text(HeaderName::from_static("prefer")).and_then(|prefer| prefer.trim().strip_prefix("wait="));
     let wait = wait.and_then(|seconds| seconds.parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
     let until = Instant::now() + wait.min(MAX_WAIT);
     loop {
-        let Some(world) = world(&hub).await else { return gone() };
-        let body = workloads(&world).to_string();
+        let Some(world) = world(hub).await else { return gone() };
+        let body = show(&world).to_string();
         let tag = format!("\"{:016x}\"", crate::translate::cache::version_of(body.as_bytes()));
         let known = text(header::IF_NONE_MATCH) == Some(tag.as_str());
         if known && Instant::now() < until {
@@ -313,6 +325,11 @@ async fn workloadz(State(hub): State<HubHandle>, headers: HeaderMap) -> Response
                 .into_response();
         }
     }
+}
+
+fn limits(world: &World) -> Value {
+    let one = |limit: &crate::model::Shared<crate::model::rate_limit::RateLimit>| json!({"namespace": &*limit.key.namespace, "name": &*limit.key.name, "spec": limit.spec});
+    world.mesh.limits.iter().map(one).collect()
 }
 
 fn workloads(world: &World) -> Value {
