@@ -40,9 +40,8 @@ async fn echo(listener: TcpListener) {
     }
 }
 
-// spec: HP-1, HP-5
-#[tokio::test]
-async fn messages_flow_both_ways_before_the_request_ends_and_trailers_arrive() {
+/// A proxy before the echo, with these filters before its router, and a client's connection to it.
+async fn through(filters: &str) -> (tempfile::TempDir, Proxy, h2::client::SendRequest<Bytes>) {
     let listener_of_app = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let app = listener_of_app.local_addr().unwrap().port();
     tokio::spawn(echo(listener_of_app));
@@ -51,19 +50,29 @@ async fn messages_flow_both_ways_before_the_request_ends_and_trailers_arrive() {
                    {'@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, \
                    explicit_http_config: {http2_protocol_options: {}}}}";
     let clusters = cluster("app", &[app]).replace("type: STATIC", options);
-    let chain = format!("{{filters: [{}]}}", http("{match: {prefix: /, grpc: {}}, route: {cluster: app}}", ""));
+    let manager = http("{match: {prefix: /, grpc: {}}, route: {cluster: app}}", "");
+    let manager = manager.replace("http_filters: [", &format!("http_filters: [{filters}"));
+    let chain = format!("{{filters: [{manager}]}}");
     let yaml = format!("  - {}\n  clusters:\n{clusters}", listener("l", port, "", &chain));
     let path = directory.path().to_owned();
-    let _proxy = tokio::task::spawn_blocking(move || Proxy::start(&path, &yaml)).await.unwrap();
+    let proxy = tokio::task::spawn_blocking(move || Proxy::start(&path, &yaml)).await.unwrap();
 
     let stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+    let (client, connection) = h2::client::handshake(stream).await.unwrap();
     tokio::spawn(connection);
-    let request = ::http::Request::post("http://a/s/m")
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())
-        .unwrap();
+    (directory, proxy, client)
+}
+
+fn request() -> ::http::Request<()> {
+    let request = ::http::Request::post("http://a/s/m").header("content-type", "application/grpc");
+    request.header("te", "trailers").body(()).unwrap()
+}
+
+// spec: HP-1, HP-5
+#[tokio::test]
+async fn messages_flow_both_ways_before_the_request_ends_and_trailers_arrive() {
+    let (_directory, _proxy, mut client) = through("").await;
+    let request = request();
     let exchange = async {
         let (response, mut send) = client.send_request(request, false).unwrap();
         send.send_data(Bytes::from_static(b"one"), false).unwrap();
@@ -88,4 +97,42 @@ async fn messages_flow_both_ways_before_the_request_ends_and_trailers_arrive() {
     let trailers = tokio::time::timeout(Duration::from_secs(20), exchange).await.unwrap();
     let expected = map(&[("grpc-status", "5"), ("grpc-message", "no such thing"), ("x-end", "mine")]);
     assert_eq!(trailers, expected);
+}
+
+/// The sum of a counter over all its series; none while there is no series.
+fn counted(proxy: &Proxy, name: &str) -> Option<u64> {
+    let text = proxy.admin("GET", &format!("/stats/prometheus?filter={name}")).unwrap();
+    let lines = text.lines().filter(|line| line.starts_with(&format!("{name}{{")));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).reduce(|one, other| one + other)
+}
+
+// spec: TL-3, TM-4
+#[tokio::test]
+async fn messages_of_a_stream_are_counted_while_it_is_open() {
+    let filters = "{name: s, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig}}, \
+                   {name: t, typed_config: {'@type': type.googleapis.com/stats.PluginConfig, tcp_reporting_duration: 0.2s}}, ";
+    let (_directory, proxy, mut client) = through(filters).await;
+    let (response, mut send) = client.send_request(request(), false).unwrap();
+    let message = Bytes::from_static(b"\0\0\0\0\x03one");
+    send.send_data(message.clone(), false).unwrap();
+    let mut response = response.await.unwrap();
+    let proxy = std::sync::Arc::new(proxy);
+    let told = async |messages: u64| {
+        let proxy = std::sync::Arc::clone(&proxy);
+        let both = ["istio_request_messages_total", "istio_response_messages_total"];
+        let wait = move || proxy.until(|proxy| both.iter().all(|name| counted(proxy, name) == Some(messages)));
+        tokio::task::spawn_blocking(wait).await.unwrap();
+    };
+    response.body_mut().data().await.unwrap().unwrap();
+    told(1).await;
+    send.send_data(Bytes::from([message.clone(), message].concat()), false).unwrap();
+    told(3).await;
+    assert_eq!(counted(&proxy, "istio_requests_total"), None, "the stream is open");
+    send.send_trailers(map(&[])).unwrap();
+    while response.body_mut().data().await.is_some() {}
+    response.body_mut().trailers().await.unwrap();
+    let ended = std::sync::Arc::clone(&proxy);
+    let wait = move || ended.until(|proxy| counted(proxy, "istio_requests_total") == Some(1));
+    tokio::task::spawn_blocking(wait).await.unwrap();
+    told(3).await;
 }

@@ -8,12 +8,29 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 /// Messages of one stream: from the client, and to it.
-pub type Counts = Rc<[Cell<u64>; 2]>;
+#[derive(Debug, Default)]
+pub struct Counts {
+    passed: [Cell<u64>; 2],
+    told: Cell<(u64, u64)>,
+    /// The host that was asked for.
+    pub(super) host: Box<str>,
+}
+
+impl Counts {
+    /// Messages since the last time that this was asked.
+    pub(super) fn untold(&self) -> (u64, u64) {
+        let [received, sent] = &self.passed;
+        let now = (received.get(), sent.get());
+        let before = self.told.replace(now);
+        (now.0 - before.0, now.1 - before.1)
+    }
+}
 
 /// The request passes: its body is counted as it is pulled.
 pub(super) fn on_request(rq: &mut Request, cx: &StreamCx) {
     if is_grpc(&rq.head) {
-        let counts: Counts = Rc::default();
+        let host = String::from_utf8_lossy(rq.head.authority()).into();
+        let counts = Rc::new(Counts { host, ..Counts::default() });
         wrap(&mut rq.body, &counts, 0);
         cx.info.borrow_mut().grpc = Some(counts);
     }
@@ -27,7 +44,7 @@ pub(super) fn on_response(rs: &mut Response, cx: &StreamCx) {
     }
 }
 
-fn wrap(body: &mut Body, counts: &Counts, side: usize) {
+fn wrap(body: &mut Body, counts: &Rc<Counts>, side: usize) {
     let inner = std::mem::replace(body, Body::Empty);
     *body = match inner {
         Body::Empty => Body::Empty,
@@ -38,7 +55,7 @@ fn wrap(body: &mut Body, counts: &Counts, side: usize) {
 struct Counted {
     inner: Body,
     messages: Messages,
-    counts: Counts,
+    counts: Rc<Counts>,
     side: usize,
 }
 
@@ -46,7 +63,7 @@ impl Source for Counted {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, Outcome>>> {
         let frame = ready!(self.inner.poll_frame(cx));
         if let Some(Ok(Frame::Data(data))) = &frame
-            && let Some(count) = self.counts.get(self.side)
+            && let Some(count) = self.counts.passed.get(self.side)
         {
             count.set(count.get() + self.messages.take(data));
         }

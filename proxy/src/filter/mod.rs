@@ -34,6 +34,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A number that no other filter of this process has: what a service leaves with a filter is kept under it.
 fn next_id() -> u64 {
@@ -190,6 +191,21 @@ impl Filter {
             _ => {}
         }
         Step::CONTINUE
+    }
+
+    /// How often it wants to be told that a gRPC stream goes on.
+    pub fn period(&self) -> Option<Duration> {
+        match self {
+            Self::Stats(filter) => Some(filter.period),
+            _ => None,
+        }
+    }
+
+    /// A gRPC stream goes on.
+    pub fn on_period(&self, cx: &StreamCx) {
+        if let Self::Stats(filter) = self {
+            filter.on_period(cx);
+        }
     }
 
     /// The stream has ended.

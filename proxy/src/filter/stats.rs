@@ -1,4 +1,5 @@
-//! `istio.stats`: Istio's standard metrics at the end of a request (TM-1 to TM-4, LBL-1 to LBL-6).
+//! `istio.stats`: Istio's standard metrics at the end of a request (TM-1 to TM-4, LBL-1 to LBL-6), and the messages of a gRPC
+//! stream while it is open (TL-3).
 
 use super::{End, StreamCx, is_grpc, peer_metadata};
 use crate::message::{Known, RequestHead};
@@ -7,15 +8,29 @@ use crate::refusal::Refusal;
 use crate::telemetry::access_log::{LogFacts, Upstream};
 use crate::telemetry::istio::{Changes, Ends, Reporter, RequestReport, Security, Service, Workload};
 use proto::any;
+use proto::duration::from_proto;
 use proto::envoy::wkt::Any;
 use proto::missing::PluginConfig;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Time between two reports of what goes on, where nothing is said.
+pub const PERIOD: Duration = Duration::from_secs(5);
+/// Reports are not made more often than this.
+pub const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
 /// What a chain reports.
 #[derive(Debug, Clone)]
 pub struct Stats {
     host_fallback: bool,
     changes: Option<Arc<Changes>>,
+    /// Time between two reports of a gRPC stream that goes on.
+    pub(super) period: Duration,
+}
+
+/// Time between two reports of what goes on (`tcp_reporting_duration`, which holds for gRPC streams as well).
+pub fn period(written: &PluginConfig) -> Duration {
+    written.tcp_reporting_duration.as_ref().map_or(PERIOD, from_proto).max(SHORTEST_PERIOD)
 }
 
 /// Parses the filter.
@@ -25,11 +40,38 @@ pub struct Stats {
 pub fn parse(typed: &Any) -> Result<Stats, Refusal> {
     let written: PluginConfig = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
     let changes = Changes::parse(&written.metrics)?;
-    Ok(Stats { host_fallback: !written.disable_host_header_fallback, changes })
+    Ok(Stats { host_fallback: !written.disable_host_header_fallback, changes, period: period(&written) })
 }
 
 impl Stats {
+    /// Counts the messages since the last time. To the client's side the server is not known before it answers.
+    pub(super) fn on_period(&self, cx: &StreamCx) {
+        if cx.inbound || cx.info.borrow().response_start.is_some() {
+            self.count_messages(cx);
+        }
+    }
+
+    /// As Istio does it, a label of the user's own sees the connections only, not the heads: a stream has one series from its
+    /// beginning to its end.
+    fn count_messages(&self, cx: &StreamCx) {
+        let info = cx.info.borrow();
+        let Some(grpc) = &info.grpc else { return };
+        let ends = sides(cx, || self.host_fallback.then_some(&*grpc.host));
+        let facts = LogFacts {
+            peer: Some(&cx.peer),
+            upstream: Upstream {
+                host: info.endpoint.as_ref().map(|endpoint| &*endpoint.text),
+                cluster: info.cluster.as_deref(),
+                local: info.upstream_local,
+                ..Upstream::default()
+            },
+            ..LogFacts::default()
+        };
+        cx.facts.metrics.messages(&ends, grpc.untold(), self.changes.as_ref().map(|changes| (changes, &facts)));
+    }
+
     pub(super) fn on_end(&self, end: &End<'_>, cx: &StreamCx) {
+        self.count_messages(cx);
         let ends = ends(end.request, cx, self.host_fallback);
         let info = cx.info.borrow();
         let grpc = is_grpc(end.request);
@@ -71,7 +113,6 @@ impl Stats {
                 duration: cx.now().saturating_duration_since(cx.start),
                 request_bytes: info.received.bytes() + info.header_bytes_received,
                 response_bytes: info.bytes_sent + info.header_bytes_sent,
-                messages: info.grpc.as_ref().map_or((0, 0), |counts| (counts[0].get(), counts[1].get())),
             },
             self.changes.as_ref().zip(facts.as_ref()),
         );
@@ -81,13 +122,16 @@ impl Stats {
 /// The two ends of a request, and the service that was asked for; with `host_fallback` the Host header names the service
 /// where its cluster does not.
 pub fn ends(request: &RequestHead, cx: &StreamCx, host_fallback: bool) -> Ends {
+    sides(cx, || host_fallback.then(|| std::str::from_utf8(request.authority()).ok()).flatten())
+}
+
+fn sides<'h>(cx: &StreamCx, host: impl FnOnce() -> Option<&'h str>) -> Ends {
     let (info, metrics) = (cx.info.borrow(), &cx.facts.metrics);
     let own = metrics.own(&cx.facts.node.workload);
     let service = match info.upstream.as_ref().and_then(|cluster| cluster.config.service.as_ref()) {
         Some(metadata) => metrics.service_of(metadata),
         None => {
-            let host = host_fallback.then(|| std::str::from_utf8(request.authority()).ok()).flatten();
-            let service = Service::of_cluster(info.cluster.as_deref().unwrap_or(""), None, host);
+            let service = Service::of_cluster(info.cluster.as_deref().unwrap_or(""), None, host());
             metrics.intern_service(service)
         }
     };

@@ -173,7 +173,7 @@ pub struct StreamInfo {
     /// Header bytes to the client, as decoded.
     pub header_bytes_sent: u64,
     /// Messages of a gRPC stream, counted as they pass.
-    pub grpc: Option<Counts>,
+    pub grpc: Option<Rc<Counts>>,
     /// The client's workload, by metadata exchange.
     pub downstream_workload: Option<Rc<Workload>>,
     /// The server's workload, by metadata exchange.

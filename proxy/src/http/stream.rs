@@ -8,7 +8,8 @@ use super::{forwarded, log, normalize, request_id, router, trace};
 use crate::drain::Drain;
 use crate::env::Instant;
 use crate::filter::{
-    End, Facts, Filter, FilterState, Pulled, Received, StreamCx, Verdict, plain, reply, request_half, response_half,
+    End, Facts, Filter, FilterState, Pulled, Received, StreamCx, Verdict, is_grpc, plain, reply, request_half,
+    response_half,
 };
 use crate::message::{Body, Frame, Known, Request, RequestHead, Response, ResponseHead, Source};
 use crate::net::PeerFacts;
@@ -21,10 +22,11 @@ use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// What a connection manager knows (`HttpConnectionManager`), on one worker.
 #[derive(Debug)]
@@ -115,9 +117,11 @@ pub async fn serve_stream(
     }
     let watch = down.watch();
     let limits = Limits::of(&settings.config, &cx, &work.request.head);
+    let period = chain.iter().find_map(Filter::period).filter(|_| is_grpc(&work.request.head));
     let mut outcome = {
         let running = pin!(drive(settings, chain, &cx, &mut work, down));
-        limited(limits, &cx, watch, running).await
+        let running = periodic(period, chain, &cx, running);
+        limited(limits, &cx, watch, pin!(running)).await
     };
     if outcome.reason != Reason::Complete && outcome.reason != Reason::DownstreamGone && !down.started() {
         cx.note(outcome.clone());
@@ -133,12 +137,30 @@ pub async fn serve_stream(
     outcome
 }
 
+/// Runs the work, and tells the filters now and then that a gRPC stream goes on.
+async fn periodic(
+    period: Option<Duration>,
+    chain: &[Filter],
+    cx: &StreamCx,
+    mut running: Pin<&mut impl Future<Output = Outcome>>,
+) -> Outcome {
+    let Some(period) = period else { return running.await };
+    let mut next = cx.start + period;
+    loop {
+        if let Ok(outcome) = tokio::time::timeout_at(next, running.as_mut()).await {
+            return outcome;
+        }
+        chain.iter().for_each(|filter| filter.on_period(cx));
+        next += period;
+    }
+}
+
 /// Runs the work under the stream's time limits and a watch on the client. A panic ends this stream alone.
 async fn limited(
     limits: Limits,
     cx: &StreamCx,
     mut watch: Watch,
-    mut running: std::pin::Pin<&mut impl Future<Output = Outcome>>,
+    mut running: Pin<&mut impl Future<Output = Outcome>>,
 ) -> Outcome {
     let work = poll_fn(|task| {
         let polled = std::panic::catch_unwind(AssertUnwindSafe(|| running.as_mut().poll(task)));

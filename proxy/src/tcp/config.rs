@@ -2,6 +2,7 @@
 
 use super::ext_authz::ExtAuthz;
 use crate::filter::rbac::{self, Rbac};
+use crate::filter::stats;
 use crate::http::config::access_logs;
 use crate::refusal::{Refusal, Within};
 use crate::route::RouteContext;
@@ -39,11 +40,6 @@ pub struct Stats {
     /// Time between two reports of a connection that goes on (TM-6, TL-3).
     pub period: Duration,
 }
-
-/// Time between two reports where nothing is said.
-pub(super) const PERIOD: Duration = Duration::from_secs(5);
-/// Reports are not made more often than this.
-const SHORTEST_PERIOD: Duration = Duration::from_millis(100);
 
 /// A parsed TCP proxy (TC-1).
 #[derive(Debug)]
@@ -145,8 +141,8 @@ pub fn parse_filter(name: &str, typed: &Any) -> Result<Option<NetworkFilter>, Re
         }
         "stats.PluginConfig" => {
             let written: PluginConfig = any::decode(typed).map_err(|error| Refusal::new("", error.to_string()))?;
-            let period = written.tcp_reporting_duration.as_ref().map_or(PERIOD, from_proto).max(SHORTEST_PERIOD);
-            Ok(Some(NetworkFilter::Stats(Stats { changes: Changes::parse(&written.metrics)?, period })))
+            let (changes, period) = (Changes::parse(&written.metrics)?, stats::period(&written));
+            Ok(Some(NetworkFilter::Stats(Stats { changes, period })))
         }
         "envoy.tcp.metadataexchange.config.MetadataExchange" => {
             Ok(Some(NetworkFilter::MetadataExchange("istio-peer-exchange".into())))
@@ -188,7 +184,7 @@ mod tests {
         };
         assert_eq!(period(None), Duration::from_secs(5));
         assert_eq!(period(Some(Duration::from_secs(1))), Duration::from_secs(1));
-        assert_eq!(period(Some(Duration::ZERO)), SHORTEST_PERIOD);
+        assert_eq!(period(Some(Duration::ZERO)), stats::SHORTEST_PERIOD);
     }
 
     // spec: TC-1

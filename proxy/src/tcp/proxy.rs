@@ -1,6 +1,6 @@
 //! The TCP proxy: cluster → connection → bytes both ways (TC-1, TC-2, LR-32).
 
-use super::config::{PERIOD, TcpConfig};
+use super::config::TcpConfig;
 use super::copy::{self, Moved};
 use super::report::{Report, Told};
 use super::splice;
@@ -10,6 +10,7 @@ use crate::drain::{Stage, Stay};
 use crate::endpoint::Verdict;
 use crate::env::Instant;
 use crate::filter::Facts;
+use crate::filter::stats::PERIOD;
 use crate::net::{Io, PeerFacts};
 use crate::outcome::{Outcome, Reason, Side};
 use crate::telemetry::access_log::Entry;

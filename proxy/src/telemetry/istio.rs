@@ -192,9 +192,10 @@ pub struct RequestReport {
     pub request_bytes: u64,
     /// Bytes sent to the client.
     pub response_bytes: u64,
-    /// gRPC messages from and to the client.
-    pub messages: (u64, u64),
 }
+
+/// Code of a key for the messages of gRPC streams, which have none.
+const MESSAGES: u16 = u16::MAX;
 
 /// A series is told apart by these; the ends by address, since the map keeps them alive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -210,7 +211,12 @@ struct SeriesKey {
 #[derive(Debug)]
 struct HttpSeries {
     cells: Cells<IstioHttpMetric>,
-    messages: Option<Cells<IstioGrpcMetric>>,
+    _ends: Ends,
+}
+
+#[derive(Debug)]
+struct MessageSeries {
+    cells: Cells<IstioGrpcMetric>,
     _ends: Ends,
 }
 
@@ -248,6 +254,7 @@ pub struct IstioMetrics {
     /// Services by the address of their cluster's metadata, which is kept alive here.
     by_metadata: RefCell<ByMetadata>,
     http: RefCell<HashMap<SeriesKey, Rc<HttpSeries>>>,
+    messages: RefCell<HashMap<SeriesKey, Rc<MessageSeries>>>,
     tcp: RefCell<HashMap<SeriesKey, Rc<TcpSeries>>>,
     overflow: RefCell<Option<Rc<HttpSeries>>>,
     tcp_overflow: RefCell<Option<Rc<TcpSeries>>>,
@@ -266,6 +273,7 @@ impl IstioMetrics {
             by_words: RefCell::default(),
             by_metadata: RefCell::default(),
             http: RefCell::default(),
+            messages: RefCell::default(),
             tcp: RefCell::default(),
             overflow: RefCell::default(),
             tcp_overflow: RefCell::default(),
@@ -344,21 +352,45 @@ impl IstioMetrics {
         series.cells.record(IstioHttpMetric::RequestDurationMs, millis);
         series.cells.record(IstioHttpMetric::RequestBytes, report.request_bytes);
         series.cells.record(IstioHttpMetric::ResponseBytes, report.response_bytes);
-        if let Some(messages) = &series.messages {
-            messages.add(IstioGrpcMetric::RequestMessagesTotal, report.messages.0);
-            messages.add(IstioGrpcMetric::ResponseMessagesTotal, report.messages.1);
+    }
+
+    /// Counts messages of a gRPC stream, from and to the client. They are counted while it is open: as with Istio, their
+    /// labels do not say how it ends.
+    pub fn messages(&self, ends: &Ends, (received, sent): (u64, u64), own: Option<Own<'_>>) {
+        let key = SeriesKey { code: MESSAGES, ..key(ends) };
+        let labels = || sides(ends).into_iter().map(|(name, value)| (name, value.into())).collect();
+        if let Some(series) = own.and_then(|own| self.changed.series(own, (key, ends), change::GRPC, labels)) {
+            series.add(change::GRPC.start, received);
+            series.add(change::GRPC.start + 1, sent);
+            return;
         }
+        let Some(series) = self.message_series(key, ends, labels) else { return };
+        series.cells.add(IstioGrpcMetric::RequestMessagesTotal, received);
+        series.cells.add(IstioGrpcMetric::ResponseMessagesTotal, sent);
+    }
+
+    fn message_series(
+        &self,
+        key: SeriesKey,
+        ends: &Ends,
+        labels: impl FnOnce() -> Labels,
+    ) -> Option<Rc<MessageSeries>> {
+        if let Some(found) = self.messages.borrow().get(&key) {
+            return Some(Rc::clone(found));
+        }
+        let series = Rc::new(MessageSeries { cells: self.registrar.try_cells(labels())?, _ends: ends.clone() });
+        self.messages.borrow_mut().insert(key, Rc::clone(&series));
+        Some(series)
     }
 
     /// Counts it where the user has changed something; false once there are too many series.
     fn report_changed(&self, (ends, millis): (&Ends, u64), report: &RequestReport, own: Own<'_>) -> bool {
-        let end = if report.is_grpc { change::GRPC.end } else { change::HTTP.end };
         let labels = || http_labels(ends, report);
-        let Some(series) = self.changed.series(own, (http_key(ends, report), ends), 0..end, labels) else {
+        let Some(series) = self.changed.series(own, (http_key(ends, report), ends), change::HTTP, labels) else {
             return false;
         };
-        let values = [1, millis, report.request_bytes, report.response_bytes, report.messages.0, report.messages.1];
-        values.into_iter().take(end).enumerate().for_each(|(metric, value)| series.add(metric, value));
+        let values = [1, millis, report.request_bytes, report.response_bytes];
+        values.into_iter().enumerate().for_each(|(metric, value)| series.add(metric, value));
         true
     }
 
@@ -393,9 +425,8 @@ impl IstioMetrics {
             return series.clone();
         }
         let labels = http_labels(ends, report);
-        let Some(cells) = self.registrar.try_cells(labels.clone()) else { return self.overflow() };
-        let messages = report.is_grpc.then(|| self.registrar.cells(labels));
-        let series = Rc::new(HttpSeries { cells, messages, _ends: ends.clone() });
+        let Some(cells) = self.registrar.try_cells(labels) else { return self.overflow() };
+        let series = Rc::new(HttpSeries { cells, _ends: ends.clone() });
         self.http.borrow_mut().insert(key, series.clone());
         series
     }
@@ -404,7 +435,7 @@ impl IstioMetrics {
         let make = || {
             let ends = overflow_ends();
             let labels = labels(&ends, "http", "0", "-", Some(None));
-            Rc::new(HttpSeries { cells: self.registrar.cells(labels), messages: None, _ends: ends })
+            Rc::new(HttpSeries { cells: self.registrar.cells(labels), _ends: ends })
         };
         self.overflow.borrow_mut().get_or_insert_with(make).clone()
     }
@@ -502,14 +533,14 @@ fn flag_key(flags: Flags) -> u32 {
     text.iter().fold(2_166_136_261, |hash: u32, byte| (hash ^ u32::from(*byte)).wrapping_mul(16_777_619))
 }
 
-/// All labels; gRPC status is there for HTTP and gRPC only, and empty for HTTP (LBL-5).
-fn labels(ends: &Ends, protocol: &str, code: &str, flags: &str, grpc_status: Option<Option<u32>>) -> Labels {
+/// Labels of the two ends, and of the service that was asked for.
+fn sides(ends: &Ends) -> Vec<(&'static str, &str)> {
     let reporter = match ends.reporter {
         Reporter::Source => "source",
         Reporter::Destination => "destination",
     };
     let (source, destination, service) = (&ends.source, &ends.destination, &ends.service);
-    let mut list: Vec<(&'static str, &str)> = vec![
+    vec![
         ("reporter", reporter),
         ("source_workload", &source.name),
         ("source_workload_namespace", &source.namespace),
@@ -530,10 +561,17 @@ fn labels(ends: &Ends, protocol: &str, code: &str, flags: &str, grpc_status: Opt
         ("destination_canonical_service", &destination.canonical_service),
         ("destination_canonical_revision", &destination.canonical_revision),
         ("destination_cluster", &destination.cluster),
+    ]
+}
+
+/// All labels; gRPC status is there for HTTP and gRPC only, and empty for HTTP (LBL-5).
+fn labels(ends: &Ends, protocol: &str, code: &str, flags: &str, grpc_status: Option<Option<u32>>) -> Labels {
+    let mut list = sides(ends);
+    list.extend([
         ("request_protocol", protocol),
         ("response_flags", flags),
         ("connection_security_policy", ends.security.as_str()),
-    ];
+    ]);
     let grpc = grpc_status.map(|status| status.map_or_else(String::new, |status| status.to_string()));
     if let Some(grpc) = &grpc {
         list.push(("response_code", code));

@@ -34,7 +34,6 @@ fn report(code: u16) -> RequestReport {
         duration: Duration::from_millis(12),
         request_bytes: 100,
         response_bytes: 2000,
-        messages: (0, 0),
     }
 }
 
@@ -79,15 +78,23 @@ fn a_request_is_counted_with_all_labels() {
 fn grpc_has_its_status_and_its_messages() {
     let mut registry = Registry::new();
     let metrics = IstioMetrics::new(Rc::new(registry.registrar(100)));
-    let grpc = RequestReport { is_grpc: true, grpc_status: Some(14), messages: (3, 5), ..report(200) };
-    metrics.report(&ends(Reporter::Destination, false), &grpc, None);
+    let grpc = RequestReport { is_grpc: true, grpc_status: Some(14), ..report(200) };
+    let both = ends(Reporter::Destination, false);
+    metrics.report(&both, &grpc, None);
+    metrics.messages(&both, (1, 5), None);
+    metrics.messages(&both, (2, 0), None);
     let text = registry.collect().prometheus(&Selection::default());
     let total = line(&text, "istio_requests_total", "grpc_response_status=\"14\"");
     assert!(
         total.contains("request_protocol=\"grpc\"") && total.contains("connection_security_policy=\"none\""),
         "{total}"
     );
-    assert!(line(&text, "istio_request_messages_total", "").ends_with(" 3"));
+    let messages = line(&text, "istio_request_messages_total", "destination_service_name=\"reviews\"");
+    assert!(messages.ends_with(" 3"), "{messages}");
+    for label in ["request_protocol", "response_code", "grpc_response_status", "response_flags", "connection_security"]
+    {
+        assert!(!messages.contains(label), "how a stream ends is not known while it is open: {messages}");
+    }
     assert!(line(&text, "istio_response_messages_total", "").ends_with(" 5"));
 }
 

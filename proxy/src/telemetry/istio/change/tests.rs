@@ -23,7 +23,6 @@ const REPORT: RequestReport = RequestReport {
     duration: Duration::from_millis(12),
     request_bytes: 100,
     response_bytes: 2000,
-    messages: (0, 0),
 };
 
 fn change(name: &str, removed: &[&str], added: &[(&str, &str)], drop: bool) -> MetricConfig {
