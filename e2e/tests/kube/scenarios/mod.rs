@@ -4,6 +4,7 @@
 mod envoy;
 mod isolation;
 mod jobs;
+mod limits;
 mod load;
 mod mesh;
 mod objects;
