@@ -1,6 +1,7 @@
 //! A policy that is simple as a whole is decided by our proxy alone, and just as mixer decides for a real Envoy.
 
 use crate::mesh::{Mixer, Place, get, grpc_service, proxy};
+use e2e::client::exchange;
 use e2e::proxies::Flavour;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -35,7 +36,8 @@ spec: {overrides: [V1, v2], entryType: CASE_INSENSITIVE_STRINGS}
 apiVersion: config.istio.io/v1alpha2
 kind: listentry
 metadata: {name: version, namespace: istio-system}
-spec: {value: request.headers["x-version"] | "v1"}
+spec:
+  value: request.headers["x-version"] | "v1"
 ---
 apiVersion: config.istio.io/v1alpha2
 kind: listchecker
@@ -45,7 +47,8 @@ spec: {overrides: [DELETE, TRACE], blacklist: true}
 apiVersion: config.istio.io/v1alpha2
 kind: listentry
 metadata: {name: method, namespace: istio-system}
-spec: {value: request.method | ""}
+spec:
+  value: request.method | ""
 ---
 apiVersion: config.istio.io/v1alpha2
 kind: rule
@@ -131,7 +134,8 @@ fn what_our_proxy_decides_alone_is_what_mixer_decides_for_an_envoy() {
 
 /// What the page says of rules and of handlers: the numbers of each row.
 fn rows(mixer: &Mixer) -> BTreeMap<String, Vec<u64>> {
-    let page = get(mixer.running().http.unwrap(), "/policies", "").body;
+    let asked = "GET /policies HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let page = exchange(mixer.running().http.unwrap(), asked).unwrap().body;
     let row = |text: &str| {
         let (name, cells) = text.split_once('"')?;
         let numbers = cells.split("<td class=\"number").skip(1);
@@ -146,12 +150,14 @@ fn rows(mixer: &Mixer) -> BTreeMap<String, Vec<u64>> {
 fn what_our_proxy_decides_alone_stands_on_mixers_page_and_in_its_figures() {
     let mixer = Mixer::start(RULES, "domain: a\n", None);
     let ask = |flavour| {
-        let (proxy, address) = proxy(Place::here(flavour), &mixer, ("envoy.filters.http.ext_authz", filter()), &Value::Null);
+        let (proxy, address) =
+            proxy(Place::here(flavour), &mixer, ("envoy.filters.http.ext_authz", filter()), &Value::Null);
         requests().iter().for_each(|(path, headers)| drop(get(address, path, headers)));
         proxy
     };
     let _envoy = ask(Flavour::Envoy);
     let asked = rows(&mixer);
+    assert_eq!(asked.len(), 7, "all rules and handlers are in force: {asked:?}");
     assert!(asked["istio-system/a-eve"][1] > 10 && asked["istio-system/c-lists"][1] > 0, "{asked:?}");
     let calls = mixer.metric("mixer_runtime_dispatch_duration_seconds_count");
     let _ours = ask(Flavour::Ferromesh);
@@ -163,7 +169,7 @@ fn what_our_proxy_decides_alone_stands_on_mixers_page_and_in_its_figures() {
     let deadline = Instant::now() + Duration::from_secs(10);
     while rows(&mixer) != twice {
         assert!(Instant::now() < deadline, "{:?}\nand not\n{twice:?}", rows(&mixer));
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::yield_now();
     }
     let figure = |name: &str| mixer.metric(name);
     let alone = figure("ferromesh_policy_hits_total{handler=\"eve.istio-system\",rule=\"istio-system/a-eve\"}");

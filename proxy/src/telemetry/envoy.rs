@@ -18,6 +18,9 @@ const MAX_RULES: usize = 1_000;
 /// Scopes of one kind by name.
 type Scopes<M> = RefCell<HashMap<Box<str>, Rc<Cells<M>>>>;
 
+/// Scopes by rule and handler.
+type ByRule = HashMap<[Box<str>; 2], Rc<Cells<PolicyMetric>>>;
+
 /// Envoy's statistics of one worker.
 #[derive(Debug)]
 pub struct EnvoyStats {
@@ -27,7 +30,7 @@ pub struct EnvoyStats {
     connections: Scopes<ConnectionMetric>,
     listeners: Scopes<ListenerMetric>,
     tcp: Scopes<TcpMetric>,
-    policy: RefCell<HashMap<[Box<str>; 2], Rc<Cells<PolicyMetric>>>>,
+    policy: RefCell<ByRule>,
 }
 
 /// A stream that has ended.
