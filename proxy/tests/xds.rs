@@ -264,6 +264,7 @@ impl Authority {
     fn new() -> Self {
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.self_signed(&key).unwrap();
         Self { certificate, issuer: rcgen::Issuer::new(params, key) }
@@ -277,6 +278,32 @@ impl Authority {
         let key = rcgen::KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
+}
+
+/// The same authority's roots, and a list of what it has revoked.
+fn roots_and_list(authority: &Authority, revoked: &[&rcgen::Certificate], version: &str) -> Wrapped {
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let serial = |certificate: &&rcgen::Certificate| {
+        let (_, read) = X509Certificate::from_der(certificate.der()).unwrap();
+        rcgen::RevokedCertParams {
+            serial_number: rcgen::SerialNumber::from_slice(read.raw_serial()),
+            revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        }
+    };
+    let params = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2024, 1, 1),
+        next_update: rcgen::date_time_ymd(2099, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: revoked.iter().map(serial).collect(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = params.signed_by(&authority.issuer).unwrap().pem().unwrap();
+    let secret = serde_json::json!({"name": "roots", "validation_context": {
+        "trusted_ca": {"inline_string": authority.certificate.pem()}, "crl": {"inline_string": list}}});
+    wrapped(Kind::Secret, "envoy.extensions.transport_sockets.tls.v3.Secret", &secret, version)
 }
 
 /// Ends mutual TLS before a plain server; says which protocol was negotiated.
@@ -469,5 +496,79 @@ async fn a_request_waits_for_the_cluster_that_it_asks_for() {
     for answer in [one, two] {
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("late"), "{answer}");
     }
+    task.abort();
+}
+
+/// A connection that is kept over mutual TLS.
+type Kept = tokio_rustls::client::TlsStream<tokio::net::TcpStream>;
+
+/// Connects as the owner of a certificate; none where the proxy refuses, or closes.
+async fn proven(port: u16, roots: &Authority, own: &(rcgen::Certificate, rcgen::KeyPair)) -> Option<Kept> {
+    let mut trusted = rustls::RootCertStore::empty();
+    trusted.add(roots.certificate.der().clone()).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(own.1.serialize_der()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(trusted)
+        .with_client_auth_cert(vec![own.0.der().clone()], key)
+        .unwrap();
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let mut kept = connector.connect("server.test".try_into().unwrap(), stream).await.ok()?;
+    answered(&mut kept).await.then_some(kept)
+}
+
+/// Whether a request on a connection is answered.
+async fn answered(kept: &mut Kept) -> bool {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut answer = [0; 1024];
+    let sent = kept.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.is_ok();
+    sent && matches!(within(kept.read(&mut answer)).await, Ok(length) if answer[..length].starts_with(b"HTTP/1.1 200"))
+}
+
+// spec: HP-17
+// bar: C6
+#[tokio::test]
+async fn a_peer_that_is_revoked_is_refused_and_its_open_connections_end_within_five_seconds() {
+    use tokio::io::AsyncReadExt;
+    let (directory, authority) = (tempfile::tempdir().unwrap(), Authority::new());
+    let (server, mut peers, task) = serve("127.0.0.1:0".parse().unwrap()).await;
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    let name = |text: &str| rcgen::SanType::DnsName(text.try_into().unwrap());
+    let (own, good, bad) =
+        (authority.issue(name("server.test")), authority.issue(name("a")), authority.issue(name("b")));
+    let mut bootstrap = on_demand_bootstrap(server, port);
+    let chain = &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0];
+    chain["transport_socket"] = serde_json::json!({"name": "tls", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "require_client_certificate": true,
+        "common_tls_context": {
+            "tls_certificates": [{"certificate_chain": {"inline_string": own.0.pem()}, "private_key": {"inline_string": own.1.serialize_pem()}}],
+            "validation_context_sds_secret_config": {"name": "roots", "sds_config": {"ads": {}}}}}});
+    let manager = &mut chain["filters"][0]["typed_config"];
+    manager["http_filters"].as_array_mut().unwrap().remove(0);
+    manager["route_config"]["virtual_hosts"][0]["routes"][0] =
+        serde_json::json!({"match": {"prefix": "/"}, "direct_response": {"status": 200}});
+    let _proxy = Proxy::start(directory.path(), &bootstrap);
+    let mut peer = within(peers.recv()).await.unwrap();
+    while peer.request().await.type_url != Kind::Secret.type_url() {}
+    peer.respond(Kind::Cluster, "1", Vec::new()).await;
+    peer.respond(Kind::Secret, "1", vec![roots_and_list(&authority, &[], "1")]).await;
+    let connected = async |own| loop {
+        if let Some(kept) = proven(port, &authority, own).await {
+            return kept;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let (mut stays, mut goes) = (Box::pin(within(connected(&good))).await, Box::pin(within(connected(&bad))).await);
+    assert!(answered(&mut stays).await && answered(&mut goes).await);
+
+    peer.respond(Kind::Secret, "2", vec![roots_and_list(&authority, &[&bad.0], "2")]).await;
+    let ended = tokio::time::timeout(Duration::from_secs(5), goes.read(&mut [0; 64])).await;
+    assert!(matches!(ended.unwrap(), Ok(0) | Err(_)), "the connection is closed");
+    assert!(proven(port, &authority, &bad).await.is_none(), "and no other is opened");
+    assert!(answered(&mut stays).await, "nobody else is disturbed");
+    assert!(proven(port, &authority, &good).await.is_some());
     task.abort();
 }

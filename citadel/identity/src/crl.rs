@@ -1,10 +1,10 @@
 //! Certificate revocation lists (Envoy: `crl`).
 
-use rustls_pki_types::CertificateRevocationListDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use webpki::{
-    CertRevocationList, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth, RevocationOptions,
-    RevocationOptionsBuilder, UnknownStatusPolicy,
+    CertRevocationList, EndEntityCert, ExpirationPolicy, OwnedCertRevocationList, RevocationCheckDepth,
+    RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
 };
 
 /// Why lists could not be read.
@@ -57,6 +57,13 @@ impl Revocations {
             lists.push(CertRevocationList::Owned(list));
         }
         if lists.is_empty() { Err(CrlError::Missing) } else { Ok(Self { lists, depth }) }
+    }
+
+    /// Whether a list names this certificate. One that cannot be read is named by none.
+    pub fn names(&self, certificate: &CertificateDer<'_>) -> bool {
+        let Ok(read) = EndEntityCert::try_from(certificate) else { return false };
+        let of_issuer = self.lists.iter().filter(|list| list.issuer() == read.issuer());
+        { of_issuer }.any(|list| matches!(list.find_serial(read.serial()), Ok(Some(_))))
     }
 
     /// The lists, for [`Revocations::options`].

@@ -4,6 +4,7 @@ use super::chain_match::{Ends, Hello, find};
 use super::config::{ChainConfig, ListenerConfig, Terminal};
 use super::inspect::{Found, inspect};
 use super::original_dst;
+use super::peers::Peers;
 use crate::drain::{Drain, Stage};
 use crate::filter::Facts;
 use crate::filter::rbac::Subject;
@@ -38,6 +39,20 @@ pub struct Chain {
     pub http: Option<Rc<Settings>>,
     /// Its connections, and whether they are to leave.
     pub drain: Rc<Drain>,
+    /// Those of its connections that proved who they are.
+    pub peers: Rc<Peers>,
+}
+
+impl Chain {
+    /// Ends connections whose peer is revoked by now (robustness C6).
+    pub fn sweep(&self) {
+        let Some((context, _)) = &self.config.tls else { return };
+        let lists = context.ready.load().as_ref().and_then(|ready| ready.revoked.clone());
+        let ended = self.peers.sweep(lists.as_ref());
+        if ended > 0 {
+            tracing::info!(chain = &*self.config.name, ended, "connections of revoked peers end");
+        }
+    }
 }
 
 /// A listener on this worker; replaced as a whole when its configuration changes. Connections pin theirs (D6).
@@ -188,7 +203,17 @@ async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpSt
             }
         }
     };
-    Box::pin(hand_over(serve, &chain, io, Rc::new(peer), &found)).await;
+    let peer = Rc::new(peer);
+    let proven = peer.tls.as_ref().is_some_and(|tls| tls.peer.is_some()).then(|| chain.peers.join(&peer));
+    let serving = Box::pin(hand_over(serve, &chain, io, peer, &found));
+    match proven {
+        None => serving.await,
+        Some(place) => tokio::select! {
+            biased;
+            () = serving => {}
+            () = place.revoked() => {}
+        },
+    }
 }
 
 /// How long the inspectors may take. Their time is there for servers that speak first, and no server of HTTP or TLS does:

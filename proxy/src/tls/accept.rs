@@ -3,6 +3,7 @@
 use crate::net::{CertFacts, Io, PeerFacts, Session, TlsFacts, TlsIo};
 use arc_swap::ArcSwapOption;
 use bytes::BytesMut;
+use identity::crl::Revocations;
 use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
 use std::future::poll_fn;
@@ -28,6 +29,8 @@ pub struct ServerReady {
     pub without_alpn: Arc<ServerConfig>,
     /// The first certificate.
     pub local: Option<CertFacts>,
+    /// Which clients are revoked.
+    pub revoked: Option<Arc<Revocations>>,
 }
 
 impl ServerReady {

@@ -148,7 +148,7 @@ impl Secrets {
         let mut without_alpn = config.clone();
         without_alpn.alpn_protocols.clear();
         let (config, without_alpn) = (Arc::new(config), Arc::new(without_alpn));
-        Ok(Some(Arc::new(ServerReady { config, without_alpn, local })))
+        Ok(Some(Arc::new(ServerReady { config, without_alpn, local, revoked: validation.revoked().cloned() })))
     }
 }
 

@@ -134,6 +134,8 @@ impl Worker {
                     self.serve.facts.clusters.all().iter().for_each(|cluster| cluster.sweep(now_ms));
                     self.serve.facts.logs.lines.flush();
                     self.serve.facts.taps.sweep(self.serve.facts.env.now());
+                    let listeners = self.serve.listeners.borrow();
+                    listeners.values().flat_map(|listener| &listener.chains).for_each(|chain| chain.sweep());
                 }
             }
         }
@@ -247,7 +249,7 @@ impl Worker {
         if let Some((_, terms)) = self.draining.filter(|(which, _)| which.takes(listener)) {
             drain.begin(terms);
         }
-        Rc::new(Chain { config: Arc::clone(config), inbound, http, drain })
+        Rc::new(Chain { config: Arc::clone(config), inbound, http, drain, peers: Rc::default() })
     }
 
     /// Has the connections of these chains of a listener leave, and those that have no chain yet where it keeps none.

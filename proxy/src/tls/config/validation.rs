@@ -87,6 +87,11 @@ impl Validation {
         self.roots.as_ref()
     }
 
+    /// Lists of certificates that are taken no more.
+    pub fn revoked(&self) -> Option<&Arc<Revocations>> {
+        self.revoked.as_ref()
+    }
+
     fn chain(&self, role: Role) -> Option<PeerVerifier> {
         let roots = self.roots.clone().filter(|_| !self.accept_untrusted)?;
         Some(PeerVerifier::new(roots, SanMatch::of(self.names.clone()), role).revoking(self.revoked.clone()))
