@@ -31,6 +31,11 @@ enum Command {
     /// Redirects a workload's traffic to its sidecar by iptables rules.
     #[command(alias = "istio-iptables")]
     Redirect(Box<RedirectArgs>),
+    /// Removes those rules again; the flags are those that they were set with.
+    #[command(alias = "istio-clean-iptables")]
+    Unredirect(Box<RedirectArgs>),
+    /// Shows the version.
+    Version(VersionArgs),
     /// Runs on a node and redirects the traffic of its pods from outside of them.
     Agent(Box<AgentArgs>),
     /// Tells the way of a request through a configuration: listener, policies, route, cluster, endpoints.
@@ -38,6 +43,14 @@ enum Command {
     /// Converts between Envoy's JSON or YAML and protobuf, for the proxy itself.
     #[command(hide = true)]
     Json(JsonArgs),
+}
+
+/// `proxy version`
+#[derive(Debug, clap::Args)]
+struct VersionArgs {
+    /// The version alone.
+    #[arg(short, long)]
+    short: bool,
 }
 
 fn main() -> ExitCode {
@@ -49,6 +62,13 @@ fn main() -> ExitCode {
             ask::request(&args).and_then(|body| Ok(std::io::stdout().write_all(body.as_bytes())?))
         }
         Some(Command::Redirect(args)) => proxy::redirect::run(*args).map_err(Into::into),
+        Some(Command::Unredirect(args)) => {
+            proxy::redirect::run(RedirectArgs { cleanup: true, ..*args }).map_err(Into::into)
+        }
+        Some(Command::Version(args)) => {
+            let (name, version) = (if args.short { "" } else { "proxy " }, env!("CARGO_PKG_VERSION"));
+            writeln!(std::io::stdout(), "{name}{version}").map_err(Into::into)
+        }
         Some(Command::Agent(args)) => proxy::agent::run(*args),
         Some(Command::Explain(args)) => proxy::explain::run(&args),
         Some(Command::Json(args)) => {

@@ -114,3 +114,36 @@ fn a_bootstrap_that_is_wrong_ends_the_start_with_its_line_or_field() {
         .status();
     assert!(status.unwrap().success());
 }
+
+// spec: CT-33, IN-14
+#[test]
+fn under_the_name_of_istios_agent_it_has_the_agents_verbs() {
+    let directory = tempfile::tempdir().unwrap();
+    let program = directory.path().join("pilot-agent");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_proxy"), &program).unwrap();
+    let run = |line: &str| {
+        let output = Command::new(&program).args(line.split(' ')).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        text
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!((run("version"), run("version --short")), (format!("proxy {version}\n"), format!("{version}\n")));
+    let set = run("istio-iptables -p 15001 -z 15006 -u 1337 -m REDIRECT -i * -x  -b * -d 15090,15021,15020 --dry-run");
+    assert!(set.contains("-A ISTIO_REDIRECT -p tcp -j REDIRECT --to-ports 15001"), "{set}");
+    // The verb to remove them takes the same flags; a dry run shows what it would look for.
+    assert_eq!(
+        run("istio-clean-iptables -p 15001 -z 15006 -u 1337 -m REDIRECT --dry-run"),
+        run("istio-iptables --dry-run")
+    );
+
+    let (bootstrap, port) = (directory.path().join("bootstrap.yaml"), free_port());
+    let admin = format!("admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}}}\n");
+    std::fs::write(&bootstrap, admin).unwrap();
+    let mut proxy = Command::new(&program).arg("-c").arg(&bootstrap).stderr(Stdio::null()).spawn().unwrap();
+    run(&format!("wait --timeoutSeconds 20 --url http://localhost:{port}/ready"));
+    assert!(run(&format!("request --debug-port {port} GET /stats")).contains("server.live: 1"));
+    assert!(run(&format!("request --debug-port {port} GET server_info")).contains("version"));
+    run(&format!("request --debug-port {port} POST quitquitquit"));
+    assert!(proxy.wait().unwrap().success());
+}

@@ -1,4 +1,4 @@
-//! Traffic redirection: the netfilter rules that bring a workload's traffic to its sidecar (`proxy redirect`).
+//! Traffic redirection: the netfilter rules that bring a workload's traffic to its sidecar (`proxy redirect`, `proxy unredirect`).
 //!
 //! Knows flags, annotations and iptables. Must never know what the proxy does with a connection; the two only share
 //! port numbers. Chains, order and flags are those of `istio-iptables` (spec IP-1…7, IP-9, IP-11).
