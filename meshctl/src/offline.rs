@@ -131,6 +131,7 @@ impl Offline {
             mesh_id: String::new(),
             service_account: workload.service_account.clone(),
             flavor: Flavor::Istio,
+            captures_dns: self.mesh.config.captures_dns,
             version: String::new(),
         }
     }

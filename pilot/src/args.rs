@@ -113,7 +113,8 @@ pub struct Discovery {
     /// Roots of token issuers beside the public ones, PEM
     #[arg(long, env = "JWKS_EXTRA_ROOTS")]
     pub jwks_extra_roots: Option<PathBuf>,
-    /// Address blocks that are never asked for keys, separated by commas; link-local addresses never are
+    /// Address blocks that are never asked for keys, separated by commas; link-local addresses never are, nor loopback where
+    /// objects come from a Kubernetes API
     #[arg(long, env = "BLOCKED_CIDRS_IN_JWKS_URIS", value_delimiter = ',')]
     pub jwks_blocked_cidrs: Vec<ipnet::IpNet>,
     /// Time without an event after which a push begins
@@ -125,6 +126,9 @@ pub struct Discovery {
     /// Send Istio's values where our defaults differ
     #[arg(long)]
     pub istio_defaults: bool,
+    /// Give addresses to hosts of ServiceEntries that have none, for proxies that answer DNS
+    #[arg(long, env = "PILOT_ENABLE_IP_AUTOALLOCATE", default_value_t = true, action = clap::ArgAction::Set)]
+    pub ip_autoallocate: bool,
     /// How often an idle connection is asked whether it lives
     #[arg(long, alias = "keepaliveInterval", default_value = "30s", value_parser = duration)]
     pub keepalive_interval: Duration,
@@ -149,6 +153,14 @@ impl Discovery {
         self.https_addr.clone().or_else(default).filter(|address| !address.is_empty())
     }
 
+    /// Addresses that are never asked for keys: in a cluster whoever may write a policy is not who owns pilot's pod, and so
+    /// its own loopback as well; a directory of files is the owner's.
+    pub fn blocked_of_keys(&self) -> Vec<ipnet::IpNet> {
+        let loopback = ["127.0.0.0/8", "::1/128"].into_iter().filter_map(|block| block.parse().ok());
+        let own = loopback.filter(|_| self.config_dir.is_none());
+        self.jwks_blocked_cidrs.iter().copied().chain(own).collect()
+    }
+
     /// Under which name this process holds leases: its pod's, else one that no other process has.
     pub fn identity(&self) -> String {
         self.pod_name.clone().unwrap_or_else(|| format!("pilot-{}-{:08x}", std::process::id(), fastrand::u32(..)))
@@ -165,6 +177,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     // spec: PI-1, PI-3
+    // bar: S1, S4
     #[test]
     fn istiods_spelling_is_taken() {
         Cli::command().debug_assert();
@@ -203,7 +216,10 @@ mod tests {
             (plain.secure_grpc_addr.as_str(), plain.http_addr.as_str(), plain.monitoring_addr.as_str()),
             (":15012", ":8080", ":15014")
         );
-        assert_eq!((plain.https_addr, plain.native_sidecars), (None, NativeSidecars::Auto));
+        assert_eq!((plain.https_addr.clone(), plain.native_sidecars), (None, NativeSidecars::Auto));
         assert_eq!(plain.grpc_addr, "", "in the clear only when asked for");
+        let blocked = |args: &Discovery| args.blocked_of_keys().iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(blocked(&plain), ["127.0.0.0/8", "::1/128"]);
+        assert!(blocked(&args).is_empty(), "files are the owner's");
     }
 }

@@ -143,7 +143,7 @@ impl Server {
     ) -> anyhow::Result<()> {
         let args = &self.args;
         let stopped = running.stop.subscribe();
-        let fetcher = Fetcher::new(args.jwks_extra_roots.as_deref(), args.jwks_blocked_cidrs.clone())?;
+        let fetcher = Fetcher::new(args.jwks_extra_roots.as_deref(), args.blocked_of_keys())?;
         let fetching = key_sets::run(running.hub.wanted_keys(), fetcher, args.jwks_refresh, events.clone());
         running.tasks.spawn(until(stopped.clone(), fetching));
         if let Some(path) = args.mesh_config.clone() {
@@ -188,6 +188,7 @@ impl Server {
         written.root_namespace.get_or_insert_with(|| args.namespace.clone());
         let mut config = MeshConfig::new(written, &args.domain, &args.cluster_id);
         config.istio_defaults = args.istio_defaults;
+        config.ip_autoallocate = args.ip_autoallocate;
         Ok(config)
     }
 

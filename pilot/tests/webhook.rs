@@ -25,7 +25,8 @@ fn question(kind: (&str, &str, &str), object: &Value) -> String {
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).to_string()
 }
 
-// spec: PI-48, PI-49, PI-54, PI-57, IN-22
+// spec: AZ-17, PI-48, PI-49, PI-54, PI-57, IN-22
+// bar: S1
 #[tokio::test]
 async fn questions_are_answered_over_https() {
     let dir = tempfile::tempdir().unwrap();
@@ -54,12 +55,22 @@ async fn questions_are_answered_over_https() {
     let why = answer["response"]["status"]["message"].as_str().unwrap();
     assert!(why.starts_with("spec.servers: "), "{why}");
 
+    let policy = json!({"metadata": {"name": "p"}, "spec": {
+        "action": "DENY", "rules": [{"to": [{"operation": {"methods": ["POST"]}}]}],
+    }});
+    let asked = question(("security.istio.io", "v1", "AuthorizationPolicy"), &policy);
+    let (_, answer) = post(address, "/validate?timeout=10s", &asked).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let warning = "configured AuthorizationPolicy will deny all traffic to TCP ports under its scope due to the use of only \
+                   HTTP attributes in a DENY rule; it is recommended to explicitly specify the port";
+    assert_eq!((&answer["response"]["allowed"], &answer["response"]["warnings"]), (&json!(true), &json!([warning])));
+
     assert_eq!(post(address, "/inject", "{}").await.0, 400);
     assert_eq!(post(address, "/inject", "[").await.0, 400);
-    let large = format!("\"{}\"", "x".repeat(9 << 20));
+    let large = format!("\"{}\"", "x".repeat(3 << 20));
     assert_eq!(post(address, "/validate", &large).await.0, 413);
     let metrics = page(pages, "/metrics").await.1;
-    for line in ["sidecar_injection_success_total 1", "galley_validation_failed 1"] {
+    for line in ["sidecar_injection_success_total 1", "galley_validation_failed 1", "galley_validation_passed 1"] {
         assert!(metrics.contains(line), "{line}");
     }
     pilot.stop(Duration::from_millis(50)).await;

@@ -97,6 +97,51 @@ async fn conditions_say_what_is_accepted_and_how_far_the_proxies_are() {
     assert_eq!(condition(&cluster, "good", "Reconciled", "True"), "True UpToDate 4: 1 proxy up to date");
 }
 
+// spec: SE-13
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e-kube"]
+async fn the_addresses_of_hosts_are_recorded_and_outlive_pilot() {
+    let cluster = Cluster::bare("addresses", Bare::Api).unwrap();
+    support::apply_definitions(&cluster);
+    let entry = |name: &str, status: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: default}}\nspec: {{hosts: [{name}.example], resolution: DNS, ports: [{{number: 5432, name: tcp, protocol: TCP}}]}}\n{status}---\n"
+        )
+    };
+    cluster.apply(&(service() + &entry("red", "") + &entry("blue", ""))).unwrap();
+    // Istio's controller was here before, and chose otherwise.
+    let before = r#"{"status":{"addresses":[{"host":"blue.example","value":"240.240.7.7"},{"host":"blue.example","value":"2001:2::77"}]}}"#;
+    let patch = ["patch", "serviceentry", "blue", "--subresource=status", "--type=merge", "-p", before];
+    cluster.kubectl(&patch).unwrap();
+    let pilot = support::pilot_of(&cluster, &[]).await;
+    support::ready(&pilot).await;
+    let path = "jsonpath={range .status.addresses[*]}{.host}={.value} {end}";
+    let recorded = |name: &str, says: &str| {
+        cluster.eventually(&["get", "serviceentry", name, "-o", path], |text| text.contains(says)).unwrap()
+    };
+    let red = recorded("red", "red.example=240.240.");
+    assert!(red.contains("red.example=2001:2::"), "{red}");
+    assert_eq!(recorded("blue", "7.7").trim(), "blue.example=240.240.7.7 blue.example=2001:2::77");
+    pilot.stop(Duration::ZERO).await;
+    let pilot = support::pilot_of(&cluster, &[]).await;
+    support::ready(&pilot).await;
+    let id = "sidecar~10.44.9.9~x.default~default.svc.cluster.local".to_owned();
+    let node = proto::envoy::core::Node { id, metadata: Some(captures_dns()), ..Default::default() };
+    let mut connection = support::connect(&pilot, Node::parse(&node).unwrap()).await;
+    let address = red.split("=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap().to_owned();
+    support::until(&mut connection, |snapshot| {
+        let listeners = snapshot.of(ResourceType::Listener);
+        listeners.get(&format!("{address}_5432")).is_some() && listeners.get("240.240.7.7_5432").is_some()
+    })
+    .await;
+    pilot.stop(Duration::ZERO).await;
+}
+
+fn captures_dns() -> proto::envoy::wkt::Struct {
+    let text = proto::envoy::wkt::Value { kind: Some(proto::envoy::wkt::value::Kind::StringValue("true".to_owned())) };
+    proto::envoy::wkt::Struct { fields: [("DNS_CAPTURE".to_owned(), text)].into() }
+}
+
 // spec: PI-44
 /// robustness F27: the writer dies, another takes over; who loses the lease ceases to write.
 #[tokio::test(flavor = "multi_thread")]

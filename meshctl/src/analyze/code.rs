@@ -68,6 +68,7 @@ codes! {
     "0130" VirtualServiceUnreachableRule Warning,
     "0131" VirtualServiceIneffectiveMatch Info,
     "0132" VirtualServiceHostNotFoundInGateway Warning,
+    "0133" SchemaWarning Warning,
     "0134" ServiceEntryAddressesRequired Warning,
     "0135" DeprecatedAnnotation Info,
     "0137" DeploymentConflictingPorts Warning,

@@ -3,15 +3,16 @@
 //! - [`code`]: the codes with their names and levels
 //! - [`message`]: one finding
 //! - [`view`]: the objects by kind, and who matches whom
-//! - [`annotation`] with [`annotation_value`], [`association`], [`schema`], [`reference`], [`conflict`], [`rule`],
+//! - [`annotation`] with [`annotation_value`], [`association`], [`caution`], [`schema`], [`reference`], [`conflict`], [`rule`],
 //!   [`workload`], [`service`], [`policy`]: the analyzers
 //!
 //! Analyzers are pure functions from the objects to messages. Whether an object is well-formed is not judged here: that
-//! is what pilot's own validation said.
+//! is what pilot's own validation said; what it warns of when an object is applied is said here in the same words.
 
 pub mod annotation;
 pub mod annotation_value;
 pub mod association;
+pub mod caution;
 pub mod code;
 pub mod conflict;
 pub mod message;
@@ -40,6 +41,7 @@ pub const ANALYZERS: &[Analyzer] = &[
         annotation::annotations,
     ),
     ("schema.ValidationAnalyzer", "objects that pilot refuses (IST0106)", schema::refused),
+    ("schema.ValidationAnalyzer", "policies that close TCP ports (IST0133)", caution::policies),
     (
         "virtualservice.DestinationHostAnalyzer",
         "destinations without service or port (IST0101, IST0112)",
@@ -78,10 +80,10 @@ pub const ANALYZERS: &[Analyzer] = &[
         "Gateways that contradict each other (IST0138, IST0145)",
         conflict::gateways,
     ),
-    ("virtualservice.UnreachableRuleAnalyzer", "rules that no request reaches (IST0130, IST0131)", rule::unreachable),
+    ("virtualservice.UnreachableRuleAnalyzer", "rules that no request reaches (IST0130, IST0131)", caution::routes),
     ("virtualservice.JWTClaimRouteAnalyzer", "claims of tokens that nobody verifies (IST0149)", rule::claims),
     ("service.PortNameAnalyzer", "port names that say no protocol (IST0118, IST0150)", service::port_names),
-    ("serviceentry.ProtocolAddressesAnalyzer", "TCP without addresses (IST0134)", service::entries),
+    ("serviceentry.ProtocolAddressesAnalyzer", "TCP without addresses (IST0134)", caution::entries),
     (
         "serviceentry.ConflictingServiceEntryProtocolAnalyzer",
         "a port of a host with two protocols (IST0177)",

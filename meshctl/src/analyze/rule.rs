@@ -1,58 +1,11 @@
-//! Rules of VirtualServices that no request reaches, or that look at claims which nobody proves.
+//! Rules of VirtualServices that look at claims which nobody proves.
 
 use super::code::Code;
 use super::message::Message;
 use super::view::View;
 use pilot::registry::entry::selects;
 use pilot::source::{Kind, Object, Spec};
-use proto::istio::virtual_service::{HttpRoute, VirtualService};
-use std::collections::BTreeMap;
-
-/// Rules behind one without a match, and matches that an earlier rule has.
-pub fn unreachable(view: &View<'_>) -> Vec<Message> {
-    view.virtual_services().into_iter().flat_map(|(object, spec)| of(object, &spec.http)).collect()
-}
-
-fn of(object: &Object, routes: &[HttpRoute]) -> Vec<Message> {
-    let mut found = Vec::new();
-    let (mut seen, mut open) = (BTreeMap::<String, String>::new(), false);
-    for (i, route) in routes.iter().enumerate() {
-        let (at, rule) = (format!("spec.http[{i}]"), named(&route.name, i));
-        let mut unused = |reason: &str| {
-            let text = format!("VirtualService rule {rule} not used ({reason}).");
-            found.push(Message::at(Code::VirtualServiceUnreachableRule, object, &at, text));
-        };
-        if open {
-            unused("only the last rule can have no matches");
-            continue;
-        }
-        open = route.matches.is_empty();
-        let mut same = Vec::new();
-        for (j, block) in route.matches.iter().enumerate() {
-            // The name of a match decides nothing.
-            let content = serde_json::to_value(block).map(|mut value| {
-                value["name"] = serde_json::Value::Null;
-                value.to_string()
-            });
-            let Ok(content) = content else { continue };
-            match seen.get(&content) {
-                Some(earlier) => same.push((j, named(&block.name, j), earlier.clone())),
-                None => drop(seen.insert(content, rule.clone())),
-            }
-        }
-        if !same.is_empty() && same.len() == route.matches.len() {
-            unused("all matches used by prior rules");
-        }
-        for (j, block, earlier) in same {
-            let text = format!(
-                "VirtualService rule {rule} match {block} is not used (duplicate/overlapping match in rule {earlier})."
-            );
-            let at = format!("{at}.match[{j}]");
-            found.push(Message::at(Code::VirtualServiceIneffectiveMatch, object, &at, text));
-        }
-    }
-    found
-}
+use proto::istio::virtual_service::VirtualService;
 
 /// How a condition on a claim of a token begins.
 const CLAIM: &str = "@request.auth.claims";
@@ -100,9 +53,4 @@ fn claim(spec: &VirtualService) -> Option<&str> {
         let rest = key.get(CLAIM.len()..).filter(|_| begins).unwrap_or_default();
         rest.len() > 1 && rest.starts_with('.') || rest.len() > 2 && rest.starts_with('[') && rest.ends_with(']')
     })
-}
-
-/// The name in quotes, else the number.
-fn named(name: &str, index: usize) -> String {
-    if name.is_empty() { format!("#{index}") } else { format!("{name:?}") }
 }

@@ -49,22 +49,6 @@ pub fn target(port: &ServicePort) -> String {
     }
 }
 
-/// TCP ports of ServiceEntries without addresses: nothing tells their connections from others on the port.
-pub fn entries(view: &View<'_>) -> Vec<Message> {
-    let mut found = Vec::new();
-    for object in view.kind(Kind::ServiceEntry) {
-        let Spec::ServiceEntry(spec) = &object.spec else { continue };
-        for (i, port) in spec.ports.iter().enumerate().filter(|_| spec.addresses.is_empty()) {
-            if port.protocol.is_empty() || port.protocol.eq_ignore_ascii_case("tcp") {
-                let (at, text) =
-                    (format!("spec.ports[{i}].protocol"), "ServiceEntry addresses are required for this protocol.");
-                found.push(Message::at(Code::ServiceEntryAddressesRequired, object, &at, text));
-            }
-        }
-    }
-    found
-}
-
 /// A ServiceEntry and the protocol that it gives a port.
 type Entry<'a> = (&'a Object, String);
 

@@ -122,6 +122,14 @@ const REFERENCES: &[Case<'_>] = &[
         &[("AuthorizationPolicy", "spec: {selector: {matchLabels: {app: reviews}}}")],
     ),
     (
+        "IST0133",
+        &[("AuthorizationPolicy", "spec: {action: DENY, rules: [{to: [{operation: {methods: [POST]}}]}]}")],
+        &[(
+            "AuthorizationPolicy",
+            "spec: {action: DENY, rules: [{to: [{operation: {methods: [POST], ports: ['80']}}]}]}",
+        )],
+    ),
+    (
         "IST0101",
         &[("AuthorizationPolicy", "spec: {rules: [{from: [{source: {namespaces: [nowhere]}}]}]}")],
         &[("AuthorizationPolicy", "spec: {rules: [{from: [{source: {namespaces: [shop, 'sh*']}}]}]}")],

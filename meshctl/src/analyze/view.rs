@@ -2,7 +2,7 @@
 
 use super::message::Message;
 use crate::offline::Offline;
-use pilot::model::host;
+use pilot::model::{caution, host};
 use pilot::registry::Service;
 use pilot::registry::entry::selects;
 use pilot::source::{Kind, Object, Spec};
@@ -11,9 +11,6 @@ use proto::istio::gateway::Gateway;
 use proto::istio::virtual_service::VirtualService;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-
-/// The annotation that silences codes for one object: `IST0101,IST0102` or `*`.
-const SUPPRESS: &str = "galley.istio.io/analyze-suppress";
 
 /// What analyzers see.
 #[derive(Debug, Clone, Copy)]
@@ -86,9 +83,8 @@ impl<'a> View<'a> {
     pub fn suppresses(&self, message: &Message) -> bool {
         let Some(key) = &message.object else { return false };
         let object = self.offline.objects.iter().find(|object| object.key == *key);
-        let codes = object.and_then(|object| object.meta.annotations.get(SUPPRESS));
-        codes
-            .is_some_and(|codes| codes.split(',').map(str::trim).any(|code| code == "*" || code == message.code.text()))
+        let codes = object.and_then(|object| object.meta.annotations.get(caution::SUPPRESS));
+        codes.is_some_and(|codes| caution::silences(codes, message.code.text()))
     }
 }
 

@@ -37,7 +37,7 @@ impl Metrics {
     pub(super) fn count_injection(&self, answer: &Answer) {
         self.injections.inc();
         match answer {
-            Answer::Allowed => self.skipped.inc(),
+            Answer::Allowed | Answer::Warned(_) => self.skipped.inc(),
             Answer::Patched(_) => self.injected.inc(),
             Answer::Refused(_) => self.failed.inc(),
         }
@@ -46,7 +46,7 @@ impl Metrics {
     pub(super) fn count_validation(&self, answer: &Answer) {
         match answer {
             Answer::Refused(_) => self.invalid.inc(),
-            Answer::Allowed | Answer::Patched(_) => self.valid.inc(),
+            Answer::Allowed | Answer::Warned(_) | Answer::Patched(_) => self.valid.inc(),
         }
     }
 }

@@ -7,6 +7,10 @@ use serde_json::{Value, json};
 
 /// Status of an answer that refuses.
 const REFUSED: u16 = 400;
+/// Characters of a warning that Kubernetes surely shows (`AdmissionResponse.warnings`).
+const MAX_WARNING_CHARS: usize = 256;
+/// Warnings of one answer: 16 of that length are the 4,096 characters of which Kubernetes shows no more.
+const MAX_WARNINGS: usize = 16;
 
 /// What the API server sends.
 #[derive(Debug, Deserialize)]
@@ -55,6 +59,8 @@ impl GroupVersionKind {
 pub(super) enum Answer {
     /// The object is stored as it is.
     Allowed,
+    /// The object is stored as it is; these sentences go to whoever sent it.
+    Warned(Vec<String>),
     /// The object is stored with a change, a JSON patch.
     Patched(json_patch::Patch),
     /// The object is not stored; the text goes to whoever sent it.
@@ -71,6 +77,9 @@ impl Review {
         });
         match answer {
             Answer::Allowed => {}
+            Answer::Warned(texts) => {
+                response["warnings"] = texts.iter().take(MAX_WARNINGS).map(|text| shortened(text)).collect();
+            }
             Answer::Patched(patch) => {
                 response["patchType"] = json!("JSONPatch");
                 response["patch"] = json!(STANDARD.encode(json!(patch).to_string()));
@@ -79,4 +88,11 @@ impl Review {
         }
         json!({"apiVersion": version, "kind": "AdmissionReview", "response": response})
     }
+}
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= MAX_WARNING_CHARS {
+        return text.to_owned();
+    }
+    text.chars().take(MAX_WARNING_CHARS - 1).chain(['…']).collect()
 }

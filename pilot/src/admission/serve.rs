@@ -11,18 +11,22 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, Uri};
+use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Largest question: an object and the one before it, each up to what an API server stores.
-const MAX_REVIEW_BYTES: usize = 8 << 20;
+/// Largest question: an object and the one before it, each up to the 1.5 MiB that an API server stores.
+const MAX_REVIEW_BYTES: usize = 3 << 20;
+/// How long a question may take, its way here included: the API server waits no longer.
+const LIMIT: Duration = Duration::from_secs(10);
 /// What is spoken: API servers speak HTTP/2 where they can.
 const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
@@ -47,6 +51,7 @@ impl Webhooks {
             .route("/ready", get(ready))
             .route("/httpsReady", get(ready))
             .layer(DefaultBodyLimit::max(MAX_REVIEW_BYTES))
+            .layer(middleware::from_fn(limited))
             .with_state(self)
     }
 }
@@ -84,6 +89,12 @@ impl axum::serve::Listener for Connections {
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.local)
     }
+}
+
+/// Ends what takes too long: who sends its question slowly holds nothing for ever.
+async fn limited(request: axum::extract::Request, next: middleware::Next) -> Response {
+    let late = |_| (StatusCode::REQUEST_TIMEOUT, "the question did not come within 10 s\n").into_response();
+    tokio::time::timeout(LIMIT, next.run(request)).await.unwrap_or_else(late)
 }
 
 async fn ready(State(webhooks): State<Webhooks>) -> Response {
@@ -134,4 +145,23 @@ async fn reviewed(hub: &HubHandle, body: &[u8], judge: impl FnOnce(&Request, Kno
         tracing::info!(kind, namespace, "refused: {why}");
     }
     Json(review.answered(&answer)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::extract::Request;
+    use tower::ServiceExt as _;
+
+    // bar: S1
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_does_not_come_is_not_waited_for() {
+        let router: Router = Router::new().route("/validate", post(async |_: Bytes| "answered"));
+        let router = router.layer(middleware::from_fn(limited));
+        let ask = |body: Body| Request::builder().method("POST").uri("/validate").body(body).unwrap();
+        let never = Body::from_stream(futures_util::stream::pending::<io::Result<Bytes>>());
+        assert_eq!(router.clone().oneshot(ask(never)).await.unwrap().status(), StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(router.oneshot(ask(Body::empty())).await.unwrap().status(), StatusCode::OK);
+    }
 }

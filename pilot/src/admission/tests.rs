@@ -114,3 +114,24 @@ fn an_object_is_refused_with_its_fields() {
     assert!(refused(validated_in("v1alpha3", "EnvoyFilter", "CREATE", &json!({}))).contains("EnvoyFilter"));
     assert_eq!(validated("VirtualService", "DELETE", &unknown), Answer::Allowed);
 }
+
+// spec: AZ-17, PI-48
+#[test]
+fn what_is_valid_and_will_surprise_is_stored_with_a_warning() {
+    let name = "n".repeat(400);
+    let rules = json!([
+        {"route": [{"destination": {"host": "a"}}]},
+        {"name": name, "match": [{"uri": {"exact": "/a"}}], "route": [{"destination": {"host": "a"}}]},
+    ]);
+    let object = json!({"metadata": {"name": "o"}, "spec": {"hosts": ["a"], "http": rules}});
+    let review = review(("networking.istio.io", "v1", "VirtualService"), "CREATE", &object);
+    let answer = validate::answer(review.request.as_ref().unwrap(), &MeshConfig::default());
+    let response = &review.answered(&answer)["response"];
+    assert_eq!(response["allowed"], true);
+    let warnings = response["warnings"].as_array().unwrap();
+    let text = warnings[0].as_str().unwrap();
+    assert!(text.starts_with("VirtualService rule \"nnn") && text.ends_with('…'), "{text}");
+    assert_eq!((warnings.len(), text.chars().count()), (1, 256), "Kubernetes shows no more");
+    let many = Answer::Warned((0..100).map(|i| i.to_string()).collect());
+    assert_eq!(review.answered(&many)["response"]["warnings"].as_array().unwrap().len(), 16);
+}

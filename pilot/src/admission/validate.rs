@@ -1,7 +1,7 @@
 //! An object of the mesh that is created or changed: the same admission as that of a directory of files (PI-48, PI-49).
 
 use super::review::{Answer, Request};
-use crate::model::{MeshConfig, mesh};
+use crate::model::{MeshConfig, caution, mesh};
 use crate::source::kinds::{self, Found, Row};
 use crate::source::yaml::Node;
 use crate::source::{Problem, memory};
@@ -9,7 +9,7 @@ use proto::istio::meta::ObjectMeta;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// The answer for an object; it names every field that is wrong.
+/// The answer for an object; it names every field that is wrong, and warns of what is valid and will surprise.
 pub(super) fn answer(request: &Request, config: &MeshConfig) -> Answer {
     // What is deleted need not be valid.
     if !matches!(request.operation.as_str(), "CREATE" | "UPDATE") {
@@ -28,14 +28,20 @@ pub(super) fn answer(request: &Request, config: &MeshConfig) -> Answer {
 
 fn admitted(request: &Request, row: &Row, config: &MeshConfig) -> Answer {
     let document = Node::from_json(without_server_fields(&request.object));
-    let problems = match memory::object(row, meta(request), &document) {
-        Ok(object) => mesh::admit(&object, config).err().unwrap_or_default(),
+    let object = match memory::object(row, meta(request), &document) {
+        Ok(object) => object,
         Err(broken) => {
             let (key, fault) = *broken;
-            vec![memory::problem(&fault, Some(&key), None)]
+            return Answer::Refused(text(&[memory::problem(&fault, Some(&key), None)]));
         }
     };
-    if problems.is_empty() { Answer::Allowed } else { Answer::Refused(text(&problems)) }
+    match mesh::admit(&object, config) {
+        Err(problems) => Answer::Refused(text(&problems)),
+        Ok(()) => match caution::warnings(&object, config) {
+            none if none.is_empty() => Answer::Allowed,
+            warnings => Answer::Warned(warnings),
+        },
+    }
 }
 
 /// What is decoded: the status is the API server's business, and metadata are read apart.

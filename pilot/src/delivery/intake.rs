@@ -5,6 +5,7 @@ use super::selection::Selection;
 use super::standing::{Reach, Standing};
 use crate::model::mesh::{self, Change};
 use crate::model::{Mesh, MeshConfig, references, request_authn, virtual_service};
+use crate::registry::allocate;
 use crate::source::kinds::{self, Row};
 use crate::source::{Event, Key, Kind, Object, Problem, Spec, Store};
 use crate::translate::snapshot;
@@ -102,6 +103,7 @@ impl Intake {
             generation: seen.generation.filter(|_| !self.source.iter().any(|p| p.object.as_ref() == Some(key))),
             created: seen.created,
             since: seen.since,
+            addresses: allocate::chosen(self.mesh.services.iter().map(|service| &**service), key),
             refused,
             key: key.clone(),
             reach: Reach::default(),
@@ -147,6 +149,7 @@ impl Intake {
                     let own = &self.mesh.config;
                     let mut config = MeshConfig::new((*written).clone(), &own.domain, &own.cluster);
                     config.istio_defaults = own.istio_defaults;
+                    config.ip_autoallocate = own.ip_autoallocate;
                     if self.selection.handle_selectors(&config.discovery_selectors) {
                         self.reselect(&mut changed);
                     }

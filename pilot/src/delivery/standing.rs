@@ -1,7 +1,7 @@
 //! How an object stands: accepted or refused, and which proxies have it.
 
 use super::progress::Progress;
-use crate::source::{Key, Problem};
+use crate::source::{HostAddress, Key, Problem};
 use crate::translate::cache::ResourceType;
 use std::collections::BTreeMap;
 
@@ -22,6 +22,8 @@ pub struct Standing {
     pub in_force: bool,
     /// The least number of a snapshot that rests on the version in force.
     pub since: u64,
+    /// Of a ServiceEntry: the addresses that were chosen for its hosts (SE-13).
+    pub addresses: Vec<HostAddress>,
     /// How far the proxies are with the version in force.
     pub reach: Reach,
 }

@@ -3,6 +3,9 @@
 use crate::source::{Class, Object, Problem};
 use proto::istio::StringMatch;
 
+/// Longest expression, as Istio has it: proxies compile it, and each of its bytes may become a state.
+const MAX_REGEX_BYTES: usize = 1024;
+
 /// The problems of one object.
 pub struct Check<'a> {
     object: &'a Object,
@@ -45,6 +48,10 @@ impl<'a> Check<'a> {
 
     /// An expression.
     pub fn regex(&mut self, pattern: &str, field: impl Into<String>) {
+        if pattern.len() > MAX_REGEX_BYTES {
+            let text = format!("an expression has at most {MAX_REGEX_BYTES} bytes, this one {}", pattern.len());
+            return self.semantic(field, text);
+        }
         if let Err(error) = regex::Regex::new(pattern) {
             let text = error.to_string();
             let last = text.lines().last().unwrap_or("malformed").trim_start_matches("error: ").to_owned();
@@ -74,5 +81,25 @@ impl<'a> Check<'a> {
     /// The parsed value, or everything that is wrong.
     pub fn finish<T>(self, value: T) -> Result<T, Vec<Problem>> {
         if self.problems.is_empty() { Ok(value) } else { Err(self.problems) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::memory;
+
+    // bar: S3
+    #[test]
+    fn an_expression_is_bounded_in_length_and_in_what_it_grows_to() {
+        let object = &memory::parse("apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n", None).objects[0];
+        let said = |pattern: &str| {
+            let mut check = Check::new(object);
+            check.regex(pattern, "f");
+            check.finish(()).err().map(|mut problems| problems.remove(0).message)
+        };
+        assert_eq!(said(&"a".repeat(1024)), None);
+        assert_eq!(said(&"a".repeat(1025)).unwrap(), "an expression has at most 1024 bytes, this one 1025");
+        assert!(said("(a{1000}){1000}").unwrap().contains("size limit"), "short, and large once it is compiled");
     }
 }

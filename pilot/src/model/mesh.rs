@@ -161,6 +161,7 @@ impl Mesh {
             domain: self.config.domain.clone(),
             cluster: self.config.cluster.clone(),
             trust_domain: self.config.trust_domain.clone(),
+            autoallocate: self.config.ip_autoallocate,
         }
     }
 

@@ -55,6 +55,10 @@ pub struct MeshConfig {
     pub cluster: String,
     /// Whether to send Istio's values where ours differ (see `translate::defaults`); a flag, not a field.
     pub istio_defaults: bool,
+    /// Whether hosts of ServiceEntries without addresses get some (SE-13); a flag, not a field.
+    pub ip_autoallocate: bool,
+    /// Proxies answer DNS, where nothing else is said of them (`defaultConfig.proxyMetadata.ISTIO_META_DNS_CAPTURE`).
+    pub captures_dns: bool,
 }
 
 impl MeshConfig {
@@ -105,6 +109,11 @@ impl MeshConfig {
             domain: domain.to_owned(),
             cluster: cluster.to_owned(),
             istio_defaults: false,
+            ip_autoallocate: true,
+            captures_dns: written
+                .default_config
+                .as_ref()
+                .is_some_and(|config| config["proxyMetadata"]["ISTIO_META_DNS_CAPTURE"] == "true"),
         }
     }
 

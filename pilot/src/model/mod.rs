@@ -5,6 +5,7 @@
 
 pub mod authn;
 pub mod authz;
+pub mod caution;
 pub mod check;
 pub mod delegate;
 pub mod destination_rule;

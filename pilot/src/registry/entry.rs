@@ -34,6 +34,7 @@ pub fn services(object: &Object, spec: &ServiceEntry) -> Vec<Service> {
         name: host.clone(),
         ports: ports.clone(),
         addresses: spec.addresses.iter().map(|address| single(address)).collect(),
+        allocated: Vec::new(),
         resolution,
         registry: Registry::External,
         external: spec.location == Location::MeshExternal,

@@ -3,6 +3,7 @@
 //! What this part knows: what Kubernetes' and Istio's registry kinds say about hosts, ports and addresses.
 //! What it must never know: rules, proxies, Envoy's messages.
 
+pub mod allocate;
 pub mod endpoint;
 pub mod endpoint_slice;
 pub mod entry;
@@ -28,6 +29,8 @@ pub struct Settings {
     pub cluster: String,
     /// Trust domain of identities.
     pub trust_domain: String,
+    /// Whether hosts of ServiceEntries without addresses get some.
+    pub autoallocate: bool,
 }
 
 /// All services that the objects declare, oldest first; of two with one name in one namespace a Kubernetes Service
@@ -60,6 +63,9 @@ pub fn services(store: &Store, settings: &Settings) -> Vec<Service> {
         }
     }
     service::add_aliases(&mut services, store, settings);
+    if settings.autoallocate {
+        allocate::allocate(&mut services, store);
+    }
     services
 }
 

@@ -69,6 +69,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Virtual addresses.
     pub addresses: Vec<String>,
+    /// Virtual addresses that pilot has chosen, as the object has none: for proxies that answer DNS (SE-13).
+    pub allocated: Vec<std::net::IpAddr>,
     /// How addresses are found.
     pub resolution: Resolution,
     /// Who declares it.
@@ -131,6 +133,7 @@ pub fn from_kubernetes(object: &Object, spec: &ServiceSpec, settings: &Settings)
         name: object.key.name.to_string(),
         ports: ports.filter(|port| port.protocol != Protocol::Udp).collect(),
         addresses,
+        allocated: Vec::new(),
         resolution: if headless { Resolution::Passthrough } else { Resolution::Endpoints },
         registry: Registry::Kubernetes,
         external: false,

@@ -10,7 +10,12 @@ fn world(yaml: &str) -> (Store, Settings, Vec<Service>) {
     for object in parsed.objects {
         store.insert(object);
     }
-    let settings = Settings { domain: "cluster.local".into(), cluster: "Kubernetes".into(), trust_domain: "td".into() };
+    let settings = Settings {
+        domain: "cluster.local".into(),
+        cluster: "Kubernetes".into(),
+        trust_domain: "td".into(),
+        autoallocate: true,
+    };
     let services = services(&store, &settings);
     (store, settings, services)
 }
@@ -127,7 +132,8 @@ fn a_service_has_all_its_addresses_once_and_a_headless_one_none() {
         let parsed = memory::parse(&yaml, None);
         let mut store = Store::default();
         parsed.objects.into_iter().for_each(|object| drop(store.insert(object)));
-        let settings = Settings { domain: "corp.test".into(), cluster: "c".into(), trust_domain: "td".into() };
+        let settings =
+            Settings { domain: "corp.test".into(), cluster: "c".into(), trust_domain: "td".into(), autoallocate: true };
         services(&store, &settings).remove(0)
     };
     let both = service("clusterIP: 10.9.0.1, clusterIPs: [10.9.0.1, 'fd00::1']");

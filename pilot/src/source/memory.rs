@@ -1,7 +1,7 @@
 //! Objects out of a text: the decoder that every source of YAML shares, and the source of tests.
 
 use super::kinds::{self, Found, Row};
-use super::object::{Key, Kind, Object, Origin};
+use super::object::{HostAddress, Key, Kind, Object, Origin};
 use super::problem::{Class, Problem};
 use super::secret;
 use super::yaml::{Fault, Node, Value};
@@ -127,9 +127,28 @@ pub fn object(row: &Row, mut meta: ObjectMeta, document: &Node) -> Result<Object
     let namespace = if row.namespaced { meta.namespace.as_str() } else { "" };
     let key = Key { kind: row.kind, namespace: namespace.into(), name: meta.name.as_str().into() };
     match row.decode(document) {
-        Ok(spec) => Ok(Object { key, meta, spec, origin: None }),
+        Ok(spec) => {
+            let recorded = if row.kind == Kind::ServiceEntry { recorded(document) } else { Vec::new() };
+            Ok(Object { key, meta, spec, recorded, origin: None })
+        }
         Err(fault) => Err(Box::new((key, fault))),
     }
+}
+
+/// What the status of a ServiceEntry has for its hosts; a status is pilot's own work, and no reason to refuse an object.
+fn recorded(document: &Node) -> Vec<HostAddress> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Status {
+        addresses: Vec<HostAddress>,
+    }
+    #[derive(Deserialize)]
+    struct WithStatus {
+        #[serde(default)]
+        status: Option<Status>,
+    }
+    let decoded = document.decode::<WithStatus>().ok().and_then(|with| with.status);
+    decoded.unwrap_or_default().addresses
 }
 
 fn metadata(node: &Node) -> Result<ObjectMeta, Fault> {

@@ -15,7 +15,7 @@ mod secret;
 pub mod store;
 pub mod yaml;
 
-pub use object::{Key, Kind, Object, Spec};
+pub use object::{HostAddress, Key, Kind, Object, Spec};
 pub use problem::{Class, Problem};
 pub use store::Store;
 

@@ -94,6 +94,15 @@ pub struct Origin {
     pub document: Arc<Node>,
 }
 
+/// One entry of `status.addresses` of a ServiceEntry.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct HostAddress {
+    /// Name of the host.
+    pub host: String,
+    /// Its address.
+    pub value: String,
+}
+
 /// One object as its source holds it.
 #[derive(Debug, Clone)]
 pub struct Object {
@@ -103,6 +112,8 @@ pub struct Object {
     pub meta: ObjectMeta,
     /// Its typed content.
     pub spec: Spec,
+    /// Of a ServiceEntry: the addresses that its status records for its hosts.
+    pub recorded: Vec<HostAddress>,
     /// Where it is written, if in a file.
     pub origin: Option<Origin>,
 }
@@ -115,7 +126,7 @@ impl Object {
 
     /// Whether both say the same, wherever they are written.
     pub fn same_content(&self, other: &Self) -> bool {
-        self.key == other.key && self.meta == other.meta && self.spec == other.spec
+        (&self.key, &self.meta, &self.spec, &self.recorded) == (&other.key, &other.meta, &other.spec, &other.recorded)
     }
 
     /// A problem of this object with file and line of the field.

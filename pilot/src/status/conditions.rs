@@ -116,6 +116,7 @@ mod tests {
             dangling: Vec::new(),
             in_force: true,
             since: 1,
+            addresses: Vec::new(),
             reach: Reach { have: 2, ..Reach::default() },
         }
     }

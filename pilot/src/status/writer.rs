@@ -1,12 +1,13 @@
-//! Writes conditions into objects, while this pilot leads: what changed in truth at once, counts at leisure.
+//! Writes conditions, and the addresses of hosts that have none, into objects while this pilot leads: what changed in
+//! truth at once, counts at leisure.
 
 use super::conditions::{Condition, conditions};
 use super::leader::Leadership;
 use crate::delivery::standing::Standing;
 use crate::delivery::{Command, HubHandle};
-use crate::source::Key;
 use crate::source::kinds;
 use crate::source::kube::Defined;
+use crate::source::{HostAddress, Key};
 use k8s_openapi::jiff::{Timestamp, Unit};
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
@@ -27,6 +28,7 @@ const WRITES: usize = 10;
 /// What was written into an object last.
 struct Written {
     conditions: [Condition; 2],
+    addresses: Vec<HostAddress>,
     generation: Option<i64>,
     created: Option<String>,
     at: Instant,
@@ -103,7 +105,10 @@ impl Writer {
         let now = Timestamp::now().round(Unit::Second).unwrap_or_default();
         let wanted =
             conditions(standing).map(|condition| merged(&condition, standing.generation, &held, &now.to_string()));
-        if wanted.iter().all(|condition| held.contains(condition)) {
+        let addresses = &standing.addresses;
+        // What another has written for hosts that need none any more does no harm.
+        let recorded = addresses.is_empty() || object.data["status"]["addresses"] == json!(addresses);
+        if recorded && wanted.iter().all(|condition| held.contains(condition)) {
             return Ok(());
         }
         // The conditions of others stay.
@@ -111,7 +116,10 @@ impl Writer {
         let all: Vec<Value> = wanted.iter().cloned().chain(others).collect();
         // The version that was seen goes along: what another has written meanwhile is not lost.
         let version = object.metadata.resource_version;
-        let status = json!({"metadata": {"resourceVersion": version}, "status": {"conditions": all}});
+        let mut status = json!({"metadata": {"resourceVersion": version}, "status": {"conditions": all}});
+        if !recorded {
+            status["status"]["addresses"] = json!(addresses);
+        }
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         match api.patch_status(&standing.key.name, &params, &Patch::Merge(&status)).await {
             Err(kube::Error::Api(gone)) if gone.code == 404 => Ok(()),
@@ -124,6 +132,7 @@ impl Written {
     fn of(standing: &Standing, refused: bool) -> Self {
         Self {
             conditions: conditions(standing),
+            addresses: standing.addresses.clone(),
             generation: standing.generation,
             created: standing.created.clone(),
             at: Instant::now(),
@@ -136,7 +145,8 @@ impl Written {
         // The first is about the object itself: each word of it counts. The second holds counts.
         self.conditions[0] == wanted[0]
             && self.conditions.iter().zip(wanted).all(same)
-            && (self.generation, &self.created) == (standing.generation, &standing.created)
+            && (self.generation, &self.created, &self.addresses)
+                == (standing.generation, &standing.created, &standing.addresses)
     }
 }
 
@@ -180,6 +190,7 @@ mod tests {
             dangling: Vec::new(),
             in_force: true,
             since: 1,
+            addresses: Vec::new(),
             reach: Reach { have, pending, ..Reach::default() },
         }
     }

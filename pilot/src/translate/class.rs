@@ -5,8 +5,9 @@ use super::node::{Flavor, Node, Role};
 use super::telemetry::{Identity, Reports};
 use crate::model::Mesh;
 use crate::model::mesh::Instance;
-use crate::registry::{Locality, Resolution};
+use crate::registry::{Locality, Resolution, Service};
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 /// Everything about a node that any of its resources depends on.
@@ -30,6 +31,8 @@ pub struct Class {
     pub reports: Arc<Reports>,
     /// What it serves.
     pub instances: Vec<Instance>,
+    /// Whether it answers its workload's DNS.
+    pub captures_dns: bool,
     /// Its address, where a resource names it: headless services, Sidecars with ingress, gRPC servers.
     pub address: Option<String>,
 }
@@ -39,6 +42,13 @@ impl Class {
     /// connection is captured.
     pub fn has_own_destination(&self) -> bool {
         self.role == Role::Sidecar && self.flavor != Flavor::Grpc
+    }
+
+    /// The addresses that pilot has chosen for a service, as far as the class can use them: names lead there only where the
+    /// proxy answers DNS.
+    pub fn allocated<'a>(&self, service: &'a Service) -> impl Iterator<Item = IpAddr> + use<'a> {
+        let (families, captures) = (self.families, self.captures_dns);
+        service.allocated.iter().copied().filter(move |address| captures && families.has(*address))
     }
 
     /// The class of a node in a mesh.
@@ -84,6 +94,7 @@ impl Class {
             flavor: node.flavor,
             families: Families::of(&node.addresses),
             instances,
+            captures_dns: node.captures_dns,
             address: node.addresses.first().filter(|_| headless || ingress || serves_grpc).cloned(),
         }
     }

@@ -4,8 +4,8 @@ use super::cache::{Cache, Encoded};
 use super::class::Class;
 use super::inputs::{
     Client, ClusterInput, EndpointsInput, FixedCluster, GatewayListenerInput, GatewayRouteInput, InboundClusterInput,
-    InboundInput, Input, NameTableInput, OutboundHttpInput, OutboundInput, OutboundRouteInput, OutboundTcpInput, Owner,
-    Part, SecretInput,
+    InboundInput, Input, NameTableInput, Named, OutboundHttpInput, OutboundInput, OutboundRouteInput, OutboundTcpInput,
+    Owner, Part, SecretInput,
 };
 use super::node::{Flavor, Role};
 use super::outbound_plan::OutboundPlan;
@@ -464,8 +464,8 @@ impl ClassInputs<'_> {
     /// The table of names.
     pub fn name_table(&mut self) -> Arc<Encoded> {
         let services = self.scope.services().map(|service| {
-            let set = self.set(service).filter(|_| service.headless).cloned();
-            (service.clone(), set)
+            let endpoints = self.set(service).filter(|_| service.headless).cloned();
+            Named { service: service.clone(), allocated: self.class.allocated(service).collect(), endpoints }
         });
         let services = services.collect();
         self.cache.get(Input::NameTable(NameTableInput { services, mesh: self.mesh.config.clone() }))

@@ -1,5 +1,7 @@
 //! Address families: which addresses a proxy has, and so on which it listens (PR-9, P29).
 
+use std::net::IpAddr;
+
 /// Which kinds of addresses a proxy has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 pub enum Families {
@@ -14,7 +16,7 @@ pub enum Families {
 impl Families {
     /// Those of a proxy with these addresses; what is no address does not count.
     pub fn of(addresses: &[String]) -> Self {
-        let parsed = || addresses.iter().filter_map(|address| address.parse::<std::net::IpAddr>().ok());
+        let parsed = || addresses.iter().filter_map(|address| address.parse::<IpAddr>().ok());
         match (parsed().any(|address| address.is_ipv4()), parsed().any(|address| address.is_ipv6())) {
             (true, true) => Self::Both,
             (false, true) => Self::V6,
@@ -28,6 +30,11 @@ impl Families {
             Self::V4 | Self::Both => "0.0.0.0",
             Self::V6 => "::",
         }
+    }
+
+    /// Whether a proxy has addresses of this one's family.
+    pub fn has(self, address: IpAddr) -> bool {
+        self == Self::Both || (self == Self::V4) == address.is_ipv4()
     }
 
     /// The wildcard of the other family, where there are two.

@@ -335,10 +335,21 @@ pub struct SecretInput {
 /// The names that a proxy's DNS answers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NameTableInput {
-    /// Services with their endpoints where those are the answer (headless).
-    pub services: Vec<(Shared<Service>, Option<Shared<EndpointSet>>)>,
+    /// The services.
+    pub services: Vec<Named>,
     /// The mesh's settings.
     pub mesh: Shared<MeshConfig>,
+}
+
+/// A service, and what else its name leads to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Named {
+    /// The service.
+    pub service: Shared<Service>,
+    /// Addresses that were chosen for it.
+    pub allocated: Vec<std::net::IpAddr>,
+    /// Its endpoints, where they are the answer (headless).
+    pub endpoints: Option<Shared<EndpointSet>>,
 }
 
 /// A port of a Sidecar's ingress or of a service, as the inbound side sees it.

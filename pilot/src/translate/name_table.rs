@@ -1,19 +1,20 @@
 //! The names that a proxy's DNS answers (DN-1, DN-2).
 
-use super::inputs::NameTableInput;
+use super::inputs::{NameTableInput, Named};
 use crate::registry::{Endpoint, Health, Registry};
 use proto::missing::{NameInfo, NameTable};
 
 /// Virtual addresses of services; of headless ones the ready endpoints, and each endpoint with a name of its own.
 pub fn table(input: &NameTableInput) -> NameTable {
     let mut table = NameTable::default();
-    for (service, endpoints) in &input.services {
+    for Named { service, allocated, endpoints } in &input.services {
         let host = service.key.host.to_string();
         let mut ips: Vec<String> =
             service.addresses.iter().filter(|address| address.parse::<std::net::IpAddr>().is_ok()).cloned().collect();
         let ready =
             endpoints.iter().flat_map(|set| &set.endpoints).filter(|endpoint| endpoint.health != Health::NotReady);
         let ready: Vec<&Endpoint> = ready.collect();
+        ips.extend(allocated.iter().map(ToString::to_string));
         if ips.is_empty() && service.headless {
             ips = ready.iter().map(|endpoint| endpoint.address.clone()).collect();
             ips.sort();

@@ -53,6 +53,8 @@ pub struct Node {
     pub service_account: String,
     /// Which filters it has.
     pub flavor: Flavor,
+    /// Whether it answers its workload's DNS (`DNS_CAPTURE`).
+    pub captures_dns: bool,
     /// `ISTIO_VERSION`, for people.
     pub version: String,
 }
@@ -122,6 +124,7 @@ impl Node {
             mesh_id: string(&metadata, "MESH_ID").unwrap_or_default(),
             service_account: string(&metadata, "SERVICE_ACCOUNT").unwrap_or_default(),
             flavor,
+            captures_dns: string(&metadata, "DNS_CAPTURE").is_some_and(|value| value == "true"),
             version: string(&metadata, "ISTIO_VERSION").unwrap_or_default(),
         })
     }

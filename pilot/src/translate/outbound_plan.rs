@@ -67,7 +67,7 @@ impl OutboundPlan {
     }
 }
 
-/// The addresses on which a TCP port listens: the service's own; of a headless service its endpoints, the proxy's own
+/// The addresses on which a TCP port listens: the service's own, or those that were chosen for it; of a headless service its endpoints, the proxy's own
 /// address left out; else all (PR-6, SE-2).
 fn addresses(service: &Service, port: u16, class: &Class, mesh: &Mesh, bind: &str) -> Vec<String> {
     if service.headless {
@@ -81,6 +81,10 @@ fn addresses(service: &Service, port: u16, class: &Class, mesh: &Mesh, bind: &st
         out.sort();
         out.dedup();
         return out;
+    }
+    let allocated: Vec<String> = class.allocated(service).map(|address| address.to_string()).collect();
+    if !allocated.is_empty() {
+        return allocated;
     }
     let plain: Vec<String> =
         service.addresses.iter().filter(|address| address.parse::<std::net::IpAddr>().is_ok()).cloned().collect();

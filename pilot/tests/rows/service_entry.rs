@@ -217,3 +217,36 @@ fn export_and_names_of_the_server() {
     let world = World::new(&format!("{}{rule}", object("ServiceEntry", "e", &spec("*"))));
     assert!(world.client().cluster("outbound|443||a.com").to_string().contains("san.com"));
 }
+
+// spec: SE-13, DN-1
+#[test]
+fn hosts_without_addresses_get_some_where_the_proxy_answers_dns() {
+    let database = |name: &str, namespace: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  hosts: [{name}.example]\n  resolution: STATIC\n  ports: [{{number: 5432, name: tcp, protocol: TCP}}, {{number: 5433, name: other}}, {{number: 6432, name: tls, protocol: TLS}}]\n  endpoints: [{{address: 198.51.100.1}}]\n"
+        )
+    };
+    let world = World::new(&(database("red", "default") + &database("blue", "other")));
+    let id = "sidecar~10.0.0.9~client-1.default~default.svc.cluster.local";
+    let told = world.with_metadata(id, &[("DNS_CAPTURE", "true")]);
+    let table = told.name_table().table;
+    let mut seen = Vec::new();
+    for host in ["red.example", "blue.example"] {
+        let [address] = table[host].ips.as_slice() else { panic!("one address of its family: {:?}", table[host]) };
+        assert!(address.starts_with("240.240.") && !seen.contains(address), "{address}");
+        seen.push(address.clone());
+        let chain = &told.listener(&format!("{address}_5432"))["filter_chains"][0];
+        assert!(chain.to_string().contains(&format!("outbound|5432||{host}")), "{chain}");
+        assert!(told.has_listener(&format!("{address}_5433")), "of a port whose protocol is found out as well");
+        let tls = told.listener(&format!("{address}_6432"));
+        assert!(tls["filter_chains"][0]["filter_chain_match"].is_null(), "no name is needed to tell it apart: {tls}");
+    }
+    assert!(!told.has_listener("0.0.0.0_5432") && !told.has_listener("0.0.0.0_6432"));
+    let both = world.with_metadata(id, &[("DNS_CAPTURE", "true"), ("INSTANCE_IPS", "10.0.0.9,fd00::9")]);
+    let six = &both.name_table().table["red.example"].ips[1];
+    assert!(six.starts_with("2001:2::") && both.has_listener(&format!("[{six}]_5432")), "{six}");
+
+    // Who asks another server for names never connects to such an address.
+    let plain = world.client();
+    assert!(plain.has_listener("0.0.0.0_5432") && !plain.name_table().table.contains_key("red.example"));
+}

@@ -28,6 +28,7 @@ istio_struct! {
         default_virtual_service_export_to: Vec<String>,
         default_destination_rule_export_to: Vec<String>,
         default_providers: DefaultProviders,
+        default_config: Option<serde_json::Value>,
         default_http_retry_policy: Option<HttpRetry>,
         dns_refresh_rate: Option<Duration>,
         locality_lb_setting: Option<LocalityLbSetting>,

@@ -107,17 +107,17 @@ fn two_databases_on_one_port_are_told_apart_by_their_names() {
     let space = Space::new("databases");
     space.apply(&["red", "blue"].map(|name| DATABASES.replace("NAME", name)).concat());
     space.kubectl(&["wait", "--for=condition=Ready", "pod/red", "pod/blue", "--timeout=60s"]).unwrap();
-    // Addresses that nobody has: the sidecar answers DNS with them.
-    let entry = |name: &str, virtual_address: &str| {
+    // They have no addresses of their own: pilot chooses some, and the sidecar answers DNS with them.
+    let entry = |name: &str| {
         let address = space.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.podIP}"]).unwrap();
         format!(
-            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec: {{hosts: [{name}.example], addresses: [{virtual_address}], location: MESH_EXTERNAL, resolution: STATIC, ports: [{{number: 5432, name: tcp, protocol: TCP}}], endpoints: [{{address: {address}}}]}}\n---\n"
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}}}\nspec: {{hosts: [{name}.example], location: MESH_EXTERNAL, resolution: STATIC, ports: [{{number: 5432, name: tcp, protocol: TCP}}], endpoints: [{{address: {address}}}]}}\n---\n"
         )
     };
-    space.apply(&entry("red", "240.240.1.1"));
+    space.apply(&entry("red"));
     // The other one stands in another namespace, as another team writes it.
     let other = Space::new("databases-too");
-    other.apply(&entry("blue", "240.240.1.2"));
+    other.apply(&entry("blue"));
     space.apply(
         "
 apiVersion: apps/v1
@@ -143,6 +143,17 @@ spec:
             let said = ask(name);
             assert!(said.contains(&format!("this is {name}")), "{name}: {said}");
         }
+    }
+    // The leader has written them down, where Istio's controller looks for them.
+    let recorded = |space: &Space, name: &str| {
+        let path = "jsonpath={.status.addresses[*].value}";
+        space.kubectl(&["get", "serviceentry", name, "-o", path]).unwrap()
+    };
+    let asks = &space;
+    for (space, name) in [(&space, "red"), (&other, "blue")] {
+        let told = asks.shell(&format!("echo {}", address(name)));
+        let kept = recorded(space, name);
+        assert!(kept.split(' ').any(|address| address == told.trim()), "{name}: {told} is not of {kept}");
     }
     space.figure("10 of 10 connections reached the database that they named");
 }

@@ -47,6 +47,7 @@ async fn keys_come_from_a_url_or_from_where_the_issuer_says() {
 }
 
 // spec: CA-30
+// bar: S4
 #[tokio::test]
 async fn what_is_no_key_set_is_told_and_what_must_not_be_asked_is_not() {
     let address = serve(|_| {
