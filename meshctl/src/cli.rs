@@ -1,8 +1,8 @@
 //! The tree of commands.
 
 use crate::command::{
-    analyze, bug_report, check, config, curl, dashboard, describe, diff, edges, explain, grpcping, install,
-    kube_inject, load, log, manual, server, stat, status, tag, tap, top, version,
+    analyze, bug_report, check, check_inject, config, curl, dashboard, describe, diff, edges, explain, grpcping,
+    injector, install, kube_inject, load, log, manual, server, stat, status, tag, tap, top, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -56,7 +56,7 @@ enum Command {
     /// Tell what the mesh does with a pod or a service: which objects apply to it, and which do not match.
     #[command(visible_alias = "desc")]
     Describe(describe::DescribeArgs),
-    /// Commands under the names that istioctl has for them.
+    /// Commands under the names that istioctl has for them, and some that it has nowhere else.
     #[command(visible_alias = "x", subcommand)]
     Experimental(Experimental),
     /// Show or change the log levels of a proxy or of the control plane.
@@ -88,7 +88,7 @@ enum Command {
     Reaper(demo::ReaperArgs),
 }
 
-/// istioctl's group `experimental`, as far as its commands are here under other names.
+/// istioctl's group `experimental`, as far as its commands are here.
 #[derive(Debug, Subcommand)]
 enum Experimental {
     /// As meshctl describe.
@@ -96,6 +96,12 @@ enum Experimental {
     Describe(describe::DescribeArgs),
     /// As meshctl check --pre.
     Precheck(check::PrecheckArgs),
+    /// Show which AuthorizationPolicies a proxy enforces.
+    Authz(config::authz::AuthzArgs),
+    /// Show which webhook injects which namespace, and which revisions its pods have.
+    Injector(injector::InjectorArgs),
+    /// Tell whether a pod gets a sidecar, from whom, and why.
+    CheckInject(check_inject::CheckInjectArgs),
 }
 
 /// Reads the command line of this process. Flags of the load tool may have one dash, as Fortio's users write them.
@@ -133,6 +139,15 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             runtime.block_on(Box::pin(describe::run(args))).map(|()| ExitCode::SUCCESS)
         }
         Command::Experimental(Experimental::Precheck(args)) => runtime.block_on(check::precheck(args)),
+        Command::Experimental(Experimental::Authz(args)) => {
+            runtime.block_on(config::authz::run(args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Experimental(Experimental::Injector(args)) => {
+            runtime.block_on(injector::run(args)).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Experimental(Experimental::CheckInject(args)) => {
+            runtime.block_on(check_inject::run(args)).map(|()| ExitCode::SUCCESS)
+        }
         Command::Log(args) => runtime.block_on(log::run(args)).map(|()| ExitCode::SUCCESS),
         Command::BugReport(args) => runtime.block_on(Box::pin(bug_report::run(args))).map(|()| ExitCode::SUCCESS),
         Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),

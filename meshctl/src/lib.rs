@@ -17,6 +17,7 @@
 //! - [`analyze`]: what is wrong with objects, in Istio's codes
 //! - [`diff`]: what a change does to each proxy
 //! - [`bug_report`]: what somebody else needs to help
+//! - [`injector`]: which webhook injects what
 //! - [`install`]: the mesh on Kubernetes
 //! - [`output`]: tables, JSON and YAML for people and scripts
 //!
@@ -33,6 +34,7 @@ pub mod demo;
 pub mod describe;
 pub mod diff;
 pub mod explain;
+pub mod injector;
 pub mod install;
 pub mod live;
 pub mod load;

@@ -130,7 +130,7 @@ fn until(cluster: &Cluster, arguments: &[&str], says: impl Fn(&Value) -> bool) -
     }
 }
 
-// spec: CT-2, CT-3, CT-5, CT-7, CT-8, CT-15, CT-18, CT-22, CT-23, CT-40, CT-41, CT-42, CT-43, CT-44, CT-60, MX-99, MX-107
+// spec: CT-2, CT-3, CT-5, CT-7, CT-8, CT-15, CT-16, CT-17, CT-18, CT-33, CT-22, CT-23, CT-40, CT-41, CT-42, CT-43, CT-44, CT-60, MX-99, MX-107
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e-kube"]
 async fn every_command_reaches_the_mesh_through_the_api_server() {
@@ -173,12 +173,38 @@ async fn every_command_reaches_the_mesh_through_the_api_server() {
     let described = ["Service: shop.shop", "Matching subsets: v1", "(Non-matching subsets v2)", "mTLS mode: STRICT"];
     says(&cluster, &["describe", "pod", "deploy/shop", "-n", "shop"], &described);
     says(&cluster, &["x", "describe", "service", "shop.shop"], &["Pods: 1, 1 of them with a proxy"]);
+    guards(&cluster, &full);
     levels(&cluster);
     analyzes(&cluster);
     taps(&cluster);
     figures(&cluster);
     shows_the_page(&cluster);
     reports(&cluster, directory.path());
+}
+
+/// Who is let in by policies, and who gets a sidecar from whom.
+fn guards(cluster: &Cluster, pod: &str) {
+    let policy = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: no-puts, namespace: shop}\nspec: {action: DENY, rules: [{to: [{operation: {methods: [PUT], ports: ['8080']}}]}]}\n";
+    cluster.apply(policy).unwrap();
+    let enforced = |rows: &Value| {
+        rows.as_array().into_iter().flatten().any(|row| row["name"] == "no-puts" && row["action"] == "DENY")
+    };
+    until(cluster, &["x", "authz", "check", "deploy/shop", "-n", "shop", "-o", "json"], enforced);
+    cluster.kubectl(&["delete", "authorizationpolicy", "no-puts", "-n", "shop"]).unwrap();
+    let lists = ["NAMESPACE", "shop", "default: ", "istio-sidecar-injector", "/proxy:"];
+    says(cluster, &["x", "injector", "list"], &lists);
+    let why = ["istio-sidecar-injector", "✔", "Namespace label istio-injection=enabled matches"];
+    says(cluster, &["x", "check-inject", pod], &why);
+    let why = ["✘", "Pod has sidecar.istio.io/inject=false label, preventing injection"];
+    says(cluster, &["x", "check-inject", "-n", "shop", "-l", "sidecar.istio.io/inject=false"], &why);
+    // What a person asks the proxy in a pod, by the name and verbs of Istio's tasks.
+    let agent = |verb: &[&str]| {
+        let line = [&["exec", "deploy/shop", "-n", "shop", "-c", "istio-proxy", "--", "pilot-agent"], verb].concat();
+        cluster.kubectl(&line).unwrap()
+    };
+    assert!(agent(&["request", "GET", "/clusters"]).contains("shop.shop.svc.cluster.local"));
+    assert!(agent(&["version"]).contains(env!("CARGO_PKG_VERSION")));
+    agent(&["wait", "--timeoutSeconds", "5"]);
 }
 
 fn levels(cluster: &Cluster) {

@@ -3,6 +3,7 @@
 pub mod analyze;
 pub mod bug_report;
 pub mod check;
+pub mod check_inject;
 pub mod config;
 pub mod curl;
 pub mod dashboard;
@@ -11,6 +12,7 @@ pub mod diff;
 pub mod edges;
 pub mod explain;
 pub mod grpcping;
+pub mod injector;
 pub mod install;
 pub mod kube_inject;
 pub mod load;

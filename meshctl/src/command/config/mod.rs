@@ -3,6 +3,7 @@
 //! Each kind is a pure function from a dump to rows. Both spellings of protobuf JSON are read: Envoy writes
 //! `snake_case`, saved files may hold `camelCase`.
 
+pub mod authz;
 mod cluster;
 mod endpoint;
 mod listener;
