@@ -160,6 +160,7 @@ fn the_proxy_is_native_where_the_cluster_can_and_first_where_it_cannot() {
 }
 
 // spec: PI-59, AN-1
+// bar: S7
 #[test]
 fn redirection_follows_the_annotations_and_needs_two_capabilities() {
     let injected = inject(&pod(json!({
@@ -211,6 +212,7 @@ fn redirection_follows_the_annotations_and_needs_two_capabilities() {
 }
 
 // spec: PI-60, PI-62, AN-2, AN-3
+// bar: S7
 #[test]
 fn the_container_follows_the_annotations() {
     let annotations = json!({
@@ -264,7 +266,7 @@ fn the_container_follows_the_annotations() {
     );
 }
 
-// spec: PI-61, PI-65
+// spec: PI-61, PI-65, PT-15
 #[test]
 fn the_proxy_knows_who_it_serves() {
     let mut written = pod(json!({"proxy.istio.io/config": "concurrency: 3\nproxyMetadata: {A: b}\n"})).into_value();
@@ -483,6 +485,7 @@ fn paths(value: &Value, path: String, found: &mut Vec<String>) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+    // bar: S5
     /// Whatever stands in labels and annotations stays a value; it never becomes structure (S5).
     #[test]
     fn texts_of_the_pod_cannot_change_its_structure(text in any::<String>(), line in "[ -~\n]{0,40}") {

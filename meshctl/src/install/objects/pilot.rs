@@ -126,6 +126,11 @@ fn deployment(spec: &Spec) -> Value {
         k8s: "components.pilot.k8s",
     };
     let mut deployment = program.deployment(spec, NAME);
+    if deployment["spec"]["strategy"].is_null() {
+        // Istio's: the new ones are all there before the old ones go.
+        deployment["spec"]["strategy"] =
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": "25%"}});
+    }
     mount(&mut deployment, "istio-token", "/var/run/secrets/tokens", &token());
     mount(&mut deployment, "tls", "/var/run/secrets/istiod", &json!({"emptyDir": {"medium": "Memory"}}));
     // Of the default one it stays as it was: a selector cannot be changed.

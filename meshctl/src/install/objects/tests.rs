@@ -19,6 +19,7 @@ fn containers(objects: &[Value]) -> impl Iterator<Item = (&Value, &Value)> {
 }
 
 // spec: IN-8
+// bar: S6
 /// robustness S6: verbs are written out, secrets are read in the own namespace alone, and citadel's by name.
 #[test]
 fn rights_are_written_out_and_secrets_stay_in_their_namespace() {
@@ -109,6 +110,7 @@ fn profiles_differ_as_istios_do() {
 }
 
 // spec: IN-10, IN-11, IN-15, IN-23
+// bar: S6
 /// robustness S6: the agent reads pods and changes nothing in the API server.
 #[test]
 fn the_node_agent_brings_what_a_node_needs_and_pods_are_injected_for_it() {
@@ -144,6 +146,7 @@ fn the_node_agent_brings_what_a_node_needs_and_pods_are_injected_for_it() {
 }
 
 // spec: IN-22
+// bar: S7
 /// robustness S7 for the control plane: nobody is root, nothing is writable, no capability.
 #[test]
 fn pods_fit_the_restricted_level_and_openshift_chooses_their_users() {
@@ -218,4 +221,26 @@ fn the_settings_are_those_that_pilot_reads() {
         ::pilot::model::mesh_config::parse(named(&objects, "ConfigMap", "istio")["data"]["mesh"].as_str().unwrap())
             .unwrap();
     }
+}
+
+// spec: PI-2, PI-5
+#[test]
+fn pilot_is_found_where_istiod_is_and_grows_and_stays_as_it_does() {
+    let objects = rendered("default");
+    let ports = named(&objects, "Service", "istiod")["spec"]["ports"].as_array().unwrap().clone();
+    let ports: Vec<String> = ports
+        .iter()
+        .map(|port| format!("{} {}→{}", port["name"].as_str().unwrap(), port["port"], port["targetPort"]))
+        .collect();
+    for port in
+        ["grpc-xds 15010→15010", "https-dns 15012→15012", "https-webhook 443→15017", "http-monitoring 15014→15014"]
+    {
+        assert!(ports.contains(&port.to_owned()), "{port} in {ports:?}");
+    }
+    let scaler = &named(&objects, "HorizontalPodAutoscaler", "istiod")["spec"];
+    assert_eq!((&scaler["minReplicas"], &scaler["maxReplicas"]), (&json!(1), &json!(5)));
+    assert_eq!(scaler["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
+    assert_eq!(named(&objects, "PodDisruptionBudget", "istiod")["spec"]["minAvailable"], 1);
+    let rolling = &named(&objects, "Deployment", "istiod")["spec"]["strategy"]["rollingUpdate"];
+    assert_eq!((&rolling["maxSurge"], &rolling["maxUnavailable"]), (&json!("100%"), &json!("25%")));
 }
