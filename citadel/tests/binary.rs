@@ -20,6 +20,7 @@ fn citadel() -> Command {
     Command::new(env!("CARGO_BIN_EXE_citadel"))
 }
 
+// bar: C4
 #[tokio::test]
 async fn keys_never_reach_the_log() {
     let directory = tempfile::tempdir().unwrap();

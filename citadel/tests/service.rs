@@ -17,6 +17,7 @@ fn leaf(chain: &[String]) -> LeafFacts {
 }
 
 // spec: CA-1, CA-3, CA-8
+// bar: C1
 #[tokio::test]
 async fn a_token_gets_a_certificate_of_its_own_identity_only() {
     let citadel = Citadel::start().await;
@@ -39,6 +40,7 @@ async fn a_service_account_subject_is_an_identity_of_our_trust_domain() {
 }
 
 // spec: CA-5
+// bar: C2
 #[tokio::test]
 async fn strangers_get_one_opaque_answer() {
     let citadel = Citadel::start().await;
@@ -101,6 +103,7 @@ async fn a_certificate_renews_itself_without_a_token() {
     assert_eq!(leaf(&answer.cert_chain).uris, [REVIEWS]);
 }
 
+// bar: C1
 #[tokio::test]
 async fn only_a_relay_may_name_another_caller() {
     let citadel = Citadel::start().await;
@@ -150,6 +153,7 @@ async fn replaced_ca_files_are_taken_over_and_broken_ones_are_not() {
     }
 }
 
+// bar: C5
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_requests_at_once_are_all_answered() {
     let citadel = Citadel::start().await;

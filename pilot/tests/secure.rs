@@ -27,6 +27,7 @@ async fn running(more: &[&str]) -> (pilot::server::Running, tempfile::TempDir) {
 }
 
 // spec: PI-51, PI-53, XI-2, PT-11
+// bar: S1
 #[tokio::test]
 async fn a_client_certificate_admits_its_own_namespace_alone() {
     let (pilot, _dir) = running(&[]).await;
@@ -66,6 +67,7 @@ async fn ask_with_token(channel: tonic::transport::Channel, token: Option<&str>)
 }
 
 // spec: PI-51, XI-2
+// bar: S1
 #[tokio::test]
 async fn a_token_proves_as_well_and_nothing_does_not() {
     let (pilot, _dir) = running(&[]).await;
@@ -112,6 +114,7 @@ status: {podIP: 10.0.0.9}
 ";
 
 // spec: CA-26, CA-27, XI-4
+// bar: S2
 #[tokio::test]
 async fn secrets_go_over_tls_to_who_has_proven_who_it_is() {
     let (pilot, dir) = running(&[]).await;

@@ -141,6 +141,7 @@ fn istio_types_that_envoy_lacks_are_known() {
     assert_eq!(json::to_value("istio.networking.nds.v1.NameTable", &bytes).unwrap(), table);
 }
 
+// bar: S2
 #[test]
 fn secrets_are_redacted_inside_of_any_too() {
     let mut dump = json!({"dynamic_active_secrets": [{"name": "default", "secret": {

@@ -196,6 +196,7 @@ impl Bench {
 }
 
 // spec: AD-1, AD-12
+// bar: S2
 #[tokio::test]
 async fn config_dump_is_strict_json_of_envoys_messages_without_secrets() {
     let bench = tcp_bench().await;
@@ -317,6 +318,7 @@ async fn stats_are_shown_as_text_json_and_for_prometheus() {
 }
 
 // spec: AD-6, AD-9, AD-11
+// bar: S8
 #[tokio::test]
 async fn what_changes_something_needs_post() {
     let mut bench = tcp_bench().await;
@@ -326,6 +328,9 @@ async fn what_changes_something_needs_post() {
     {
         let (status, body) = ask(&address, "GET", path).await;
         assert_eq!((status, body.as_str()), (405, "Method GET not allowed, POST required."), "{path}");
+        let (status, _) =
+            ask(&address, "POST", &format!("{path} HTTP/1.0\r\norigin: http://evil.test\r\nx-rest: ")).await;
+        assert_eq!(status, 403, "{path} from a page");
     }
     assert!(bench.commands.try_recv().is_err());
     let cases = [

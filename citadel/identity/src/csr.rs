@@ -192,6 +192,7 @@ mod tests {
         assert_ne!(one.key.secret_der(), two.key.secret_der());
     }
 
+    // bar: C4
     #[test]
     fn keys_are_never_printed() {
         let csr = Csr::generate(&SpiffeId::parse("spiffe://a/b").unwrap()).unwrap();

@@ -175,6 +175,7 @@ mod tests {
         (cert, root)
     }
 
+    // bar: C4
     #[test]
     fn makes_a_root_once_with_a_private_key_file() {
         let directory = tempfile::tempdir().unwrap();
@@ -191,6 +192,7 @@ mod tests {
     }
 
     // spec: CA-1, CA-12, CA-21
+    // bar: C4
     #[test]
     fn a_plugged_intermediate_signs_for_its_root() {
         for algorithm in [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_RSA_SHA256] {
@@ -240,6 +242,7 @@ mod tests {
         store(one.path()).load(SystemTime::now()).unwrap();
     }
 
+    // bar: C4
     #[test]
     fn a_key_that_others_can_read_is_refused() {
         let directory = tempfile::tempdir().unwrap();

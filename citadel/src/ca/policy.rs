@@ -92,6 +92,7 @@ mod tests {
     }
 
     // spec: CA-10
+    // bar: C3
     #[test]
     fn the_life_is_24_h_unless_asked_and_90_d_at_most() {
         let caller = SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap();

@@ -65,6 +65,7 @@ mod tests {
         count
     }
 
+    // bar: C5
     #[tokio::test]
     async fn one_identity_cannot_use_up_the_share_of_another() {
         let limits = IdentityLimits::new(2);

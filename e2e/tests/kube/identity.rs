@@ -349,6 +349,7 @@ impl Mesh {
 }
 
 // spec: CA-3, CA-8, CA-17, PI-51, PI-53, XI-2
+// bar: C2
 /// robustness C2: who is refused, by citadel, by pilot's relay and by pilot's streams.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e-kube"]

@@ -150,6 +150,7 @@ fn judged(leaf: &Leaf, validation: Value) -> Result<(), String> {
 }
 
 // spec: HP-17, XT-12
+// bar: C6
 #[test]
 fn certificates_that_a_list_revokes_are_refused() {
     let (ca, other) = (Ca::new(), Ca::new());

@@ -40,6 +40,7 @@ fn with_leaf(chain: &[String], check: impl FnOnce(&X509Certificate<'_>)) {
 }
 
 // spec: CA-3
+// bar: C1
 #[test]
 fn nothing_that_the_request_asks_for_is_signed_in() {
     let authority = authority();
@@ -69,6 +70,7 @@ fn the_answer_is_one_certificate_per_element_and_the_roots_last() {
 }
 
 // spec: CA-4
+// bar: C3
 #[test]
 fn the_certificate_has_the_profile_of_istio() {
     let authority = authority();
@@ -90,6 +92,7 @@ fn the_certificate_has_the_profile_of_istio() {
 }
 
 // spec: CA-4
+// bar: C3
 #[test]
 fn serials_are_long_and_unique() {
     let mut seen = HashSet::new();
@@ -102,6 +105,7 @@ fn serials_are_long_and_unique() {
 }
 
 // spec: CA-4, CA-10
+// bar: C3
 #[test]
 fn a_leaf_never_outlives_its_signer() {
     let key = CaKey::generate().unwrap();

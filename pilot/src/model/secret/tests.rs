@@ -73,6 +73,7 @@ fn both_forms_of_a_secret_are_read() {
 }
 
 // spec: CA-27
+// bar: S2
 #[test]
 fn secrets_of_other_namespaces_are_not_found() {
     let world = World::new(&secret("a", &[("tls.crt", CHAIN), ("tls.key", KEY)]));

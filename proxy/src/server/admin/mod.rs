@@ -166,6 +166,12 @@ const PATHS: [(&str, bool, &str); 21] = [
     ("/runtime", false, "runtime values"),
 ];
 
+/// Whether a browser sends it for a page: no page is served here whose forms could be meant (robustness S8).
+fn comes_from_a_page<B>(request: &Request<B>) -> bool {
+    let headers = request.headers();
+    headers.contains_key("origin") || headers.contains_key("referer") || headers.contains_key("sec-fetch-site")
+}
+
 async fn respond(parts: &AdminParts, request: &Request<Incoming>) -> Answer {
     let path = request.uri().path();
     let ask = parameters(request.uri().query());
@@ -174,6 +180,9 @@ async fn respond(parts: &AdminParts, request: &Request<Incoming>) -> Answer {
     };
     if *mutates && request.method() != Method::POST {
         return text(405, format!("Method {} not allowed, POST required.", request.method()));
+    }
+    if *mutates && comes_from_a_page(request) {
+        return text(403, "a page of a browser must not change anything here".to_owned());
     }
     match path {
         "/certs" => clusters::certs(parts),

@@ -133,6 +133,7 @@ fn catch_all_clusters_are_their_own_name() {
     assert_eq!(name("outbound|80||a.b", None), "unknown unknown unknown");
 }
 
+// bar: S8
 #[test]
 fn past_the_limit_series_share_the_overflow() {
     let mut registry = Registry::new();
