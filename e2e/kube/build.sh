@@ -28,7 +28,7 @@ LD="-s -w"; IFS=. read -r major minor _ <<< "${V#v}"
 for p in k8s.io/component-base/version k8s.io/client-go/pkg/version; do
   LD="$LD -X $p.gitVersion=$V -X $p.gitMajor=$major -X $p.gitMinor=$minor -X $p.gitTreeState=clean -X $p.gitCommit=0000000000000000000000000000000000000000 -X $p.buildDate=2026-01-01T00:00:00Z"
 done
-${NICE:-nice -n 10} go build -trimpath -ldflags "$LD" -o "$PART/" ./hyper ./ocifix ./tapp sigs.k8s.io/kind >&2
+go build -trimpath -ldflags "$LD" -o "$PART/" ./hyper ./ocifix ./tapp sigs.k8s.io/kind >&2
 ln -sf hyper "$PART/kubectl"; ln -sf hyper "$PART/kubeadm"
 gcc -O2 -static -s -o "$PART/pause" "$(go list -m -f '{{.Dir}}' k8s.io/kubernetes)/build/pause/linux/pause.c"
 go list -m -f '{{.Dir}}' sigs.k8s.io/kind > "$PART/kind.src"

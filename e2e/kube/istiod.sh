@@ -14,7 +14,7 @@ flock 9
 cd /
 if [ ! -x "$OUT/pilot-discovery" ]; then
   say "building istiod $VERSION; cold this takes 7 minutes of two cores"
-  CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOBIN=$OUT ${NICE:-chrt --idle 0} go install -trimpath \
+  CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOBIN=$OUT go install -trimpath \
     -ldflags "-s -w -X istio.io/istio/pkg/version.buildVersion=$VERSION" "istio.io/istio/pilot/cmd/pilot-discovery@$VERSION" >&2
 fi
 source=$(go mod download -json "istio.io/istio@$VERSION" | python3 -c 'import json,sys; print(json.load(sys.stdin)["Dir"])')

@@ -395,7 +395,7 @@ fn route(world: &World, request: &Request, cx: &StreamCx, story: &mut Story) {
     let virtual_host = format!("virtual host {}", route.virtual_host);
     story.step("route", name, "matched", virtual_host);
     story.made_by(object);
-    let shares = match shares(&route, head) {
+    let shares = match shares(route, head) {
         Ok(shares) => shares,
         Err((status, because)) => {
             story.outcome.status = Some(status);
@@ -404,7 +404,7 @@ fn route(world: &World, request: &Request, cx: &StreamCx, story: &mut Story) {
             return story.step("outcome", status.to_string(), "matched", because);
         }
     };
-    details(&route, story);
+    details(route, story);
     let Some(first) = shares.first().map(|(name, _)| Arc::clone(name)) else {
         return fails(Reason::NoRoute, story);
     };
@@ -429,7 +429,7 @@ fn shares(route: &Route, head: &RequestHead) -> Result<Shares, (u16, String)> {
             let location = String::from_utf8_lossy(&redirect.location(head)).into_owned();
             Err((redirect.status, format!("the route redirects to {location}")))
         }
-        _ => Ok(route.choose(head, 0).map(|choice| (choice.cluster, 100.0)).into_iter().collect()),
+        _ => Ok(route.choose(head, 0).map(|choice| (Arc::from(choice.cluster), 100.0)).into_iter().collect()),
     }
 }
 

@@ -48,7 +48,7 @@ impl OnDemand {
             cx.route(&rq.head).and_then(|route| route.choose(&rq.head, cx.random).map(|choice| choice.cluster));
         let Some(name) = choice.filter(|name| cx.cluster(name).is_none()) else { return Step::CONTINUE };
         Step::Wait(Box::pin(async move {
-            self.ask(&name, cx).await;
+            self.ask(&Arc::from(name), cx).await;
             Decision::Continue
         }))
     }

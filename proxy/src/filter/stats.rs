@@ -61,7 +61,7 @@ impl Stats {
             peer: Some(&cx.peer),
             upstream: Upstream {
                 host: info.endpoint.as_ref().map(|endpoint| &*endpoint.text),
-                cluster: info.cluster.as_deref(),
+                cluster: info.cluster(),
                 local: info.upstream_local,
                 ..Upstream::default()
             },
@@ -92,10 +92,10 @@ impl Stats {
             flags: info.flags,
             details: info.details.as_deref(),
             peer: Some(&cx.peer),
-            route_name: route.as_ref().map(|route| &*route.name),
+            route_name: route.map(|route| &*route.name),
             upstream: Upstream {
                 host: info.endpoint.as_ref().map(|endpoint| &*endpoint.text),
-                cluster: info.cluster.as_deref(),
+                cluster: info.cluster(),
                 local: info.upstream_local,
                 transport_failure: info.transport_failure.as_deref(),
                 attempts: (info.attempts > 0).then_some(info.attempts),
@@ -110,7 +110,7 @@ impl Stats {
                 flags: info.flags,
                 grpc_status: status.filter(|_| grpc),
                 is_grpc: grpc,
-                duration: cx.now().saturating_duration_since(cx.start),
+                duration: info.response_end.unwrap_or_else(|| cx.now()).saturating_duration_since(cx.start),
                 request_bytes: info.received.bytes() + info.header_bytes_received,
                 response_bytes: info.bytes_sent + info.header_bytes_sent,
             },
@@ -131,7 +131,7 @@ fn sides<'h>(cx: &StreamCx, host: impl FnOnce() -> Option<&'h str>) -> Ends {
     let service = match info.upstream.as_ref().and_then(|cluster| cluster.config.service.as_ref()) {
         Some(metadata) => metrics.service_of(metadata),
         None => {
-            let service = Service::of_cluster(info.cluster.as_deref().unwrap_or(""), None, host());
+            let service = Service::of_cluster(info.cluster().unwrap_or(""), None, host());
             metrics.intern_service(service)
         }
     };

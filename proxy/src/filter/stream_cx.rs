@@ -12,7 +12,7 @@ use crate::message::{Headers, Metadata, RequestHead};
 use crate::net::PeerFacts;
 use crate::node::NodeFacts;
 use crate::outcome::{Flags, Outcome};
-use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteTable};
+use crate::route::{Asked, FilterDisabled, Lookup, Route, RouteId, RouteTable};
 use crate::telemetry::access_log::{LogBuffers, LogSinks};
 use crate::telemetry::envoy::EnvoyStats;
 use crate::telemetry::istio::{IstioMetrics, Workload};
@@ -24,7 +24,7 @@ use proto::envoy::ratelimit::RateLimitResponse;
 use serde_json::{Map, Value};
 use std::any::Any;
 use std::borrow::Cow;
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -144,10 +144,10 @@ pub struct StreamInfo {
     pub told: Option<Box<str>>,
     /// The trace that the request belongs to.
     pub trace: Option<Trace>,
-    /// Name of the cluster that the route chose.
-    pub cluster: Option<Arc<str>>,
-    /// The cluster, where there is one of that name.
+    /// The cluster that the route chose.
     pub upstream: Option<Rc<Cluster>>,
+    /// Its name, where there is none of that name.
+    pub unknown_cluster: Option<Box<str>>,
     /// Endpoint of the last try.
     pub endpoint: Option<Arc<Endpoint>>,
     /// Our address towards it.
@@ -185,6 +185,11 @@ pub struct StreamInfo {
 }
 
 impl StreamInfo {
+    /// Name of the cluster that the route chose.
+    pub fn cluster(&self) -> Option<&str> {
+        self.upstream.as_ref().map(|cluster| &*cluster.config.name).or(self.unknown_cluster.as_deref())
+    }
+
     /// Leaves values for the filters behind one, and for logs.
     pub fn leave(&mut self, filter: &str, values: Map<String, Value>) {
         let own =
@@ -213,7 +218,8 @@ pub struct StreamCx {
     /// What a TLS hello offers, by protocol.
     pub alpn: RefCell<Option<Alpn>>,
     table: Arc<RouteTable>,
-    route: RefCell<Option<Lookup>>,
+    /// The route, once it was looked up.
+    route: Cell<Option<Option<RouteId>>>,
     /// When a byte moved last, for the idle timeout.
     pub active: Cell<Instant>,
     /// A filter or the client had to be waited for: the last look at the clock is some time ago.
@@ -233,32 +239,28 @@ impl StreamCx {
             inbound: false,
             alpn: RefCell::new(None),
             table,
-            route: RefCell::new(None),
+            route: Cell::new(None),
             active: Cell::new(start),
             waited: Cell::new(false),
         }
     }
 
     /// The route of the request: looked up once, since filters need its configuration before the router does.
-    /// None where there is none. What is lent has to be given back before anybody waits or forgets the route.
-    pub fn route(&self, head: &RequestHead) -> Option<Ref<'_, Arc<Route>>> {
-        if self.route.borrow().is_none() {
-            *self.route.borrow_mut() = Some(self.table.lookup(head, Asked { random: self.random }));
-        }
-        let found = Ref::filter_map(self.route.borrow(), |asked| match asked {
-            Some(Lookup::Found(route)) => Some(route),
-            Some(Lookup::NoRoute | Lookup::Ask(_)) | None => None,
+    /// None where there is none.
+    pub fn route(&self, head: &RequestHead) -> Option<&Route> {
+        let found = self.route.get().unwrap_or_else(|| {
+            let found = match self.table.lookup(head, Asked { random: self.random }) {
+                Lookup::Found(route) => Some(route),
+                Lookup::NoRoute | Lookup::Ask(_) => None,
+            };
+            self.route.set(Some(found));
+            found
         });
-        found.ok()
+        self.table.route(found?)
     }
 
     /// The most specific configuration that the route has for a filter.
     pub fn override_of<T: Any + Send + Sync>(&self, head: &RequestHead, filter: &str) -> Option<Arc<T>> {
-        if let Some(Lookup::Found(route)) = &*self.route.borrow()
-            && route.filters.is_empty()
-        {
-            return None;
-        }
         let route = self.route(head)?;
         let mut levels = route.filters.iter().flat_map(|overrides| overrides.0.iter());
         levels.find(|(name, _)| **name == *filter).and_then(|(_, config)| Arc::clone(config).downcast().ok())
@@ -271,7 +273,7 @@ impl StreamCx {
 
     /// Forgets the route: what it depends on has changed (JWT claims, header mutation).
     pub fn clear_route(&self) {
-        *self.route.borrow_mut() = None;
+        self.route.set(None);
     }
 
     /// The cluster of this name on this worker.

@@ -155,9 +155,7 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
     let link = Link::new(io, Connection::new(Role::Server, config));
     link.with(|connection| connection.receive(&first));
     let crew = Crew::new();
-    let work = async |(id, head, empty)| {
-        pin!(one_request(Rc::clone(&link), id, head, empty, &settings, &chain, &peer)).await;
-    };
+    let work = async |job| pin!(one_request(Rc::clone(&link), job, &settings, &chain, &peer)).await;
     let mut streams = Hands::new();
     let (mut leave, mut rest) = (Leave::new(&settings), Rest::default());
     let mut turn = |streams: &mut Hands<_>, cx: &mut Context<'_>| {
@@ -166,9 +164,12 @@ pub async fn serve_h2((io, first): (Io, BytesMut), settings: Rc<Settings>, chain
             link.with(Connection::close);
         }
         let gone = link.poll_read(cx).is_ready() || cut;
-        while let Some(request) = link.with(Connection::next_request) {
+        let mut arrived = None;
+        while let Some((id, head, empty)) = link.with(Connection::next_request) {
             leave.requests += 1;
-            if let Some(seat) = crew.give(request) {
+            // What was read together has arrived together: one look at the clock.
+            let start = *arrived.get_or_insert_with(Instant::now);
+            if let Some(seat) = crew.give(Job { id, head, empty, start }) {
                 streams.push(Box::pin(crew.work(seat, &work)));
             }
         }
@@ -262,17 +263,22 @@ impl Leave {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "a request and what it is served by")]
+/// A request whose head has arrived.
+struct Job {
+    id: u32,
+    head: RequestHead,
+    /// No body follows.
+    empty: bool,
+    start: Instant,
+}
+
 async fn one_request(
     link: Rc<Link>,
-    id: u32,
-    mut head: RequestHead,
-    empty: bool,
+    Job { id, mut head, empty, start }: Job,
     settings: &Rc<Settings>,
     chain: &Arc<[Filter]>,
     peer: &Rc<PeerFacts>,
 ) {
-    let start = Instant::now();
     let tunnel = head.wants_tunnel() && (head.method() == b"CONNECT" || settings.allows_upgrade(head.protocol()));
     let refused = head.wants_tunnel() && !tunnel;
     let held = tunnel.then(|| Rc::new(Cell::new(true)));

@@ -46,8 +46,8 @@ pub(super) fn write(config: &HcmConfig, cx: &StreamCx, end: &End<'_>, now: Insta
     let host = info.endpoint.as_ref().map(|endpoint| &*endpoint.text);
     let route = cx.route(end.request);
     // A filter may have answered before the router chose the cluster; the route names it all the same.
-    let routed = match route.as_ref().map(|route| &route.action) {
-        Some(Action::Cluster(name)) if info.cluster.is_none() && cx.cluster(name).is_some() => Some(&**name),
+    let routed = match route.map(|route| &route.action) {
+        Some(Action::Cluster(name)) if info.cluster().is_none() && cx.cluster(name).is_some() => Some(&**name),
         _ => None,
     };
     let mut facts = LogFacts {
@@ -57,8 +57,8 @@ pub(super) fn write(config: &HcmConfig, cx: &StreamCx, end: &End<'_>, now: Insta
             Reason::DownstreamGone if end.response.is_none() => 0,
             _ => end.response.map_or(0, |head| head.status),
         }),
-        route_name: route.as_ref().map(|route| &*route.name),
-        origin: route.as_ref().and_then(|route| route.origin.as_deref()),
+        route_name: route.map(|route| &*route.name),
+        origin: route.and_then(|route| route.origin.as_deref()),
         entry: Entry::DownstreamEnd,
         ..facts(cx, end.request, &info, host)
     };
@@ -155,7 +155,7 @@ pub(super) fn tell_peer(cx: &StreamCx, request: &RequestHead, head: &mut Respons
     }
     let host = info.endpoint.as_ref().map(|endpoint| &*endpoint.text);
     let route = cx.route(request);
-    let origin = route.as_ref().and_then(|route| route.origin.as_deref());
+    let origin = route.and_then(|route| route.origin.as_deref());
     let text = provenance(&LogFacts { origin, ..facts(cx, request, &info, host) });
     head.headers.set(Known::XFerromeshReason, text.as_bytes());
 }

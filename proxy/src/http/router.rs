@@ -29,14 +29,16 @@ const REPLAY_BYTES: usize = 64 << 10;
 /// # Errors
 /// Why there is none.
 pub(super) async fn forward(cx: &StreamCx, rq: &mut Request, down: &mut Downstream) -> Result<Response, Outcome> {
-    let route = cx.route(&rq.head).map(|route| Arc::clone(&route)).ok_or(Reason::NoRoute)?;
+    let route = cx.route(&rq.head).ok_or(Reason::NoRoute)?;
     let choice = match &route.action {
-        RouteAction::Direct { status, body } => return Ok(direct(cx, &route, rq, *status, body.clone())),
-        RouteAction::Redirect(redirect) => return Ok(redirected(cx, &route, rq, redirect)),
+        RouteAction::Direct { status, body } => return Ok(direct(cx, route, rq, *status, body.clone())),
+        RouteAction::Redirect(redirect) => return Ok(redirected(cx, route, rq, redirect)),
         _ => route.choose(&rq.head, cx.random).ok_or(Reason::NoRoute)?,
     };
-    cx.info.borrow_mut().cluster = Some(Arc::clone(&choice.cluster));
-    let cluster = cx.cluster(&choice.cluster).ok_or(Reason::UnknownCluster)?;
+    let cluster = cx.cluster(&choice.cluster).ok_or_else(|| {
+        cx.info.borrow_mut().unknown_cluster = Some((&*choice.cluster).into());
+        Reason::UnknownCluster
+    })?;
     cx.info.borrow_mut().upstream = Some(Rc::clone(&cluster));
     if route.changes_request(&choice) {
         let (info, before) = (cx.info.borrow(), rq.head.clone());
@@ -48,7 +50,7 @@ pub(super) async fn forward(cx: &StreamCx, rq: &mut Request, down: &mut Downstre
     {
         rq.head.headers.append_known(Known::XForwardedHost, &original);
     }
-    let mut response = Tries::new(cx, &route, cluster, rq).run(rq, down).await?;
+    let mut response = Tries::new(cx, route, cluster, rq).run(rq, down).await?;
     if response.head.status != 101 {
         crate::codec::bridge::strip_connection_headers(&mut response.head.headers);
     }

@@ -34,7 +34,7 @@ fn name(trace: &mut Trace, config: &TraceConfig, cx: &StreamCx, head: &mut Reque
         return trace.set_operation(&String::from_utf8_lossy(&name));
     }
     let route = cx.route(head);
-    let decorated = route.as_deref().and_then(|route| route.decorator.as_deref());
+    let decorated = route.and_then(|route| route.decorator.as_deref());
     match trace.direction() {
         Direction::Inbound => {
             let told = head.headers.get(Known::XEnvoyDecoratorOperation).map(String::from_utf8_lossy);
@@ -47,7 +47,7 @@ fn name(trace: &mut Trace, config: &TraceConfig, cx: &StreamCx, head: &mut Reque
         Direction::Outbound => {
             if let Some(name) = decorated {
                 trace.set_operation(name);
-                if route.as_ref().is_some_and(|route| propagates(route)) {
+                if route.is_some_and(propagates) {
                     head.headers.set(Known::XEnvoyDecoratorOperation, name.as_bytes());
                 }
             }
@@ -66,7 +66,7 @@ pub(super) fn answered(cx: &StreamCx, request: &RequestHead, head: &mut Response
     match trace.direction() {
         Direction::Inbound if !trace.told => {
             if let Some(route) = cx.route(request)
-                && let Some(name) = route.decorator.as_deref().filter(|_| propagates(&route))
+                && let Some(name) = route.decorator.as_deref().filter(|_| propagates(route))
             {
                 head.headers.set(Known::XEnvoyDecoratorOperation, name.as_bytes());
             }

@@ -3,13 +3,13 @@
 use super::rewrite::split_query;
 use super::{Action, Redirect, Route, WeightedCluster};
 use crate::message::RequestHead;
-use std::sync::Arc;
+use std::borrow::Cow;
 
 /// The cluster of a request.
 #[derive(Debug)]
 pub struct Choice<'a> {
     /// Its name.
-    pub cluster: Arc<str>,
+    pub cluster: Cow<'a, str>,
     /// The entry of a weighted split, with operations of its own.
     pub weighted: Option<&'a WeightedCluster>,
 }
@@ -19,7 +19,7 @@ impl Route {
     /// the cluster is missing.
     pub fn choose(&self, head: &RequestHead, random: u64) -> Option<Choice<'_>> {
         match &self.action {
-            Action::Cluster(name) => Some(Choice { cluster: name.clone(), weighted: None }),
+            Action::Cluster(name) => Some(Choice { cluster: Cow::Borrowed(&**name), weighted: None }),
             Action::Weighted(choices, total) => {
                 let mut left = random % (*total).max(1);
                 let chosen = choices.iter().find(|choice| {
@@ -28,11 +28,11 @@ impl Route {
                     left = left.saturating_sub(weight);
                     is_here
                 })?;
-                Some(Choice { cluster: chosen.name.clone(), weighted: Some(chosen) })
+                Some(Choice { cluster: Cow::Borrowed(&*chosen.name), weighted: Some(chosen) })
             }
             Action::ClusterHeader(name) => {
                 let value = head.headers.get_name(name).filter(|value| !value.is_empty())?;
-                Some(Choice { cluster: std::str::from_utf8(value).ok()?.into(), weighted: None })
+                Some(Choice { cluster: std::str::from_utf8(value).ok()?.to_owned().into(), weighted: None })
             }
             Action::Redirect(_) | Action::Direct { .. } | Action::NonForwarding => None,
         }

@@ -91,7 +91,7 @@ impl RouteTable {
             table.add_host(host, &inherited, cx).within(&format!("virtual_hosts[{index}]"))?;
         }
         if table.hosts.iter().any(|host| host.requires_tls) {
-            table.to_https = Some(Arc::new(route::to_https()));
+            table.to_https = Some(table.add(route::to_https()));
         }
         Ok(table)
     }
@@ -116,7 +116,8 @@ impl RouteTable {
         inherited.rate_limits = rate_limits(&written.rate_limits)?.into();
         let mut routes = Vec::with_capacity(written.routes.len());
         for (index, route) in written.routes.iter().enumerate() {
-            routes.push(route::parse(route, written, &inherited, cx).within(&format!("routes[{index}]"))?);
+            let (matcher, route) = route::parse(route, written, &inherited, cx).within(&format!("routes[{index}]"))?;
+            routes.push((matcher, self.add(route)));
         }
         let index = self.hosts.len();
         self.hosts.push(VirtualHost { routes, requires_tls });

@@ -20,7 +20,7 @@ pub use hash::{HashPolicy, HashSource, Hashed, NewCookie};
 pub use matcher::Condition;
 pub use rate_limit::{DescriptorFacts, Entries, RateLimit};
 pub use retry::{HostAvoidance, RateLimitedBackoff, ResetFormat, RetryOn, RetryPolicy};
-pub use table::{Asked, Lookup, RouteTable};
+pub use table::{Asked, Lookup, RouteId, RouteTable};
 pub use template::{Template as PathTemplate, TemplateRewrite};
 
 use crate::telemetry::access_log::Format;

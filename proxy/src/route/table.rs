@@ -5,13 +5,14 @@ use super::matcher::RouteMatcher;
 use crate::message::RequestHead;
 use foldhash::HashMap;
 use std::borrow::Cow;
-use std::sync::Arc;
 
 /// An immutable route table (`RouteConfiguration`).
 #[derive(Debug, Default)]
 pub struct RouteTable {
     pub(super) name: Box<str>,
     pub(super) hosts: Vec<VirtualHost>,
+    /// The routes of all virtual hosts.
+    pub(super) routes: Vec<Route>,
     pub(super) exact: HashMap<Box<[u8]>, usize>,
     /// `*.example.com` as `.example.com`, longest first.
     pub(super) suffixes: Wildcards,
@@ -24,8 +25,8 @@ pub struct RouteTable {
     /// Whether the control plane can be asked for virtual hosts that are not here.
     pub(super) on_demand: bool,
     /// What answers plain HTTP where TLS is required.
-    pub(super) to_https: Option<Arc<Route>>,
-    pub(super) single: Option<Arc<Route>>,
+    pub(super) to_https: Option<RouteId>,
+    pub(super) single: Option<RouteId>,
 }
 
 /// Wildcard domains by the length of their fixed part.
@@ -38,7 +39,7 @@ pub(super) struct Wildcards {
 /// One virtual host.
 #[derive(Debug)]
 pub(super) struct VirtualHost {
-    pub(super) routes: Vec<(RouteMatcher, Arc<Route>)>,
+    pub(super) routes: Vec<(RouteMatcher, RouteId)>,
     pub(super) requires_tls: bool,
 }
 
@@ -49,11 +50,15 @@ pub struct Asked {
     pub random: u64,
 }
 
+/// A route's place in its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteId(usize);
+
 /// What a lookup found.
 #[derive(Debug, Clone)]
 pub enum Lookup {
     /// This route.
-    Found(Arc<Route>),
+    Found(RouteId),
     /// None: 404.
     NoRoute,
     /// Not known here, but the control plane may know (on-demand scope): wait for this host, then look again.
@@ -80,7 +85,20 @@ impl Wildcards {
 impl RouteTable {
     /// A table in which every request meets the same route.
     pub fn single(route: Route) -> Self {
-        Self { single: Some(Arc::new(route)), ..Self::default() }
+        let mut table = Self::default();
+        table.single = Some(table.add(route));
+        table
+    }
+
+    pub(super) fn add(&mut self, route: Route) -> RouteId {
+        self.routes.push(route);
+        RouteId(self.routes.len() - 1)
+    }
+
+    /// A route that a lookup in this table found.
+    #[inline]
+    pub fn route(&self, id: RouteId) -> Option<&Route> {
+        self.routes.get(id.0)
     }
 
     /// Name of the configuration.
@@ -90,8 +108,8 @@ impl RouteTable {
 
     /// The route of a request.
     pub fn lookup(&self, head: &RequestHead, asked: Asked) -> Lookup {
-        if let Some(single) = &self.single {
-            return Lookup::Found(single.clone());
+        if let Some(single) = self.single {
+            return Lookup::Found(single);
         }
         let Some(host) = self.host(head.authority()) else {
             return match std::str::from_utf8(head.authority()) {
@@ -101,13 +119,13 @@ impl RouteTable {
         };
         if host.requires_tls
             && head.scheme() != b"https"
-            && let Some(redirect) = &self.to_https
+            && let Some(redirect) = self.to_https
         {
-            return Lookup::Found(redirect.clone());
+            return Lookup::Found(redirect);
         }
         let path = self.path(head);
         let found = host.routes.iter().find(|(matcher, _)| matcher.matches(head, path, asked.random));
-        found.map_or(Lookup::NoRoute, |(_, route)| Lookup::Found(route.clone()))
+        found.map_or(Lookup::NoRoute, |(_, route)| Lookup::Found(*route))
     }
 
     /// The path that routes are matched against.

@@ -24,7 +24,6 @@ use proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entr
 use proto::envoy::ratelimit::rate_limit_response::{Code, Quota, quota::ExpirationSpecifier};
 use proto::envoy::ratelimit::{RateLimitRequest, RateLimitResponse};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// The filter's name, under which routes have their own descriptors.
@@ -67,7 +66,7 @@ impl RateLimitFilter {
     pub(super) fn on_request<'a>(&'a self, st: &'a mut FilterState, rq: &'a mut Request, cx: &'a StreamCx) -> Step<'a> {
         let Some(route) = cx.route(&rq.head) else { return Step::CONTINUE };
         let own = cx.override_of::<Override>(&rq.head, NAME);
-        let asked = self.descriptors(rq, &route, own.as_deref(), cx);
+        let asked = self.descriptors(rq, route, own.as_deref(), cx);
         if asked.is_empty() {
             return Step::CONTINUE;
         }
@@ -81,7 +80,7 @@ impl RateLimitFilter {
     }
 
     /// All descriptors of a request (Envoy's order: the route's, then the virtual host's).
-    fn descriptors(&self, rq: &Request, route: &Arc<Route>, own: Option<&Override>, cx: &StreamCx) -> Asked {
+    fn descriptors(&self, rq: &Request, route: &Route, own: Option<&Override>, cx: &StreamCx) -> Asked {
         let choice = route.choose(&rq.head, cx.random).map(|choice| choice.cluster);
         let facts = DescriptorFacts {
             head: &rq.head,

@@ -30,7 +30,7 @@ pub(super) fn parse(
     host: &VirtualHost,
     outer: &Inherited,
     cx: RouteContext<'_>,
-) -> Result<(RouteMatcher, Arc<Route>), Refusal> {
+) -> Result<(RouteMatcher, Route), Refusal> {
     refuse(&[
         ("tracing", written.tracing.is_some()),
         ("stat_prefix", !written.stat_prefix.is_empty()),
@@ -58,7 +58,7 @@ pub(super) fn parse(
             ));
         }
     }
-    Ok((matcher, Arc::new(route)))
+    Ok((matcher, route))
 }
 
 /// The route that sends a client to the same place over TLS.

@@ -34,9 +34,9 @@ fn get(authority: &str, path: &str) -> RequestHead {
     RequestHead::new(Version::H11, b"GET", b"http", authority.as_bytes(), path.as_bytes())
 }
 
-fn find(table: &RouteTable, head: &RequestHead, random: u64) -> Option<Arc<Route>> {
+fn find<'a>(table: &'a RouteTable, head: &RequestHead, random: u64) -> Option<&'a Route> {
     match table.lookup(head, Asked { random }) {
-        Lookup::Found(route) => Some(route),
+        Lookup::Found(route) => table.route(route),
         Lookup::NoRoute | Lookup::Ask(_) => None,
     }
 }
@@ -384,8 +384,8 @@ fn timeouts_and_retries_have_envoys_defaults() {
         let mut virtual_host =
             json!({"name": "v", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": action}]});
         virtual_host.as_object_mut().unwrap().extend(host.as_object().unwrap().clone());
-        let table = table(&json!({"virtual_hosts": [virtual_host]}));
-        find(&table, &get("a", "/"), 0).unwrap()
+        let mut table = table(&json!({"virtual_hosts": [virtual_host]}));
+        table.routes.remove(0)
     };
     let plain = route(json!({}), json!({}));
     assert_eq!(
