@@ -406,6 +406,8 @@ impl std::fmt::Debug for Dialer {
 #[derive(Debug, Default)]
 pub struct ClusterSet {
     clusters: RefCell<HashMap<Arc<str>, Rc<Cluster>>>,
+    /// The one that was found last: requests follow each other to the same, and a name is compared sooner than hashed.
+    last: RefCell<Option<Rc<Cluster>>>,
     /// Wakes requests that wait for a cluster.
     arrived: Notify,
 }
@@ -424,17 +426,23 @@ impl ClusterSet {
 
     /// The cluster of this name.
     pub fn get(&self, name: &str) -> Option<Rc<Cluster>> {
-        self.clusters.borrow().get(name).cloned()
+        let mut last = self.last.borrow_mut();
+        if last.as_ref().is_none_or(|cluster| *cluster.config.name != *name) {
+            *last = Some(Rc::clone(self.clusters.borrow().get(name)?));
+        }
+        last.clone()
     }
 
     /// Adds or replaces a cluster. Streams that use the old one keep it (7.2).
     pub fn insert(&self, cluster: Rc<Cluster>) {
+        self.last.take();
         self.clusters.borrow_mut().insert(Arc::clone(&cluster.config.name), cluster);
         self.arrived.notify_waiters();
     }
 
     /// Removes a cluster.
     pub fn remove(&self, name: &str) {
+        self.last.take();
         self.clusters.borrow_mut().remove(name);
     }
 

@@ -50,18 +50,16 @@ pub(super) fn write(config: &HcmConfig, cx: &StreamCx, end: &End<'_>, now: Insta
         Some(Action::Cluster(name)) if info.cluster().is_none() && cx.cluster(name).is_some() => Some(&**name),
         _ => None,
     };
-    let mut facts = LogFacts {
-        request: Some(end.request),
-        response: end.response,
-        status: Some(match end.outcome.reason {
-            Reason::DownstreamGone if end.response.is_none() => 0,
-            _ => end.response.map_or(0, |head| head.status),
-        }),
-        route_name: route.map(|route| &*route.name),
-        origin: route.and_then(|route| route.origin.as_deref()),
-        entry: Entry::DownstreamEnd,
-        ..facts(cx, end.request, &info, host)
-    };
+    // Changed in place: the facts are some 900 bytes, which `..facts(…)` would copy.
+    let mut facts = facts(cx, end.request, &info, host);
+    facts.response = end.response;
+    facts.status = Some(match end.outcome.reason {
+        Reason::DownstreamGone if end.response.is_none() => 0,
+        _ => end.response.map_or(0, |head| head.status),
+    });
+    facts.route_name = route.map(|route| &*route.name);
+    facts.origin = route.and_then(|route| route.origin.as_deref());
+    facts.entry = Entry::DownstreamEnd;
     facts.upstream.cluster = facts.upstream.cluster.or(routed);
     facts.times.total = Some(now.saturating_duration_since(cx.start));
     for log in &config.access_log {

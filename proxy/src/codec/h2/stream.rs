@@ -95,10 +95,11 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(send_window: i64, recv_window: i64) -> Self {
+    /// One without windows.
+    pub(super) fn new() -> Self {
         Self {
-            send_window,
-            recv_window,
+            send_window: 0,
+            recv_window: 0,
             credit: 0,
             heads: Queue::new(),
             got_head: false,
@@ -115,6 +116,33 @@ impl Stream {
             reader: None,
             writer: None,
         }
+    }
+
+    /// Becomes as new, where it is; field by field, since assigned as a whole it would be made elsewhere and moved.
+    pub(super) fn clear(&mut self) {
+        let Self {
+            send_window,
+            recv_window,
+            credit,
+            heads,
+            got_head,
+            data,
+            trailers,
+            recv_end,
+            announced,
+            reset,
+            pending,
+            ending,
+            send_end,
+            queued,
+            released,
+            reader,
+            writer,
+        } = self;
+        (*send_window, *recv_window, *credit) = (0, 0, 0);
+        (*heads, *data, *pending, *trailers) = (Queue::new(), Queue::new(), Bytes::new(), None);
+        (*got_head, *recv_end, *send_end, *queued, *released) = (false, false, false, false, false);
+        (*announced, *reset, *ending, *reader, *writer) = (None, None, Ending::Open, None, None);
     }
 
     /// Both halves have ended.

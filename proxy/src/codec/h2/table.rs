@@ -3,31 +3,37 @@
 
 use super::stream::Stream;
 use foldhash::{HashMap, HashMapExt};
-use slab::Slab;
 
 /// Places that are remembered.
 const REMEMBERED: usize = 256;
+/// The number of no stream (RFC 9113 section 5.1.1: they have 31 bits).
+const NOBODY: u32 = u32::MAX;
 
 /// The streams that are open.
 #[derive(Debug)]
 pub(super) struct Table {
-    streams: Slab<(u32, Stream)>,
-    by_id: HashMap<u32, u32>,
-    /// Where the stream that was opened last, of those with these lowest bits, is or was.
+    /// A stream has some 400 bytes: it is cleared where it is and used again, not moved in and out.
+    streams: Vec<(u32, Stream)>,
+    /// Those that are not open.
+    vacant: Vec<u32>,
+    /// Where the stream with these lowest bits is.
     places: Box<[u32; REMEMBERED]>,
+    /// Where streams are whose place was taken when they were opened.
+    astray: HashMap<u32, u32>,
 }
 
 impl Table {
     pub(super) fn new() -> Self {
-        Self { streams: Slab::new(), by_id: HashMap::new(), places: Box::new([0; REMEMBERED]) }
+        let (streams, vacant) = (Vec::new(), Vec::new());
+        Self { streams, vacant, places: Box::new([0; REMEMBERED]), astray: HashMap::new() }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.streams.len()
+        self.streams.len() - self.vacant.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.streams.is_empty()
+        self.len() == 0
     }
 
     #[inline]
@@ -48,29 +54,44 @@ impl Table {
         let place = self.places[remembered(id)] as usize;
         match self.streams.get(place) {
             Some((its, _)) if *its == id => Some(place),
-            _ => self.by_id.get(&id).map(|place| *place as usize),
+            _ => self.astray.get(&id).map(|place| *place as usize),
         }
     }
 
     /// Opens a stream with these windows; no other is open under its number.
     pub(super) fn open(&mut self, id: u32, send_window: i64, recv_window: i64) -> &mut Stream {
-        let entry = self.streams.vacant_entry();
-        // A connection has fewer streams than there are numbers.
-        let place = u32::try_from(entry.key()).unwrap_or(u32::MAX);
-        self.by_id.insert(id, place);
-        self.places[remembered(id)] = place;
-        let (_, stream) = entry.insert((id, Stream::new(send_window, recv_window)));
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.streams.push((NOBODY, Stream::new()));
+            // A connection has fewer streams than there are numbers.
+            u32::try_from(self.streams.len() - 1).unwrap_or(NOBODY)
+        });
+        let known = self.places[remembered(id)] as usize;
+        match self.streams.get(known) {
+            Some((other, _)) if *other != NOBODY && remembered(*other) == remembered(id) => {
+                self.astray.insert(id, place);
+            }
+            _ => self.places[remembered(id)] = place,
+        }
+        let (its, stream) = &mut self.streams[place as usize];
+        *its = id;
+        stream.send_window = send_window;
+        stream.recv_window = recv_window;
         stream
     }
 
     pub(super) fn remove(&mut self, id: u32) {
-        if let Some(place) = self.by_id.remove(&id) {
-            drop(self.streams.try_remove(place as usize));
+        let Some(place) = self.place(id) else { return };
+        let Some((its, stream)) = self.streams.get_mut(place) else { return };
+        *its = NOBODY;
+        stream.clear();
+        self.vacant.push(place as u32);
+        if !self.astray.is_empty() {
+            self.astray.remove(&id);
         }
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (u32, &mut Stream)> {
-        self.streams.iter_mut().map(|(_, (id, stream))| (*id, stream))
+        self.streams.iter_mut().filter(|(id, _)| *id != NOBODY).map(|(id, stream)| (*id, stream))
     }
 }
 

@@ -404,9 +404,9 @@ fn timeouts_and_retries_have_envoys_defaults() {
     assert_eq!((istio.timeouts.route, istio.timeouts.idle), (None, Some(None)));
     assert_eq!((istio.timeouts.max_stream_duration, istio.timeouts.grpc_timeout_max), (Some(None), Some(None)));
     assert!(!istio.high_priority && route(json!({"priority": "HIGH"}), json!({})).high_priority);
-    let old = route(json!({"timeout": "3s", "max_grpc_timeout": "3s"}), json!({})).timeouts.clone();
+    let old = route(json!({"timeout": "3s", "max_grpc_timeout": "3s"}), json!({})).timeouts;
     assert_eq!((old.max_grpc_timeout, old.grpc_timeout_max), (Some(Some(Duration::from_secs(3))), None));
-    let none = route(json!({"timeout": "0s", "max_grpc_timeout": "0s"}), json!({})).timeouts.clone();
+    let none = route(json!({"timeout": "0s", "max_grpc_timeout": "0s"}), json!({})).timeouts;
     assert_eq!(none.max_grpc_timeout, Some(None));
     assert!(istio.attempt_count_in_request && !istio.attempt_count_in_response);
     let retry = istio.retry.as_ref().unwrap();

@@ -190,7 +190,7 @@ impl Group {
 pub struct LoggedStats {
     registrar: Rc<Registrar>,
     /// By the address of their group, which the weak reference keeps from being used again.
-    groups: RefCell<HashMap<usize, Known>>,
+    groups: RefCell<Vec<(usize, Known)>>,
     key: RefCell<Vec<u8>>,
 }
 
@@ -213,11 +213,13 @@ impl LoggedStats {
         key.clear();
         group.write_key(facts, &mut key);
         let address = Arc::as_ptr(group).addr();
-        if !groups.contains_key(&address) {
+        let at = groups.iter().position(|(known, _)| *known == address).unwrap_or_else(|| {
             self.forget_old(&mut groups);
-        }
-        let fresh = || Known { group: Arc::downgrade(group), series: HashMap::default(), overflow: None };
-        let known = groups.entry(address).or_insert_with(fresh);
+            let fresh = Known { group: Arc::downgrade(group), series: HashMap::default(), overflow: None };
+            groups.push((address, fresh));
+            groups.len() - 1
+        });
+        let Some((_, known)) = groups.get_mut(at) else { return };
         if let Some(cells) = known.series.get(key.as_slice()) {
             return group.add(facts, cells);
         }
@@ -234,8 +236,8 @@ impl LoggedStats {
     }
 
     /// Drops the series of configurations that are gone.
-    fn forget_old(&self, groups: &mut HashMap<usize, Known>) {
-        groups.retain(|_, known| {
+    fn forget_old(&self, groups: &mut Vec<(usize, Known)>) {
+        groups.retain(|(_, known)| {
             let stays = known.group.strong_count() > 0;
             if !stays {
                 known.series.iter().for_each(|_| self.registrar.give_back());
