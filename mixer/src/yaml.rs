@@ -1,50 +1,14 @@
-//! YAML as a tree that remembers lines, and a reader of its mappings that names the field it stumbles over.
+//! A reader of YAML's mappings that names the field it stumbles over.
 //!
 //! Names of fields are taken in protobuf's two forms: `maxAmount` and `max_amount`.
 
-use serde::de::{MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
-use serde_saphyr::Spanned;
-use std::fmt;
+pub use outline::{Node, Value};
+
+use outline::Broken;
 use std::time::Duration;
 
 /// The largest file that is read, in bytes.
 pub const MAX_FILE: usize = 4 * 1024 * 1024;
-
-/// A value and the line it stands on.
-#[derive(Debug, Clone)]
-pub struct Node {
-    /// Line, counted from 1.
-    pub line: u32,
-    /// The value.
-    pub value: Value,
-}
-
-/// Equal by value: the same text further down is the same.
-impl PartialEq for Node {
-    fn eq(&self, other: &Self) -> bool {
-        self.value == other.value
-    }
-}
-
-/// A YAML value.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// Nothing.
-    Null,
-    /// A truth value.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// Another number.
-    Float(f64),
-    /// A text.
-    Text(String),
-    /// A list.
-    List(Vec<Node>),
-    /// A mapping in the order of writing.
-    Map(Vec<(String, Node)>),
-}
 
 /// Why a part of a document is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,149 +22,11 @@ pub struct Fault {
     pub message: String,
 }
 
-/// Splits a file into documents and parses each; empty ones are left out.
+/// Parses each document of a file; empty ones are left out.
 pub fn documents(text: &str) -> Vec<Result<Node, Fault>> {
-    let mut found = Vec::new();
-    let mut current = String::new();
-    let mut first_line = 1;
-    for (number, line) in (1_u32..).zip(text.lines()) {
-        if line.starts_with("---") {
-            found.extend(document(&current, first_line));
-            current.clear();
-            first_line = number + 1;
-        } else {
-            current.push_str(line);
-            current.push('\n');
-        }
-    }
-    found.extend(document(&current, first_line));
-    found
-}
-
-fn document(text: &str, first_line: u32) -> Option<Result<Node, Fault>> {
-    let blank = |line: &str| line.trim().is_empty() || line.trim_start().starts_with('#');
-    if text.lines().all(blank) {
-        return None;
-    }
-    Some(Node::parse(text, first_line))
-}
-
-impl Node {
-    /// Parses one document that begins on `first_line` of its file.
-    ///
-    /// # Errors
-    /// Where it is no YAML.
-    pub fn parse(text: &str, first_line: u32) -> Result<Self, Fault> {
-        let options = serde_saphyr::options! { strict_booleans: true };
-        let mut node: Self = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let line = error.location().map_or(1, |at| u32::try_from(at.line()).unwrap_or(1));
-            let whole = error.to_string();
-            let message = whole.lines().next().unwrap_or("malformed YAML").to_owned();
-            Fault { line: line + first_line - 1, field: String::new(), message }
-        })?;
-        node.shift(first_line - 1);
-        Ok(node)
-    }
-
-    fn shift(&mut self, by: u32) {
-        self.line += by;
-        match &mut self.value {
-            Value::List(items) => items.iter_mut().for_each(|item| item.shift(by)),
-            Value::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.shift(by)),
-            _ => {}
-        }
-    }
-
-    /// The entry of a mapping.
-    pub fn field(&self, name: &str) -> Option<&Self> {
-        match &self.value {
-            Value::Map(entries) => entries.iter().find(|(key, _)| key == name).map(|(_, value)| value),
-            _ => None,
-        }
-    }
-
-    /// The text of a text.
-    pub fn text(&self) -> Option<&str> {
-        match &self.value {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The same as JSON.
-    pub fn json(&self) -> serde_json::Value {
-        match &self.value {
-            Value::Null => serde_json::Value::Null,
-            Value::Bool(value) => (*value).into(),
-            Value::Int(number) => (*number).into(),
-            Value::Float(number) => (*number).into(),
-            Value::Text(text) => text.as_str().into(),
-            Value::List(items) => items.iter().map(Self::json).collect(),
-            Value::Map(entries) => {
-                serde_json::Value::Object(entries.iter().map(|(key, value)| (key.clone(), value.json())).collect())
-            }
-        }
-    }
-
-    /// An empty mapping on a line.
-    pub fn empty(line: u32) -> Self {
-        Self { line, value: Value::Map(Vec::new()) }
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self { line: u32::try_from(spanned.referenced.line()).unwrap_or(0), value: spanned.value })
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyValue;
-        impl<'de> Visitor<'de> for AnyValue {
-            type Value = Value;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a YAML value")
-            }
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::Bool(value))
-            }
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::Int(value))
-            }
-            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Int))
-            }
-            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::Float(value))
-            }
-            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-                Ok(Value::Text(value.to_owned()))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Value::List(items))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry::<String, Node>()? {
-                    entries.push(entry);
-                }
-                Ok(Value::Map(entries))
-            }
-        }
-        deserializer.deserialize_any(AnyValue)
-    }
+    let fault = |Broken { line, message }| Fault { line, field: String::new(), message };
+    let parse = |(first_line, document)| Node::parse(document, first_line).map_err(fault);
+    outline::documents(text).into_iter().map(parse).collect()
 }
 
 /// A value together with the way to it.

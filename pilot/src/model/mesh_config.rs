@@ -138,10 +138,10 @@ impl Default for MeshConfig {
 /// # Errors
 /// What is wrong, with field and line.
 pub fn parse(text: &str) -> anyhow::Result<written::MeshConfig> {
-    use crate::source::yaml::{Node, Value};
+    use crate::source::yaml::{Node, Value, decode};
     let mut node = Node::parse(text, 1).map_err(anyhow::Error::new)?;
     loop {
-        let fault = match node.decode::<written::MeshConfig>() {
+        let fault = match decode::<written::MeshConfig>(&node) {
             Ok(config) => return supported(config),
             Err(fault) if fault.class == crate::source::Class::UnknownField => fault,
             Err(fault) => return Err(anyhow::Error::new(fault)),

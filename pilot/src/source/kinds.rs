@@ -2,7 +2,7 @@
 
 use super::object::{Kind, Spec};
 use super::problem::Class;
-use super::yaml::{Fault, Node};
+use super::yaml::{self, Fault, Node};
 use serde::Deserialize;
 
 /// How a kind is decoded from its document.
@@ -32,7 +32,7 @@ pub const TABLE: &[Row] = &[
     core_row("", "Node", Kind::Node, false, |_| Ok(Spec::Node)),
     core_row("", "Service", Kind::Service, true, |node| Ok(Spec::Service(spec(node)?))),
     core_row("discovery.k8s.io", "EndpointSlice", Kind::EndpointSlice, true, |node| {
-        Ok(Spec::EndpointSlice(Box::new(node.decode()?)))
+        Ok(Spec::EndpointSlice(Box::new(yaml::decode(node)?)))
     }),
     core_row("", "Pod", Kind::Pod, true, |node| Ok(Spec::Pod(spec(node)?, status(node)?))),
     core_row("", "Secret", Kind::Secret, true, |node| Ok(Spec::Secret(Box::new(super::secret::decode(node)?)))),
@@ -155,11 +155,11 @@ struct WithStatus<T> {
 }
 
 fn spec<T: for<'de> Deserialize<'de> + Default>(node: &Node) -> Result<Box<T>, Fault> {
-    node.decode::<WithSpec<T>>().map(|with| Box::new(with.spec.unwrap_or_default()))
+    yaml::decode::<WithSpec<T>>(node).map(|with| Box::new(with.spec.unwrap_or_default()))
 }
 
 fn status<T: for<'de> Deserialize<'de> + Default>(node: &Node) -> Result<Box<T>, Fault> {
-    node.decode::<WithStatus<T>>().map(|with| Box::new(with.status.unwrap_or_default()))
+    yaml::decode::<WithStatus<T>>(node).map(|with| Box::new(with.status.unwrap_or_default()))
 }
 
 /// The fault of a kind that comes later.

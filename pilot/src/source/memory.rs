@@ -4,7 +4,7 @@ use super::kinds::{self, Found, Row};
 use super::object::{HostAddress, Key, Kind, Object, Origin};
 use super::problem::{Class, Problem};
 use super::secret;
-use super::yaml::{Fault, Node, Value};
+use super::yaml::{Fault, Node, Value, decode};
 use proto::istio::meta::ObjectMeta;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -27,36 +27,16 @@ pub struct Parsed {
 /// Parses a text of one or more documents, `kind: List` among them.
 pub fn parse(text: &str, file: Option<&Arc<str>>) -> Parsed {
     let mut parsed = Parsed::default();
-    for (first_line, document) in documents(text) {
+    for (first_line, document) in outline::documents(text) {
         match Node::parse(document, first_line) {
             Ok(node) => add(&mut parsed, node, file),
-            Err(fault) => {
+            Err(broken) => {
                 parsed.unreadable = true;
-                parsed.problems.push(problem(&fault, None, file));
+                parsed.problems.push(problem(&broken.into(), None, file));
             }
         }
     }
     parsed
-}
-
-/// The documents of a text with the line on which each begins.
-fn documents(text: &str) -> Vec<(u32, &str)> {
-    let mut out = Vec::new();
-    let (mut start, mut start_line, mut offset) = (0, 1, 0);
-    for (index, line) in text.split_inclusive('\n').enumerate() {
-        let line_number = u32::try_from(index).unwrap_or(u32::MAX - 1) + 1;
-        let end = offset + line.len();
-        if line.trim_end() == "---" || line.starts_with("--- ") {
-            out.push((start_line, text.get(start..offset).unwrap_or("")));
-            (start, start_line) = (end, line_number + 1);
-        }
-        offset = end;
-    }
-    out.push((start_line, text.get(start..).unwrap_or("")));
-    out.retain(|(_, document)| {
-        document.lines().any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
-    });
-    out
 }
 
 fn add(parsed: &mut Parsed, mut node: Node, file: Option<&Arc<str>>) {
@@ -147,7 +127,7 @@ fn recorded(document: &Node) -> Vec<HostAddress> {
         #[serde(default)]
         status: Option<Status>,
     }
-    let decoded = document.decode::<WithStatus>().ok().and_then(|with| with.status);
+    let decoded = decode::<WithStatus>(document).ok().and_then(|with| with.status);
     decoded.unwrap_or_default().addresses
 }
 
@@ -157,7 +137,7 @@ fn metadata(node: &Node) -> Result<ObjectMeta, Fault> {
         #[serde(default)]
         metadata: ObjectMeta,
     }
-    let meta = node.decode::<WithMeta>()?.metadata;
+    let meta = decode::<WithMeta>(node)?.metadata;
     if meta.name.is_empty() {
         return Err(Fault::new(Class::Syntax, node.line, "metadata.name is missing"));
     }

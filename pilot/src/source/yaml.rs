@@ -1,190 +1,25 @@
-//! A YAML document as a tree that remembers lines, and a serde deserializer that names the field it fails at.
+//! YAML and JSON for serde: a fault names the field that it is about, and its line.
+
+pub use outline::{Node, Value};
 
 use super::problem::Class;
+use outline::Broken;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, DeserializeSeed, IntoDeserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, forward_to_deserialize_any};
-use serde_saphyr::Spanned;
 use std::fmt;
 
-/// A value and the line it stands on.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Node {
-    /// Line, counted from 1.
-    pub line: u32,
-    /// The value.
-    pub value: Value,
-}
-
-/// A YAML value.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Value {
-    /// Nothing.
-    Null,
-    /// A truth value.
-    Bool(bool),
-    /// A whole number.
-    Int(i64),
-    /// Another number.
-    Float(f64),
-    /// A text.
-    Text(String),
-    /// A list.
-    List(Vec<Node>),
-    /// A mapping in the order of writing; each key with its own line.
-    Map(Vec<(String, Node)>),
-}
-
-impl Node {
-    /// Parses one document; `first_line` is the line of the file on which it begins, counted from 1.
-    ///
-    /// # Errors
-    /// A [`Fault`] of class syntax with the line in the file.
-    pub fn parse(text: &str, first_line: u32) -> Result<Self, Fault> {
-        let options = serde_saphyr::options! { strict_booleans: true };
-        let mut node: Self = serde_saphyr::from_str_with_options(text, options).map_err(|error| {
-            let line = error.location().map_or(1, |at| u32::try_from(at.line()).unwrap_or(1));
-            let whole = error.to_string();
-            let first = whole.lines().next().unwrap_or("malformed YAML");
-            let message =
-                first.split_once(": ").map_or(first, |(_, rest)| rest.split_once(": ").map_or(rest, |(_, m)| m));
-            let message = message.to_owned();
-            Fault { class: Class::Syntax, path: Vec::new(), line: line + first_line - 1, message }
-        })?;
-        node.shift(first_line - 1);
-        Ok(node)
-    }
-
-    /// The same from JSON, which has no lines: they are 0.
-    pub fn from_json(json: serde_json::Value) -> Self {
-        use serde_json::Value as Json;
-        let value = match json {
-            Json::Null => Value::Null,
-            Json::Bool(value) => Value::Bool(value),
-            Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-                (Some(value), _) => Value::Int(value),
-                (None, value) => Value::Float(value.unwrap_or_default()),
-            },
-            Json::String(text) => Value::Text(text),
-            Json::Array(items) => Value::List(items.into_iter().map(Self::from_json).collect()),
-            Json::Object(entries) => {
-                Value::Map(entries.into_iter().map(|(key, value)| (key, Self::from_json(value))).collect())
-            }
-        };
-        Self { line: 0, value }
-    }
-
-    fn shift(&mut self, by: u32) {
-        self.line += by;
-        match &mut self.value {
-            Value::List(items) => items.iter_mut().for_each(|item| item.shift(by)),
-            Value::Map(entries) => entries.iter_mut().for_each(|(_, value)| value.shift(by)),
-            _ => {}
+/// Decodes a document, or a part of one, as `T`.
+///
+/// # Errors
+/// A [`Fault`] that names the field and its line.
+pub fn decode<'de, T: Deserialize<'de>>(node: &'de Node) -> Result<T, Fault> {
+    T::deserialize(Reader(node)).map_err(|mut fault| {
+        if fault.line == 0 {
+            fault.line = node.line;
         }
-    }
-
-    /// The entry of a mapping.
-    pub fn field(&self, name: &str) -> Option<&Self> {
-        match &self.value {
-            Value::Map(entries) => entries.iter().find(|(key, _)| key == name).map(|(_, value)| value),
-            _ => None,
-        }
-    }
-
-    /// The text of a scalar.
-    pub fn text(&self) -> Option<&str> {
-        match &self.value {
-            Value::Text(text) => Some(text),
-            _ => None,
-        }
-    }
-
-    /// The line of the deepest part of `path` (`spec.http[0].weight`) that exists.
-    pub fn line_of(&self, path: &str) -> u32 {
-        let mut at = self;
-        for part in path.split(['.', '[']).map(|part| part.trim_end_matches(']')) {
-            let next = match (&at.value, part.parse::<usize>()) {
-                (Value::List(items), Ok(index)) => items.get(index),
-                _ => at.field(part),
-            };
-            match next {
-                Some(next) => at = next,
-                None => break,
-            }
-        }
-        at.line
-    }
-
-    /// Decodes this tree as `T`.
-    ///
-    /// # Errors
-    /// A [`Fault`] that names the field and its line.
-    pub fn decode<'de, T: Deserialize<'de>>(&'de self) -> Result<T, Fault> {
-        T::deserialize(self).map_err(|mut fault| {
-            if fault.line == 0 {
-                fault.line = self.line;
-            }
-            fault
-        })
-    }
-}
-
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let spanned = Spanned::<Value>::deserialize(deserializer)?;
-        Ok(Self { line: u32::try_from(spanned.referenced.line()).unwrap_or(0), value: spanned.value })
-    }
-}
-
-impl<'de> Deserialize<'de> for Value {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyValue;
-        impl<'de> Visitor<'de> for AnyValue {
-            type Value = Value;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a YAML value")
-            }
-            fn visit_unit<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_none<E>(self) -> Result<Value, E> {
-                Ok(Value::Null)
-            }
-            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-                Ok(Value::Bool(value))
-            }
-            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-                Ok(Value::Int(value))
-            }
-            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-                Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Int))
-            }
-            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-                Ok(Value::Float(value))
-            }
-            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-                Ok(Value::Text(value.to_owned()))
-            }
-            fn visit_string<E>(self, value: String) -> Result<Value, E> {
-                Ok(Value::Text(value))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = seq.next_element()? {
-                    items.push(item);
-                }
-                Ok(Value::List(items))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry::<String, Node>()? {
-                    entries.push(entry);
-                }
-                Ok(Value::Map(entries))
-            }
-        }
-        deserializer.deserialize_any(AnyValue)
-    }
+        fault
+    })
 }
 
 /// Why a document or a part of it is refused.
@@ -235,6 +70,12 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+impl From<Broken> for Fault {
+    fn from(broken: Broken) -> Self {
+        Self::new(Class::Syntax, broken.line, broken.message)
+    }
+}
+
 impl de::Error for Fault {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self::new(Class::Semantic, 0, message.to_string())
@@ -271,11 +112,14 @@ fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-impl<'de> Deserializer<'de> for &'de Node {
+/// Reads a tree for serde.
+struct Reader<'de>(&'de Node);
+
+impl<'de> Deserializer<'de> for Reader<'de> {
     type Error = Fault;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match &self.value {
+        match &self.0.value {
             Value::Null => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(*value),
             Value::Int(value) => match u64::try_from(*value) {
@@ -289,26 +133,26 @@ impl<'de> Deserializer<'de> for &'de Node {
         }
         .map_err(|mut fault: Fault| {
             if fault.line == 0 && fault.path.is_empty() {
-                fault.line = self.line;
+                fault.line = self.0.line;
             }
             fault
         })
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if self.value == Value::Null { visitor.visit_none() } else { visitor.visit_some(self) }
+        if self.0.value == Value::Null { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
     /// As in protobuf's JSON and in Kubernetes, null is the default of any type.
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if self.value == Value::Null {
+        if self.0.value == Value::Null {
             return visitor.visit_seq(Items { items: [].iter(), index: 0 });
         }
         self.deserialize_any(visitor)
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        if self.value == Value::Null {
+        if self.0.value == Value::Null {
             return visitor.visit_map(Entries { entries: [].iter(), value: None });
         }
         self.deserialize_any(visitor)
@@ -329,13 +173,13 @@ impl<'de> Deserializer<'de> for &'de Node {
         _variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Fault> {
-        match &self.value {
+        match &self.0.value {
             Value::Text(text) => visitor.visit_enum(text.as_str().into_deserializer()),
             // a choice with a content, as `{header: x}`
             Value::Map(entries) if entries.len() == 1 => {
                 visitor.visit_enum(MapAccessDeserializer::new(Entries { entries: entries.iter(), value: None }))
             }
-            _ => Err(Fault::new(Class::WrongType, self.line, "expected a text")),
+            _ => Err(Fault::new(Class::WrongType, self.0.line, "expected a text")),
         }
     }
 
@@ -360,7 +204,7 @@ impl<'de> SeqAccess<'de> for Items<'de> {
         let Some(item) = self.items.next() else { return Ok(None) };
         let index = self.index;
         self.index += 1;
-        seed.deserialize(item).map(Some).map_err(|fault| fault.under(format!("[{index}]"), item.line))
+        seed.deserialize(Reader(item)).map(Some).map_err(|fault| fault.under(format!("[{index}]"), item.line))
     }
 }
 
@@ -380,7 +224,7 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     }
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Fault> {
         let (key, value) = self.value.take().ok_or_else(|| Fault::new(Class::Syntax, 0, "value without a key"))?;
-        seed.deserialize(value).map_err(|fault| fault.under(key.to_owned(), value.line))
+        seed.deserialize(Reader(value)).map_err(|fault| fault.under(key.to_owned(), value.line))
     }
 }
 
@@ -390,7 +234,7 @@ mod tests {
     use proto::istio::virtual_service::VirtualService;
 
     fn fault(yaml: &str) -> Fault {
-        Node::parse(yaml, 1).unwrap().decode::<VirtualService>().unwrap_err()
+        decode::<VirtualService>(&Node::parse(yaml, 1).unwrap()).unwrap_err()
     }
 
     #[test]
@@ -413,7 +257,7 @@ mod tests {
     fn json_is_decoded_by_the_same_rules() {
         let json =
             serde_json::json!({"hosts": ["a"], "http": [{"route": [{"destination": {"host": "a"}, "wieght": 3}]}]});
-        let fault = Node::from_json(json).decode::<VirtualService>().unwrap_err();
+        let fault = decode::<VirtualService>(&Node::from_json(json)).unwrap_err();
         assert_eq!((fault.line, fault.field().as_str()), (0, "http[0].route[0].wieght"));
         let numbers = serde_json::json!([1, -1, 1.5, u64::MAX]);
         let Value::List(items) = Node::from_json(numbers).value else { panic!("a list") };
@@ -427,20 +271,5 @@ mod tests {
         let fault = fault("http:\n- fault:\n    delay:\n      exponentialDelay: 1s\n");
         assert_eq!(fault.field(), "http[0].fault.delay.exponentialDelay");
         assert_eq!(fault.message, proto::istio::NOT_SUPPORTED_YET);
-    }
-
-    #[test]
-    fn finds_the_line_of_a_path_in_block_and_flow_style() {
-        let node = Node::parse("spec:\n  http:\n  - {route: [{weight: 1},\n     {weight: 2}]}\n", 10).unwrap();
-        assert_eq!(node.line_of("spec.http[0].route[1].weight"), 13);
-        assert_eq!(node.line_of("spec.http[0].nothing"), 12);
-    }
-
-    #[test]
-    fn syntax_errors_carry_the_line_of_the_file() {
-        let fault = Node::parse("a: [1,\nb: }\n", 5).unwrap_err();
-        assert_eq!(fault.class, Class::Syntax);
-        assert_eq!(fault.line, 5, "{fault}");
-        assert!(fault.message.starts_with("mismatched bracket"), "{fault}");
     }
 }
