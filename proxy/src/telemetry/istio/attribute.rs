@@ -1,7 +1,7 @@
 //! The part of CEL that the labels of Istio's users are made of: a text, an attribute, and an attribute with a text for
 //! where it is missing. Attributes are Envoy's; each stands for a command operator.
 
-use super::UNKNOWN;
+use super::ends::UNKNOWN;
 use crate::bootstrap::Environment;
 use crate::telemetry::access_log::{Format, LogFacts};
 
