@@ -11,6 +11,7 @@ use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
+use pilot::inject::Values;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -133,14 +134,15 @@ fn image(map: &ConfigMap) -> Option<(String, String)> {
     map.name_any().starts_with(SETTINGS).then_some(())?;
     let data: &BTreeMap<String, String> = map.data.as_ref()?;
     let values: Value = serde_json::from_str(data.get("values")?).ok()?;
-    let (global, revision) = (&values["global"], values["revision"].as_str().unwrap_or_default());
-    let name = global["proxy"]["image"].as_str()?;
-    let tag = global["tag"].as_str().map_or_else(|| global["tag"].to_string(), str::to_owned);
+    let revision = values["revision"].as_str().unwrap_or_default().to_owned();
+    // With what is not written, as the webhook has it.
+    let values = Values::new(&values);
+    let name = values.text("global.proxy.image");
     let full = match name.contains('/') {
-        true => name.to_owned(),
-        false => format!("{}/{name}:{tag}", global["hub"].as_str().unwrap_or_default()),
+        true => name,
+        false => format!("{}/{name}:{}", values.text("global.hub"), values.text("global.tag")),
     };
-    Some((if revision.is_empty() { "default" } else { revision }.to_owned(), full))
+    Some((if revision.is_empty() { "default".to_owned() } else { revision }, full))
 }
 
 #[cfg(test)]
@@ -159,5 +161,7 @@ mod tests {
         let own = json!({"global": {"hub": "h", "tag": "1.0", "proxy": {"image": "own/p:2"}}, "revision": "2-0"});
         assert_eq!(of("istio-sidecar-injector-2-0", own), Some(("2-0".into(), "own/p:2".into())));
         assert_eq!(of("other", plain), None);
+        let usual = json!({"global": {"hub": "h", "tag": "1.0", "proxy": {}}});
+        assert_eq!(of(SETTINGS, usual), Some(("default".into(), "h/proxy:1.0".into())), "what an installation writes");
     }
 }
