@@ -246,3 +246,92 @@ fn find<T>(
         kinds.iter().find_map(|kind| objects.get(&key(kind))).cloned()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the charts of Istio 1.3 install for Kubernetes, shortened; and what does nothing.
+    const INSTALLED: &str = r#"
+apiVersion: config.istio.io/v1alpha2
+kind: handler
+metadata: {name: kubernetesenv, namespace: istio-system}
+spec:
+  compiledAdapter: kubernetesenv
+  params: {kubeconfig_path: "", cache_refresh_duration: 5m}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: instance
+metadata: {name: attributes, namespace: istio-system}
+spec:
+  compiledTemplate: kubernetes
+  params:
+    source_uid: source.uid | ""
+    source_ip: source.ip | ip("0.0.0.0")
+    destination_uid: destination.uid | ""
+    destination_port: destination.port | 0
+  attributeBindings:
+    source.ip: $out.source_pod_ip | ip("0.0.0.0")
+    source.labels: $out.source_labels | emptyStringMap()
+    destination.workload.name: $out.destination_workload_name | "unknown"
+---
+apiVersion: config.istio.io/v1alpha2
+kind: rule
+metadata: {name: kubeattrgenrulerule, namespace: istio-system}
+spec:
+  actions: [{handler: kubernetesenv, instances: [attributes]}]
+---
+apiVersion: config.istio.io/v1alpha2
+kind: rule
+metadata: {name: tcpkubeattrgenrulerule, namespace: istio-system}
+spec:
+  match: context.protocol == "tcp"
+  actions: [{handler: kubernetesenv, instances: [attributes]}]
+---
+apiVersion: config.istio.io/v1alpha2
+kind: handler
+metadata: {name: nobody, namespace: istio-system}
+spec: {compiledAdapter: noop}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: instance
+metadata: {name: checked, namespace: istio-system}
+spec: {compiledTemplate: checknothing}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: instance
+metadata: {name: told, namespace: istio-system}
+spec: {compiledTemplate: reportnothing}
+---
+apiVersion: config.istio.io/v1alpha2
+kind: rule
+metadata: {name: nothing, namespace: istio-system}
+spec:
+  actions: [{handler: nobody, instances: [checked, told]}]
+"#;
+
+    // spec: MX-62, MX-68, MX-77
+    #[test]
+    fn what_istio_installs_for_kubernetes_is_taken_and_needs_no_work() {
+        let policy = Loader::default().load(&Texts::from([("a.yaml".into(), INSTALLED.to_owned())]));
+        assert_eq!(policy.problems, []);
+        let rules: Vec<_> = policy.all_rules().map(|rule| (rule.name.as_str(), rule.checks, rule.reports)).collect();
+        let expected = [
+            ("istio-system/kubeattrgenrulerule", false, false),
+            ("istio-system/nothing", true, true),
+            ("istio-system/tcpkubeattrgenrulerule", false, false),
+        ];
+        assert_eq!(rules, expected, "workloads are joined without a rule");
+        assert!(policy.programs.get("shop").is_some(), "proxies are not told to ask for it");
+    }
+
+    // spec: MX-65
+    #[test]
+    fn what_no_adapter_does_any_more_is_refused_with_what_does_it() {
+        let instance = "apiVersion: config.istio.io/v1alpha2\nkind: instance\nmetadata: {name: a, namespace: shop}\n\
+                        spec:\n  compiledTemplate: authorization\n  params: {subject: {user: source.user}}\n";
+        let policy = Loader::default().load(&Texts::from([("a.yaml".into(), instance.to_owned())]));
+        let problem = policy.problems[0].to_string();
+        assert!(problem.contains("a.yaml") && problem.contains("AuthorizationPolicy"), "{problem}");
+    }
+}
