@@ -141,8 +141,8 @@ async fn bench(address: AdminAddress, arguments: &[&str]) -> Bench {
         bootstrap: Arc::new(bootstrap),
         converter: Converter::new(env!("CARGO_BIN_EXE_proxy").into()),
         published: seen,
+        lifecycle: Lifecycle::starting_at(Instant::now(), stages.clone()),
         stage: stages,
-        lifecycle: Lifecycle::starting_at(Instant::now()),
         stats,
         main_stats,
         clock: ProcessClock::start(),
@@ -315,6 +315,29 @@ async fn stats_are_shown_as_text_json_and_for_prometheus() {
         days.trim_start_matches("server.days_until_first_cert_expiring: ").trim().parse::<u64>().unwrap() > 20_000,
         "{days}"
     );
+}
+
+// spec: ST-4
+#[tokio::test]
+async fn the_process_is_shown() {
+    let bench = Box::pin(bench(AdminAddress::Tcp("127.0.0.1:0".parse().unwrap()), &["--restart-epoch", "3"])).await;
+    let text = loop {
+        let (_, text) = bench.get("/stats?filter=^server").await;
+        if !text.contains("initialization_time_ms: No recorded values") {
+            break text;
+        }
+        tokio::task::yield_now().await;
+    };
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(&format!("server.{name}: ")));
+    for (name, wanted) in [("state", "0"), ("live", "1"), ("hot_restart_epoch", "3"), ("total_connections", "0")] {
+        assert_eq!(value(name), Some(wanted), "{name}: {text}");
+    }
+    for name in ["uptime", "concurrency", "memory_allocated", "memory_heap_size", "days_until_first_cert_expiring"] {
+        assert!(value(name).unwrap().parse::<u64>().is_ok(), "{name}: {text}");
+    }
+    assert!(value("initialization_time_ms").unwrap().starts_with("P0(nan,0)"), "{text}");
+    let again = bench.get("/stats/prometheus?filter=initialization_time_ms_?").await.1;
+    assert!(again.contains("envoy_server_initialization_time_ms_count{} 1\n"), "recorded once: {again}");
 }
 
 // spec: AD-6, AD-9, AD-11

@@ -119,9 +119,11 @@ fn series(text: &str, name: &str, labels: &[&str]) -> Option<f64> {
 /// A listener of each direction with the metrics filter, and one for bytes; requests below `/left` go to `silent`.
 fn counted([outbound, inbound, bytes]: [u16; 3], silent: u16) -> String {
     let stats = "{name: istio.stats, typed_config: {'@type': type.googleapis.com/stats.PluginConfig}}";
+    let refusing = "{name: rbac, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC, \
+                    rules: {action: DENY, policies: {no: {permissions: [{url_path: {path: {exact: /up/no}}}], principals: [{any: true}]}}}}}";
     let routes = "{match: {prefix: /up}, route: {cluster: 'outbound|80||shop.test'}}, \
                   {match: {prefix: /gone}, route: {cluster: gone}}, {match: {prefix: /left}, route: {cluster: silent}}";
-    let manager = http(routes, "").replace("http_filters: [", &format!("http_filters: [{stats}, "));
+    let manager = http(routes, "").replace("http_filters: [", &format!("http_filters: [{stats}, {refusing}, "));
     let chain = format!("{{filters: [{manager}]}}");
     let of_bytes = format!("{{filters: [{stats}, {}]}}", tcp("cluster: bytes"));
     let service = "type: STATIC, metadata: {filter_metadata: {istio: {services: [{host: shop.test, name: shop, namespace: market}]}}}";
@@ -162,6 +164,7 @@ fn requests_and_connections_are_counted_on_the_side_that_sees_them() {
     }
     post(outbound, "/gone", "");
     post(inbound, "/up", "");
+    assert!(post(inbound, "/up/no", "").1.starts_with("HTTP/1.1 403"));
     let mut client = connect(outbound);
     client.write_all(b"GET /left HTTP/1.1\r\nhost: shop.test\r\n\r\n").unwrap();
     left.recv().unwrap();
@@ -197,6 +200,8 @@ fn requests_and_connections_are_counted_on_the_side_that_sees_them() {
     );
     let server = ["reporter=\"destination\"", "response_code=\"201\"", "connection_security_policy=\"none\""];
     assert_eq!(series(&text, "istio_requests_total", &server), Some(1.0), "{text}");
+    let refused = ["reporter=\"destination\"", "response_code=\"403\"", "destination_service_name=\"shop\""];
+    assert_eq!(series(&text, "istio_requests_total", &refused), Some(1.0), "who was asked is known: {text}");
     let of_source = ["reporter=\"source\"", "response_code=\"201\""];
     for name in ["istio_request_duration_milliseconds", "istio_request_bytes", "istio_response_bytes"] {
         assert_eq!(series(&text, &format!("{name}_count"), &of_source), Some(2.0), "{name}");
@@ -211,4 +216,22 @@ fn requests_and_connections_are_counted_on_the_side_that_sees_them() {
     for (name, value) in [("connections_opened", 1.0), ("received_bytes", 3.0), ("sent_bytes", 5.0)] {
         assert_eq!(series(&text, &format!("istio_tcp_{name}_total"), &tcp), Some(value), "{name}: {text}");
     }
+}
+
+// spec: ST-4
+#[test]
+fn open_connections_of_all_listeners_are_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = [free_port(), free_port(), free_port()];
+    let proxy = Proxy::start(directory.path(), &counted(ports, free_port()));
+    let open = |count: usize| {
+        let wanted = format!("server.total_connections: {count}\n");
+        proxy.until(|proxy| proxy.admin("GET", "/stats?filter=total_connections").unwrap().ends_with(&wanted));
+    };
+    let mut clients: Vec<TcpStream> = ports.iter().map(|port| connect(*port)).collect();
+    open(3);
+    clients.pop();
+    open(2);
+    drop(clients);
+    open(0);
 }

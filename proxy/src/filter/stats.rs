@@ -2,15 +2,18 @@
 //! stream while it is open (TL-3).
 
 use super::{End, StreamCx, is_grpc, peer_metadata};
+use crate::cluster::Cluster;
 use crate::message::{Known, RequestHead};
 use crate::outcome::Reason;
 use crate::refusal::Refusal;
+use crate::route::Action;
 use crate::telemetry::access_log::{LogFacts, Upstream};
 use crate::telemetry::istio::{Changes, Ends, Reporter, RequestReport, Security, Service, Workload};
 use proto::any;
 use proto::duration::from_proto;
 use proto::envoy::wkt::Any;
 use proto::missing::PluginConfig;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +59,7 @@ impl Stats {
     fn count_messages(&self, cx: &StreamCx) {
         let info = cx.info.borrow();
         let Some(grpc) = &info.grpc else { return };
-        let ends = sides(cx, || self.host_fallback.then_some(&*grpc.host));
+        let ends = sides(cx, || None, || self.host_fallback.then_some(&*grpc.host));
         let facts = LogFacts {
             peer: Some(&cx.peer),
             upstream: Upstream {
@@ -122,13 +125,23 @@ impl Stats {
 /// The two ends of a request, and the service that was asked for; with `host_fallback` the Host header names the service
 /// where its cluster does not.
 pub fn ends(request: &RequestHead, cx: &StreamCx, host_fallback: bool) -> Ends {
-    sides(cx, || host_fallback.then(|| std::str::from_utf8(request.authority()).ok()).flatten())
+    // A filter may have answered before the router chose the cluster; the route names it all the same.
+    let routed = || match cx.route(request).as_ref().map(|route| &route.action) {
+        Some(Action::Cluster(name)) => cx.cluster(name),
+        _ => None,
+    };
+    sides(cx, routed, || host_fallback.then(|| std::str::from_utf8(request.authority()).ok()).flatten())
 }
 
-fn sides<'h>(cx: &StreamCx, host: impl FnOnce() -> Option<&'h str>) -> Ends {
+fn sides<'h>(
+    cx: &StreamCx,
+    routed: impl FnOnce() -> Option<Rc<Cluster>>,
+    host: impl FnOnce() -> Option<&'h str>,
+) -> Ends {
     let (info, metrics) = (cx.info.borrow(), &cx.facts.metrics);
     let own = metrics.own(&cx.facts.node.workload);
-    let service = match info.upstream.as_ref().and_then(|cluster| cluster.config.service.as_ref()) {
+    let routed = if info.cluster().is_none() { routed() } else { None };
+    let service = match info.upstream.as_ref().or(routed.as_ref()).and_then(|cluster| cluster.config.service.as_ref()) {
         Some(metadata) => metrics.service_of(metadata),
         None => {
             let service = Service::of_cluster(info.cluster().unwrap_or(""), None, host());

@@ -117,7 +117,7 @@ pub async fn serve_stream(
     }
     let watch = down.watch();
     let limits = Limits::of(&settings.config, &cx, &work.request.head);
-    let period = chain.iter().find_map(Filter::period).filter(|_| is_grpc(&work.request.head));
+    let period = if is_grpc(&work.request.head) { chain.iter().find_map(Filter::period) } else { None };
     let mut outcome = {
         let running = pin!(drive(settings, chain, &cx, &mut work, down));
         let running = periodic(period, chain, &cx, running);

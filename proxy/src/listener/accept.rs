@@ -17,7 +17,7 @@ use crate::tcp::serve_tcp;
 use crate::telemetry::Cells;
 use crate::telemetry::access_log::{Entry, LogFacts, Times};
 use crate::telemetry::istio::Reporter;
-use crate::telemetry::names::ListenerMetric;
+use crate::telemetry::names::{ListenerMetric, ServerMetric};
 use bytes::BytesMut;
 use identity::verify::VerifyError;
 use std::cell::{Cell, RefCell};
@@ -142,6 +142,7 @@ async fn counted(serve: Rc<Serve>, listener: Rc<Listener>, stream: TcpStream, re
     let stats = Rc::clone(&listener.stats);
     stats.increment(ListenerMetric::DownstreamCxTotal);
     let _active = stats.hold(ListenerMetric::DownstreamCxActive);
+    let _open = serve.facts.stats.server().hold(ServerMetric::TotalConnections);
     Box::pin(connection(&serve, listener, stream, remote)).await;
     stats.increment(ListenerMetric::DownstreamCxDestroy);
     serve.connections.set(serve.connections.get() - 1);

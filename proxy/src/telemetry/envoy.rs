@@ -2,13 +2,15 @@
 //! and those of mixer's rules that are decided here.
 
 use super::counters::{Cells, InFamily};
-use super::names::{ClusterMetric, ConnectionMetric, HttpMetric, ListenerMetric, PolicyMetric, TcpMetric};
-use super::series::Registrar;
+use super::names::{
+    ClusterMetric, ConnectionMetric, HttpMetric, ListenerMetric, PolicyMetric, ServerMetric, TcpMetric,
+};
+use super::series::{Labels, Registrar};
 use crate::message::Version;
 use crate::outcome::Flags;
 use foldhash::HashMap;
 use proto::program::{HANDLER, RULE};
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ pub struct EnvoyStats {
     connections: Scopes<ConnectionMetric>,
     listeners: Scopes<ListenerMetric>,
     tcp: Scopes<TcpMetric>,
+    server: OnceCell<Rc<Cells<ServerMetric>>>,
     policy: RefCell<ByRule>,
 }
 
@@ -62,6 +65,7 @@ impl EnvoyStats {
             connections: Scopes::default(),
             listeners: Scopes::default(),
             tcp: Scopes::default(),
+            server: OnceCell::new(),
             policy: RefCell::default(),
         }
     }
@@ -89,6 +93,11 @@ impl EnvoyStats {
     /// The scope of a listener's address.
     pub fn listener(&self, address: &str) -> Rc<Cells<ListenerMetric>> {
         scope(&self.listeners, &self.registrar, address)
+    }
+
+    /// This worker's part in the scope of the process.
+    pub fn server(&self) -> &Rc<Cells<ServerMetric>> {
+        self.server.get_or_init(|| Rc::new(self.registrar.cells(Labels::default())))
     }
 
     /// The scope of a rule of mixer's and one of its handlers. It stays when the rule goes, so that its counts never fall.

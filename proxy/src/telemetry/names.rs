@@ -170,6 +170,9 @@ family! {
     MemoryAllocated Gauge "memory_allocated" "Bytes of resident memory.",
     MemoryHeapSize Gauge "memory_heap_size" "Bytes of data memory.",
     DaysUntilFirstCertExpiring Gauge "days_until_first_cert_expiring" "Days until a certificate expires.",
+    TotalConnections Gauge "total_connections" "Connections of clients open.",
+    HotRestartEpoch Gauge "hot_restart_epoch" "Number of this process among those that replaced each other.",
+    InitializationTimeMs Histogram "initialization_time_ms" "Time from the start until it was live, milliseconds.",
 }
 
 family! {

@@ -4,7 +4,9 @@ use super::AdminParts;
 use crate::bootstrap::{DrainStrategy, Mode, node_json};
 use crate::server::answer::{Answer, json, text};
 use serde_json::json;
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::watch;
 
 /// In which stage of its life a process is (spec AD-8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +43,30 @@ impl Stage {
     }
 }
 
-/// When the process started.
-#[derive(Debug, Clone, Copy)]
+/// When the process started, and when it was live.
+#[derive(Debug, Clone)]
 pub struct Lifecycle {
     started: Instant,
+    live_after: Arc<OnceLock<Duration>>,
 }
 
 impl Lifecycle {
-    /// A process that starts now.
-    pub fn starting_at(started: Instant) -> Self {
-        Self { started }
+    /// A process that started then; `stage` says when it is live. Needs a runtime.
+    pub fn starting_at(started: Instant, mut stage: watch::Receiver<Stage>) -> Self {
+        let live_after = Arc::new(OnceLock::new());
+        let known = Arc::clone(&live_after);
+        tokio::spawn(async move {
+            if stage.wait_for(|stage| *stage == Stage::Live).await.is_ok() {
+                // Nobody else writes it.
+                let _first = known.set(started.elapsed()).is_ok();
+            }
+        });
+        Self { started, live_after }
+    }
+
+    /// How long it took until the process was live; none before.
+    pub fn live_after(&self) -> Option<Duration> {
+        self.live_after.get().copied()
     }
 
     /// Whole seconds since the start.

@@ -57,6 +57,8 @@ pub struct MainStats {
 struct MainCells {
     registrar: Registrar,
     server: Cells<ServerMetric>,
+    /// Whether the time of the start has been recorded.
+    live_told: bool,
     clusters: Cells<ClusterManagerMetric>,
     listeners: Cells<ListenerManagerMetric>,
     control_plane: Cells<ControlPlaneMetric>,
@@ -69,6 +71,7 @@ impl MainStats {
         let registrar = registry.registrar(0);
         let cells = MainCells {
             server: registrar.cells(Labels::default()),
+            live_told: false,
             clusters: registrar.cells(Labels::default()),
             listeners: registrar.cells(Labels::default()),
             control_plane: registrar.cells(Labels::default()),
@@ -92,6 +95,11 @@ impl MainCells {
         self.server.set(ServerMetric::Live, u64::from(stage == Stage::Live));
         self.server.set(ServerMetric::Uptime, parts.lifecycle.uptime_s());
         self.server.set(ServerMetric::Concurrency, parts.bootstrap.concurrency.get() as u64);
+        self.server.set(ServerMetric::HotRestartEpoch, parts.bootstrap.flags.restart_epoch.unwrap_or(0).into());
+        if let Some(took) = parts.lifecycle.live_after().filter(|_| !self.live_told) {
+            self.live_told = true;
+            self.server.record(ServerMetric::InitializationTimeMs, took.as_millis().try_into().unwrap_or(u64::MAX));
+        }
         self.server.set(ServerMetric::MemoryAllocated, resident);
         self.server.set(ServerMetric::MemoryHeapSize, data);
         let store = parts.store.borrow();
