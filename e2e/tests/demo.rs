@@ -40,7 +40,9 @@ fn tour(data_plane: &str) {
     assert!(output.status.success(), "{out}\n{error}");
     let namespaces = Command::new("ip").args(["netns", "list"]).output().unwrap();
     assert!(!String::from_utf8_lossy(&namespaces.stdout).contains(&name), "the demo left namespaces behind");
-    drop(fs::remove_file(format!("/run/ferromesh/{name}.lock")));
+    for left in [format!("/run/ferromesh/{name}.lock"), format!("/run/ferromesh/{name}")] {
+        assert!(!fs::exists(&left).unwrap(), "{left} was left behind");
+    }
 }
 
 #[test]

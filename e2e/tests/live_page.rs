@@ -17,7 +17,6 @@ struct Demo {
     process: Child,
     page: String,
     config: String,
-    name: String,
     /// Requests per second by service and version, as the workloads themselves count them.
     counted: watch::Receiver<BTreeMap<String, f64>>,
 }
@@ -49,7 +48,7 @@ impl Demo {
                 }
             }
         });
-        Self { process, page, config, name, counted }
+        Self { process, page, config, counted }
     }
 
     /// What a version of a service counts itself, in requests per second.
@@ -87,7 +86,6 @@ impl Demo {
         let pid = self.process.id().unwrap().to_string();
         assert!(Checked::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         assert!(self.process.wait().await.unwrap().success());
-        drop(std::fs::remove_file(format!("/run/ferromesh/{}.lock", self.name)));
     }
 }
 

@@ -90,7 +90,6 @@ impl Drop for Demo {
     fn drop(&mut self) {
         let ended = Command::new("kill").args(["-INT", &self.child.id().to_string()]).status();
         drop(ended.and_then(|_| self.child.wait()));
-        drop(std::fs::remove_file(format!("/run/ferromesh/{}.lock", self.name)));
     }
 }
 

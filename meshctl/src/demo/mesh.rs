@@ -15,7 +15,6 @@ use citadel::ca::keystore::write_atomically;
 use citadel::token::TokenKey;
 use identity::spiffe::{SpiffeId, TrustDomain};
 use proto::wire::{PORT_CITADEL, PORT_MONITORING, PORT_XDS_PLAIN, PROXY_UID};
-use rustix::fs::{FlockOperation, flock};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::future::Future;
@@ -67,15 +66,10 @@ impl Mesh {
     /// # Errors
     /// Where a demo of that name runs, or the machine refuses.
     pub fn prepare(plan: Plan, programs: Programs) -> anyhow::Result<Self> {
-        let parent = plan.directory.parent().context("the demo's directory has no parent")?;
-        fs::create_dir_all(parent)?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(parent.join(format!("{}.lock", plan.name)))?;
-        let free = flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok();
-        anyhow::ensure!(free, "a demo called {0:?} runs already: end it, or give this one another --name", plan.name);
+        let lock = process::take(&plan.directory)?;
+        let lock = lock.with_context(|| {
+            format!("a demo called {:?} runs already: end it, or give this one another --name", plan.name)
+        })?;
         lock.set_len(0)?;
         write!(&lock, "{}", std::process::id())?;
         process::remove(&plan.name, &plan.directory)?;

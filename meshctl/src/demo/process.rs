@@ -2,8 +2,10 @@
 
 use crate::demo::netns::{self, Namespace};
 use anyhow::Context;
+use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -162,7 +164,35 @@ impl Reaper {
 pub fn reap(name: &str, directory: &Path) -> anyhow::Result<()> {
     let mut rest = Vec::new();
     std::io::stdin().read_to_end(&mut rest)?;
-    remove(name, directory)
+    remove(name, directory)?;
+    Ok(fs::remove_file(lock_file(directory))?)
+}
+
+/// Beside the directory: who has it locked has the name.
+fn lock_file(directory: &Path) -> PathBuf {
+    let mut path = directory.as_os_str().to_owned();
+    path.push(".lock");
+    path.into()
+}
+
+/// Locks the name of the demo that has this directory; none where somebody else has it.
+///
+/// # Errors
+/// Where the file cannot be made.
+pub fn take(directory: &Path) -> anyhow::Result<Option<File>> {
+    let path = lock_file(directory);
+    fs::create_dir_all(directory.parent().context("the demo's directory has no parent")?)?;
+    loop {
+        let opened = File::options().create(true).truncate(false).write(true).open(&path);
+        let lock = opened.with_context(|| format!("cannot open {}", path.display()))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return Ok(None);
+        }
+        // A predecessor removes the file at its end: what was opened before that is nobody's.
+        if fs::metadata(&path).is_ok_and(|found| lock.metadata().is_ok_and(|own| own.ino() == found.ino())) {
+            return Ok(Some(lock));
+        }
+    }
 }
 
 /// Removes namespaces, the processes in them, and files of the demo called `name`.

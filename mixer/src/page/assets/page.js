@@ -21,7 +21,7 @@
   addEventListener("pointerup", () => { pressed = false; });
   addEventListener("pointercancel", () => { pressed = false; });
 
-  const period = 1000;
+  const period = 500; // ms: what is reported each second is seen by the next but one look
   let seen = Date.now();
   let shown = "";
 
