@@ -1,10 +1,10 @@
 //! `meshctl experimental check-inject`: whether a pod gets a sidecar, from whom, and why (CT-17).
 
-use super::injector::{Place, hooks};
+use super::injector::hooks;
 use crate::injector::hook::Labels;
 use crate::output::{self, Format, Table, paint};
-use crate::reach::Wanted;
 use crate::reach::cluster::said;
+use crate::reach::{Place, Wanted};
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use kube::ResourceExt as _;

@@ -3,9 +3,8 @@
 use crate::injector::hook::{Hook, Labels};
 use crate::injector::list::Facts;
 use crate::output::{self, Format};
-use crate::reach::Cluster;
-use crate::reach::Where;
 use crate::reach::cluster::said;
+use crate::reach::{Cluster, Place};
 use anyhow::Context as _;
 use k8s_openapi::api::admissionregistration::v1::MutatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
@@ -43,32 +42,6 @@ enum What {
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
     },
-}
-
-/// Which cluster, and where in it the control plane is.
-#[derive(Debug, Clone, clap::Args)]
-pub struct Place {
-    #[command(flatten)]
-    at: Where,
-    /// Namespace of the control plane.
-    #[arg(
-        short = 'i',
-        long = "istioNamespace",
-        alias = "istio-namespace",
-        value_name = "NAME",
-        default_value = "istio-system"
-    )]
-    control_plane: String,
-}
-
-impl Place {
-    /// The way there.
-    ///
-    /// # Errors
-    /// Where the kubeconfig cannot be read.
-    pub async fn cluster(&self) -> anyhow::Result<Cluster> {
-        Cluster::connect(&self.at, &self.control_plane).await
-    }
 }
 
 /// Shows them.

@@ -4,7 +4,7 @@ use crate::install::cluster::{Cluster, Name, TAG};
 use crate::install::objects::{REVISION, webhook};
 use crate::install::spec::is_label;
 use crate::output::{self, Format, Table};
-use crate::reach::Where;
+use crate::reach::Place;
 use anyhow::Context as _;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ enum What {
     /// Show tags, their revisions, and the namespaces that have them.
     List {
         #[command(flatten)]
-        common: Common,
+        place: Place,
         /// How to show the result.
         #[arg(short, long, value_enum, default_value_t)]
         output: Format,
@@ -44,26 +44,11 @@ enum What {
         /// Its name.
         tag: String,
         #[command(flatten)]
-        common: Common,
+        place: Place,
         /// Ask nothing, where namespaces still have it.
         #[arg(long, short = 'y', alias = "yes")]
         skip_confirmation: bool,
     },
-}
-
-#[derive(Debug, Clone, clap::Args)]
-struct Common {
-    #[command(flatten)]
-    at: Where,
-    /// Namespace of the control plane.
-    #[arg(
-        short = 'i',
-        long = "istioNamespace",
-        alias = "istio-namespace",
-        value_name = "NAME",
-        default_value = "istio-system"
-    )]
-    control_plane: String,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -78,7 +63,7 @@ struct SetArgs {
     #[arg(long)]
     overwrite: bool,
     #[command(flatten)]
-    common: Common,
+    place: Place,
 }
 
 #[derive(Debug, Clone, clap::Args)]
@@ -112,14 +97,14 @@ pub async fn run(args: TagArgs) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        What::List { common, output } => list(&common, output).await,
-        What::Remove { tag, common, skip_confirmation } => remove(&tag, &common, skip_confirmation).await,
+        What::List { place, output } => list(&place, output).await,
+        What::Remove { tag, place, skip_confirmation } => remove(&tag, &place, skip_confirmation).await,
     }
 }
 
 async fn set(args: SetArgs) -> anyhow::Result<()> {
-    let cluster = Cluster::connect(&args.common.at).await?;
-    let namespace = &args.common.control_plane;
+    let cluster = Cluster::connect(&args.place.at).await?;
+    let namespace = &args.place.control_plane;
     let pilots = cluster.pilots(namespace).await?;
     let known: Vec<&str> = pilots.keys().map(String::as_str).collect();
     anyhow::ensure!(
@@ -180,8 +165,8 @@ async fn namespaces(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Vec<St
     Ok(found)
 }
 
-async fn list(common: &Common, format: Format) -> anyhow::Result<()> {
-    let cluster = Cluster::connect(&common.at).await?;
+async fn list(place: &Place, format: Format) -> anyhow::Result<()> {
+    let cluster = Cluster::connect(&place.at).await?;
     let spaces = namespaces(&cluster).await?;
     let mut table = Table::new(&["TAG", "REVISION", "NAMESPACES"]);
     let mut values = Vec::new();
@@ -196,8 +181,8 @@ async fn list(common: &Common, format: Format) -> anyhow::Result<()> {
     output::show(format, &table, &Value::Array(values))
 }
 
-async fn remove(tag: &str, common: &Common, sure: bool) -> anyhow::Result<()> {
-    let cluster = Cluster::connect(&common.at).await?;
+async fn remove(tag: &str, place: &Place, sure: bool) -> anyhow::Result<()> {
+    let cluster = Cluster::connect(&place.at).await?;
     let known = tags(&cluster).await?;
     anyhow::ensure!(
         known.contains_key(tag),

@@ -42,7 +42,15 @@ pub struct At {
     #[arg(long, value_name = "NAME", conflicts_with_all = ["kubeconfig", "context"])]
     pub demo: Option<String>,
     #[command(flatten)]
-    cluster: Where,
+    place: Place,
+}
+
+/// Which cluster, and where in it the control plane is.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Place {
+    /// The cluster.
+    #[command(flatten)]
+    pub at: Where,
     /// Namespace of the control plane.
     #[arg(
         short = 'i',
@@ -51,7 +59,17 @@ pub struct At {
         value_name = "NAME",
         default_value = "istio-system"
     )]
-    control_plane: String,
+    pub control_plane: String,
+}
+
+impl Place {
+    /// The way there.
+    ///
+    /// # Errors
+    /// Where the kubeconfig cannot be read.
+    pub async fn cluster(&self) -> anyhow::Result<Cluster> {
+        Cluster::connect(&self.at, &self.control_plane).await
+    }
 }
 
 /// The way to a mesh.
@@ -86,12 +104,12 @@ impl At {
         if let Some(demo) = &self.demo {
             return Reach::Demo(demo.clone());
         }
-        if !self.cluster.is_named() && demo::directory(DEMO).is_dir() {
+        if !self.place.at.is_named() && demo::directory(DEMO).is_dir() {
             return Reach::Demo(DEMO.to_owned());
         }
-        match Cluster::connect(&self.cluster, &self.control_plane).await {
+        match self.place.cluster().await {
             Ok(cluster) => Reach::Cluster(cluster),
-            Err(error) if self.cluster.is_named() => Reach::Nowhere(format!("{error:#}")),
+            Err(error) if self.place.at.is_named() => Reach::Nowhere(format!("{error:#}")),
             Err(error) => Reach::Nowhere(format!(
                 "no demo runs on this machine, and no cluster is known ({error:#}): start a demo with meshctl demo, name one \
                  with --demo, or name a cluster with --kubeconfig FILE or --context NAME"
@@ -105,7 +123,7 @@ impl At {
     /// Where there is none, with the way out.
     pub async fn cluster(&self) -> anyhow::Result<Cluster> {
         anyhow::ensure!(self.demo.is_none(), "this needs a cluster: name one with --kubeconfig FILE or --context NAME");
-        Cluster::connect(&self.cluster, &self.control_plane).await
+        self.place.cluster().await
     }
 }
 
