@@ -12,7 +12,7 @@ use crate::stat::resource::Named;
 #[derive(Debug, Clone, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct EdgesArgs {
-    /// Only edges of this workload, whichever way: NAME or NAME.NAMESPACE.
+    /// Only edges of this workload, whichever way: NAME or NAME.NAMESPACE; `deploy` alone is every workload, as in linkerd.
     workload: Option<Named>,
     /// Only edges into or out of this namespace; all where none is given.
     #[arg(short, long)]
@@ -33,7 +33,9 @@ pub async fn run(args: EdgesArgs) -> anyhow::Result<()> {
     edges.retain(|edge| {
         let ends = [(&edge.src, &edge.src_namespace), (&edge.dst, &edge.dst_namespace)];
         let any = |fits: &dyn Fn(&str, &str) -> bool| ends.iter().any(|(name, namespace)| fits(name, namespace));
-        args.workload.as_ref().is_none_or(|wanted| any(&|name, namespace| wanted.is(name, namespace)))
+        args.workload
+            .as_ref()
+            .is_none_or(|wanted| wanted.is_every() || any(&|name, namespace| wanted.is(name, namespace)))
             && args.namespace.as_ref().is_none_or(|wanted| any(&|_, namespace| wanted == namespace))
     });
     if edges.is_empty() {

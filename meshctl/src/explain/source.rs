@@ -36,8 +36,10 @@ impl Workload {
         format!("spiffe://{trust_domain}/ns/{}/sa/{account}", self.namespace)
     }
 
-    /// How well a name fits: its pod's name, what its pod's name begins with, its label `app`; `.NAMESPACE` may follow.
+    /// How well a name fits: its pod's name, what its pod's name begins with, its label `app`; `.NAMESPACE` may follow, and
+    /// `deploy/` or `pod/` stand in front of it.
     fn fits(&self, name: &str) -> Option<u8> {
+        let name = name.rsplit('/').next().unwrap_or(name);
         let own = |name: &str| {
             let begins = self.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('-'));
             let app = self.labels.get("app").is_some_and(|app| app == name);
@@ -178,6 +180,7 @@ mod tests {
         assert_eq!(workload.fits("reviews-v1-0.shop"), Some(0));
         assert_eq!(workload.fits("reviews-v1"), Some(1));
         assert_eq!(workload.fits("reviews.shop"), Some(1));
+        assert_eq!(workload.fits("deploy/reviews-v1.shop"), Some(1));
         assert_eq!(workload.fits("review"), None);
         assert_eq!(workload.fits("reviews.other"), None);
         assert_eq!(workload.identity("td"), "spiffe://td/ns/shop/sa/default");

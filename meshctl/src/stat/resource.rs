@@ -63,6 +63,11 @@ impl Named {
         self.0 == name || self.0.strip_prefix(name).and_then(|rest| rest.strip_prefix('.')) == Some(namespace)
     }
 
+    /// Whether it is no name but the kind of all workloads, `deploy`.
+    pub fn is_every(&self) -> bool {
+        <Resource as clap::ValueEnum>::from_str(&self.0, true) == Ok(Resource::Deploy)
+    }
+
     /// Whether requests come from it.
     pub fn sends(&self, labels: &Labels) -> bool {
         self.is(labels.get("source_workload"), labels.get("source_workload_namespace"))
@@ -107,5 +112,6 @@ mod tests {
         let named = |text: &str| text.parse::<Named>().unwrap();
         assert!(named("deploy/web").is("web", "shop") && named("web.shop").is("web", "shop"));
         assert!(!named("web.other").is("web", "shop") && !named("we").is("web", "shop"));
+        assert!(named("deploy").is_every() && !named("deploy/web").is_every() && !named("svc").is_every());
     }
 }

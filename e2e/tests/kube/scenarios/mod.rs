@@ -2,6 +2,7 @@
 //! what it measured.
 
 mod envoy;
+mod guide;
 mod isolation;
 mod jobs;
 mod limits;

@@ -17,7 +17,8 @@ fn no_call_fails_while_every_deployment_is_restarted() {
         ("details", "http://productpage:9080/api/v1/products/0"),
         ("ratings", "http://ratings:9080/ratings/0"),
     ]
-    .map(|(id, url)| Load::start(&space, id, 100, "", url));
+    // Over 16 connections, so that one slow answer does not hold up the calls that are due meanwhile.
+    .map(|(id, url)| Load::start(&space, id, 100, "-c 16", url));
     let begun = Instant::now();
     for _ in 0..ROUNDS {
         let shops = "app in (productpage, details, reviews, ratings)";
@@ -29,11 +30,12 @@ fn no_call_fails_while_every_deployment_is_restarted() {
     let figures: Vec<String> = outcomes.iter().map(ToString::to_string).collect();
     println!("{figures:?}");
     for outcome in &outcomes {
-        outcome.all_good(took.as_secs() * 60);
+        outcome.all_good(took.as_secs() * 90);
     }
     let (failed, calls) = outcomes.iter().fold((0, 0), |sum, one| (sum.0 + one.failed, sum.1 + one.calls));
     let seconds = took.as_secs_f64() / f64::from(ROUNDS);
     space.figure(&format!(
-        "{failed} of {calls} calls failed in {ROUNDS} restarts of 6 deployments, {seconds:.1} s each"
+        "{failed} of {calls} calls failed at {:.0} per second, in {ROUNDS} restarts of 6 deployments, {seconds:.1} s each",
+        calls as f64 / took.as_secs_f64()
     ));
 }
