@@ -188,9 +188,11 @@ impl Parts {
             }
         };
         let policy = Policy::start(&args.policy, (workloads.clone(), pilot.as_ref()), metrics, tasks).await?;
-        let engine = policy.engine.clone();
-        let (hub, owner) =
-            Hub::new(args.max_series, Meters::new(metrics)?, move |decided| engine.policy().decided(decided));
+        let (engine, limiter) = (policy.engine.clone(), policy.limiter.clone());
+        let (hub, owner) = Hub::new(args.max_series, Meters::new(metrics)?, move |decided| {
+            engine.policy().decided(decided);
+            limiter.decided(decided);
+        });
         tokio::spawn(owner);
         let writer = match &args.access_log {
             None => None,
@@ -208,8 +210,8 @@ impl Parts {
                 Some(exporter)
             }
         };
-        let pages =
-            Pages::new(hub.clone(), workloads.clone(), policy.engine.clone(), (pilot.as_ref(), args.proxy_program()));
+        let both = (policy.engine.clone(), policy.limiter.clone());
+        let pages = Pages::new(hub.clone(), workloads.clone(), both, (pilot.as_ref(), args.proxy_program()));
         let logs =
             AccessLog { hub: hub.clone(), workloads, writer, engine: policy.engine.clone(), hasher: Arc::default() };
         Ok(Self { hub, pages, otlp: Otlp::new(logs.clone(), exporter), logs, policy })

@@ -9,6 +9,13 @@ pub const FIELD: &str = "ferromesh.program";
 pub const RULE: &str = "rule";
 /// The handler.
 pub const HANDLER: &str = "handler";
+/// Label of a proxy's counts of a rate limit: the limit, `NAMESPACE/NAME.RULE` where a RateLimit made it.
+pub const LIMIT: &str = "limit";
+/// The field of `dynamic_metadata` in which mixer names the limit of each descriptor of a question, so that what a lease
+/// answers is counted by limit; empty where there is none.
+pub const LIMITS_FIELD: &str = "ferromesh.limits";
+/// Rules and limits that a lease counts; those beyond are not counted.
+pub const MAX_COUNTED: usize = 32;
 /// Longest text, in bytes; a longer policy is asked about.
 pub const MAX_BYTES: usize = 32 << 10;
 
@@ -19,6 +26,19 @@ pub struct Program {
     pub valid_for_s: f64,
     /// Every rule that refuses counts: the first says how, all say why.
     pub rules: Vec<Rule>,
+}
+
+/// A rule that took part in a decision that may be used again: it is counted anew with each use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Took {
+    /// `namespace/name`.
+    pub rule: String,
+    /// Who decided, `name.namespace`; empty where the rule has nobody to ask.
+    pub handler: String,
+    /// Whether the rule's hit is counted here: once for all its handlers.
+    pub applied: bool,
+    /// Whether the handler refused.
+    pub refused: bool,
 }
 
 /// A rule with one check.

@@ -136,13 +136,11 @@ pub(crate) fn proxy(place: Place, mixer: &Mixer, filter: (&str, Value), route: &
             "clusters": clusters,
         },
     });
-    if place.flavour == Flavour::Ferromesh {
-        bootstrap["stats_flush_interval"] = json!("1s");
-        bootstrap["stats_sinks"] = json!([{"name": "envoy.stat_sinks.open_telemetry", "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig",
-            "grpc_service": grpc_service(),
-        }}]);
-    }
+    bootstrap["stats_flush_interval"] = json!("1s");
+    bootstrap["stats_sinks"] = json!([{"name": "envoy.stat_sinks.open_telemetry", "typed_config": {
+        "@type": "type.googleapis.com/envoy.extensions.stat_sinks.open_telemetry.v3.SinkConfig",
+        "grpc_service": grpc_service(),
+    }}]);
     (Proxy::start(place.flavour, |_| bootstrap).unwrap(), listen)
 }
 

@@ -133,7 +133,7 @@ fn what_our_proxy_decides_alone_is_what_mixer_decides_for_an_envoy() {
 }
 
 /// What the page says of rules and of handlers: the numbers of each row.
-fn rows(mixer: &Mixer) -> BTreeMap<String, Vec<u64>> {
+pub(crate) fn rows(mixer: &Mixer) -> BTreeMap<String, Vec<u64>> {
     let asked = "GET /policies HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let page = exchange(mixer.running().http.unwrap(), asked).unwrap().body;
     let row = |text: &str| {

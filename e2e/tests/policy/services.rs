@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Who brings `x-user: eve` is refused, others get a header more and one less.
-const RULES: &str = r#"
+pub(crate) const RULES: &str = r#"
 apiVersion: config.istio.io/v1alpha2
 kind: handler
 metadata: {name: deny, namespace: istio-system}

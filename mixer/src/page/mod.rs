@@ -22,6 +22,7 @@ pub mod whatif;
 
 use crate::pilot::{Glance, Pilot};
 use crate::policy::Engine;
+use crate::ratelimit::limiter::Limiter;
 use crate::report::hub::Hub;
 use crate::workload::Follower;
 use askama::Template;
@@ -60,6 +61,7 @@ pub struct Pages {
     hub: Hub,
     workloads: Follower,
     engine: Arc<Engine>,
+    limiter: Arc<Limiter>,
     objects: Option<Glance<Objects>>,
     synced: Option<Glance<Vec<proxies::Synced>>>,
     explainer: Option<Explainer>,
@@ -68,11 +70,18 @@ pub struct Pages {
 impl Pages {
     /// Pages on these sources; without pilot there are no objects and no states of proxies. `proxy` is the program that
     /// explains what becomes of a request.
-    pub fn new(hub: Hub, workloads: Follower, engine: Arc<Engine>, (pilot, proxy): (Option<&Pilot>, PathBuf)) -> Self {
+    pub fn new(
+        hub: Hub,
+        workloads: Follower,
+        policy: (Arc<Engine>, Arc<Limiter>),
+        (pilot, proxy): (Option<&Pilot>, PathBuf),
+    ) -> Self {
+        let (engine, limiter) = policy;
         Self {
             hub,
             workloads,
             engine,
+            limiter,
             explainer: pilot.map(|pilot| Explainer::new(pilot.clone(), proxy)),
             objects: pilot.map(|pilot| Glance::new(pilot.clone(), "/debug/configz", Objects::parse)),
             synced: pilot

@@ -1,6 +1,7 @@
 //! What the engine says of a request, and for which other requests it holds.
 
 use super::code::Code;
+use proto::program::{MAX_COUNTED, Took};
 use std::time::Duration;
 
 /// How long a decision holds that no adapter took part in (MX-20).
@@ -99,6 +100,8 @@ pub struct Decision {
     pub uses: Option<u32>,
     /// The parts of the request that it depends on; none where no other request may reuse it.
     pub by: Option<Vec<String>>,
+    /// Who took part, in order.
+    pub took: Vec<Took>,
     answered: bool,
 }
 
@@ -114,6 +117,7 @@ impl Default for Decision {
             valid_for: UNANSWERED_FOR,
             uses: Some(UNANSWERED_USES),
             by: None,
+            took: Vec::new(),
             answered: false,
         }
     }
@@ -128,6 +132,8 @@ pub struct Lease {
     pub uses: Option<u32>,
     /// For requests that are equal in these parts.
     pub by: Vec<String>,
+    /// What is counted with each use.
+    pub took: Vec<Took>,
 }
 
 impl Decision {
@@ -166,6 +172,13 @@ impl Decision {
         self.message.push_str(&answer.message);
     }
 
+    /// Notes who took part, so that each use of the decision can be counted as this one is.
+    pub fn took(&mut self, rule: &str, handler: &str, applied: bool, refused: bool) {
+        if self.took.len() < MAX_COUNTED {
+            self.took.push(Took { rule: rule.to_owned(), handler: handler.to_owned(), applied, refused });
+        }
+    }
+
     /// The status that the client gets.
     pub fn http_status(&self) -> u16 {
         if self.direct.status == 0 { self.code.http() } else { self.direct.status }
@@ -186,7 +199,7 @@ impl Decision {
         if valid_for.is_zero() || self.uses.is_some_and(|uses| uses == 0) {
             return None;
         }
-        Some(Lease { valid_for, uses: self.uses, by: self.by.clone()? })
+        Some(Lease { valid_for, uses: self.uses, by: self.by.clone()?, took: self.took.clone() })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Bag → decision.
 
+use super::code::Code;
 use super::decision::{Answer, Decision, UNANSWERED_FOR};
 use super::handler::{Adapter, Handler};
 use super::instance::{Instance, Variety};
@@ -10,7 +11,7 @@ use super::view::View;
 use crate::attribute::vocabulary as v;
 use crate::attribute::{Bag, Touched, Value};
 use crate::expression::eval::Reader;
-use crate::report::decided::Decided;
+use crate::report::decided::{By, Decided};
 use crate::report::family::Family;
 use crate::rule::{Rule, Tally};
 use crate::source::Texts;
@@ -119,8 +120,9 @@ impl Policy {
     /// Counts decisions that proxies took by themselves as those that were taken here. A rule or a handler that is gone
     /// counts no more.
     pub fn decided(&self, decided: &Decided) {
-        let rule = || self.all_rules().find(|rule| rule.name == decided.rule);
-        let handler = || self.handlers.iter().find(|handler| handler.full_name() == decided.handler);
+        let By::Rule { rule, handler } = &decided.by else { return };
+        let rule = || self.all_rules().find(|known| known.name == *rule);
+        let handler = || self.handlers.iter().find(|known| known.full_name() == *handler);
         let counter = match decided.family {
             Family::PolicyHits => rule().map(|rule| &rule.tally.hits),
             Family::PolicyDenials => rule().map(|rule| &rule.tally.denials),
@@ -162,6 +164,7 @@ impl Policy {
             let answer = handler.charge(instance, Reader::new(bag, touched), charge).await;
             handler.count(&answer);
             decision.combine("", &rule.name, &answer);
+            decision.took(&rule.name, &handler.full_name(), true, answer.code != Code::OK);
             if !decision.allowed() {
                 Tally::count(&rule.tally.denials);
                 return;
@@ -221,16 +224,23 @@ fn check_rule<'a>(
 ) -> Vec<Option<String>> {
     let allowed = decision.allowed();
     let mut outputs = Vec::with_capacity(rule.actions.len());
+    let mut applied = true;
     for action in &rule.actions {
         let mut output = None;
         for instance in action.instances.iter().filter(|one| one.template.variety() == Variety::Check) {
             let answer = action.handler.check(&instance.template, &mut Reader::new(bag, touched));
             action.handler.count(&answer);
-            decision.combine(&action.handler.full_name(), &rule.name, &answer);
+            let handler = action.handler.full_name();
+            decision.combine(&handler, &rule.name, &answer);
+            decision.took(&rule.name, &handler, applied, answer.code != Code::OK);
+            applied = false;
             let Answer { output: put, .. } = answer;
             output = put.or(output);
         }
         outputs.push(output);
+    }
+    if applied {
+        decision.took(&rule.name, "", true, false);
     }
     if allowed && !decision.allowed() {
         Tally::count(&rule.tally.denials);

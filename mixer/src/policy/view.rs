@@ -26,7 +26,7 @@ pub struct RuleView {
     pub matches: String,
     /// Names of its handlers.
     pub handlers: Vec<String>,
-    /// Decisions that it took part in, those of proxies among them; a leased decision counts once.
+    /// Decisions that it took part in, those of proxies among them.
     pub hits: u64,
     /// Decisions that it turned into refusals.
     pub denials: u64,

@@ -54,7 +54,7 @@ pub fn parse(text: &str) -> Result<Vec<Arc<Domain>>, Fault> {
         }
         let rules = level(&fields.list("descriptors")?, &domain, 0)?;
         fields.done()?;
-        found.push(Arc::new(Domain { name: domain, rules }));
+        found.push(Arc::new(Domain { name: domain, rules, local: Vec::new() }));
     }
     Ok(found)
 }

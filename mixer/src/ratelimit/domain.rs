@@ -115,6 +115,8 @@ pub struct Domain {
     pub name: String,
     /// Its rules.
     pub rules: Level,
+    /// Limits that each proxy counts by itself, for people.
+    pub local: Vec<Arc<Limit>>,
 }
 
 /// All domains by name.

@@ -3,6 +3,8 @@
 use super::domain::{Domain, Domains, Entry, Limit, Unit};
 use super::meters::Meters;
 use crate::quota::{Ask, CounterError, Counters, Grant, Window};
+use crate::report::decided::{By, Decided};
+use crate::report::family::Family;
 use arc_swap::ArcSwap;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -138,6 +140,23 @@ impl Limiter {
         let named = all.iter().rev().flat_map(|domains| domains.iter());
         let first: Domains = named.map(|(name, domain)| (name.clone(), domain.clone())).collect();
         first.into_values().collect()
+    }
+
+    /// What is measured.
+    pub fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// Counts hits that proxies counted by themselves as those that were counted here. A limit that is gone counts no more.
+    pub fn decided(&self, decided: &Decided) {
+        let By::Limit(path) = &decided.by else { return };
+        let within = |name: &str| path.strip_prefix(name).is_some_and(|rest| rest.starts_with('.'));
+        for domain in self.domains().iter().filter(|domain| within(&domain.name)) {
+            let mut limits = domain.rules.limits().into_iter().chain(domain.local.iter().cloned());
+            if let Some(limit) = limits.find(|limit| limit.path == *path) {
+                return self.meters.tell(&domain.name, &limit, decided.count, decided.family == Family::LimitOver);
+            }
+        }
     }
 
     /// Answers a question.

@@ -62,6 +62,24 @@ impl Meters {
         }
     }
 
+    /// Counts hits that proxies counted, all of them within a limit or beyond it.
+    pub fn tell(&self, domain: &str, limit: &Limit, hits: u64, over: bool) {
+        let key = plain_key(domain, limit);
+        let outcome = if over { &self.over_limit } else { &self.within_limit };
+        for counter in [&self.total_hits, outcome] {
+            self.add(counter, domain, key, hits);
+        }
+        if over && limit.shadow {
+            self.add(&self.shadow_mode, domain, key, hits);
+        }
+    }
+
+    /// Hits of a limit, and those beyond it.
+    pub fn of(&self, domain: &str, limit: &Limit) -> (u64, u64) {
+        let labels = [domain, plain_key(domain, limit)];
+        (self.total_hits.with_label_values(&labels).get(), self.over_limit.with_label_values(&labels).get())
+    }
+
     fn add(&self, counter: &IntCounterVec, domain: &str, key: &str, hits: u64) {
         use vitals::prometheus::core::Collector as _;
         if let Ok(found) = counter.get_metric_with_label_values(&[domain, key]) {
@@ -81,5 +99,9 @@ fn key(domain: &str, limit: &Limit, descriptor: &[Entry]) -> String {
         let parts: Vec<_> = descriptor.iter().map(|(key, value)| format!("{key}_{value}")).collect();
         return parts.join(".");
     }
-    limit.path.strip_prefix(domain).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&limit.path).to_owned()
+    plain_key(domain, limit).to_owned()
+}
+
+fn plain_key<'l>(domain: &str, limit: &'l Limit) -> &'l str {
+    limit.path.strip_prefix(domain).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&limit.path)
 }

@@ -6,6 +6,7 @@
 //! - [`limiter`]: descriptors → an answer
 //! - [`share`]: one limit split over clients that count by themselves
 //! - [`meters`]: what is measured
+//! - [`view`]: what a person may want to see
 //!
 //! What this part must never know: the wire.
 
@@ -15,3 +16,4 @@ pub mod limiter;
 pub mod meters;
 pub mod object;
 pub mod share;
+pub mod view;

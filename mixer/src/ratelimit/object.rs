@@ -1,4 +1,5 @@
-//! Our own kind, `RateLimit` (`policy.ferromesh.io/v1alpha1`): what of it is shared becomes a domain `NAMESPACE/NAME`.
+//! Our own kind, `RateLimit` (`policy.ferromesh.io/v1alpha1`): what of it is shared becomes a domain `NAMESPACE/NAME`; what is
+//! local is counted by proxies and named here for people.
 //!
 //! A descriptor of a rule has the entry `rule` = its name, then one entry per key of `per`, in order, named as
 //! [`Key::descriptor_key`](proto::istio::rate_limit::Key::descriptor_key) says. pilot writes the actions that make such
@@ -44,31 +45,37 @@ pub fn domains(shown: Vec<Shown>) -> Domains {
     domains.map(|domain| (domain.name.clone(), Arc::new(domain))).collect()
 }
 
-/// The domain of the shared limits of an object, by its namespace and name.
+/// The domain of an object, by its namespace and name.
 pub fn domain((namespace, name): (&str, &str), spec: &RateLimit) -> Domain {
     let name = format!("{namespace}/{name}");
-    let mut rules = Level::default();
-    for (index, rule) in spec.rules.iter().enumerate().filter(|(_, rule)| rule.scope == Scope::Shared) {
+    let (mut rules, mut local) = (Level::default(), Vec::new());
+    for (index, rule) in spec.rules.iter().enumerate() {
         let own = spec.rule_name(index);
-        // Names of rules differ: that was validated.
-        let _once = rules.add(RULE_KEY, &own, node(rule, &format!("{name}.{own}"))).is_ok();
+        let limit = limit(rule, &format!("{name}.{own}"));
+        match rule.scope {
+            // Names of rules differ: that was validated.
+            Scope::Shared => drop(rules.add(RULE_KEY, &own, node(rule, limit))),
+            Scope::Local => local.extend(limit),
+        }
     }
-    Domain { name, rules }
+    Domain { name, rules, local }
+}
+
+fn limit(rule: &Rule, path: &str) -> Option<Arc<Limit>> {
+    let limit = rule.limit.as_ref()?;
+    Some(Arc::new(Limit {
+        per_unit: Some(limit.amount()),
+        unit: unit(limit.length()),
+        name: String::new(),
+        replaces: Vec::new(),
+        shadow: rule.shadow,
+        detailed: false,
+        path: path.to_owned(),
+    }))
 }
 
 /// A rule, with a level for each of its keys.
-fn node(rule: &Rule, path: &str) -> Node {
-    let limit = rule.limit.as_ref().map(|limit| {
-        Arc::new(Limit {
-            per_unit: Some(limit.amount()),
-            unit: unit(limit.length()),
-            name: String::new(),
-            replaces: Vec::new(),
-            shadow: rule.shadow,
-            detailed: false,
-            path: path.to_owned(),
-        })
-    });
+fn node(rule: &Rule, limit: Option<Arc<Limit>>) -> Node {
     let mut node = Node { limit, below: Level::default() };
     for key in rule.per.iter().rev() {
         let mut above = Node::default();
@@ -107,6 +114,7 @@ mod tests {
         let limit = domain.limit(&descriptor).unwrap();
         assert_eq!((limit.per_unit, limit.unit, limit.path.as_str()), (Some(5), Unit::Minute, "shop/api.per-user"));
         assert_eq!(domain.rules.limits().len(), 1, "the local one is the proxy's");
+        assert_eq!(domain.local[0].path, format!("shop/api.{}", parse(object).unwrap().rule_name(1)));
 
         let mut bad = object.clone();
         bad.spec = crate::yaml::Node::parse("rules: [{limit: {requests: 1}}]", 7).unwrap();

@@ -1,5 +1,5 @@
-//! The families of metrics that proxies report: Istio's names, types and buckets (OB-1, TM-1 to TM-7), and what our proxies
-//! decided by rules of mixer's without asking.
+//! The families of metrics that proxies report: Istio's names, types and buckets (OB-1, TM-1 to TM-7), and what proxies
+//! decided without asking, by rules and by rate limits.
 
 /// What a value of a family is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,8 @@ families! {
     PolicyFailures "ferromesh_policy_failures_total" Counter "Requests for which the match of a rule had no value, decided by proxies.",
     PolicyDispatches "ferromesh_policy_dispatches_total" Counter "How often proxies decided in place of a handler.",
     PolicyRefusals "ferromesh_policy_refusals_total" Counter "How often they refused in its place.",
+    LimitWithin "ferromesh_limit_within_total" Counter "Hits within a rate limit, counted by proxies.",
+    LimitOver "ferromesh_limit_over_total" Counter "Hits beyond a rate limit, counted by proxies.",
 }
 
 impl Family {
@@ -78,6 +80,8 @@ impl Family {
                 | Self::PolicyFailures
                 | Self::PolicyDispatches
                 | Self::PolicyRefusals
+                | Self::LimitWithin
+                | Self::LimitOver
         )
     }
 
@@ -90,7 +94,23 @@ impl Family {
         let short = name.strip_prefix("istiocustom").unwrap_or(name).trim_start_matches(['.', '_']);
         Self::exact(&short.replace('.', "_"))
     }
+
+    /// The family of Envoy's statistics of a local limit, and which limit, unless a label says so ([`ENVOY_LIMIT`]):
+    /// `PREFIX.http_local_rate_limit.ok`.
+    pub fn of_local_limit(name: &str) -> Option<(Self, Option<&str>)> {
+        let (before, metric) = name.rsplit_once('.')?;
+        let family = match metric {
+            "ok" => Self::LimitWithin,
+            "rate_limited" => Self::LimitOver,
+            _ => return None,
+        };
+        let prefix = before.strip_suffix("http_local_rate_limit")?;
+        Some((family, prefix.strip_suffix('.')))
+    }
 }
+
+/// The label in which Envoy names a local limit whose name has no dot.
+pub const ENVOY_LIMIT: &str = "envoy.local_http_ratelimit_prefix";
 
 /// Upper bounds of the buckets of all of Istio's histograms (TM-2); the last bucket has none.
 pub const BOUNDS: [f64; 19] = [
@@ -138,6 +158,15 @@ mod tests {
         assert_eq!(Family::of("istiocustom.istio.tcp.sent.bytes.total"), Some(Family::TcpSent));
         assert_eq!(Family::of("istiocustom_istio_request_bytes"), Some(Family::RequestBytes));
         assert_eq!(Family::of("cluster.upstream_rq_total"), None);
+    }
+
+    #[test]
+    fn envoys_statistics_of_a_local_limit_are_known() {
+        let of = Family::of_local_limit;
+        assert_eq!(of("shop/a.r.http_local_rate_limit.ok"), Some((Family::LimitWithin, Some("shop/a.r"))));
+        assert_eq!(of("http_local_rate_limit.rate_limited"), Some((Family::LimitOver, None)));
+        assert_eq!(of("shop/a.http_local_rate_limit.enabled"), None);
+        assert_eq!(of("cluster.ok"), None);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! OTLP metrics as mixer takes them: points of the families it knows, with the sender that they come from (MX-99).
 
-use super::family::{Family, Kind};
+use super::family::{ENVOY_LIMIT, Family, Kind};
 use super::proof::{Caller, Forged, correct};
 use proto::otlp::common::{AnyValue, KeyValue, any_value};
 use proto::otlp::metrics::{
     AggregationTemporality, Histogram, HistogramDataPoint, Metric, NumberDataPoint, ResourceMetrics, metric,
     number_data_point,
 };
+use proto::program::LIMIT;
 use std::hash::BuildHasher;
 
 /// Points that one message may hold; further ones are refused and counted.
@@ -92,13 +93,20 @@ pub fn take(resources: Vec<ResourceMetrics>, caller: Caller<'_>, hasher: &impl B
         let attributes = resource.resource.map(|r| r.attributes).unwrap_or_default();
         let mut report = Report { sender: sender(&attributes, caller)?, points: Vec::new(), counted_here: false };
         for metric in resource.scope_metrics.into_iter().flat_map(|scope| scope.metrics) {
-            let Some(family) = Family::of(&metric.name) else {
+            let known = Family::of(&metric.name).map(|family| (family, None));
+            let known =
+                known.or_else(|| Family::of_local_limit(&metric.name).map(|(family, limit)| (family, Some(limit))));
+            let Some((family, limit)) = known.map(|(family, limit)| (family, limit.map(|one| one.map(str::to_owned))))
+            else {
                 intake.unknown += count(&metric);
                 continue;
             };
             let before = report.points.len();
             let offered = count(&metric);
             points(family, metric, &mut report.points, room);
+            if let Some(limit) = limit {
+                report.points.iter_mut().skip(before).for_each(|point| name_limit(point, limit.as_deref()));
+            }
             let taken = report.points.len() - before;
             room -= taken;
             intake.refused += offered - taken;
@@ -130,6 +138,17 @@ fn sender(attributes: &[KeyValue], caller: Caller<'_>) -> Result<String, Forged>
         }),
     };
     Ok(cut(&name.unwrap_or_else(|| peer.to_owned()), MAX_VALUE_BYTES).to_owned())
+}
+
+/// Puts the name of a local limit where our proxies put it.
+fn name_limit(point: &mut Point, limit: Option<&str>) {
+    match limit {
+        Some(limit) => point.labels = vec![attribute(LIMIT, cut(limit, MAX_VALUE_BYTES))],
+        None => {
+            point.labels.retain(|label| label.key == ENVOY_LIMIT);
+            point.labels.iter_mut().for_each(|label| LIMIT.clone_into(&mut label.key));
+        }
+    }
 }
 
 fn count(metric: &Metric) -> usize {

@@ -1,7 +1,8 @@
 //! External authorization over gRPC: `envoy.service.auth.v3.Authorization` (MX-96).
 //!
 //! An answer that may be reused says so in `dynamic_metadata`, field `ferromesh.lease`:
-//! `{valid_for_s: number, uses: number, by: [parts of the request]}`; without `uses` any number of requests may reuse it.
+//! `{valid_for_s: number, uses: number, by: [parts of the request], took: JSON text of [`Took`]s}`; without `uses` any number
+//! of requests may reuse it. `took` says what to count with each use.
 //! A caller that honours leases says so by the gRPC metadata [`LEASE_HEADER`]; only then are quotas granted ahead, and only
 //! then an answer carries the program by which the caller may decide by itself, where the policy is simple enough.
 
@@ -19,7 +20,7 @@ use proto::envoy::core::{Address, HeaderValue, HeaderValueOption, address, socke
 use proto::envoy::wkt::value::Kind;
 use proto::envoy::wkt::{ListValue, Struct, Value};
 use proto::envoy::{RpcStatus, types};
-use proto::program;
+use proto::program::{self, Took};
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -218,6 +219,10 @@ fn header(operation: &HeaderOperation) -> HeaderValueOption {
     }
 }
 
+fn took_text(took: &[Took]) -> Option<String> {
+    (!took.is_empty()).then(|| serde_json::to_string(took).ok()).flatten()
+}
+
 fn metadata(lease: &Lease) -> Struct {
     let number = |number: f64| Value { kind: Some(Kind::NumberValue(number)) };
     let text = |text: &String| Value { kind: Some(Kind::StringValue(text.clone())) };
@@ -228,6 +233,9 @@ fn metadata(lease: &Lease) -> Struct {
     ]);
     if let Some(uses) = lease.uses {
         fields.insert("uses".to_owned(), number(f64::from(uses)));
+    }
+    if let Some(took) = took_text(&lease.took) {
+        fields.insert("took".to_owned(), text(&took));
     }
     let lease = Value { kind: Some(Kind::StructValue(Struct { fields })) };
     Struct { fields: HashMap::from([(LEASE_FIELD.to_owned(), lease)]) }

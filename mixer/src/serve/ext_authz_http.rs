@@ -157,7 +157,7 @@ fn set(headers: &mut HeaderMap, name: &str, value: &str, operation: Operation) {
 
 /// The same as the field `ferromesh.lease` of gRPC, as JSON.
 fn lease_text(lease: &Lease) -> String {
-    let mut text = json!({"valid_for_s": lease.valid_for.as_secs_f64(), "by": lease.by});
+    let mut text = json!({"valid_for_s": lease.valid_for.as_secs_f64(), "by": lease.by, "took": lease.took});
     if let (Some(uses), Some(fields)) = (lease.uses, text.as_object_mut()) {
         fields.insert("uses".to_owned(), uses.into());
     }

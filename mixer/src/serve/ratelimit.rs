@@ -2,7 +2,8 @@
 //!
 //! To a caller that honours leases ([`LEASE_HEADER`]) the answer says in `quota` how many requests with the same
 //! descriptors, this one included, may go on without a question, and until when; then the caller asks again. A refusal
-//! holds for the longest `duration_until_reset` among the descriptors that are beyond their limit.
+//! holds for the longest `duration_until_reset` among the descriptors that are beyond their limit. `dynamic_metadata` names the
+//! limits ([`LIMITS_FIELD`]), so that the caller can say which of them it counted.
 
 use super::ext_authz::LEASE_HEADER;
 use crate::ratelimit::domain::Unit;
@@ -14,6 +15,8 @@ use proto::envoy::ratelimit::rate_limit_response::{Code, DescriptorStatus, Quota
 use proto::envoy::ratelimit::rate_limit_service_server::{RateLimitService, RateLimitServiceServer};
 use proto::envoy::ratelimit::{RateLimitRequest, RateLimitResponse};
 use proto::envoy::wkt;
+use proto::envoy::wkt::value::Kind;
+use proto::program::LIMITS_FIELD;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tonic::{Request, Response};
@@ -88,8 +91,21 @@ fn response(answer: &Answer, headers: bool, leases: bool) -> RateLimitResponse {
             id: String::new(),
             expiration_specifier: Some(ExpirationSpecifier::ValidUntil(timestamp(SystemTime::now() + time))),
         }),
+        dynamic_metadata: leases.then(|| limits(&answer.statuses)),
         ..RateLimitResponse::default()
     }
+}
+
+/// Which limit each descriptor met.
+fn limits(statuses: &[Status]) -> wkt::Struct {
+    let name = |status: &Status| {
+        let counted = status.limit.as_ref().filter(|limit| limit.per_unit.is_some());
+        let name = counted.map(|limit| limit.path.clone()).unwrap_or_default();
+        wkt::Value { kind: Some(Kind::StringValue(name)) }
+    };
+    let names = wkt::ListValue { values: statuses.iter().map(name).collect() };
+    let names = wkt::Value { kind: Some(Kind::ListValue(names)) };
+    wkt::Struct { fields: [(LIMITS_FIELD.to_owned(), names)].into() }
 }
 
 fn code(over: bool) -> Code {

@@ -4,6 +4,8 @@
 use super::StreamCx;
 use crate::env::Instant;
 use crate::message::RequestHead;
+use crate::telemetry::Cells;
+use crate::telemetry::names::{LimitMetric, PolicyMetric};
 use foldhash::HashMap;
 use std::cell::RefCell;
 use std::collections::HashMap as Contexts;
@@ -35,6 +37,36 @@ struct Lease<D> {
     until: Instant,
     /// How many more requests it is for; none: any number.
     uses: Option<u64>,
+    counts: Box<[Count]>,
+}
+
+/// What a service allows of its answer.
+#[derive(Debug, Default)]
+pub struct Terms {
+    /// How long it holds.
+    pub time: Duration,
+    /// For how many further requests; none: any number.
+    pub uses: Option<u64>,
+    /// What is counted with each of them, as the service counts its own answers.
+    pub counts: Box<[Count]>,
+}
+
+/// What a use of a lease counts.
+#[derive(Debug)]
+pub enum Count {
+    /// A rule and its handler, and what each use is to them.
+    Rule(Rc<Cells<PolicyMetric>>, Box<[PolicyMetric]>),
+    /// A rate limit, and how many hits each use is.
+    Limit(Rc<Cells<LimitMetric>>, LimitMetric, u64),
+}
+
+impl Count {
+    fn count(&self) {
+        match self {
+            Self::Rule(cells, metrics) => metrics.iter().for_each(|metric| cells.increment(*metric)),
+            Self::Limit(cells, metric, hits) => cells.add(*metric, *hits),
+        }
+    }
 }
 
 impl<D> Default for Leases<D> {
@@ -44,7 +76,7 @@ impl<D> Default for Leases<D> {
 }
 
 impl<D> Leases<D> {
-    /// Uses the lease of a key, if there is one.
+    /// Uses the lease of a key, if there is one, and counts that.
     pub fn take(&self, key: &[u8], now: Instant) -> Option<Rc<D>> {
         let mut entries = self.entries.borrow_mut();
         let lease = entries.get_mut(key)?;
@@ -57,19 +89,21 @@ impl<D> Leases<D> {
             }
         };
         if left && now < lease.until {
+            lease.counts.iter().for_each(Count::count);
             return Some(Rc::clone(&lease.decision));
         }
         entries.remove(key);
         None
     }
 
-    /// Keeps a decision for so long and for so many further requests.
-    pub fn keep(&self, key: Rc<[u8]>, decision: D, (now, time): (Instant, Duration), uses: Option<u64>) {
+    /// Keeps a decision on these terms.
+    pub fn keep(&self, key: Rc<[u8]>, decision: D, now: Instant, terms: Terms) {
+        let Terms { time, uses, counts } = terms;
         if time.is_zero() || uses == Some(0) {
             return;
         }
         let (mut entries, mut order) = (self.entries.borrow_mut(), self.order.borrow_mut());
-        let lease = Lease { decision: Rc::new(decision), until: now + time.min(LONGEST), uses };
+        let lease = Lease { decision: Rc::new(decision), until: now + time.min(LONGEST), uses, counts };
         if entries.insert(Rc::clone(&key), lease).is_none() {
             order.push_back(key);
         }
@@ -270,19 +304,23 @@ mod tests {
     async fn a_lease_ends_with_its_time_and_with_its_uses_and_the_book_is_bounded() {
         let leases = Leases::default();
         let now = Instant::now();
+        let keep = |key, decision, s, uses| {
+            let time = Duration::from_secs(s);
+            leases.keep(key, decision, now, Terms { time, uses, ..Terms::default() });
+        };
         let key = |n: usize| -> Rc<[u8]> { n.to_be_bytes().as_slice().into() };
-        leases.keep(key(1), "yes", (now, Duration::from_secs(5)), Some(2));
+        keep(key(1), "yes", 5, Some(2));
         assert_eq!(leases.take(&key(1), now).as_deref(), Some(&"yes"));
         assert!(leases.take(&key(1), now).is_some() && leases.take(&key(1), now).is_none());
-        leases.keep(key(2), "no", (now, Duration::from_secs(5)), None);
+        keep(key(2), "no", 5, None);
         assert!(leases.take(&key(2), now + Duration::from_millis(4_999)).is_some());
         assert!(leases.take(&key(2), now + Duration::from_secs(5)).is_none());
-        leases.keep(key(3), "zero", (now, Duration::ZERO), None);
+        keep(key(3), "zero", 0, None);
         assert!(leases.is_empty(), "not to be reused");
-        leases.keep(key(4), "long", (now, Duration::from_secs(1 << 40)), None);
+        keep(key(4), "long", 1 << 40, None);
         assert!(leases.take(&key(4), now + LONGEST).is_none(), "nobody is believed for ever");
         for n in 0..MAX_LEASES + 100 {
-            leases.keep(key(n), "x", (now, Duration::from_secs(5)), None);
+            keep(key(n), "x", 5, None);
         }
         assert_eq!(leases.len(), MAX_LEASES);
         assert!(leases.take(&key(0), now).is_none() && leases.take(&key(MAX_LEASES + 99), now).is_some());

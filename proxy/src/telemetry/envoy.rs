@@ -1,20 +1,20 @@
 //! Envoy's statistics of one worker: scopes by name, and what the end of a stream means for them (spec ST-1, ST-2, ST-3);
-//! and those of mixer's rules that are decided here.
+//! and those of mixer's rules and of rate limits that are decided here.
 
 use super::counters::{Cells, InFamily};
 use super::names::{
-    ClusterMetric, ConnectionMetric, HttpMetric, ListenerMetric, PolicyMetric, ServerMetric, TcpMetric,
+    ClusterMetric, ConnectionMetric, HttpMetric, LimitMetric, ListenerMetric, PolicyMetric, ServerMetric, TcpMetric,
 };
 use super::series::{Labels, Registrar};
 use crate::message::Version;
 use crate::outcome::Flags;
 use foldhash::HashMap;
-use proto::program::{HANDLER, RULE};
+use proto::program::{HANDLER, LIMIT, RULE};
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Rules and handlers whose decisions one worker counts; those of further ones are not counted.
+/// Rules and handlers whose decisions one worker counts, and as many limits; those of further ones are not counted.
 const MAX_RULES: usize = 1_000;
 
 /// Scopes of one kind by name.
@@ -34,6 +34,7 @@ pub struct EnvoyStats {
     tcp: Scopes<TcpMetric>,
     server: OnceCell<Rc<Cells<ServerMetric>>>,
     policy: RefCell<ByRule>,
+    limits: Scopes<LimitMetric>,
 }
 
 /// A stream that has ended.
@@ -67,6 +68,7 @@ impl EnvoyStats {
             tcp: Scopes::default(),
             server: OnceCell::new(),
             policy: RefCell::default(),
+            limits: Scopes::default(),
         }
     }
 
@@ -113,6 +115,21 @@ impl EnvoyStats {
             return Rc::new(Cells::unread());
         };
         known.insert(key, Rc::clone(&cells));
+        cells
+    }
+
+    /// The scope of a rate limit. It stays when the limit goes, so that its counts never fall.
+    pub fn limit(&self, name: &str) -> Rc<Cells<LimitMetric>> {
+        let mut known = self.limits.borrow_mut();
+        if let Some(found) = known.get(name) {
+            return Rc::clone(found);
+        }
+        let room = known.len() < MAX_RULES;
+        let labels = || [(LIMIT, name.into())].into();
+        let Some(cells) = room.then(|| self.registrar.try_cells(labels())).flatten().map(Rc::new) else {
+            return Rc::new(Cells::unread());
+        };
+        known.insert(name.into(), Rc::clone(&cells));
         cells
     }
 

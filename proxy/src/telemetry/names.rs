@@ -236,6 +236,14 @@ family! {
 }
 
 family! {
+    /// Hits of a rate limit that are counted here: of a local one, and of a shared one those that a lease answers. mixer adds
+    /// them to its own.
+    LimitMetric, LIMIT = "", None;
+    Within Counter "ferromesh_limit_within_total" "Hits within the limit.",
+    Over Counter "ferromesh_limit_over_total" "Hits beyond the limit.",
+}
+
+family! {
     /// Access logs that go to a service (MX-118).
     LogExportMetric, LOG_EXPORT = "access_logs", None;
     GrpcWritten Counter "grpc_access_log.logs_written" "Entries of requests given to a stream.",
@@ -275,6 +283,7 @@ mod tests {
             &ISTIO_HTTP,
             &ISTIO_TCP,
             &POLICY,
+            &LIMIT,
             &LOG_EXPORT,
             &SPAN_EXPORT,
         ] {

@@ -9,6 +9,7 @@ use crate::message::Request;
 use crate::outcome::{Outcome, Reason};
 use crate::refusal::{Refusal, Within};
 use crate::route::{DescriptorFacts, Entries, RateLimit};
+use crate::telemetry::names::LimitMetric;
 use bucket::Buckets;
 use proto::any;
 use proto::duration::from_proto;
@@ -30,6 +31,8 @@ const MAX_KEYS: u32 = 65_536;
 /// The filter, or what a route has for it.
 #[derive(Debug)]
 pub struct LocalRateLimit {
+    /// `stat_prefix`, under which hits are counted.
+    name: Box<str>,
     /// For requests without a descriptor of their own, or for all.
     bucket: Option<Bucket>,
     for_all: bool,
@@ -78,6 +81,7 @@ pub fn parse(typed: &Any) -> Result<LocalRateLimit, Refusal> {
     let limits = written.rate_limits.iter().enumerate();
     let limits = limits.map(|(i, limit)| RateLimit::parse(limit).within(&format!("rate_limits[{i}]")));
     Ok(LocalRateLimit {
+        name: written.stat_prefix.into(),
         bucket: written.token_bucket.as_ref().map(|written| terms(written).map(of)).transpose()?,
         for_all: written.always_consume_default_token_bucket.as_ref().is_none_or(|on| on.value),
         descriptors: descriptors.collect::<Result<_, _>>()?,
@@ -149,7 +153,16 @@ impl LocalRateLimit {
         let own = cx.override_of::<Self>(&rq.head, NAME);
         let limit = own.as_deref().unwrap_or(self);
         let hit = |(numerator, denominator)| cx.facts.env.chance(numerator, denominator);
-        if limit.enabled.0 == 0 || !hit(limit.enabled) || limit.take(rq, cx) || !hit(limit.enforced) {
+        if limit.enabled.0 == 0 || !hit(limit.enabled) {
+            return Step::CONTINUE;
+        }
+        let (hits, enough) = limit.take(rq, cx);
+        match enough {
+            true if hits == 0 => {}
+            true => cx.facts.stats.limit(&limit.name).add(LimitMetric::Within, hits),
+            false => cx.facts.stats.limit(&limit.name).add(LimitMetric::Over, hits.max(1)),
+        }
+        if enough || !hit(limit.enforced) {
             return Step::CONTINUE;
         }
         let outcome = Outcome::from(Reason::LocalRateLimited);
@@ -161,20 +174,24 @@ impl LocalRateLimit {
         Step::Done(Decision::Reply(Box::new(response)))
     }
 
-    /// Takes the tokens of a request: of each descriptor that it fits, and of the bucket for all.
-    fn take(&self, rq: &Request, cx: &StreamCx) -> bool {
-        let (mut fits, mut enough) = (false, true);
+    /// Takes the tokens of a request: of each descriptor that it fits, and of the bucket for all. Gives its hits, none where
+    /// it is not limited, and whether there were enough tokens.
+    fn take(&self, rq: &Request, cx: &StreamCx) -> (u64, bool) {
+        let (mut fits, mut enough, mut taken) = (false, true, 0);
         if !self.descriptors.is_empty() {
             self.asked(rq, cx, |asked, hits| {
                 if let Some(descriptor) = self.descriptors.iter().find(|descriptor| descriptor.fits(&asked)) {
                     fits = true;
+                    taken += u64::from(hits);
                     enough &= descriptor.take(&asked, hits);
                 }
             });
         }
         match &self.bucket {
-            Some(bucket) if self.for_all || !fits => enough && bucket.take(),
-            _ => enough,
+            // What fits no descriptor of several is not the limit's.
+            Some(bucket) if !self.for_all && !fits => (u64::from(self.descriptors.is_empty()), bucket.take()),
+            Some(bucket) if self.for_all => (taken.max(1), enough && bucket.take()),
+            _ => (taken, enough),
         }
     }
 

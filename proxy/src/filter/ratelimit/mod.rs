@@ -9,6 +9,7 @@ mod config;
 
 pub use config::{Override, parse, parse_override};
 
+use super::lease::{Count, Terms};
 use super::{Decision, Field, FilterState, Step, StreamCx, grpc_reply, is_grpc, plain};
 use crate::codec::bytes::is_token;
 use crate::env::Instant;
@@ -16,13 +17,17 @@ use crate::message::{Headers, Request};
 use crate::net::Service;
 use crate::outcome::{Outcome, Reason};
 use crate::route::{DescriptorFacts, Entries, RateLimit, Route};
+use crate::telemetry::envoy::EnvoyStats;
+use crate::telemetry::names::LimitMetric;
 use crate::upstream::{Method, unary};
 use prost::Message as _;
 use proto::envoy::core::HeaderValue;
 use proto::envoy::extensions::common::ratelimit::v3::RateLimitDescriptor;
 use proto::envoy::extensions::common::ratelimit::v3::rate_limit_descriptor::Entry;
-use proto::envoy::ratelimit::rate_limit_response::{Code, Quota, quota::ExpirationSpecifier};
+use proto::envoy::ratelimit::rate_limit_response::{Code, DescriptorStatus, Quota, quota::ExpirationSpecifier};
 use proto::envoy::ratelimit::{RateLimitRequest, RateLimitResponse};
+use proto::envoy::wkt::{Value, value::Kind};
+use proto::program::{LIMITS_FIELD, MAX_COUNTED};
 use std::rc::Rc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -133,7 +138,7 @@ impl RateLimitFilter {
         match answer {
             Ok(answer) if answer.overall_code != i32::from(Code::Unknown) => {
                 let decision = self.obey(&answer, st, rq, cx);
-                keep(key, answer, cx);
+                keep(key, &question, answer, cx);
                 decision
             }
             Ok(_) | Err(_) if !self.deny_on_error => Decision::Continue,
@@ -188,7 +193,7 @@ fn question(domain: String, asked: Asked) -> RateLimitRequest {
 const REFUSED: Duration = Duration::from_secs(5);
 
 /// Keeps an answer for as long as it says.
-fn keep(key: Rc<[u8]>, answer: RateLimitResponse, cx: &StreamCx) {
+fn keep(key: Rc<[u8]>, question: &RateLimitRequest, answer: RateLimitResponse, cx: &StreamCx) {
     let now = cx.now();
     let terms = if answer.overall_code == i32::from(Code::OverLimit) {
         let over = answer.statuses.iter().filter(|status| status.code == i32::from(Code::OverLimit));
@@ -202,8 +207,26 @@ fn keep(key: Rc<[u8]>, answer: RateLimitResponse, cx: &StreamCx) {
             .and_then(|quota| Some((until(quota, cx, now)?, Some(u64::from(quota.requests).saturating_sub(1)))))
     };
     if let Some((time, uses)) = terms {
-        cx.facts.leases.limits.keep(key, answer, (now, time), uses);
+        let counts = counts(question, &answer, &cx.facts.stats);
+        cx.facts.leases.limits.keep(key, answer, now, Terms { time, uses, counts });
     }
+}
+
+/// What each use counts: the hits of each descriptor, under the name of its limit.
+fn counts(question: &RateLimitRequest, answer: &RateLimitResponse, stats: &EnvoyStats) -> Box<[Count]> {
+    let named = answer.dynamic_metadata.as_ref().and_then(|metadata| metadata.fields.get(LIMITS_FIELD));
+    let Some(Kind::ListValue(names)) = named.and_then(|field| field.kind.as_ref()) else { return Box::default() };
+    let each = names.values.iter().zip(&question.descriptors).zip(&answer.statuses).take(MAX_COUNTED);
+    let count = |((name, asked), status): ((&Value, &RateLimitDescriptor), &DescriptorStatus)| {
+        let Some(Kind::StringValue(name)) = name.kind.as_ref().filter(|_| !asked.is_negative_hits) else { return None };
+        let metric = match status.code == i32::from(Code::OverLimit) {
+            true => LimitMetric::Over,
+            false => LimitMetric::Within,
+        };
+        let hits = asked.hits_addend.as_ref().map_or(1, |hits| hits.value);
+        (!name.is_empty()).then(|| Count::Limit(stats.limit(name), metric, hits))
+    };
+    each.filter_map(count).collect()
 }
 
 /// How long a quota may be used.
