@@ -26,6 +26,9 @@ use proto::otlp::logs_service::logs_service_client::LogsServiceClient;
 use proto::otlp::metrics_service::ExportMetricsServiceRequest;
 use proto::otlp::metrics_service::metrics_service_client::MetricsServiceClient;
 use proto::otlp::resource::Resource;
+use proto::otlp::trace::{ResourceSpans, ScopeSpans, Span};
+use proto::otlp::trace_service::ExportTraceServiceRequest;
+use proto::otlp::trace_service::trace_service_client::TraceServiceClient;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -239,6 +242,65 @@ async fn what_a_proxy_counts_is_known_by_its_certificate() {
     assert_eq!(refused.code(), Code::PermissionDenied);
     let text = get(mixer.monitoring.unwrap(), "/metrics").await.1;
     assert!(text.contains("mixer_report_dropped_total{kind=\"metrics\",reason=\"forged\"} 2"), "{text}");
+}
+
+/// A span of a service, with what its sender says of itself and a tag.
+fn span(own: &[(&str, &str)], tag: (&str, &str)) -> ExportTraceServiceRequest {
+    let attributes = own.iter().map(|(key, value)| attribute(key, value)).collect();
+    let span = Span {
+        trace_id: vec![7; 16],
+        span_id: vec![1; 8],
+        attributes: vec![attribute(tag.0, tag.1)],
+        ..Span::default()
+    };
+    ExportTraceServiceRequest {
+        resource_spans: vec![ResourceSpans {
+            resource: Some(Resource { attributes, ..Resource::default() }),
+            scope_spans: vec![ScopeSpans { spans: vec![span], ..ScopeSpans::default() }],
+            ..ResourceSpans::default()
+        }],
+    }
+}
+
+// spec: MX-99, MX-101, MX-106
+#[tokio::test]
+async fn spans_are_of_the_namespace_that_the_certificate_proves() {
+    let ca = Ca::start().await;
+    let flags = ca.flags();
+    let mixer = start(&flags.each_ref().map(String::as_str)).await;
+    until(mixer.monitoring.unwrap(), "/ready", |text| !text.contains("not")).await;
+    let own = ca.credentials(PRODUCTPAGE).await;
+    let channel_to = async |address| channel(address, &own, Some(&own)).await.unwrap();
+    let mut traces = TraceServiceClient::new(channel_to(mixer.otlp_grpc.unwrap()).await);
+    let (shop, bank) = (node("shop"), node("bank"));
+    let good = [("service.name", "productpage.shop"), ("service.namespace", "shop"), ("service.instance.id", &*shop)];
+    traces.export(span(&good, ("node_id", &shop))).await.unwrap();
+    traces.export(span(&[("service.name", "vault.bank")], ("x", "y"))).await.unwrap();
+    let page = until(mixer.http.unwrap(), &format!("/trace/{}", "07".repeat(16)), |text| text.contains("vault")).await;
+    assert!(page.contains("productpage.shop") && !page.contains("productpage.shop.shop"), "{page}");
+    assert!(page.contains("vault.bank.shop"), "a name of others is completed by the namespace: {page}");
+    let forged = [
+        (&[("service.instance.id", &*bank)][..], ("x", "y")),
+        (&[("service.namespace", "bank")], ("x", "y")),
+        (&[("k8s.namespace.name", "bank")], ("x", "y")),
+        (&[], ("istio.namespace", "bank")),
+    ];
+    for (own, tag) in forged {
+        let refused = traces.export(span(own, tag)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{own:?} {tag:?}");
+        assert!(refused.message().contains("bank") && refused.message().contains(PRODUCTPAGE), "{refused}");
+    }
+    let mut http = channel_to(mixer.zipkin.unwrap()).await;
+    for (namespace, status) in [("shop", StatusCode::ACCEPTED), ("bank", StatusCode::FORBIDDEN)] {
+        std::future::poll_fn(|cx| http.poll_ready(cx)).await.unwrap();
+        let tags = serde_json::json!({"node_id": node(namespace)});
+        let sent = serde_json::json!([{"traceId": "07".repeat(16), "id": "02".repeat(8), "tags": tags}]).to_string();
+        let request = axum::http::Request::post("/api/v2/spans").header("content-type", "application/json");
+        let body = tonic::body::Body::new(http_body_util::Full::from(sent));
+        assert_eq!(http.call(request.body(body).unwrap()).await.unwrap().status(), status);
+    }
+    let text = get(mixer.monitoring.unwrap(), "/metrics").await.1;
+    assert!(text.contains("mixer_report_dropped_total{kind=\"spans\",reason=\"forged\"} 5"), "{text}");
 }
 
 #[tokio::test]

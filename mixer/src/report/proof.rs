@@ -1,6 +1,6 @@
 //! Reports against what the sender's certificate proves: nobody reports in the name of others (ADR 0008).
 //!
-//! A node id of another namespace refuses the whole message. Of what a sender says of its own side, namespace and principal
+//! A node id or a namespace of others refuses the whole message. Of what a sender says of its own side, namespace and principal
 //! are replaced by those of its certificate. What it says of the other side is what it saw: nobody can prove that here.
 
 use super::entry::{Entry, Party};
@@ -9,6 +9,10 @@ use super::series::label_is;
 use super::traffic::Reporter;
 use identity::spiffe::SpiffeId;
 use proto::otlp::common::KeyValue;
+use proto::otlp::trace::ResourceSpans;
+
+/// The attribute that names a service, `NAME.NAMESPACE` from proxies.
+const SERVICE: &str = "service.name";
 
 /// Who sends a message.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +29,19 @@ pub struct Caller<'c> {
 pub struct Forged(String);
 
 impl Caller<'_> {
+    /// Whether the caller runs in this namespace.
+    ///
+    /// # Errors
+    /// Where its certificate says another one.
+    pub fn is_in(&self, namespace: &str) -> Result<(), Forged> {
+        match self.id.and_then(|id| Some((id, id.namespace_and_account()?.0))) {
+            Some((id, proven)) if proven != namespace => Err(Forged(format!(
+                "spans are said to be of namespace {namespace}, the sender's certificate is of {id}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether a message of this node can be the caller's. Gives whether the node's id says where it runs.
     ///
     /// # Errors
@@ -66,6 +83,37 @@ pub fn correct(labels: &mut [KeyValue], id: &SpiffeId) -> bool {
         }
     }
     true
+}
+
+/// The same for spans, in place: they are handed on as well. Who names its namespace names that of its certificate; the name
+/// of a service that ends in another one is completed by it.
+///
+/// # Errors
+/// Where a node id or a namespace says that the sender is somewhere else.
+pub fn correct_spans(resources: &mut [ResourceSpans], caller: Caller<'_>) -> Result<(), Forged> {
+    let proven = caller.id.and_then(|id| Some(id.namespace_and_account()?.0));
+    for resource in resources {
+        let tags = resource.scope_spans.iter().flat_map(|scope| &scope.spans).map(|span| &span.attributes);
+        let own = resource.resource.iter().map(|resource| &resource.attributes);
+        for label in own.chain(tags).flatten() {
+            let value = || text(label.value.as_ref()).unwrap_or_default();
+            match label.key.as_str() {
+                "service.instance.id" | "node_id" | "node_name" => drop(caller.is(&value())?),
+                "service.namespace" | "k8s.namespace.name" | "istio.namespace" => caller.is_in(&value())?,
+                _ => {}
+            }
+        }
+        let attributes = resource.resource.iter_mut().flat_map(|resource| &mut resource.attributes);
+        for label in attributes.filter(|label| label.key == SERVICE) {
+            let name = text(label.value.as_ref()).unwrap_or_default();
+            if let (Some(proven), Some((_, last))) = (proven, name.rsplit_once('.'))
+                && last != proven
+            {
+                *label = attribute(SERVICE, &format!("{name}.{proven}"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The same for a logged request. What is known of an address in another namespace is not the sender's.

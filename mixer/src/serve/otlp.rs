@@ -2,7 +2,7 @@
 
 use crate::export::otlp::Exporter;
 use crate::report::hub::{Busy, Intake};
-use crate::report::proof::{Caller, Forged};
+use crate::report::proof::{Caller, Forged, correct_spans};
 use crate::report::{log, point, span};
 use crate::serve::access_log::{AccessLog, Log};
 use crate::serve::door::{address_of, identity_of};
@@ -113,16 +113,21 @@ impl Otlp {
     /// Takes spans, and hands them on to the other collector where there is one.
     ///
     /// # Errors
-    /// When mixer cannot keep up: the sender may come again.
-    pub async fn traces(&self, mut request: ExportTraceServiceRequest) -> Result<ExportTraceServiceResponse, Refused> {
+    /// When mixer cannot keep up: the sender may come again. When the sender is not who it says it is.
+    pub async fn traces(
+        &self,
+        mut request: ExportTraceServiceRequest,
+        caller: Caller<'_>,
+    ) -> Result<ExportTraceServiceResponse, Refused> {
         let mut room = MAX_ITEMS;
         for scope in request.resource_spans.iter_mut().flat_map(|resource| &mut resource.scope_spans) {
             self.logs.hub.meters().drop("spans", "many", scope.spans.len().saturating_sub(room));
             scope.spans.truncate(room);
             room -= scope.spans.len();
         }
-        let spans = span::take(&request.resource_spans);
         let meters = self.logs.hub.meters();
+        correct_spans(&mut request.resource_spans, caller).inspect_err(|_| meters.drop("spans", "forged", 1))?;
+        let spans = span::take(&request.resource_spans);
         meters.take("spans", spans.len());
         meters.drop("spans", "malformed", MAX_ITEMS - room - spans.len());
         self.logs.hub.take(Intake::Spans(spans)).await.inspect_err(|_| meters.drop("spans", "busy", 1))?;
@@ -170,6 +175,8 @@ impl TraceService for Otlp {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        self.traces(request.into_inner()).await.map(Response::new).map_err(status)
+        let (address, id) = (address_of(&request), identity_of(&request));
+        let caller = Caller { address: &address, id: id.as_ref() };
+        self.traces(request.into_inner(), caller).await.map(Response::new).map_err(status)
     }
 }

@@ -123,9 +123,16 @@ async fn logs(
     }
 }
 
-async fn traces(State(otlp): State<Otlp>, headers: HeaderMap, body: Bytes) -> Response {
+async fn traces(
+    State(otlp): State<Otlp>,
+    ConnectInfo(Client(peer)): ConnectInfo<Client>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let address = peer.address.ip().to_string();
+    let caller = Caller { address: &address, id: peer.id.as_ref() };
     match decode(&headers, body) {
-        Ok((request, encoding)) => answer(otlp.traces(request).await, encoding),
+        Ok((request, encoding)) => answer(otlp.traces(request, caller).await, encoding),
         Err(refused) => refused.into_response(),
     }
 }

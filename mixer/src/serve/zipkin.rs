@@ -1,11 +1,13 @@
 //! Zipkin's collector (MX-101): `POST /api/v2/spans`, JSON or protobuf. Spans become OTLP spans and go the same way.
 
-use super::otlp::{MAX_MESSAGE_BYTES, Otlp};
+use super::door::Client;
+use super::otlp::{MAX_MESSAGE_BYTES, Otlp, Refused};
 use super::otlp_http::{Encoding, body};
 use crate::report::point::attribute;
+use crate::report::proof::Caller;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
@@ -21,7 +23,12 @@ pub fn router(otlp: Otlp) -> Router {
     Router::new().route("/api/v2/spans", post(spans)).layer(DefaultBodyLimit::max(MAX_MESSAGE_BYTES)).with_state(otlp)
 }
 
-async fn spans(State(otlp): State<Otlp>, headers: HeaderMap, sent: Bytes) -> Response {
+async fn spans(
+    State(otlp): State<Otlp>,
+    ConnectInfo(Client(peer)): ConnectInfo<Client>,
+    headers: HeaderMap,
+    sent: Bytes,
+) -> Response {
     let (bytes, encoding) = match body(&headers, sent) {
         Ok(taken) => taken,
         Err(refused) => return refused.into_response(),
@@ -38,9 +45,12 @@ async fn spans(State(otlp): State<Otlp>, headers: HeaderMap, sent: Bytes) -> Res
         Ok(spans) => spans,
         Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
     };
-    match otlp.traces(ExportTraceServiceRequest { resource_spans }).await {
+    let address = peer.address.ip().to_string();
+    let caller = Caller { address: &address, id: peer.id.as_ref() };
+    match otlp.traces(ExportTraceServiceRequest { resource_spans }, caller).await {
         Ok(_) => StatusCode::ACCEPTED.into_response(),
-        Err(busy) => (StatusCode::SERVICE_UNAVAILABLE, busy.to_string()).into_response(),
+        Err(Refused::Forged(forged)) => (StatusCode::FORBIDDEN, forged.to_string()).into_response(),
+        Err(Refused::Busy(busy)) => (StatusCode::SERVICE_UNAVAILABLE, busy.to_string()).into_response(),
     }
 }
 
