@@ -15,6 +15,7 @@ mod limits;
 mod log;
 mod normalize;
 mod request_id;
+mod rounds;
 mod router;
 pub mod serve;
 mod stream;

@@ -4,6 +4,7 @@ use super::config::HcmConfig;
 use super::downstream::{Downstream, Sent, Watch};
 use super::headers::finish_response;
 use super::limits::Limits;
+use super::rounds::Rounds;
 use super::{forwarded, log, normalize, request_id, router, trace};
 use crate::drain::Drain;
 use crate::env::Instant;
@@ -43,13 +44,23 @@ pub struct Settings {
     pub drain: Rc<Drain>,
     /// Its statistics.
     pub(super) stats: Rc<Cells<HttpMetric>>,
+    /// Its open gRPC streams.
+    rounds: Rc<Rounds>,
 }
 
 impl Settings {
     /// Settings of one connection manager; `routes` is replaced as RDS brings others.
     pub fn new(config: Arc<HcmConfig>, facts: Rc<Facts>, routes: Arc<RouteTable>, inbound: bool) -> Self {
         let stats = facts.stats.http(&config.stat_prefix);
-        Self { config, facts, routes: RefCell::new(routes), inbound, drain: Rc::default(), stats }
+        Self {
+            config,
+            facts,
+            routes: RefCell::new(routes),
+            inbound,
+            drain: Rc::default(),
+            stats,
+            rounds: Rc::default(),
+        }
     }
 
     /// Whether a connection that has had so many requests since its first byte, at `since`, is to end (HP-6).
@@ -120,7 +131,7 @@ pub async fn serve_stream(
     let period = if is_grpc(&work.request.head) { chain.iter().find_map(Filter::period) } else { None };
     let mut outcome = {
         let running = pin!(drive(settings, chain, &cx, &mut work, down));
-        let running = periodic(period, chain, &cx, running);
+        let running = periodic((period, &settings.rounds), chain, &cx, running);
         limited(limits, &cx, watch, pin!(running)).await
     };
     if outcome.reason != Reason::Complete && outcome.reason != Reason::DownstreamGone && !down.started() {
@@ -139,19 +150,14 @@ pub async fn serve_stream(
 
 /// Runs the work, and tells the filters now and then that a gRPC stream goes on.
 async fn periodic(
-    period: Option<Duration>,
+    (period, rounds): (Option<Duration>, &Rc<Rounds>),
     chain: &[Filter],
     cx: &StreamCx,
-    mut running: Pin<&mut impl Future<Output = Outcome>>,
+    running: Pin<&mut impl Future<Output = Outcome>>,
 ) -> Outcome {
-    let Some(period) = period else { return running.await };
-    let mut next = cx.start + period;
-    loop {
-        if let Ok(outcome) = tokio::time::timeout_at(next, running.as_mut()).await {
-            return outcome;
-        }
-        chain.iter().for_each(|filter| filter.on_period(cx));
-        next += period;
+    match period {
+        None => running.await,
+        Some(period) => rounds.attend(period, || chain.iter().for_each(|filter| filter.on_period(cx)), running).await,
     }
 }
 
