@@ -431,7 +431,7 @@ async fn application(answer: &'static str) -> u16 {
     port
 }
 
-// spec: HL-1, HL-2, HL-6, PT-5
+// spec: HL-1, HL-2, HL-6, PT-5, OB-4
 #[tokio::test]
 async fn the_ports_of_the_agent_answer_probes_and_merge_metrics() {
     let mut bench = tcp_bench().await;
@@ -474,6 +474,8 @@ async fn the_ports_of_the_agent_answer_probes_and_merge_metrics() {
     assert!(own.contains("envoy_server_state{} 3\n") && !own.contains("app_x"), "{own}");
     let (_, merged) = ask(status, "GET", "/stats/prometheus").await;
     assert!(merged.contains("envoy_server_state{} 3\n") && merged.ends_with("\napp_x 1\n"), "{merged}");
+    let (code, instead) = ask(status, "GET", "/debug/pprof/heap").await;
+    assert!(code == 404 && instead.contains("/memory"), "what Go's profiles tell is elsewhere: {instead}");
     assert_eq!(ask(status, "GET", "/quitquitquit").await.0, 405);
     assert_eq!(ask(status, "POST", "/quitquitquit").await, (200, "OK\n".to_owned()));
     assert_eq!(bench.commands.recv().await, Some(Command::Quit));

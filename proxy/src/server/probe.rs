@@ -15,6 +15,10 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+/// What is said in place of Go's profiles.
+const PROFILES: &str = "no profiles of a Go program: /memory of the admin port (15000) tells what is allocated, \
+    /stats/prometheus here what it costs, perf what it does\n";
+
 /// The ports of the agent.
 #[derive(Debug)]
 pub struct Probes {
@@ -92,6 +96,7 @@ async fn respond(role: Role, parts: &AdminParts, application: &Application, requ
         (Role::Status, "/drain") => {
             send(parts, Command::Drain { inbound_only: true, graceful: true, skip_exit: true }).await
         }
+        (Role::Status, path) if path.starts_with("/debug/pprof") => text(404, PROFILES),
         (Role::Status, _) => match application.probe(path).await {
             Some(answer) => answer,
             None => text(404, "not found\n"),

@@ -148,7 +148,82 @@ fn the_text_line_of_istio() {
     assert!(line(ENVOY_TEXT, &stream.facts()).ends_with("\"reviews:9080\" \"10.0.0.3:9080\"\n"));
 }
 
-// spec: AL-2
+/// The two lines that Istio's task "Envoy Access Logs" shows for one request, of the client's proxy and the server's.
+const TASK: [&str; 2] = [
+    "[2020-11-25T21:26:18.409Z] \"GET /status/418 HTTP/1.1\" 418 - via_upstream - \"-\" 0 135 4 4 \"-\" \"curl/7.73.0-DEV\" \
+     \"84961386-6d84-929d-98bd-c5aee93b5c88\" \"httpbin:8000\" \"10.44.1.27:80\" outbound|8000||httpbin.foo.svc.cluster.local \
+     10.44.1.23:37652 10.0.45.184:8000 10.44.1.23:46520 - default\n",
+    "[2020-11-25T21:26:18.409Z] \"GET /status/418 HTTP/1.1\" 418 - via_upstream - \"-\" 0 135 3 1 \"-\" \"curl/7.73.0-DEV\" \
+     \"84961386-6d84-929d-98bd-c5aee93b5c88\" \"httpbin:8000\" \"127.0.0.1:80\" inbound|8000|| \
+     127.0.0.1:41854 10.44.1.27:80 10.44.1.23:37652 outbound_.8000_._.httpbin.foo.svc.cluster.local default\n",
+];
+
+// spec: OB-8
+#[test]
+fn the_lines_of_istios_task_are_written_letter_by_letter() {
+    struct Side {
+        times: [&'static str; 2],
+        addresses: [&'static str; 4],
+        cluster: &'static str,
+        sni: &'static str,
+    }
+    let sides = [
+        Side {
+            times: ["4", "4"],
+            addresses: ["10.44.1.27:80", "10.44.1.23:37652", "10.0.45.184:8000", "10.44.1.23:46520"],
+            cluster: "outbound|8000||httpbin.foo.svc.cluster.local",
+            sni: "",
+        },
+        Side {
+            times: ["3", "1"],
+            addresses: ["127.0.0.1:80", "127.0.0.1:41854", "10.44.1.27:80", "10.44.1.23:37652"],
+            cluster: "inbound|8000||",
+            sni: "outbound_.8000_._.httpbin.foo.svc.cluster.local",
+        },
+    ];
+    let mut request = RequestHead::new(Version::H11, b"GET", b"http", b"httpbin:8000", b"/status/418");
+    request.headers.append(b"user-agent", b"curl/7.73.0-DEV");
+    request.headers.append(b"x-request-id", b"84961386-6d84-929d-98bd-c5aee93b5c88");
+    for (side, expected) in sides.into_iter().zip(TASK) {
+        let [host, local, own, remote] = side.addresses;
+        let mut response = ResponseHead::new(418);
+        response.headers.append(b"x-envoy-upstream-service-time", side.times[1].as_bytes());
+        let mut peer = PeerFacts::plain(1, remote.parse().unwrap(), own.parse().unwrap());
+        peer.sni = side.sni.into();
+        let facts = LogFacts {
+            request: Some(&request),
+            response: Some(&response),
+            protocol: Some(Version::H11),
+            status: Some(418),
+            details: Some("via_upstream"),
+            bytes: Bytes { sent: 135, ..Bytes::default() },
+            start: Some(UNIX_EPOCH + Duration::from_millis(1_606_339_578_409)),
+            times: Times { total: Some(Duration::from_millis(side.times[0].parse().unwrap())), ..Times::default() },
+            peer: Some(&peer),
+            upstream: Upstream {
+                host: Some(host),
+                cluster: Some(side.cluster),
+                local: Some(local.parse().unwrap()),
+                ..Upstream::default()
+            },
+            route_name: Some("default"),
+            ..LogFacts::default()
+        };
+        assert_eq!(line(ISTIO_TEXT, &facts), expected);
+        // The task: the JSON form has the same values under the keys of MeshConfig's reference.
+        let object = ISTIO_JSON.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
+        let mut out = Vec::new();
+        JsonFormat::parse(&object, false, &Environment::default()).unwrap().write(&facts, &mut out);
+        let json: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        for (key, value) in json.as_object().unwrap().iter().filter(|(_, value)| !value.is_null()) {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            assert!(expected.contains(&text), "{key}: {text} in {expected}");
+        }
+        assert_eq!((&json["response_code"], &json["upstream_cluster"]), (&418.into(), &side.cluster.into()));
+    }
+}
+
+// spec: AL-2, OB-8
 #[test]
 fn the_json_line_of_istio() {
     let stream = Stream::new();
