@@ -1,8 +1,9 @@
 //! The tree of commands.
 
 use crate::command::{
-    analyze, bug_report, check, check_inject, config, curl, dashboard, describe, diff, edges, explain, grpcping,
-    injector, install, kube_inject, load, log, manual, server, stat, status, tag, tap, top, version,
+    analyze, bug_report, check, check_inject, config, curl, dashboard, describe, diagnostics, diff, echo, edges,
+    explain, grpcping, identity, injector, install, kube_inject, load, log, manual, server, stat, status, tag, tap,
+    top, validate, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -43,7 +44,8 @@ enum Command {
     Explain(Box<explain::ExplainArgs>),
     /// Check whether the mesh is well, and say what to do where it is not.
     Check(check::CheckArgs),
-    /// Open the page that shows the mesh.
+    /// Open the page that shows the mesh, or another one: of an addon, a proxy, pilot.
+    #[command(visible_aliases = ["dash", "d"])]
     Dashboard(dashboard::DashboardArgs),
     /// Show success, rate and latencies of workloads, services and namespaces.
     Stat(Box<stat::StatArgs>),
@@ -59,12 +61,19 @@ enum Command {
     /// Commands under the names that istioctl has for them, and some that it has nowhere else.
     #[command(visible_alias = "x", subcommand)]
     Experimental(Experimental),
+    /// Show who a proxy proves to be, and how long.
+    Identity(identity::IdentityArgs),
+    /// Show raw metrics of a proxy or of the control plane.
+    Diagnostics(diagnostics::DiagnosticsArgs),
     /// Show or change the log levels of a proxy or of the control plane.
     Log(log::LogArgs),
     /// Gather in one archive what somebody else needs to help, without secrets.
     BugReport(bug_report::BugReportArgs),
     /// Tell what is wrong with objects of a cluster, or of files before they are applied, in Istio's codes.
     Analyze(Box<analyze::AnalyzeArgs>),
+    /// Tell whether the mesh would take objects of files.
+    #[command(visible_alias = "v")]
+    Validate(validate::ValidateArgs),
     /// Show what a change does to each proxy, before it is applied.
     Diff(Box<diff::DiffArgs>),
     /// Give workloads in files the sidecar that the webhook would give them.
@@ -75,6 +84,12 @@ enum Command {
     Curl(Box<curl::CurlArgs>),
     /// Run servers that echo, delay and fail as asked.
     Server(Box<server::ServerArgs>),
+    /// Run a TCP server that echoes.
+    TcpEcho(echo::TcpArgs),
+    /// Run a UDP server that echoes.
+    UdpEcho(echo::UdpArgs),
+    /// Run a server that redirects to https.
+    Redirect(echo::RedirectArgs),
     /// Measure the way to a gRPC server and back, and the difference of the clocks.
     #[command(name = "grpcping")]
     GrpcPing(Box<grpcping::GrpcPingArgs>),
@@ -148,13 +163,19 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Experimental(Experimental::CheckInject(args)) => {
             runtime.block_on(check_inject::run(args)).map(|()| ExitCode::SUCCESS)
         }
+        Command::Identity(args) => runtime.block_on(identity::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Diagnostics(args) => runtime.block_on(diagnostics::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Log(args) => runtime.block_on(log::run(args)).map(|()| ExitCode::SUCCESS),
         Command::BugReport(args) => runtime.block_on(Box::pin(bug_report::run(args))).map(|()| ExitCode::SUCCESS),
+        Command::Validate(args) => validate::run(&args),
         Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),
         Command::KubeInject(args) => kube_inject::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Load(args) => runtime.block_on(load::run(*args)),
         Command::Curl(args) => runtime.block_on(curl::run(*args)),
         Command::Server(args) => runtime.block_on(server::run(*args)),
+        Command::TcpEcho(args) => runtime.block_on(server::alone(args.settings())),
+        Command::UdpEcho(args) => runtime.block_on(server::alone(args.settings())),
+        Command::Redirect(args) => runtime.block_on(server::alone(args.settings())),
         Command::GrpcPing(args) => runtime.block_on(grpcping::run(*args)),
         Command::Version(args) => runtime.block_on(version::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Completion(args) => manual::complete(&args, Cli::command()).map(|()| ExitCode::SUCCESS),

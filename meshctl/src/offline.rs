@@ -10,10 +10,11 @@ use pilot::translate::node::{Flavor, Role};
 use pilot::translate::{Cache, Class, Node, Snapshot};
 use serde_json::Value;
 use std::collections::BTreeSet;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Largest file that is read.
+/// Largest file that is read, and most of standard input.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 /// How deep directories are read with `recursive`.
 const MAX_DEPTH: usize = 16;
@@ -185,6 +186,16 @@ pub fn read(path: &Path) -> anyhow::Result<String> {
     let size = std::fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
     anyhow::ensure!(size <= MAX_FILE_BYTES, "{} is larger than 64 MiB: no file of objects is", path.display());
     std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// What stands on standard input, up to the size of the largest file.
+///
+/// # Errors
+/// Where it cannot be read, or is no text.
+pub fn standard_input() -> anyhow::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().lock().take(MAX_FILE_BYTES).read_to_string(&mut text).context("standard input")?;
+    Ok(text)
 }
 
 /// The name under which a file is shown: that of a directory's file within it, as pilot shows it.

@@ -8,7 +8,6 @@ use crate::reach::At;
 use anyhow::Context;
 use owo_colors::Style;
 use serde_json::Value;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,8 +15,6 @@ use std::process::ExitCode;
 const CODE_ISSUES: u8 = 79;
 /// Exit code where a file cannot be read, as istioctl's.
 const CODE_INPUT: u8 = 65;
-/// Most bytes that are read from standard input.
-const MAX_INPUT_BYTES: u64 = 64 << 20;
 
 /// How the result is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -190,9 +187,7 @@ fn texts(args: &AnalyzeArgs) -> anyhow::Result<Vec<(String, String)>> {
     let mut texts = Vec::new();
     for path in &args.paths {
         if path == Path::new("-") {
-            let mut text = String::new();
-            std::io::stdin().lock().take(MAX_INPUT_BYTES).read_to_string(&mut text).context("standard input")?;
-            texts.push(("-".to_owned(), text));
+            texts.push(("-".to_owned(), offline::standard_input()?));
             continue;
         }
         for file in offline::files(path, args.recursive)? {

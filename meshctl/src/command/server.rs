@@ -85,10 +85,22 @@ impl ServerArgs {
 /// # Errors
 /// Where an address is taken or a certificate is unusable.
 pub async fn run(args: ServerArgs) -> anyhow::Result<ExitCode> {
-    let settings = args.settings()?;
+    serve(args.settings()?, args.gomaxprocs).await
+}
+
+/// Runs one server until Ctrl-C or a signal to end.
+///
+/// # Errors
+/// Where the address is taken.
+pub async fn alone(settings: Settings) -> anyhow::Result<ExitCode> {
+    serve(settings, 0).await
+}
+
+/// Serves on so many threads; as many as processors where it is 0.
+async fn serve(settings: Settings, threads: usize) -> anyhow::Result<ExitCode> {
     raise_descriptor_limit();
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if args.gomaxprocs > 0 { args.gomaxprocs } else { processors };
+    let threads = if threads > 0 { threads } else { processors };
     // the runtime of the commands has one thread
     let served = tokio::task::spawn_blocking(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;

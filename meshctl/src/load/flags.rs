@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Commands whose flags may have one dash.
-pub const COMMANDS: &[&str] = &["load", "curl", "server", "grpcping"];
+pub const COMMANDS: &[&str] = &["load", "curl", "server", "grpcping", "tcp-echo", "udp-echo", "redirect"];
 
 /// Time for a connection and for an answer where the flags give none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);

@@ -77,9 +77,17 @@ impl Cluster {
     /// # Errors
     /// What the API server says.
     pub async fn component(&self, app: &str) -> anyhow::Result<Vec<Pod>> {
-        let api: Api<core::Pod> = Api::namespaced(self.client.clone(), &self.control_plane);
-        let list = api.list(&ListParams::default().labels(&format!("app={app}"))).await.map_err(said);
-        let list = list.with_context(|| format!("pods of {app} in {}", self.control_plane))?;
+        self.labelled(&self.control_plane, &format!("app={app}")).await
+    }
+
+    /// Running pods of a namespace with these labels, the ready ones first.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn labelled(&self, namespace: &str, labels: &str) -> anyhow::Result<Vec<Pod>> {
+        let api: Api<core::Pod> = Api::namespaced(self.client.clone(), namespace);
+        let list = api.list(&ListParams::default().labels(labels)).await.map_err(said);
+        let list = list.with_context(|| format!("pods with {labels} in {namespace}"))?;
         let mut running: Vec<&core::Pod> = list.items.iter().filter(|pod| is_running(pod)).collect();
         running.sort_by_key(|pod| (!is_ready(pod), pod.name_any()));
         Ok(running.into_iter().map(|pod| read(pod, &[])).collect())

@@ -16,14 +16,17 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use listen::{Listener, Socket};
+use params::Limits;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 
 /// What a port is set to so that its server does not start.
 pub const DISABLED: &str = "disabled";
+/// How long a connection may be idle where nothing is said.
+const IDLE: Duration = Duration::from_secs(30);
 /// Largest datagram of the UDP echo, in bytes.
 const MAX_DATAGRAM: usize = 65_536;
 
@@ -50,6 +53,30 @@ pub struct Settings {
     pub idle: Duration,
     /// TLS of HTTP and gRPC.
     pub tls: Option<Arc<tokio_rustls::rustls::ServerConfig>>,
+}
+
+impl Settings {
+    /// No server at all, with Fortio's defaults for what is started.
+    pub fn nothing() -> Self {
+        let off = || DISABLED.to_owned();
+        Self {
+            http: off(),
+            grpc: off(),
+            tcp: off(),
+            udp: off(),
+            redirect: off(),
+            echo: Echo {
+                debug_path: String::new(),
+                limits: Limits { delay: Duration::ZERO, size: 0 },
+                default_params: String::new(),
+                start: Instant::now(),
+            },
+            health_service: String::new(),
+            grpc_streams: 0,
+            idle: IDLE,
+            tls: None,
+        }
+    }
 }
 
 /// What an HTTP server does.
