@@ -326,7 +326,7 @@ fn asked(port: u16, method: &str, path: &str) -> (String, String) {
     (head.split(' ').nth(1).unwrap().to_owned(), body.to_owned())
 }
 
-// spec: PT-5, PT-6, PT-7
+// spec: PT-5, PT-6, PT-7, OB-4
 #[test]
 fn the_ports_of_the_agent_are_open_and_each_has_its_own_paths() {
     let app = upstream(|mut stream: TcpStream| {

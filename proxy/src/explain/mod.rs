@@ -1,13 +1,15 @@
 //! `proxy explain`: the way of one request through a configuration, decided by the code that serves requests (D14).
 //!
 //! - `dump.rs`: a configuration as Envoy's `/config_dump` or pilot's shows it
-//! - `decide.rs`: listener, filter chain, policies, route, cluster, endpoints
+//! - `decide.rs`: listener, filter chain, policies
+//! - `forward.rs`: route, cluster, endpoints
 //! - `story.rs`: what is said about it
 //!
 //! Knows what a worker knows. Must never open a socket.
 
 mod decide;
 mod dump;
+mod forward;
 mod story;
 
 pub use story::{Endpoint, Outcome, Share, Step, Story};

@@ -8,6 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// A running proxy; killed with this.
@@ -96,8 +97,15 @@ impl Drop for Proxy {
 }
 
 /// A port that was free a moment ago.
+///
+/// It lies below those that the system gives to clients and to listeners on port 0: none of these takes it before it is used.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    let mut ports = std::iter::from_fn(|| {
+        let nth = std::process::id().wrapping_mul(101).wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed));
+        Some(10_000 + (nth % 20_000) as u16)
+    });
+    ports.find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok()).unwrap()
 }
 
 /// A client's connection that gives up after 20 s of silence.
