@@ -26,6 +26,8 @@ meshConfig:
   enableTracing: true
   # Istio waits for ever; ours waits so long by itself (D7).
   protocolDetectionTimeout: 0.1s
+  # What ours does by default (D12).
+  defaultConfig: {proxyMetadata: {ISTIO_META_DNS_CAPTURE: 'true'}}
   extensionProviders:
   - {name: spans, opentelemetry: {service: collector.istio-system.svc.cluster.local, port: 4317}}
   - {name: zipkin, zipkin: {service: collector.istio-system.svc.cluster.local, port: 9411}}

@@ -60,6 +60,14 @@ impl Spec {
         self.whole["meshConfig"] = mesh;
         self.redirected_by_agent();
         let domain = format!(".{}.svc.", self.namespace());
+        // Variables are texts, as `--set …ISTIO_META_DNS_CAPTURE=false` does not say.
+        let variables =
+            self.whole.pointer_mut("/meshConfig/defaultConfig/proxyMetadata").and_then(Value::as_object_mut);
+        for value in
+            variables.into_iter().flat_map(Map::values_mut).filter(|value| value.is_boolean() || value.is_number())
+        {
+            *value = json!(value.to_string());
+        }
         let text = self.whole["meshConfig"].to_string().replace(".istio-system.svc.", &domain);
         self.whole["meshConfig"] = serde_json::from_str(&text)?;
         pilot::model::mesh_config::parse(&self.mesh_config()?).context("meshConfig")?;
@@ -313,7 +321,6 @@ mod tests {
         const METRICS: &str = "meshConfig.defaultConfig.proxyMetadata.OTEL_EXPORTER_OTLP_METRICS_ENDPOINT";
         let own = spec(&["profile=preview", "namespace=mesh", "meshConfig.defaultConfig.concurrency=2"]).unwrap();
         assert_eq!(own.text(METRICS), "http://mixer.mesh.svc.cluster.local:9091");
-        assert_eq!(own.text("meshConfig.defaultConfig.proxyMetadata.ISTIO_META_DNS_CAPTURE"), "true");
         assert_eq!(own.text("meshConfig.defaultConfig.concurrency"), "2");
         for server in ["meshConfig.mixerReportServer", "meshConfig.mixerCheckServer"] {
             assert_eq!(own.text(server), "mixer.mesh.svc.cluster.local:9091", "{server}");
@@ -332,6 +339,20 @@ mod tests {
         assert_eq!(other.text(METRICS), "http://collector.other.svc.cluster.local:4317");
         let silent = spec(&[&format!("{METRICS}=null"), "meshConfig.mixerReportServer=null"]).unwrap();
         assert_eq!((silent.text(METRICS), silent.text("meshConfig.mixerReportServer")), Default::default());
+    }
+
+    // pains.md D12
+    // spec: IN-1, PI-20
+    #[test]
+    fn proxies_answer_dns_in_every_profile_unless_somebody_says_otherwise() {
+        const CAPTURE: &str = "meshConfig.defaultConfig.proxyMetadata.ISTIO_META_DNS_CAPTURE";
+        for name in profile::NAMES {
+            let own = spec(&[&format!("profile={name}"), "meshConfig.defaultConfig.proxyMetadata.OTHER=1"]).unwrap();
+            assert_eq!(own.at(CAPTURE), &json!("true"), "{name}");
+        }
+        assert_eq!(spec(&[&format!("{CAPTURE}=false")]).unwrap().at(CAPTURE), &json!("false"), "a text");
+        let file = "meshConfig: {defaultConfig: {proxyMetadata: {ISTIO_META_DNS_CAPTURE: \"false\"}}}";
+        assert_eq!(Spec::new(&[file.to_owned()], &[]).unwrap().at(CAPTURE), &json!("false"));
     }
 
     // spec: IN-1
