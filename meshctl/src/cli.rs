@@ -2,8 +2,8 @@
 
 use crate::command::{
     analyze, bug_report, check, check_inject, config, curl, dashboard, describe, diagnostics, diff, echo, edges,
-    explain, grpcping, identity, injector, install, kube_inject, load, log, manual, server, stat, status, tag, tap,
-    top, validate, version,
+    explain, grpcping, identity, injector, install, kube_inject, kube_uninject, load, log, manual, server, stat,
+    status, tag, tap, top, validate, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -117,6 +117,8 @@ enum Experimental {
     Injector(injector::InjectorArgs),
     /// Tell whether a pod gets a sidecar, from whom, and why.
     CheckInject(check_inject::CheckInjectArgs),
+    /// Take the sidecar out of workloads in files.
+    KubeUninject(kube_uninject::KubeUninjectArgs),
 }
 
 /// Reads the command line of this process. Flags of the load tool may have one dash, as Fortio's users write them.
@@ -165,6 +167,9 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Identity(args) => runtime.block_on(identity::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Diagnostics(args) => runtime.block_on(diagnostics::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Experimental(Experimental::KubeUninject(args)) => {
+            kube_uninject::run(&args).map(|()| ExitCode::SUCCESS)
+        }
         Command::Log(args) => runtime.block_on(log::run(args)).map(|()| ExitCode::SUCCESS),
         Command::BugReport(args) => runtime.block_on(Box::pin(bug_report::run(args))).map(|()| ExitCode::SUCCESS),
         Command::Validate(args) => validate::run(&args),

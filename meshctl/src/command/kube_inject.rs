@@ -55,10 +55,20 @@ pub fn run(args: &KubeInjectArgs) -> anyhow::Result<()> {
     let text = read(&args.filename)?;
     let (result, skipped) = injected(&text, &settings)?;
     skipped.iter().for_each(|line| output::note(line));
-    match &args.output {
-        Some(path) => std::fs::write(path, result).with_context(|| format!("cannot write {}", path.display())),
-        None => output::say_bytes(result.as_bytes()),
+    write(args.output.as_deref(), &result)
+}
+
+/// Writes a text to a file, or to standard output.
+pub(super) fn write(path: Option<&Path>, text: &str) -> anyhow::Result<()> {
+    match path {
+        Some(path) => std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display())),
+        None => output::say_bytes(text.as_bytes()),
     }
+}
+
+/// Documents with lines between them.
+pub(super) fn joined(documents: &[String]) -> String {
+    documents.iter().map(|document| format!("{}\n", document.trim_end())).collect::<Vec<_>>().join("---\n")
 }
 
 fn settings(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
@@ -79,7 +89,7 @@ fn settings(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
     })
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+pub(super) fn read(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let read = if path == Path::new("-") {
         std::io::stdin().take(MAX_INPUT_BYTES).read_to_string(&mut text)
@@ -106,11 +116,11 @@ fn injected(text: &str, settings: &Settings) -> anyhow::Result<(String, Vec<Stri
             document
         });
     }
-    Ok((result.iter().map(|document| format!("{}\n", document.trim_end())).collect::<Vec<_>>().join("---\n"), skipped))
+    Ok((joined(&result), skipped))
 }
 
 /// The documents of a text that hold something, comments included.
-fn documents(text: &str) -> Vec<String> {
+pub(super) fn documents(text: &str) -> Vec<String> {
     let mut documents = vec![String::new()];
     for line in text.lines() {
         match documents.last_mut() {

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod injector;
 pub mod install;
 pub mod kube_inject;
+pub mod kube_uninject;
 pub mod load;
 pub mod log;
 pub mod manual;

@@ -28,6 +28,7 @@ mod redirect;
 mod run;
 mod sidecar;
 mod template;
+mod uninject;
 mod values;
 mod volumes;
 mod workload;
@@ -39,6 +40,7 @@ pub use mesh::{MeshSettings, ProxyConfig};
 pub use owner::{Owner, owner_of_pod};
 pub use pod::Pod;
 pub use run::{Input, Settings, patch, run};
+pub use uninject::out_of_object;
 pub use values::Values;
 pub use workload::{Namespaces, Outcome, into_object};
 

@@ -115,6 +115,21 @@ impl Pod {
         }
     }
 
+    pub(super) fn remove_label(&mut self, name: &str) {
+        if let Some(labels) = self.0["metadata"]["labels"].as_object_mut() {
+            labels.shift_remove(name);
+        }
+    }
+
+    /// The pod without maps of metadata that hold nothing any more.
+    pub(super) fn without_empty_metadata(mut self) -> Self {
+        let metadata = self.0["metadata"].as_object_mut();
+        metadata
+            .into_iter()
+            .for_each(|fields| fields.retain(|_, part| part.as_object().is_none_or(|map| !map.is_empty())));
+        self
+    }
+
     fn meta_map(&mut self, name: &str) -> &mut Map<String, Value> {
         let part = &mut self.0["metadata"][name];
         if !part.is_object() {
@@ -152,6 +167,12 @@ impl Pod {
     pub(super) fn proxy_mut(&mut self) -> Option<&mut Value> {
         let list = if find(self.list(CONTAINERS), PROXY).is_some() { CONTAINERS } else { INIT_CONTAINERS };
         self.list_mut(list)?.iter_mut().find(|container| name(container) == PROXY)
+    }
+
+    /// What the proxy is told by a variable that is JSON.
+    pub(super) fn told(&self, variable: &str) -> Option<Value> {
+        let variable = find(self.proxy()?["env"].as_array()?, variable)?;
+        serde_json::from_str(variable["value"].as_str()?).ok()
     }
 
     /// Names of the containers but the proxy.

@@ -138,3 +138,30 @@ fn point(probe: &mut Value, path: &str, port: u16, kinds: &[&str]) {
     }
     fields.insert("httpGet".to_owned(), get);
 }
+
+/// Gives the containers of a pod the probes and hooks back that the proxy of the injected one was told.
+pub(super) fn restore(pod: &mut Pod, injected: &Pod) {
+    let Some(told) = injected.told(VARIABLE) else { return };
+    for list in [CONTAINERS, INIT_CONTAINERS] {
+        for container in pod.list_mut(list).into_iter().flatten() {
+            let own = name(container).to_owned();
+            for (field, path) in PROBES {
+                give_back(container.get_mut(field), &told[format!("/app-health/{own}/{path}")]);
+            }
+            let Some(lifecycle) = container.get_mut("lifecycle") else { continue };
+            for (field, path) in HOOKS {
+                give_back(lifecycle.get_mut(field), &told[format!("/app-lifecycle/{own}/{path}")]);
+            }
+        }
+    }
+}
+
+fn give_back(probe: Option<&mut Value>, told: &Value) {
+    let Some(fields) = probe.and_then(Value::as_object_mut) else { return };
+    for kind in ["httpGet", "tcpSocket", "grpc"] {
+        if told[kind].is_object() {
+            fields.shift_remove("httpGet");
+            fields.insert(kind.to_owned(), told[kind].clone());
+        }
+    }
+}

@@ -130,3 +130,23 @@ pub(super) fn forget(pod: &mut Pod, mesh: &MeshSettings) {
         clear(pod);
     }
 }
+
+/// Gives a pod back what the proxy of the injected one was told about its metrics.
+pub(super) fn restore(pod: &mut Pod, injected: &Pod) {
+    let Some(told) = injected.told(VARIABLE) else { return };
+    for (field, name) in
+        [("scrape", "prometheus.io/scrape"), ("port", "prometheus.io/port"), ("path", "prometheus.io/path")]
+    {
+        // Of several targets the first stands in both places.
+        let given =
+            told[field].as_str().filter(|text| !text.is_empty() && (field == "scrape" || told["targets"].is_null()));
+        if let Some(text) = given {
+            pod.set_annotation(name, text);
+        }
+    }
+    let target = |one: &serde_json::Value| Some(format!("{}:{}", one["port"].as_str()?, one["path"].as_str()?));
+    let targets: Vec<String> = told["targets"].as_array().into_iter().flatten().filter_map(target).collect();
+    if !targets.is_empty() {
+        pod.set_annotation(TARGETS, targets.join(","));
+    }
+}

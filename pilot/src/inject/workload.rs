@@ -52,23 +52,58 @@ pub fn into_object(object: &mut Value, settings: &Settings, namespaces: &Namespa
     into_object_at(object, (settings, namespaces), MAX_DEPTH)
 }
 
+/// Calls `visit` with every workload in an object, which may be a list of them, and with its template of pods.
+///
+/// # Errors
+/// What `visit` says; lists that stand too deep in lists.
+pub(super) fn each_template(
+    object: &mut Value,
+    visit: &mut dyn FnMut(&Value, &mut Value) -> Result<(), InjectError>,
+) -> Result<(), InjectError> {
+    each_template_at(object, visit, MAX_DEPTH)
+}
+
+fn each_template_at(
+    object: &mut Value,
+    visit: &mut dyn FnMut(&Value, &mut Value) -> Result<(), InjectError>,
+    depth: usize,
+) -> Result<(), InjectError> {
+    if object["kind"] == "List" {
+        let deeper = depth.checked_sub(1).ok_or_else(too_deep)?;
+        let mut items = object["items"].as_array_mut().into_iter().flatten();
+        return items.try_for_each(|item| each_template_at(item, visit, deeper));
+    }
+    let Some(place) = place(object) else { return Ok(()) };
+    let whole = object.clone();
+    match object.pointer_mut(place).filter(|template| template.is_object()) {
+        Some(template) => visit(&whole, template),
+        None => Ok(()),
+    }
+}
+
+fn too_deep() -> InjectError {
+    InjectError::pod("items", "lists stand too deep in lists")
+}
+
+/// Where the template of a workload's pods stands; none where it is no workload.
+fn place(object: &Value) -> Option<&'static str> {
+    match object["kind"].as_str()? {
+        "Pod" => Some(""),
+        kind => TEMPLATES.iter().find(|(known, _)| *known == kind).map(|(_, place)| *place),
+    }
+}
+
 fn into_object_at(object: &mut Value, given: (&Settings, &Namespaces), depth: usize) -> Result<Outcome, InjectError> {
     let (settings, namespaces) = given;
     let kind = object["kind"].as_str().unwrap_or_default().to_owned();
     if kind == "List" {
-        let deeper = depth.checked_sub(1).ok_or_else(|| InjectError::pod("items", "lists stand too deep in lists"))?;
+        let deeper = depth.checked_sub(1).ok_or_else(too_deep)?;
         let items = object["items"].as_array_mut().into_iter().flatten();
         return items.map(|item| into_object_at(item, given, deeper)).collect::<Result<_, _>>().map(Outcome::List);
     }
-    let place = match kind.as_str() {
-        "Pod" => "",
-        _ => match TEMPLATES.iter().find(|(known, _)| *known == kind) {
-            Some((_, place)) => place,
-            None => return Ok(Outcome::NoWorkload),
-        },
-    };
+    let Some(place) = place(object) else { return Ok(Outcome::NoWorkload) };
     let owner = if kind == "Pod" { None } else { Some(owner(object)) };
-    let shown = shown(object, &kind);
+    let shown = shown(object);
     let template = object.pointer_mut(place).filter(|template| template.is_object());
     let template =
         template.ok_or_else(|| InjectError::pod(place.replace('/', "."), format!("{shown} has no template")))?;
@@ -99,7 +134,9 @@ fn owner(object: &Value) -> Owner {
     }
 }
 
-fn shown(object: &Value, kind: &str) -> String {
+/// Kind and name, for messages.
+pub(super) fn shown(object: &Value) -> String {
+    let kind = object["kind"].as_str().unwrap_or_default();
     let name = object["metadata"]["name"].as_str().unwrap_or("without a name");
     match object["metadata"]["namespace"].as_str() {
         Some(namespace) => format!("{kind} {namespace}/{name}"),
