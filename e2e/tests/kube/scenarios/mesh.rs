@@ -62,15 +62,23 @@ impl Mesh {
     /// `meshctl install` of the profile demo with images of that tag, by their own meshctl, until it is ready; what it
     /// printed.
     pub(crate) fn install(&self, tag: &str) -> String {
-        let meshctl = programs(tag).join("meshctl");
-        let tag = format!("values.global.tag={tag}");
-        let flags = ["--set", "profile=demo", "--set", "values.global.imagePullPolicy=IfNotPresent", "--set", &tag];
-        let mut command = Command::new(meshctl);
-        command.args(["install", "-y", "--readiness-timeout", "3m"]).args(flags);
-        command.arg("--kubeconfig").arg(self.cluster.kubeconfig()).stdin(Stdio::null());
+        self.install_with(tag, &["--set", "profile=demo"])
+    }
+
+    /// The same with other flags.
+    pub(crate) fn install_with(&self, tag: &str, more: &[&str]) -> String {
+        let image = format!("values.global.tag={tag}");
+        let flags = ["--set", "values.global.imagePullPolicy=IfNotPresent", "--set", &image];
+        self.meshctl(tag, &[&["install", "-y", "--readiness-timeout", "3m"], &flags[..], more].concat())
+    }
+
+    /// Runs the meshctl of a tag, which must be content; what it printed.
+    pub(crate) fn meshctl(&self, tag: &str, arguments: &[&str]) -> String {
+        let mut command = Command::new(programs(tag).join("meshctl"));
+        command.args(arguments).arg("--kubeconfig").arg(self.cluster.kubeconfig()).stdin(Stdio::null());
         let output = command.output().unwrap();
         let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-        assert!(output.status.success(), "{text}");
+        assert!(output.status.success(), "meshctl {arguments:?}: {text}");
         text
     }
 

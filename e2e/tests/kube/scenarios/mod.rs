@@ -12,6 +12,7 @@ mod objects;
 mod outage;
 mod ports;
 mod restart;
+mod revisions;
 mod security;
 mod space;
 mod traffic;

@@ -55,8 +55,13 @@ impl Space {
 
     /// An empty one.
     pub(crate) fn new(name: &str) -> Self {
+        Self::labelled(name, "istio-injection: enabled")
+    }
+
+    /// An empty one with other labels, by which pods get sidecars or none.
+    pub(crate) fn labelled(name: &str, labels: &str) -> Self {
         let mesh = Mesh::get();
-        let labels = "labels: {istio-injection: enabled}";
+        let labels = format!("labels: {{{labels}}}");
         mesh.cluster
             .apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, {labels}}}\n"))
             .unwrap();
@@ -74,10 +79,15 @@ impl Space {
     /// One with the bookshop and the client.
     pub(crate) fn with_bookshop(name: &str) -> Self {
         let space = Self::new(name);
-        let shop = std::fs::read_to_string(e2e::root().join("e2e/kube/bookshop.yaml")).unwrap();
-        space.apply(&format!("{shop}---{CLIENT}"));
-        space.rolled_out();
+        space.apply_bookshop();
         space
+    }
+
+    /// Applies the bookshop and the client, and waits until they are ready.
+    pub(crate) fn apply_bookshop(&self) {
+        let shop = std::fs::read_to_string(e2e::root().join("e2e/kube/bookshop.yaml")).unwrap();
+        self.apply(&format!("{shop}---{CLIENT}"));
+        self.rolled_out();
     }
 
     /// Applies objects into it.
