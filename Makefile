@@ -71,7 +71,7 @@ test: build ## every test: units, rows of the specification, real Envoys, the de
 e2e-kube: build ## tests on real Kubernetes, which is built first if it is not in the cache (needs root and Go); KUBE_SET=api: those without pods
 	@run() { cargo test --workspace --test kube $(RUNNER) -- --include-ignored --nocapture --test-threads "$$@"; }
 	case $(KUBE_SET) in
-	  api) run 2 arms:: faults:: identity:: secrets:: status:: ;;
+	  api) run 2 arms:: faults:: identity:: openshift:: secrets:: status:: ;;
 	  all)
 	    $(MAKE) --no-print-directory images previous
 	    export E2E_PROGRAMS=$$PWD/target/release E2E_PREVIOUS=$$PWD/target/previous/debug

@@ -5,6 +5,7 @@
 //! - [`client`]: requests as raw text, answers taken apart
 //! - [`cluster`]: real Kubernetes, made and removed by the scripts of `e2e/kube`
 //! - [`helm`]: the real helm, on a cluster
+//! - [`go_module`]: files that others publish as Go modules
 //! - [`fortio`]: the load tool that ours is measured against
 //! - [`python_ads`]: an ADS server by other people's code
 //! - [`tokens`]: issuers of tokens for end users
@@ -15,6 +16,7 @@ pub mod app;
 pub mod client;
 pub mod cluster;
 pub mod fortio;
+pub mod go_module;
 pub mod grpc_peer;
 pub mod helm;
 pub mod proxies;

@@ -32,6 +32,8 @@ enum Command {
     Uninstall(install::UninstallArgs),
     /// Show what would be installed.
     Manifest(install::ManifestArgs),
+    /// Write what is installed and wanted no longer, as YAML for kubectl delete -f -.
+    Prune(Box<install::PruneArgs>),
     /// Check whether everything that was installed is there and ready.
     VerifyInstall(install::VerifyArgs),
     /// Show which proxies pilot knows and how current they are.
@@ -140,6 +142,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tag(args) => runtime.block_on(Box::pin(tag::run(args))).map(|()| ExitCode::SUCCESS),
         Command::Uninstall(args) => runtime.block_on(install::uninstall(args)),
         Command::Manifest(args) => install::manifest(&args).map(|()| ExitCode::SUCCESS),
+        Command::Prune(args) => runtime.block_on(install::prune(*args)).map(|()| ExitCode::SUCCESS),
         Command::VerifyInstall(args) => runtime.block_on(install::verify(args)),
         Command::ProxyStatus(args) => runtime.block_on(status::run(args)).map(|()| ExitCode::SUCCESS),
         Command::ProxyConfig(args) => runtime.block_on(config::run(args)).map(|()| ExitCode::SUCCESS),

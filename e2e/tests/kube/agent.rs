@@ -1,18 +1,25 @@
-//! The node agent: pods at the level `restricted` are redirected, and an agent that comes late repairs.
+//! The node agent: pods at the level `restricted`, with users as OpenShift gives them, are redirected and resolve names of the
+//! mesh; and an agent that comes late repairs.
 
-use crate::images;
 use crate::install::{install, meshctl};
-use crate::support;
+use crate::{images, policies, support};
 use e2e::cluster::Cluster;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+
+/// Users and groups that OpenShift gives to a namespace.
+const RANGE: &str = "1000650000/10000";
+/// One of them, as an application may have it, with the group of root as OpenShift's images expect.
+const USER: u32 = 1_000_651_234;
+/// The last of them, which is the proxy's.
+const PROXY_USER: &str = "1000659999";
 
 /// A container that the level `restricted` lets pass.
 fn container(name: &str, args: &[&str]) -> Value {
     json!({
         "name": name, "image": "localhost/tapp:1", "imagePullPolicy": "Never", "args": args,
         "securityContext": {
-            "runAsNonRoot": true, "runAsUser": 1000, "allowPrivilegeEscalation": false,
+            "runAsNonRoot": true, "runAsUser": USER, "runAsGroup": 0, "allowPrivilegeEscalation": false,
             "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"},
         },
     })
@@ -25,7 +32,8 @@ fn shop() -> Value {
     server["readinessProbe"] = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1});
     let space = json!({"istio-injection": "enabled", "pod-security.kubernetes.io/enforce": "restricted"});
     json!({"apiVersion": "v1", "kind": "List", "items": [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tight", "labels": space}},
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tight", "labels": space, "annotations": {
+            "openshift.io/sa.scc.uid-range": RANGE, "openshift.io/sa.scc.supplemental-groups": RANGE}}},
         {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "default", "namespace": "tight"},
             "spec": {"mtls": {"mode": "STRICT"}}},
         {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "shop", "namespace": "tight"}, "spec": {
@@ -56,7 +64,7 @@ fn pod_field(cluster: &Cluster, app: &str, path: &str) -> String {
         .unwrap()
 }
 
-// spec: IN-10, IN-11, IN-12, IN-13, IN-15
+// spec: IN-10, IN-11, IN-12, IN-13, IN-15, IN-22, IN-27
 /// robustness S6, S7: no rights in the pods, none to change pods in the agent.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e-kube"]
@@ -67,7 +75,16 @@ async fn restricted_pods_are_redirected_and_a_late_agent_repairs() {
     support::load_application(&cluster, directory.path());
     let text = install(
         &cluster,
-        &["--readiness-timeout", "3m", "--set", "components.cni.enabled=true", "--set", "profile=minimal"],
+        &[
+            "--readiness-timeout",
+            "3m",
+            "--set",
+            "components.cni.enabled=true",
+            "--set",
+            "values.global.platform=openshift",
+            "--set",
+            "values.global.networkPolicy.enabled=true",
+        ],
     );
     assert!(text.contains("✔ CNI installed"), "{text}");
 
@@ -89,6 +106,9 @@ async fn restricted_pods_are_redirected_and_a_late_agent_repairs() {
     let refused = cluster.kubectl(&["logs", "stranger"]).unwrap();
     assert!(!refused.contains("hello"), "STRICT holds for what comes from outside: {refused}");
 
+    has_users_of_the_namespace(&cluster);
+    resolves_names_of_the_mesh(&cluster);
+    policies::fit(&cluster);
     comes_late(&cluster).await;
     let (content, checked) = meshctl(&cluster, &["check"]);
     assert!(content && checked.contains("√ the node agent runs on every node"), "{checked}");
@@ -101,6 +121,34 @@ async fn restricted_pods_are_redirected_and_a_late_agent_repairs() {
         "containers": [container("after", &["serve", ":8080"])]}});
     cluster.apply(&after.to_string()).unwrap();
     cluster.eventually(&["get", "pod", "after", "-o", "jsonpath={.status.phase}"], |phase| phase == "Running").unwrap();
+}
+
+/// The proxy has the last user of the range; the application any other. What the proxy is connected to is what the guide tells to let
+/// out where a namespace lets out nothing else.
+fn has_users_of_the_namespace(cluster: &Cluster) {
+    let proxy = "{.items[0].spec.initContainers[?(@.name==\"istio-proxy\")].securityContext.runAsUser}";
+    assert_eq!(pod_field(cluster, "shop", proxy), PROXY_USER);
+    let (content, ready) = meshctl(cluster, &["proxy-status", "-n", "tight"]);
+    assert!(content && ready.contains("shop-"), "{ready}");
+    let pod = pod_field(cluster, "shop", "{.items[0].metadata.name}");
+    let peers = policies::connected(&pod, &[8080, 15006, 15020, 15021, 15090]);
+    println!("the proxy of {pod} is connected to {peers:?}");
+    assert!(peers.contains(&15012) && peers.iter().all(|port| [15012, 9091].contains(port)), "{peers:?}");
+}
+
+/// A host outside that no DNS server knows: the proxy answers, for its namespace's pods are redirected for DNS as well.
+fn resolves_names_of_the_mesh(cluster: &Cluster) {
+    let outside = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "outside", "namespace": "default"}, "spec": {
+        "containers": [container("outside", &["serve", ":8080"])]}});
+    cluster.apply(&outside.to_string()).unwrap();
+    cluster.kubectl(&["wait", "--for=condition=Ready", "pod/outside", "--timeout=60s"]).unwrap();
+    let address = cluster.kubectl(&["get", "pod", "outside", "-o", "jsonpath={.status.podIP}"]).unwrap();
+    let entry = json!({"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": {"name": "outside", "namespace": "tight"}, "spec": {
+        "hosts": ["outside.example"], "location": "MESH_EXTERNAL", "resolution": "STATIC",
+        "ports": [{"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8080}], "endpoints": [{"address": address}]}});
+    cluster.apply(&entry.to_string()).unwrap();
+    let said = asked(cluster, "names", "http://outside.example/");
+    assert!(said.starts_with("hello from outside"), "{said}\n{}", told(cluster));
 }
 
 /// A pod is set up while no agent runs: it holds itself back, and is repaired in place.

@@ -84,8 +84,8 @@ async fn what_is_installed_twice_is_unchanged_and_what_is_purged_leaves_nothing(
     let (content, verified) = meshctl(&cluster, &["verify-install"]);
     assert!(!content && verified.contains("✘ Service istio-system/istiod: it is not there"), "{verified}");
     let changed = install(&cluster, &["--no-wait", "--set", "components.mixer.enabled=false"]);
-    // The Service, and the ConfigMap that says what was asked for.
-    assert!(changed.contains("✔ Pilot installed (2 of "), "{changed}");
+    // The Service, and the ConfigMaps that say what was asked for and where mixer is.
+    assert!(changed.contains("✔ Pilot installed (3 of "), "{changed}");
     assert!(changed.contains("Deployment istio-system/mixer is wanted no longer: deleted"), "{changed}");
     assert!(
         !names(&cluster).contains("Service istio-system mixer")
@@ -152,6 +152,55 @@ async fn the_rights_are_enough(cluster: &Cluster) {
     }
 }
 
+/// What meshctl writes on its standard output, which others read.
+fn printed(cluster: &Cluster, arguments: &[&str]) -> String {
+    let mut command = Command::new(e2e::program("meshctl").unwrap());
+    command.args(arguments).stdin(Stdio::null());
+    if !["manifest", "kube-inject"].contains(&arguments[0]) {
+        command.arg("--kubeconfig").arg(cluster.kubeconfig());
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "meshctl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+// spec: CT-11, CT-12, CT-49
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e-kube"]
+async fn everything_can_be_read_as_yaml_and_applied_and_deleted_by_others() {
+    let cluster = Cluster::bare("gitops", Bare::Api).unwrap();
+    let set = ["--set", "values.global.imagePullPolicy=Never"];
+    let definitions = printed(&cluster, &[&["manifest", "generate", "--component", "base"], &set[..]].concat());
+    assert_eq!(
+        definitions.matches("kind: ").count(),
+        definitions.matches("kind: CustomResourceDefinition").count() * 2 + 1
+    );
+    cluster.apply(&definitions).unwrap();
+    cluster.eventually(&["wait", "--for=condition=Established", "crd", "--all", "--timeout=20s"], |_| true).unwrap();
+    let all = printed(&cluster, &[&["manifest", "generate"], &set[..]].concat());
+    assert!(all.starts_with(definitions.trim_end_matches("---\n")), "base is its first part");
+    assert_eq!(printed(&cluster, &[&["install", "--dry-run", "-o", "yaml"], &set[..]].concat()), all);
+    cluster.apply(&all).unwrap();
+    let again = install(&cluster, &["--no-wait"]);
+    assert_eq!(again.matches("(unchanged").count(), 5, "kubectl has applied what meshctl would: {again}");
+    assert_eq!(printed(&cluster, &["upgrade", "--dry-run", "-o", "yaml"]), all, "what was asked for holds on");
+    assert_eq!(printed(&cluster, &["prune"]), "");
+
+    let without = ["--set", "components.mixer.enabled=false"];
+    let (content, text) = meshctl(&cluster, &[&["upgrade", "--dry-run"], &without[..]].concat());
+    assert!(content && text.contains("would delete Deployment istio-system/mixer"), "{text}");
+    cluster.apply(&printed(&cluster, &[&["manifest", "generate"], &set[..], &without].concat())).unwrap();
+    let gone = printed(&cluster, &["prune"]);
+    for kind in ["Deployment", "Service", "ServiceAccount"] {
+        assert!(gone.contains(&format!("kind: {kind}\nmetadata:\n  name: mixer\n  namespace: istio-system")), "{gone}");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &gone).unwrap();
+    cluster.kubectl(&["delete", "-f", file.path().to_str().unwrap()]).unwrap();
+    assert!(!names(&cluster).iter().any(|name| name.contains("mixer")));
+    assert_eq!(printed(&cluster, &["prune"]), "");
+}
+
 /// Resident memory of our programs in pods of this machine: name and MB.
 fn memory() -> Vec<(String, f64)> {
     let mut found = Vec::new();
@@ -168,7 +217,7 @@ fn memory() -> Vec<(String, f64)> {
     found
 }
 
-// spec: CT-9, IN-1
+// spec: CT-9, CT-49, IN-1
 /// From nothing to a mesh that is ready, with our own images, on a cluster with DNS.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e-kube"]
@@ -176,8 +225,10 @@ async fn an_empty_cluster_becomes_a_mesh_that_is_ready() {
     let cluster = Cluster::start("ready", 1).unwrap();
     let directory = tempfile::tempdir().unwrap();
     images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"]);
+    let began = Instant::now();
     let text = install(&cluster, &["--readiness-timeout", "3m"]);
     println!("{text}");
+    assert!(began.elapsed().as_secs() < 60, "an installation takes less than a minute");
     let (content, verified) = meshctl(&cluster, &["verify-install"]);
     assert!(content, "{verified}");
     for (name, megabytes) in memory() {

@@ -202,6 +202,9 @@ fn guards(cluster: &Cluster, pod: &str) {
         let line = [&["exec", "deploy/shop", "-n", "shop", "-c", "istio-proxy", "--", "pilot-agent"], verb].concat();
         cluster.kubectl(&line).unwrap()
     };
+    // Istio's tasks ask without the slash.
+    let stats = agent(&["request", "GET", "stats"]);
+    assert!(stats.lines().any(|line| line.starts_with("cluster.") && line.contains(": ")), "{stats}");
     assert!(agent(&["request", "GET", "/clusters"]).contains("shop.shop.svc.cluster.local"));
     assert!(agent(&["version"]).contains(env!("CARGO_PKG_VERSION")));
     agent(&["wait", "--timeoutSeconds", "5"]);

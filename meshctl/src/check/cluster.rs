@@ -1,7 +1,9 @@
 //! What is asked of the API server about the mesh.
 
 use super::facts::Told;
+use crate::install::Platform;
 use crate::install::objects::MANAGED;
+use crate::install::platform::OLM;
 use crate::reach::Cluster;
 use crate::reach::cluster::said;
 use identity::svid::LeafFacts;
@@ -39,6 +41,8 @@ pub struct Kubernetes {
     pub version: Told<String>,
     /// What an installation needs, and whether this user may do it; looked at before an installation alone.
     pub rights: Vec<(String, Told<bool>)>,
+    /// What the cluster is, and which other meshes are in it; looked at before an installation alone.
+    pub platform: Told<Platform>,
     /// The mesh's definitions.
     pub definitions: Told<Vec<Definition>>,
     /// Webhooks that are called for pods or for the mesh's objects.
@@ -119,6 +123,10 @@ impl Kubernetes {
         let pods = Api::<Pod>::all(client.clone()).list(&everything).await.map_err(text);
         Self {
             rights: if rights { may(client, &space).await } else { Vec::new() },
+            platform: match rights {
+                true => Platform::look(client).await.map_err(|error| format!("{error:#}")),
+                false => Ok(Platform::default()),
+            },
             definitions: definitions(client).await,
             webhooks: webhooks(client).await,
             deployments: deployments.map(|list| list.items.iter().map(|one| (one.name_any(), count(one))).collect()),
@@ -160,12 +168,13 @@ async fn definitions(client: &Client) -> Told<Vec<Definition>> {
     let list = Api::<CustomResourceDefinition>::all(client.clone()).list(&ListParams::default()).await.map_err(text)?;
     let ours = |one: &&CustomResourceDefinition| {
         let group = one.spec.group.as_str();
-        group.ends_with(".istio.io") || group.ends_with(".ferromesh.io") || group == "sailoperator.io"
+        group.ends_with(".istio.io") || group.ends_with(".ferromesh.io")
     };
     let read = |one: &CustomResourceDefinition| Definition {
         name: one.name_any(),
         served: one.spec.versions.iter().filter(|version| version.served).map(|version| version.name.clone()).collect(),
         owner: match (one.labels().contains_key(MANAGED), one.labels().get("app.kubernetes.io/managed-by")) {
+            _ if one.labels().get("olm.managed").is_some_and(|value| value == "true") => OLM.to_owned(),
             (_, Some(owner)) => owner.clone(),
             (true, None) => "meshctl".to_owned(),
             (false, None) => String::new(),

@@ -72,13 +72,7 @@ fn present(kubernetes: &Kubernetes) -> Group {
         .collect();
     let hint = "it goes on serving the same kinds; whoever brought it will change it back at its next upgrade: let one of the two keep it";
     lines.push(Line::of("nobody else keeps the mesh's definitions", &helm, hint, Result::Warning));
-    let operator: Vec<String> = definitions
-        .iter()
-        .filter(|one| one.name.ends_with("sailoperator.io"))
-        .map(|one| format!("{} is defined", one.name))
-        .collect();
-    let hint = "an operator of OpenShift Service Mesh runs here: two meshes in one cluster need discoverySelectors and a namespace each";
-    lines.push(Line::of("no operator of another mesh is there", &operator, hint, Result::Warning));
+    lines.extend(platform(kubernetes));
     let others: Vec<String> = kubernetes
         .webhooks
         .as_deref()
@@ -90,6 +84,41 @@ fn present(kubernetes: &Kubernetes) -> Group {
     let hint = "a pod that two choose gets two proxies: uninstall the other, or give this one a revision (--set revision=NAME)";
     lines.push(Line::of("nobody else injects sidecars", &others, hint, Result::Warning));
     Group { name: "what is there", lines }
+}
+
+/// OpenShift, and the other meshes that it may have (IN-24).
+fn platform(kubernetes: &Kubernetes) -> Vec<Line> {
+    let platform = match &kubernetes.platform {
+        Ok(platform) => platform,
+        Err(error) => {
+            let hint = "listing API groups, clusterversions, gatewayclasses and the objects of other meshes' operators is needed";
+            return vec![Line::bad("it is known what else is in the cluster", error.clone(), hint)];
+        }
+    };
+    let mut lines = Vec::new();
+    if let Some(version) = &platform.openshift {
+        lines.push(Line::good(format!("OpenShift {version}: install with --set profile=openshift")));
+    }
+    if let Some(class) = platform.gateway_classes.first() {
+        lines.push(Line::good(format!("Gateway API is left to OpenShift's Ingress Operator (GatewayClass {class})")));
+    }
+    let own = &kubernetes.control_plane;
+    let here: Vec<String> = { platform.neighbours.iter().filter(|other| other.namespace == *own) }
+        .map(|other| format!("{} ({}) has its control plane in {own}", other.object, other.product))
+        .collect();
+    let description = "no other control plane is in the namespace";
+    lines.push(Line::of(description, &here, "give this mesh another one: --set namespace=NAME", Result::Error));
+    let rivals: Vec<String> = { platform.neighbours.iter() }
+        .filter(|other| other.namespace != *own && (other.writes_roots || other.is_default))
+        .map(|other| format!("{} ({}) in {}", other.object, other.product, other.namespace))
+        .collect();
+    let hint = "two meshes need namespaces of their own: meshctl install says which of namespace, revision and meshConfig.discoverySelectors it wants";
+    lines.push(Line::of("no other mesh shares its namespaces", &rivals, hint, Result::Warning));
+    lines.extend(
+        { platform.warnings().into_iter() }
+            .map(|found| Line::warning("operators of other meshes", found.what, found.hint)),
+    );
+    lines
 }
 
 /// Whether the definitions that are there serve the versions that pilot watches.

@@ -1,10 +1,12 @@
-//! `meshctl install`, `upgrade`, `uninstall`, `manifest` and `verify-install` (CT-9 to CT-12).
+//! `meshctl install`, `upgrade`, `uninstall`, `manifest`, `prune` and `verify-install` (CT-9 to CT-12, CT-49).
 
 use crate::install::cluster::{self, Cluster, Name};
+use crate::install::platform::is_foreign;
 use crate::install::{Component, Rendered, Spec, charts, render};
 use crate::output;
 use crate::reach::Where;
 use anyhow::Context as _;
+use serde_json::Value;
 use std::io::{BufRead as _, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -51,12 +53,25 @@ pub struct InstallArgs {
     /// Say what would be applied, and apply nothing.
     #[arg(long)]
     dry_run: bool,
+    /// How a dry run says it.
+    #[arg(long, short = 'o', value_enum, default_value_t, requires = "dry_run")]
+    output: Form,
     /// How long a component may take to become ready.
     #[arg(long, default_value = "5m", value_name = "TIME", value_parser = duration)]
     readiness_timeout: Duration,
     /// Do not wait until the components are ready.
     #[arg(long)]
     no_wait: bool,
+}
+
+/// How a dry run says what would be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+enum Form {
+    /// A line for each object.
+    #[default]
+    Name,
+    /// The objects, for kubectl apply --server-side -f -
+    Yaml,
 }
 
 /// `meshctl upgrade`.
@@ -103,12 +118,41 @@ pub struct ManifestArgs {
 #[derive(Debug, Clone, clap::Subcommand)]
 enum ManifestCommand {
     /// Write the objects as YAML, for kubectl apply --server-side -f -
-    Generate(Wanted),
+    Generate(GenerateArgs),
     /// Write Helm charts: base, istiod, gateway, cni.
     Charts {
         /// Directory that they are written to.
         directory: PathBuf,
     },
+}
+
+/// `meshctl manifest generate`.
+#[derive(Debug, Clone, clap::Args)]
+struct GenerateArgs {
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Only this component: base (namespace and definitions), cni, citadel, pilot, mixer, gateways. May be repeated.
+    #[arg(long, value_name = "NAME", value_parser = component)]
+    component: Vec<Component>,
+}
+
+fn component(text: &str) -> Result<Component, String> {
+    let found = Component::ALL.into_iter().find(|one| one.name().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("there are: {}", Component::ALL.map(|one| one.name().to_lowercase()).join(", ")))
+}
+
+/// `meshctl prune`.
+///
+/// Writes what is installed and wanted no longer, as YAML for kubectl delete -f -. install and upgrade delete it by themselves;
+/// this is for whoever applies by other means what manifest generate or a dry run has written. What was asked for at the
+/// installation holds on; files and --set are laid over it.
+#[derive(Debug, Clone, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    wanted: Wanted,
+    #[command(flatten)]
+    at: Where,
 }
 
 /// `meshctl verify-install`.
@@ -131,13 +175,60 @@ fn duration(text: &str) -> Result<Duration, String> {
 pub async fn install(args: InstallArgs) -> anyhow::Result<ExitCode> {
     let spec = args.wanted.spec()?;
     if args.dry_run {
-        let parts = render(&spec)?;
-        for name in names(&parts) {
-            output::say(&format!("would apply {name}"))?;
-        }
+        show(&render(&spec)?, args.output)?;
         return Ok(ExitCode::SUCCESS);
     }
     bring(args, spec).await
+}
+
+/// What a dry run says.
+fn show(parts: &[Rendered], form: Form) -> anyhow::Result<()> {
+    match form {
+        Form::Name => names(parts).iter().try_for_each(|name| output::say(&format!("would apply {name}"))),
+        Form::Yaml => documents(parts.iter().flat_map(|part| &part.objects)),
+    }
+}
+
+/// Writes documents of YAML.
+fn documents<'a>(objects: impl Iterator<Item = &'a Value>) -> anyhow::Result<()> {
+    for object in objects {
+        let text = serde_saphyr::to_string(object).context("YAML")?;
+        output::say(&format!("{}\n---", text.trim_end()))?;
+    }
+    Ok(())
+}
+
+/// What a specification becomes in a cluster: without what is not served there, and without definitions that others keep.
+///
+/// # Errors
+/// What cannot be beside it, with the way out.
+async fn fitted(cluster: &Cluster, spec: &Spec) -> anyhow::Result<Vec<Rendered>> {
+    let platform = cluster.platform().await?;
+    let conflicts: Vec<String> = platform.conflicts(spec).iter().map(ToString::to_string).collect();
+    anyhow::ensure!(conflicts.is_empty(), "{}", conflicts.join("\n"));
+    for warning in platform.warnings() {
+        output::note(&format!("  ‼ {warning}"));
+    }
+    let mut parts = render(spec)?;
+    for part in &mut parts {
+        part.objects.retain(|object| !is_foreign(&platform, object));
+    }
+    if platform.operators.is_empty() {
+        return Ok(parts);
+    }
+    let all: Vec<&Value> = parts.iter().flat_map(|part| &part.objects).collect();
+    let kept = cluster.kept_by_others(&all).await?;
+    for (name, keeper) in &kept {
+        anyhow::ensure!(
+            name.kind == "CustomResourceDefinition",
+            "{name} belongs to {keeper}; what to do: give this mesh a revision and a namespace of its own (--set revision=NAME --set namespace=NAMESPACE), or take the other away"
+        );
+        output::note(&format!("  {name} is kept by {keeper}: left as it is"));
+    }
+    for part in &mut parts {
+        part.objects.retain(|object| !kept.iter().any(|(name, _)| *name == Name::of(object)));
+    }
+    Ok(parts)
 }
 
 /// Brings what is installed to this version (CT-11).
@@ -162,10 +253,13 @@ pub async fn upgrade(args: UpgradeArgs) -> anyhow::Result<ExitCode> {
         "{version} is installed, which is newer than this meshctl ({own}): use that version's meshctl, or --force"
     );
     let spec = install.wanted.over(cluster.written(&namespace, &revision).await?)?;
-    output::say(&format!("{revision}: {version} → {own}"))?;
+    output::note(&format!("{revision}: {version} → {own}"));
     if install.dry_run {
-        for name in names(&render(&spec)?) {
-            output::say(&format!("would apply {name}"))?;
+        let spec = beside(&cluster, spec).await?;
+        let parts = fitted(&cluster, &spec).await?;
+        show(&parts, install.output)?;
+        for name in cluster.superfluous(&names(&parts), &spec.revision_label()).await? {
+            output::note(&format!("would delete {name}"));
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -186,8 +280,17 @@ fn numbers(version: &str) -> Vec<u32> {
     version.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).take(3).collect()
 }
 
+/// The specification beside the revisions that run.
+async fn beside(cluster: &Cluster, spec: Spec) -> anyhow::Result<Spec> {
+    let others = cluster.pilots(&spec.namespace()).await?.into_keys().collect();
+    Ok(spec.beside(others))
+}
+
 async fn bring(args: InstallArgs, spec: Spec) -> anyhow::Result<ExitCode> {
-    let what: Vec<&str> = render(&spec)?.iter().map(|part| part.component.name()).collect();
+    let cluster = Cluster::connect(&args.at).await?;
+    let spec = beside(&cluster, spec).await?;
+    let parts = fitted(&cluster, &spec).await?;
+    let what: Vec<&str> = parts.iter().map(|part| part.component.name()).collect();
     let revision = spec.revision();
     let named = if revision.is_empty() { String::new() } else { format!(", with the revision {revision}") };
     let asked = format!(
@@ -198,12 +301,6 @@ async fn bring(args: InstallArgs, spec: Spec) -> anyhow::Result<ExitCode> {
     if !args.skip_confirmation && !agreed(&asked)? {
         return Ok(ExitCode::FAILURE);
     }
-    let cluster = Cluster::connect(&args.at).await?;
-    let spec = {
-        let beside = cluster.pilots(&spec.namespace()).await?.into_keys().collect();
-        spec.beside(beside)
-    };
-    let parts = render(&spec)?;
     let began = Instant::now();
     for part in &parts {
         install_part(&cluster, part, &args).await.with_context(|| format!("✘ {}", part.component.name()))?;
@@ -291,15 +388,26 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// What cannot be.
 pub fn manifest(args: &ManifestArgs) -> anyhow::Result<()> {
-    let wanted = match &args.command {
-        ManifestCommand::Generate(wanted) => wanted,
+    let args = match &args.command {
+        ManifestCommand::Generate(args) => args,
         ManifestCommand::Charts { directory } => return write_charts(directory),
     };
-    for object in render(&wanted.spec()?)?.into_iter().flat_map(|part| part.objects) {
-        let text = serde_saphyr::to_string(&object).context("YAML")?;
-        output::say(&format!("{}\n---", text.trim_end()))?;
-    }
-    Ok(())
+    let mut parts = render(&args.wanted.spec()?)?;
+    parts.retain(|part| args.component.is_empty() || args.component.contains(&part.component));
+    show(&parts, Form::Yaml)
+}
+
+/// Writes what is installed and wanted no longer.
+///
+/// # Errors
+/// What the API server says.
+pub async fn prune(args: PruneArgs) -> anyhow::Result<()> {
+    let first = args.wanted.spec()?;
+    let cluster = Cluster::connect(&args.at).await?;
+    let written = cluster.written(&first.namespace(), &first.revision_label()).await?;
+    let spec = args.wanted.over(written)?;
+    let gone = cluster.superfluous(&names(&render(&spec)?), &spec.revision_label()).await?;
+    documents(gone.iter().filter_map(Name::reference).collect::<Vec<_>>().iter())
 }
 
 fn write_charts(directory: &Path) -> anyhow::Result<()> {
@@ -318,8 +426,9 @@ fn write_charts(directory: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// What the API server says.
 pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    let parts = render(&args.wanted.spec()?)?;
+    let spec = args.wanted.spec()?;
     let cluster = Cluster::connect(&args.at).await?;
+    let parts = fitted(&cluster, &spec).await?;
     let mut missing = 0;
     for object in parts.iter().flat_map(|part| &part.objects) {
         let name = Name::of(object);

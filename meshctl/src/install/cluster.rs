@@ -1,13 +1,14 @@
 //! Objects in a cluster: applied by server-side apply, awaited, listed by their label, deleted.
 
 use super::objects::{MANAGED, RECONCILE, REVISION, VERSION, WRITTEN};
+use super::platform::{Platform, keeper};
 use crate::reach::Where;
 use crate::reach::cluster::said;
 use anyhow::{Context as _, bail};
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,7 +20,7 @@ const MANAGER: &str = "meshctl";
 const LOOK: Duration = Duration::from_millis(200);
 /// The kinds that are installed: group, version, kind, plural, and whether they are in a namespace. In the order of
 /// deletion.
-const KINDS: [(&str, &str, &str, &str, bool); 16] = [
+const KINDS: [(&str, &str, &str, &str, bool); 18] = [
     ("admissionregistration.k8s.io", "v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", false),
     ("admissionregistration.k8s.io", "v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false),
     ("autoscaling", "v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers", true),
@@ -27,6 +28,8 @@ const KINDS: [(&str, &str, &str, &str, bool); 16] = [
     ("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition", "network-attachment-definitions", true),
     ("apps", "v1", "DaemonSet", "daemonsets", true),
     ("apps", "v1", "Deployment", "deployments", true),
+    ("route.openshift.io", "v1", "Route", "routes", true),
+    ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", true),
     ("", "v1", "Service", "services", true),
     ("", "v1", "ConfigMap", "configmaps", true),
     ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", true),
@@ -65,6 +68,17 @@ impl Name {
         let metadata = &object["metadata"];
         Self { kind: text(&object["kind"]), namespace: text(&metadata["namespace"]), name: text(&metadata["name"]) }
     }
+
+    /// As much of the object as kubectl needs to find it; none of a kind that is installed nowhere.
+    pub fn reference(&self) -> Option<Value> {
+        let (group, version, ..) = KINDS.iter().find(|row| row.2 == self.kind)?;
+        let api = if group.is_empty() { (*version).to_owned() } else { format!("{group}/{version}") };
+        let mut object = json!({"apiVersion": api, "kind": self.kind, "metadata": {"name": self.name}});
+        if !self.namespace.is_empty() {
+            object["metadata"]["namespace"] = json!(self.namespace);
+        }
+        Some(object)
+    }
 }
 
 impl std::fmt::Display for Name {
@@ -94,6 +108,28 @@ impl Cluster {
         } else {
             Api::all_with(self.client.clone(), &resource)
         })
+    }
+
+    /// What this cluster is.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn platform(&self) -> anyhow::Result<Platform> {
+        Platform::look(&self.client).await
+    }
+
+    /// Objects that somebody else keeps, and who.
+    ///
+    /// # Errors
+    /// What the API server says, with the object.
+    pub async fn kept_by_others(&self, objects: &[&Value]) -> anyhow::Result<Vec<(Name, String)>> {
+        let mut kept = Vec::new();
+        for object in objects {
+            let name = Name::of(object);
+            let found = self.get(&name).await?;
+            kept.extend(found.and_then(|found| keeper(&found)).map(|keeper| (name, keeper)));
+        }
+        Ok(kept)
     }
 
     /// Applies an object; whether that changed something.
@@ -390,7 +426,6 @@ fn held_up(name: &Name, data: &Value, generation: Option<i64>) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn deployment() -> Name {
         Name { kind: "Deployment".to_owned(), namespace: "a".to_owned(), name: "b".to_owned() }

@@ -5,6 +5,7 @@
 //! - [`spec`]: profile, files and `--set`, laid over each other
 //! - [`objects`]: the specification as objects, by component; pure
 //! - [`charts`]: the same objects as Helm charts
+//! - [`platform`]: what a cluster is and who else is in it
 //! - [`cluster`]: objects applied, awaited, listed and deleted
 //!
 //! It knows what our components need of a cluster. It must never know how they do their work.
@@ -12,9 +13,11 @@
 pub mod charts;
 pub mod cluster;
 pub mod objects;
+pub mod platform;
 pub mod profile;
 pub mod schema;
 pub mod spec;
 
 pub use objects::{Component, Rendered, render};
+pub use platform::Platform;
 pub use spec::Spec;

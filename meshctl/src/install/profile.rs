@@ -44,6 +44,7 @@ pub fn of(name: &str) -> Option<Value> {
             cni["cniConfFileName"] = json!("istio-cni.conf");
             cni["chained"] = json!(false);
             cni["seLinuxOptions"] = json!({"type": "spc_t"});
+            spec["components"]["ingressGateways"][0]["routes"] = json!({"enabled": true});
         }
         // Istio's previews are DNS in the proxy, which everybody has here.
         "preview" => {}

@@ -38,7 +38,7 @@ fn workload() -> Value {
 }
 
 fn gateway() -> Value {
-    json!({"name": null, "enabled": null, "namespace": null, "label": OPEN, "k8s": workload()})
+    json!({"name": null, "enabled": null, "namespace": null, "label": OPEN, "routes": {"enabled": null}, "k8s": workload()})
 }
 
 fn values() -> Value {
@@ -48,7 +48,7 @@ fn values() -> Value {
             "hub": null, "tag": null, "variant": null, "imagePullPolicy": null, "imagePullSecrets": OPEN,
             "istioNamespace": null, "platform": null, "meshID": null, "network": null, "caAddress": null,
             "multiCluster": {"clusterName": null}, "logging": {"level": null}, "logAsJson": null,
-            "priorityClassName": null, "defaultPodDisruptionBudget": {"enabled": null}, "defaultResources": OPEN,
+            "priorityClassName": null, "defaultPodDisruptionBudget": {"enabled": null}, "networkPolicy": {"enabled": null}, "defaultResources": OPEN,
             "mountMtlsCerts": null, "sts": {"servicePort": null}, "sds": OPEN, "trustBundleName": null,
             "configValidation": null, "proxy": proxy(), "proxy_init": {"image": null, "resources": OPEN, "forceApplyIptables": null},
         },

@@ -2,6 +2,7 @@
 
 use super::super::cluster::Definition;
 use super::*;
+use crate::install::platform::{Neighbour, Platform, Product};
 use identity::svid::{LeafFacts, Lifetime};
 use std::collections::BTreeMap;
 
@@ -37,6 +38,7 @@ fn well(now: SystemTime) -> Kubernetes {
         control_plane: "istio-system".into(),
         version: Ok("v1.34.4".into()),
         rights: vec![("namespaces".into(), Ok(true))],
+        platform: Ok(Platform::default()),
         definitions: Ok(TABLE.iter().filter(|row| row.is_custom()).map(definition).collect()),
         webhooks: Ok(vec![hook(true), hook(false)]),
         deployments: Ok(DEPLOYMENTS.iter().map(|(name, _)| ((*name).to_owned(), (1, 1))).collect()),
@@ -80,13 +82,31 @@ fn before_an_installation_version_rights_and_others_are_looked_at() {
     assert_eq!(complaints(|k| first(k, |one| one.served = vec!["v1alpha1".into()])), [old]);
     let helm = "Warning nobody else keeps the mesh's definitions";
     assert_eq!(complaints(|k| first(k, |one| one.owner = "Helm".into())), [helm]);
-    let sail = Definition { name: "istios.sailoperator.io".into(), ..Definition::default() };
-    assert_eq!(
-        complaints(|k| k.definitions.as_mut().unwrap().push(sail)),
-        ["Warning no operator of another mesh is there"]
-    );
     let hooks = |k: &mut Kubernetes, change: fn(&mut Hook)| k.webhooks.as_mut().unwrap().iter_mut().for_each(change);
     assert_eq!(complaints(|k| hooks(k, |hook| hook.ours = false)), ["Warning nobody else injects sidecars"]);
+}
+
+// spec: IN-24
+#[test]
+fn before_an_installation_on_openshift_its_other_meshes_are_named() {
+    let with = |change: fn(&mut Platform)| complaints(|k| change(k.platform.as_mut().unwrap()));
+    let openshift = |platform: &mut Platform| {
+        platform.openshift = Some("4.19.3".into());
+        platform.gateway_classes = vec!["openshift-default".into()];
+    };
+    assert_eq!(with(openshift), [""; 0], "Gateway API is somebody else's, and stays so");
+    assert_eq!(with(|platform| platform.operators = vec![Product::Three]), ["Warning operators of other meshes"]);
+    let neighbour = |namespace: &str| Neighbour {
+        product: Product::Two,
+        object: "ServiceMeshControlPlane a/b".into(),
+        namespace: namespace.into(),
+        writes_roots: true,
+        is_default: false,
+    };
+    let beside = |namespace: &str| complaints(|k| k.platform.as_mut().unwrap().neighbours = vec![neighbour(namespace)]);
+    assert_eq!(beside("istio-system"), ["Error no other control plane is in the namespace"]);
+    assert_eq!(beside("ossm"), ["Warning no other mesh shares its namespaces"]);
+    assert_eq!(complaints(|k| k.platform = Err("forbidden".into())), ["Error it is known what else is in the cluster"]);
 }
 
 // spec: CT-40

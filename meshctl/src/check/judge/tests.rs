@@ -130,6 +130,7 @@ fn a_pod_that_speaks_mutual_tls_itself_needs_no_proxy() {
             control_plane: "istio-system".into(),
             version: Ok("v1.34.4".into()),
             rights: Vec::new(),
+            platform: nothing().map(|()| crate::install::Platform::default()),
             definitions: nothing().map(|()| Vec::new()),
             webhooks: nothing().map(|()| Vec::new()),
             deployments: nothing().map(|()| std::collections::BTreeMap::new()),

@@ -1,7 +1,7 @@
 //! The node agent: on every node, with the rights to enter the networks of pods, and to look at pods (IN-10 to IN-15).
 
 use super::rights::{READ, in_cluster, in_namespace, rule, rule_for};
-use super::workload::merged;
+use super::workload::{merged, network_policy};
 use super::{Spec, account, own};
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     objects.extend(in_namespace(spec, ACCOUNT, &[rule_for("apps", &["daemonsets"], &[NODE], &["get"])]));
     objects.extend(network(spec));
     objects.push(daemon_set(spec));
+    objects.extend(network_policy(spec, NODE, &spec.namespace(), &json!({"k8s-app": NODE}), &[PORT]));
     objects
 }
 

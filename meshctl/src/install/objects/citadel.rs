@@ -5,7 +5,7 @@ use super::workload::Program;
 use super::{Spec, account, service};
 use citadel::bundle::CONFIG_MAP;
 use citadel::ca::secret::{OWN, PLUGGED};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Name of everything that is citadel's.
 pub(super) const NAME: &str = "citadel";
@@ -54,5 +54,6 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     let replicas = spec.at("components.citadel.k8s.replicaCount");
     deployment["spec"]["replicas"] = if replicas.is_null() { 1.into() } else { replicas.clone() };
     objects.push(deployment);
+    objects.extend(program.network_policy(spec, &json!({"app": NAME})));
     objects
 }

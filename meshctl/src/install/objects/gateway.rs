@@ -2,7 +2,8 @@
 
 use super::Spec;
 use super::rights::{READ, rule};
-use super::workload::{changed, merged};
+use super::workload::{changed, merged, network_policy};
+use proto::wire::{PORT_METRICS, PORT_READY, PORT_STATUS};
 use serde_json::{Value, json};
 
 pub(super) fn objects(spec: &Spec, gateway: &Value) -> Vec<Value> {
@@ -29,6 +30,12 @@ pub(super) fn objects(spec: &Spec, gateway: &Value) -> Vec<Value> {
     });
     let mut budget = own("policy/v1", "PodDisruptionBudget");
     budget["spec"] = json!({"minAvailable": 1, "selector": {"matchLabels": given}});
+    let routes = if gateway["routes"]["enabled"] == true {
+        routes(&own("route.openshift.io/v1", "Route"), &service)
+    } else {
+        Vec::new()
+    };
+    let policy = network_policy(spec, name, &namespace, &given, &open_ports(&service));
     let rights =
         rights(own("rbac.authorization.k8s.io/v1", "Role"), own("rbac.authorization.k8s.io/v1", "RoleBinding"));
     let [role, binding] = rights;
@@ -39,6 +46,8 @@ pub(super) fn objects(spec: &Spec, gateway: &Value) -> Vec<Value> {
         service,
         deployment(spec, own("apps/v1", "Deployment"), k8s, &given),
     ];
+    objects.extend(routes);
+    objects.extend(policy);
     if scaled {
         objects.push(scaler);
     }
@@ -46,6 +55,37 @@ pub(super) fn objects(spec: &Spec, gateway: &Value) -> Vec<Value> {
         objects.push(budget);
     }
     objects
+}
+
+/// Where a gateway is asked: the ports of its Service, and those of every proxy that are for others.
+fn open_ports(service: &Value) -> Vec<u16> {
+    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    let of_pod = |port: &Value| u16::try_from(port["targetPort"].as_u64().or_else(|| port["port"].as_u64())?).ok();
+    let mut open: Vec<u16> = ports.filter_map(of_pod).chain([PORT_READY, PORT_STATUS, PORT_METRICS]).collect();
+    open.sort_unstable();
+    open.dedup();
+    open
+}
+
+/// The ways in by OpenShift's router, as `oc expose` makes them: its port `http2`, and `https` passed through, so that TLS ends at
+/// the gateway (IN-24). OpenShift chooses the hosts; who wants others adds Routes of their own.
+fn routes(route: &Value, service: &Value) -> Vec<Value> {
+    let ports = service["spec"]["ports"].as_array().into_iter().flatten();
+    let of_port = |port: &Value| {
+        let mut route = route.clone();
+        let name = route["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        route["spec"] = json!({"to": {"kind": "Service", "name": name, "weight": 100}, "port": {"targetPort": port["name"]}, "wildcardPolicy": "None"});
+        match port["name"].as_str()? {
+            "http2" => {}
+            "https" => {
+                route["metadata"]["name"] = json!(format!("{name}-https"));
+                route["spec"]["tls"] = json!({"termination": "passthrough"});
+            }
+            _ => return None,
+        }
+        Some(route)
+    };
+    ports.filter_map(of_port).collect()
 }
 
 /// A gateway gets the certificates of its namespace from pilot if it may list Secrets there itself (CA-27).

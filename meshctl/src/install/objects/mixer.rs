@@ -51,5 +51,7 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     mount(&mut deployment, "identity", "/var/run/secrets/mixer", &json!({"emptyDir": {"medium": "Memory"}}));
     let replicas = spec.at("components.mixer.k8s.replicaCount");
     deployment["spec"]["replicas"] = if replicas.is_null() { 1.into() } else { replicas.clone() };
-    vec![account(spec, NAME), service(spec, NAME, NAME, &ports), deployment]
+    let mut objects = vec![account(spec, NAME), service(spec, NAME, NAME, &ports), deployment];
+    objects.extend(program.network_policy(spec, &json!({"app": NAME})));
+    objects
 }

@@ -49,6 +49,9 @@ pub enum Component {
 }
 
 impl Component {
+    /// All, in the order of installation.
+    pub const ALL: [Self; 6] = [Self::Base, Self::Cni, Self::Citadel, Self::Pilot, Self::Mixer, Self::Gateways];
+
     /// Its name as users see it.
     pub fn name(self) -> &'static str {
         match self {

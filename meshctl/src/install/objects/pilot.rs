@@ -1,7 +1,7 @@
 //! pilot, under the name of istiod: existing proxies and tools find it there.
 
 use super::rights::{READ, in_cluster, in_namespace, rule, rule_for};
-use super::workload::{Program, autoscaler, budget, merged, mount, token};
+use super::workload::{Program, autoscaler, budget, merged, mount, network_policy, token};
 use super::{Spec, account, citadel, own, service};
 use pilot::source::kinds;
 use serde_json::{Value, json};
@@ -11,6 +11,9 @@ use std::collections::BTreeMap;
 pub(super) const NAME: &str = "istiod";
 /// Label of what is a revision's own.
 const REVISION: &str = "istio.io/rev";
+/// The ports of its pods. That of xDS in the clear, 15010, is in Istio's Service, and off (bar S1).
+const PORTS: [(&str, u16); 4] =
+    [("http-debug", 8080), ("tls-xds", 15012), ("https-webhooks", 15017), ("http-monitoring", 15014)];
 /// The ConfigMap with the roots.
 const ROOTS: &str = pilot::trust::CONFIG_MAP;
 
@@ -46,6 +49,8 @@ pub(super) fn objects(spec: &Spec) -> anyhow::Result<Vec<Value>> {
         budget["spec"]["selector"]["matchLabels"][REVISION] = json!(spec.revision_label());
         budget
     }));
+    let selector = json!({"app": NAME, REVISION: spec.revision_label()});
+    objects.extend(network_policy(spec, &own_name, &spec.namespace(), &selector, &PORTS.map(|(_, port)| port)));
     objects.push(kept(spec));
     Ok(objects)
 }
@@ -115,13 +120,7 @@ fn deployment(spec: &Spec) -> Value {
         app: NAME,
         image: spec.image(if image.is_empty() { "pilot" } else { &image }),
         args,
-        ports: &[
-            ("http-debug", 8080),
-            ("grpc-xds", 15010),
-            ("tls-xds", 15012),
-            ("https-webhooks", 15017),
-            ("http-monitoring", 15014),
-        ],
+        ports: &PORTS,
         ready: ("/ready", 8080),
         k8s: "components.pilot.k8s",
     };

@@ -105,8 +105,11 @@ fn profiles_differ_as_istios_do() {
     assert!(
         named(&demo, "ConfigMap", "istio")["data"]["mesh"].as_str().unwrap().contains("accessLogFile: /dev/stdout")
     );
-    let preview = rendered("preview");
-    assert!(named(&preview, "ConfigMap", "istio")["data"]["mesh"].as_str().unwrap().contains("ISTIO_META_DNS_CAPTURE"));
+    for profile in ["default", "preview"] {
+        let objects = rendered(profile);
+        let mesh = named(&objects, "ConfigMap", "istio")["data"]["mesh"].as_str().unwrap();
+        assert!(mesh.contains("ISTIO_META_DNS_CAPTURE"), "{profile}: {mesh}");
+    }
 }
 
 // spec: IN-10, IN-11, IN-15, IN-23
@@ -143,6 +146,75 @@ fn the_node_agent_brings_what_a_node_needs_and_pods_are_injected_for_it() {
     assert_eq!(pod["containers"][0]["securityContext"]["seLinuxOptions"]["type"], "spc_t");
     assert!(pod["containers"][0]["args"].to_string().contains("--chained=false"));
     assert_eq!(named(&openshift, "NetworkAttachmentDefinition", "istio-cni")["metadata"]["namespace"], "default");
+}
+
+// spec: IN-24
+#[test]
+fn openshift_has_routes_to_the_ingress_gateway_and_nobody_touches_gateway_api() {
+    for profile in profile::NAMES {
+        for object in rendered(profile) {
+            let text = object.to_string();
+            assert!(
+                !text.contains("gateway.networking.k8s.io"),
+                "{profile}: {} {}",
+                object["kind"],
+                object["metadata"]["name"]
+            );
+            assert!(object["kind"] != "Route" || profile == "openshift", "{profile}");
+        }
+    }
+    let objects = rendered("openshift");
+    let ports = &named(&objects, "Service", "istio-ingressgateway")["spec"]["ports"];
+    for (name, port, tls) in [
+        ("istio-ingressgateway", "http2", json!(null)),
+        ("istio-ingressgateway-https", "https", json!({"termination": "passthrough"})),
+    ] {
+        let route = named(&objects, "Route", name);
+        assert_eq!((&route["spec"]["port"]["targetPort"], &route["spec"]["tls"]), (&json!(port), &tls));
+        assert_eq!(
+            (&route["spec"]["to"]["name"], &route["metadata"]["namespace"]),
+            (&json!("istio-ingressgateway"), &json!("istio-system"))
+        );
+        assert!(ports.as_array().unwrap().iter().any(|one| one["name"] == port));
+    }
+    let sets = ["profile=openshift", "components.ingressGateways[0].routes.enabled=false"].map(str::to_owned);
+    let without = render(&Spec::new(&[], &sets).unwrap()).unwrap();
+    assert!(!without.iter().flat_map(|part| &part.objects).any(|object| object["kind"] == "Route"));
+}
+
+// spec: IN-3, IN-27
+#[test]
+fn network_policies_let_in_what_each_component_is_asked() {
+    assert!(!rendered("demo").iter().any(|object| object["kind"] == "NetworkPolicy"), "Istio's default");
+    let sets =
+        ["profile=demo", "components.cni.enabled=true", "values.global.networkPolicy.enabled=true", "revision=fm"];
+    let spec = Spec::new(&[], &sets.map(str::to_owned)).unwrap();
+    let objects: Vec<Value> = render(&spec).unwrap().into_iter().flat_map(|part| part.objects).collect();
+    let workloads =
+        objects.iter().filter(|object| ["Deployment", "DaemonSet"].contains(&object["kind"].as_str().unwrap()));
+    for workload in workloads {
+        let name = workload["metadata"]["name"].as_str().unwrap();
+        let policy = &named(&objects, "NetworkPolicy", name)["spec"];
+        let labels = &workload["spec"]["template"]["metadata"]["labels"];
+        let selector = policy["podSelector"]["matchLabels"].as_object().unwrap();
+        assert!(
+            !selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value),
+            "{name}: {selector:?} {labels}"
+        );
+        assert_eq!((&policy["egress"], &policy["policyTypes"]), (&json!([{}]), &json!(["Ingress", "Egress"])));
+        let open: Vec<u64> =
+            policy["ingress"][0]["ports"].as_array().unwrap().iter().filter_map(|one| one["port"].as_u64()).collect();
+        let ports = workload["spec"]["template"]["spec"]["containers"][0]["ports"].as_array();
+        for port in ports.into_iter().flatten() {
+            assert!(open.contains(&port["containerPort"].as_u64().unwrap()), "{name}: {open:?} {port}");
+        }
+        let services =
+            objects.iter().filter(|object| object["kind"] == "Service" && object["metadata"]["name"] == name);
+        let ports = services.flat_map(|service| service["spec"]["ports"].as_array().unwrap());
+        for port in ports.filter(|port| port["port"] != 15010) {
+            assert!(open.contains(&port["targetPort"].as_u64().unwrap()), "{name}: {open:?} {port}");
+        }
+    }
 }
 
 // spec: IN-22

@@ -25,6 +25,12 @@ pub(super) struct Program<'a> {
 }
 
 impl Program<'_> {
+    /// Lets connections in to its ports.
+    pub(super) fn network_policy(&self, spec: &Spec, selector: &Value) -> Option<Value> {
+        let ports: Vec<u16> = self.ports.iter().map(|(_, port)| *port).collect();
+        network_policy(spec, self.name, &spec.namespace(), selector, &ports)
+    }
+
     /// The Deployment; the pod has its service account by the name of `account`.
     pub(super) fn deployment(&self, spec: &Spec, account: &str) -> Value {
         let k8s = spec.at(self.k8s);
@@ -112,6 +118,29 @@ pub(super) fn budget(spec: &Spec, name: &str, app: &str) -> Option<Value> {
     let mut budget = own(spec, "policy/v1", "PodDisruptionBudget", name);
     budget["spec"] = json!({"minAvailable": 1, "selector": {"matchLabels": {"app": app}}});
     Some(budget)
+}
+
+/// Lets connections in to the ports of pods, for a namespace that lets in nothing else; what they connect to is not narrowed, as
+/// nobody knows beforehand where API servers, key sets and services are. None where it is not wanted (Istio's value).
+pub(super) fn network_policy(
+    spec: &Spec,
+    name: &str,
+    namespace: &str,
+    selector: &Value,
+    ports: &[u16],
+) -> Option<Value> {
+    if !spec.is_on("values.global.networkPolicy.enabled") {
+        return None;
+    }
+    let ports: Vec<Value> = ports.iter().map(|port| json!({"port": port, "protocol": "TCP"})).collect();
+    Some(json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace, "labels": {}},
+        "spec": {
+            "podSelector": {"matchLabels": selector}, "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"ports": ports}], "egress": [{}],
+        },
+    }))
 }
 
 /// What users change in every workload.
