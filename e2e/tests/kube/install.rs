@@ -38,8 +38,9 @@ fn objects(cluster: &Cluster) -> BTreeSet<(String, String)> {
         let (version, name) = words.split_last().unwrap();
         (name.join(" "), (*version).to_owned())
     };
-    // What Kubernetes itself writes all the time.
-    { text.lines() }.map(entry).filter(|(name, _)| !name.starts_with("Lease kube-")).collect()
+    // What Kubernetes itself writes, all the time or when it comes to it.
+    let own = |name: &str| name.starts_with("Lease kube-") || name.ends_with(" kube-root-ca.crt");
+    { text.lines() }.map(entry).filter(|(name, _)| !own(name)).collect()
 }
 
 fn names(cluster: &Cluster) -> BTreeSet<String> {
