@@ -38,11 +38,18 @@ fn blocks(guide: &str) -> Vec<Block> {
     blocks
 }
 
-/// A line without what differs from run to run: numbers, the last parts of pods' names, and the widths of columns.
+/// A line without what differs from run to run: numbers, what Kubernetes adds to pods' names, and the widths of columns.
 fn shape(line: &str) -> String {
     let words = line.split_whitespace().map(|word| {
-        let stem = word.split_once("-v1-").map_or(word, |(stem, _)| stem);
-        stem.replace(|c: char| c.is_ascii_digit() || c == '.', "")
+        let (pod, rest) = word.split_at(word.find('.').unwrap_or(word.len()));
+        let added = |part: &str, lengths: std::ops::RangeInclusive<usize>| {
+            lengths.contains(&part.len()) && part.chars().all(|c| c.is_ascii_alphanumeric())
+        };
+        let stem = match *pod.rsplitn(3, '-').collect::<Vec<_>>() {
+            [last, hash, stem] if added(last, 5..=5) && added(hash, 8..=10) => stem,
+            _ => pod,
+        };
+        format!("{stem}{rest}").replace(|c: char| c.is_ascii_digit() || c == '.', "")
     });
     words.collect::<Vec<_>>().join(" ")
 }
@@ -128,5 +135,7 @@ fn blocks_are_what_is_done_and_what_is_seen() {
         lines: lines.iter().map(|line| (*line).to_owned()).collect(),
     };
     assert_eq!(blocks(guide), [Block::Do("a\nb".into()), see("c d", &["e", "f"]), see("g", &[])]);
-    assert_eq!(shape("details-v1-7d5f-x2  2/2   Running  12s"), shape("details-v1-99aa-k 2/2 Running  3s"));
+    assert_eq!(shape("reviews-v2-7d6fbc4b44-mmr58  2/2   12s"), shape("reviews-v2-77c86f45f7-4gzzh 2/2 3s"));
+    assert_eq!(shape("10.0.0.1:80 a-v1-5b5bd8c9-cdjsg.shop"), shape("10.1.0.12:80 a-v1-59fb766ff8-5rssb.shop"));
+    assert_ne!(shape("istio-ingressgateway"), shape("istio-egressgateway"));
 }
