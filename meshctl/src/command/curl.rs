@@ -13,6 +13,7 @@ use std::time::Duration;
 
 /// `meshctl curl`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_override_self = true)] // of a flag that stands twice the last counts, as in Fortio
 pub struct CurlArgs {
     /// What to fetch.
     #[arg(value_name = "URL")]

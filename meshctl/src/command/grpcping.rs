@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 /// `meshctl grpcping`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_override_self = true)] // of a flag that stands twice the last counts, as in Fortio
 pub struct GrpcPingArgs {
     /// host, host:port, or a URL; https:// for TLS.
     #[arg(value_name = "TARGET")]

@@ -26,6 +26,7 @@ const BROKEN: u8 = 2;
 
 /// `meshctl load`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_override_self = true)] // of a flag that stands twice the last counts, as in Fortio
 pub struct LoadArgs {
     /// http(s)://…, tcp://host:port, udp://host:port, or host:port with -grpc.
     #[arg(value_name = "TARGET")]

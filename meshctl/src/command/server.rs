@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 /// `meshctl server`. Addresses are a port, host:port, a path or unix:path, or `disabled`.
 #[derive(Debug, Clone, clap::Args)]
+#[command(args_override_self = true)] // of a flag that stands twice the last counts, as in Fortio
 pub struct ServerArgs {
     /// HTTP echo.
     #[arg(long, default_value = "8080", value_name = "ADDRESS")]

@@ -288,6 +288,19 @@ mod tests {
         }
     }
 
+    // spec: FO-10
+    #[test]
+    fn of_a_flag_that_stands_twice_the_last_counts() {
+        for (line, flag) in [("load -c 4 -c 16 x", "connections"), ("curl -timeout 1s -timeout 16s x", "timeout")] {
+            let words =
+                translate(&crate::cli::Cli::command(), format!("meshctl {line}").split(' ').map(OsString::from));
+            let taken = crate::cli::Cli::command().try_get_matches_from(words).unwrap();
+            let (_, taken) = taken.subcommand().unwrap();
+            let last: Vec<_> = taken.get_raw(flag).unwrap().collect();
+            assert!(last.len() == 1 && last[0].to_string_lossy().starts_with("16"), "{last:?}");
+        }
+    }
+
     // spec: FO-16
     #[test]
     fn reuse_is_a_range_or_a_number() {

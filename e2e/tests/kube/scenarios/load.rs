@@ -25,10 +25,11 @@ pub(crate) struct Outcome {
 }
 
 impl<'a> Load<'a> {
-    /// Begins to call with so many requests per second over 4 connections. `more` are flags of `meshctl load`.
+    /// Begins to call with so many requests per second over 16 connections, so that one slow answer does not hold up the
+    /// calls that are due meanwhile. `more` are flags of `meshctl load`.
     pub(crate) fn start(space: &'a Space, id: &str, rate: u32, more: &str, target: &str) -> Self {
         let flags =
-            format!("-qps {rate} -c 4 -t 0 -nocatchup -gomaxprocs 1 -loglevel error {more} -json /tmp/{id}.json");
+            format!("-qps {rate} -c 16 -t 0 -nocatchup -gomaxprocs 1 -loglevel error {more} -json /tmp/{id}.json");
         let line = format!("meshctl load {flags} {target} >/tmp/{id}.log 2>&1 & echo $! >/tmp/{id}.pid");
         space.shell(&line);
         Self { space, id: id.to_owned() }
