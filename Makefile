@@ -18,7 +18,7 @@ SIM_SEEDS ?= 10000
 KUBE_SET ?= all
 CHECK := fmt lint test sim sizes
 
-.PHONY: help setup build demo tour check $(CHECK) golden golden-inject bench conformance e2e-kube e2e-istiod images previous screenshots docs
+.PHONY: help setup build programs demo tour check $(CHECK) golden golden-inject bench conformance e2e-kube e2e-istiod images previous screenshots docs
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,10 @@ setup: ## install the Debian packages that are missing
 build: setup ## all programs, unoptimized
 	@cargo build --workspace
 
+# What tests need, with the features that tests have: a build without them would be for nothing.
+programs: setup
+	@cargo build --workspace --all-targets
+
 demo: build ## a bookshop in a mesh on this machine; Ctrl-C ends it
 	@target/debug/meshctl demo
 
@@ -65,10 +69,10 @@ fmt: ## formatting, checked
 lint: setup ## clippy, warnings are errors
 	@cargo lint
 
-test: build ## every test: units, rows of the specification, real Envoys, the demo's tour
+test: programs ## every test: units, rows of the specification, real Envoys, the demo's tour
 	@cargo test --workspace $(RUNNER)
 
-e2e-kube: build ## tests on real Kubernetes, which is built first if it is not in the cache (needs root and Go); KUBE_SET=api: those without pods
+e2e-kube: programs ## tests on real Kubernetes, which is built first if it is not in the cache (needs root and Go); KUBE_SET=api: those without pods
 	@run() { cargo test --workspace --test kube $(RUNNER) -- --include-ignored --nocapture --test-threads "$$@"; }
 	case $(KUBE_SET) in
 	  api) run 2 arms:: faults:: identity:: openshift:: secrets:: status:: ;;
@@ -80,7 +84,7 @@ e2e-kube: build ## tests on real Kubernetes, which is built first if it is not i
 	  *) echo "KUBE_SET is api or all" >&2; exit 1 ;;
 	esac
 
-e2e-istiod: build ## our proxies under a real istiod on Kubernetes, both built first if they are not in the cache (needs root and Go)
+e2e-istiod: programs ## our proxies under a real istiod on Kubernetes, both built first if they are not in the cache (needs root and Go)
 	@cargo test --workspace --test under_istiod $(RUNNER) -- --include-ignored --nocapture --test-threads 1
 
 images: setup ## an image per component under target/images, made without Docker
@@ -95,13 +99,13 @@ previous: setup ## programs of the commit before, unoptimized: what an upgrade s
 sim: ## the seeded simulations; SIM_SEEDS says how many seeds
 	@SIM_SEEDS=$(SIM_SEEDS) cargo test --profile sim -p proxy --test sim
 
-golden: build ## pilot against recorded istiod answers: the table of resources
-	@cargo test -p pilot --test golden -- --nocapture
+golden: programs ## pilot against recorded istiod answers: the table of resources
+	@cargo test --workspace --test golden -- --nocapture
 
 golden-inject: ## injected pods against Istio's golden files (needs Go, which fetches them)
 	@module=istio.io/istio@$$(sed -nE 's/^const VERSION.*"(.*)";/\1/p' pilot/tests/inject_golden/main.rs)
 	go mod download $$module
-	cargo test -p pilot --test inject_golden -- --ignored --nocapture --test-threads 1
+	cargo test --workspace --test inject_golden -- --ignored --nocapture --test-threads 1
 
 conformance: build ## h2spec against our proxy (needs Go)
 	@e2e/conformance/h2spec
@@ -110,8 +114,8 @@ bench: setup ## real Envoy against ours, interleaved; tables on stdout
 	@cargo build --profile bench-release -p proxy -p mixer -p hairpin
 	@python3 e2e/bench/bench.py $(BENCH)
 
-screenshots: build ## pictures of the live page for the book, made by its test (needs root)
-	@FERROMESH_SCREENSHOTS=$(CURDIR)/docs/src/img cargo test -p e2e --test live_page $(RUNNER)
+screenshots: programs ## pictures of the live page for the book, made by its test (needs root)
+	@FERROMESH_SCREENSHOTS=$(CURDIR)/docs/src/img cargo test --workspace --test live_page $(RUNNER)
 
 docs: ## the book, with mdbook
 	@mdbook build docs
