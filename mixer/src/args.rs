@@ -19,7 +19,8 @@ pub struct ServeArgs {
     /// Address of /metrics, /ready, /logging and /version
     #[arg(long, default_value = "127.0.0.1:15014")]
     pub monitoring_addr: String,
-    /// pilot's debug address, as `http://127.0.0.1:8080`: workloads, objects, state of the proxies
+    /// pilot's debug address: workloads, objects, state of the proxies; `http://127.0.0.1:8080` on pilot's machine, elsewhere
+    /// `https://istiod.istio-system.svc:15012`, to which mixer shows its certificate
     #[arg(long)]
     pub pilot: Option<String>,
     /// Address of OTLP over gRPC

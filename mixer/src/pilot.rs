@@ -1,11 +1,12 @@
-//! Asking pilot: its debug pages, as JSON, over plain HTTP.
+//! Asking pilot: its debug pages, as JSON, over HTTP; where pilot is on another machine, with mixer's certificate.
 
 use anyhow::Context as _;
 use axum::body::Bytes;
 use axum::http::{Request, StatusCode, Uri, header};
+use credentials::Credentials;
+use credentials::dial::Dialer;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
@@ -26,13 +27,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// What is older than this is worth waiting for, but not longer than this.
 const GLANCE_OLD: Duration = Duration::from_secs(3);
 const GLANCE_PATIENCE: Duration = Duration::from_millis(300);
+/// Characters of a refusal that are told.
+const MAX_REFUSAL: usize = 400;
 /// Largest answer.
 const MAX_BYTES: usize = 64 << 20;
 
 /// A client of pilot.
 #[derive(Debug, Clone)]
 pub struct Pilot {
-    client: Client<HttpConnector, Empty<Bytes>>,
+    client: Client<Dialer, Empty<Bytes>>,
     url: String,
 }
 
@@ -46,17 +49,18 @@ pub enum Followed {
 }
 
 impl Pilot {
-    /// A client of pilot's debug address, such as `http://127.0.0.1:8080`.
+    /// A client of pilot's debug address: `http://127.0.0.1:8080` on pilot's own machine, `https://istiod.NAMESPACE.svc:15012`
+    /// from elsewhere, which needs a certificate of the mesh.
     ///
     /// # Errors
     /// When the URL is malformed.
-    pub fn new(url: &str) -> anyhow::Result<Self> {
+    pub fn new(url: &str, held: Option<watch::Receiver<Option<Arc<Credentials>>>>) -> anyhow::Result<Self> {
         let uri: Uri = url.parse().with_context(|| format!("--pilot {url}"))?;
-        let plain = uri.scheme_str() == Some("http") && uri.host().is_some();
-        anyhow::ensure!(plain, "--pilot {url}: write it as http://HOST:PORT");
-        let mut connector = HttpConnector::new();
-        connector.set_connect_timeout(Some(TIMEOUT));
-        let client = Client::builder(TokioExecutor::new()).build(connector);
+        let sound = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+        anyhow::ensure!(sound, "--pilot {url}: write it as http://HOST:PORT or https://HOST:PORT");
+        let proven = uri.scheme_str() == Some("http") || held.is_some();
+        anyhow::ensure!(proven, "--pilot {url}: https needs a certificate of the mesh: --ca-addr and --identity");
+        let client = Client::builder(TokioExecutor::new()).build(Dialer { held });
         Ok(Self { client, url: url.trim_end_matches('/').to_owned() })
     }
 
@@ -67,7 +71,7 @@ impl Pilot {
     pub async fn get(&self, path: &str) -> anyhow::Result<Bytes> {
         let request = Request::get(format!("{}{path}", self.url)).body(Empty::new())?;
         let (status, bytes, _) = tokio::time::timeout(TIMEOUT, self.send(request)).await.context("pilot is slow")??;
-        anyhow::ensure!(status == StatusCode::OK, "pilot answers {status} at {path}");
+        anyhow::ensure!(status == StatusCode::OK, refusal(status, path, &bytes));
         Ok(bytes)
     }
 
@@ -85,7 +89,7 @@ impl Pilot {
         match tokio::time::timeout(limit, sent).await.context("pilot is slow")?? {
             (StatusCode::NOT_MODIFIED, ..) => Ok(Followed::Same),
             (StatusCode::OK, bytes, tag) => Ok(Followed::Changed(bytes, tag)),
-            (status, ..) => anyhow::bail!("pilot answers {status} at {path}"),
+            (status, bytes, _) => anyhow::bail!(refusal(status, path, &bytes)),
         }
     }
 
@@ -136,6 +140,12 @@ impl Pilot {
         let body = body.map_err(|error| anyhow::anyhow!("pilot's answer: {error}"))?;
         Ok((status, body.to_bytes(), tag))
     }
+}
+
+/// What pilot says instead of an answer, in one line.
+fn refusal(status: StatusCode, path: &str, bytes: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(bytes).split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("pilot answers {status} at {path}: {}", text.chars().take(MAX_REFUSAL).collect::<String>())
 }
 
 /// A page of pilot's that is asked for again, twice a second, while somebody looks at it.

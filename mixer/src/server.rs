@@ -133,8 +133,8 @@ impl Server {
         let metrics = Registry::new();
         let (stop, stopped) = watch::channel(false);
         let mut running = Running::new(stop);
-        let parts = Box::pin(Parts::new(&args, &metrics, &mut running.tasks)).await?;
         let doors = Doors::new(&args.identity)?;
+        let parts = Box::pin(Parts::new(&args, &doors, &metrics, &mut running.tasks)).await?;
         let service = |address| door::open(address, doors.services());
         let page = |address| door::open(address, doors.pages());
         let (tasks, limits) = (&mut running.tasks, &args.policy);
@@ -175,10 +175,11 @@ struct Parts {
 impl Parts {
     async fn new(
         args: &ServeArgs,
+        doors: &Doors,
         metrics: &Registry,
         tasks: &mut JoinSet<anyhow::Result<()>>,
     ) -> anyhow::Result<Self> {
-        let pilot = args.pilot.as_deref().map(Pilot::new).transpose()?;
+        let pilot = args.pilot.as_deref().map(|url| Pilot::new(url, doors.held())).transpose()?;
         let workloads = match &pilot {
             None => Follower::fixed(Table::default()),
             Some(pilot) => {

@@ -112,7 +112,7 @@ fn told() -> Told {
 async fn the_table_changes_when_pilots_does_and_stays_when_pilot_is_gone() {
     let told = told();
     let (address, serving) = run(told.clone());
-    let (mut follower, following) = Follower::new(Pilot::new(&format!("http://{address}")).unwrap());
+    let (mut follower, following) = Follower::new(Pilot::new(&format!("http://{address}"), None).unwrap());
     let following = tokio::spawn(following);
     let name = |follower: &Follower| {
         follower.table().by_address("10.0.0.1".parse().unwrap()).map(|workload| workload.name.clone())

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use citadel::serve::{ServeArgs, Server};
 use citadel::token::TokenKey;
 use clap::Parser;
+use credentials::accept::{Door, Peer, Trust, accept};
 use credentials::{Config, Credentials};
 use hyper_util::rt::TokioIo;
 use identity::san::SanMatch;
@@ -35,11 +36,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use support::{Call, attribute, counter, get, labels, start, until};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 use tower::Service as _;
 
 const MIXER: &str = "spiffe://cluster.local/ns/istio-system/sa/mixer";
+const PILOT: &str = "spiffe://cluster.local/ns/istio-system/sa/istiod";
 const PRODUCTPAGE: &str = "spiffe://cluster.local/ns/shop/sa/productpage";
 
 #[derive(Parser)]
@@ -63,7 +67,8 @@ impl Ca {
         std::fs::write(directory.path().join("jwks.json"), key.jwks().to_string()).unwrap();
         let (ca, jwks, roots) = (path("ca"), path("jwks.json"), path("roots.pem"));
         let flags = ["citadel", "--listen", "127.0.0.1:0", "--root-dir", &ca, "--token-jwks", &jwks];
-        let flags = flags.into_iter().chain(["--roots-out", &roots, "--monitoring-addr="]);
+        let names = format!("{PILOT}=localhost");
+        let flags = flags.into_iter().chain(["--roots-out", &roots, "--monitoring-addr=", "--host-names", &names]);
         let server = Server::start(Flags::parse_from(flags).serve, None).await.unwrap();
         let address = server.local_addr().unwrap();
         tokio::spawn(server.serve(std::future::pending()));
@@ -333,4 +338,46 @@ async fn who_has_no_certificate_of_the_mesh_is_refused() {
     // Pages are for people.
     let (status, _) = get(mixer.http.unwrap(), "/").await;
     assert_eq!(status, StatusCode::OK);
+}
+
+/// A pilot with these credentials, which tells who asks, and for what.
+async fn pilot(own: Credentials) -> (SocketAddr, watch::Receiver<Option<(SpiffeId, String)>>) {
+    let (asked, told) = watch::channel(None);
+    let answer = move |request: axum::extract::Request| {
+        let id = request.extensions().get::<Peer>().and_then(|peer| peer.id.clone());
+        asked.send_replace(id.map(|id| (id, request.uri().path().to_owned())));
+        std::future::ready("[]")
+    };
+    let routes = Routes::from(axum::Router::new().route("/debug/workloadz", axum::routing::get(answer)));
+    let listener = tokio::net::TcpListener::bind("localhost:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let trust = Trust { held: watch::channel(Some(Arc::new(own))).1, accept: SanMatch::any() };
+    let connections = accept(listener, Door::Permissive(trust));
+    tokio::spawn(tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(connections));
+    (address, told)
+}
+
+// spec: PI-43, MX-106
+#[tokio::test]
+async fn pilot_is_asked_over_tls_with_mixers_certificate_if_it_is_pilot() {
+    let ca = Ca::start().await;
+    let flags = |address: SocketAddr| {
+        let url = format!("--pilot=https://localhost:{}", address.port());
+        ca.flags().into_iter().chain([url]).collect::<Vec<_>>()
+    };
+    let (address, mut told) = pilot(ca.credentials(PILOT).await).await;
+    let line = flags(address);
+    let _mixer = start(&line.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let heard = tokio::time::timeout(Duration::from_secs(10), told.wait_for(Option::is_some)).await.unwrap().unwrap();
+    let (id, path) = heard.clone().unwrap();
+    assert_eq!((id.as_str(), path.as_str()), (MIXER, "/debug/workloadz"));
+    drop(heard);
+
+    let (address, told) = pilot(ca.credentials(PRODUCTPAGE).await).await;
+    let line = flags(address);
+    let mixer = start(&line.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    until(mixer.http.unwrap(), "/", |text| text.contains("pilot has not answered yet")).await;
+    assert!(told.borrow().is_none(), "who is not pilot is not asked");
+    let refused = mixer::pilot::Pilot::new("https://localhost:1", None).unwrap_err().to_string();
+    assert!(refused.ends_with("https needs a certificate of the mesh: --ca-addr and --identity"), "{refused}");
 }

@@ -57,9 +57,16 @@ pub struct Discovery {
     /// Address of xDS and certificate requests over TLS; empty: off
     #[arg(long, alias = "secureGRPCAddr", default_value = ":15012")]
     pub secure_grpc_addr: String,
-    /// Address of readiness and debug pages; empty: off
+    /// Address of readiness and debug pages, in plain text; empty: off
     #[arg(long, alias = "httpAddr", default_value = ":8080")]
     pub http_addr: String,
+    /// Whether callers of debug pages that are not on this machine must prove who they are
+    #[arg(long, env = "ENABLE_DEBUG_ENDPOINT_AUTH", default_value_t = true, action = clap::ArgAction::Set)]
+    pub debug_endpoint_auth: bool,
+    /// Namespaces beside that of the control plane whose callers see every debug page, separated by commas; those of others
+    /// see what proxies of their own namespace are told
+    #[arg(long, env = "DEBUG_ENDPOINT_AUTH_ALLOWED_NAMESPACES", value_delimiter = ',')]
+    pub debug_endpoint_auth_allowed_namespaces: Vec<String>,
     /// Address of the webhooks, which need a serving certificate; empty: off [default: :15017 where objects come from a
     /// Kubernetes API]
     #[arg(long, alias = "httpsAddr")]

@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
     let level = log::init(format, &args.log_output_level)?;
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?.block_on(async move {
         let grace = args.shutdown_duration;
-        let mut running = Server::new(*args, Some(level)).start().await?;
+        let mut running = Box::pin(Server::new(*args, Some(level)).start()).await?;
         let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
         tokio::select! {

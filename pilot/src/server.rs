@@ -4,6 +4,7 @@ use crate::admission::{self, Bundle, NativeSidecars, Origin, Webhooks};
 use crate::ads::access::Access;
 use crate::ads::authenticate::{Authenticator, Proof, Tokens};
 use crate::ads::debug;
+use crate::ads::gate::{Gate, Guard};
 use crate::ads::relay::Relay;
 use crate::ads::review::ReviewedTokens;
 use crate::ads::service::Ads;
@@ -32,6 +33,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tonic::service::Routes;
 use tonic::transport::Server as Grpc;
 use tonic::transport::server::{Router, TcpIncoming};
 use vitals::admin::{self, Admin};
@@ -105,6 +107,7 @@ impl Server {
         let config = self.mesh_config()?;
         let registry = Registry::new();
         let metrics = Metrics::new(&registry).context("metrics")?;
+        vitals::process::register(&registry).context("metrics")?;
         let (events, received) = mpsc::channel(EVENTS);
         let delays = Delays { quiet: args.debounce_after, longest: args.debounce_max };
         let (hub, handle) = Hub::new(config.clone(), delays, metrics.clone(), received);
@@ -127,8 +130,10 @@ impl Server {
         // Whoever has the objects says who may have Secrets.
         let access = client.clone().map_or(Access::Namespace, Access::of_cluster);
         let proof = Authenticator::Proof(Arc::new(Proof { tokens: self.tokens(client, domain)? }));
-        Box::pin(self.start_grpc(&mut running, (&metrics, access), (proof, secured.files), &stopped)).await?;
-        self.start_http(&mut running, registry, secured.ready, &stopped).await?;
+        let pages = debug::router(running.hub.clone(), self.gate(&proof));
+        let pilot = Served { proof, access, metrics, pages };
+        Box::pin(self.start_grpc(&mut running, &pilot, secured.files, &stopped)).await?;
+        Box::pin(self.start_http(&mut running, pilot.pages, (registry, secured.ready), &stopped)).await?;
         tracing::info!(grpc = ?running.grpc, secure_grpc = ?running.secure_grpc, http = ?running.http, https = ?running.https, monitoring = ?running.monitoring, "pilot serves");
         Ok(running)
     }
@@ -144,7 +149,8 @@ impl Server {
         let args = &self.args;
         let stopped = running.stop.subscribe();
         let fetcher = Fetcher::new(args.jwks_extra_roots.as_deref(), args.blocked_of_keys())?;
-        let fetching = key_sets::run(running.hub.wanted_keys(), fetcher, args.jwks_refresh, events.clone());
+        let counts = key_sets::metrics::Metrics::new(registry).context("metrics")?;
+        let fetching = key_sets::run(running.hub.wanted_keys(), fetcher, args.jwks_refresh, counts, events.clone());
         running.tasks.spawn(until(stopped.clone(), fetching));
         if let Some(path) = args.mesh_config.clone() {
             running.tasks.spawn(until(stopped.clone(), mesh_file::run(path, mesh_config::parse, events.clone())));
@@ -289,13 +295,25 @@ impl Server {
         Ok(relay.map(IstioCertificateServiceServer::new))
     }
 
+    /// Who sees debug pages.
+    fn gate(&self, proof: &Authenticator) -> Gate {
+        let args = &self.args;
+        if !args.debug_endpoint_auth {
+            return Gate::Open;
+        }
+        let own = std::iter::once(&args.namespace);
+        let namespaces = own.chain(&args.debug_endpoint_auth_allowed_namespaces).cloned().collect();
+        Gate::Guarded(Arc::new(Guard { authenticator: proof.clone(), namespaces }))
+    }
+
     async fn start_grpc(
         &self,
         running: &mut Running,
-        (metrics, access): (&Metrics, Access),
-        (proof, files): (Authenticator, Option<Files>),
+        served: &Served,
+        files: Option<Files>,
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
+        let Served { proof, access, metrics, pages } = served;
         if !self.args.grpc_addr.is_empty() {
             let (listener, local) = admin::bind(&self.args.grpc_addr).await?;
             let ads = Ads::new(running.hub.clone(), Authenticator::Nobody, access.clone(), metrics.clone());
@@ -316,8 +334,14 @@ impl Server {
                 files.server(&[])?; // those of citadel come later
             }
             let (listener, local) = admin::bind(&self.args.secure_grpc_addr).await?;
-            let ads = Ads::new(running.hub.clone(), proof, access, metrics.clone());
-            let router: Router = self.grpc().add_service(ads).add_optional_service(self.relay(Some(files.clone()))?);
+            let ads = Ads::new(running.hub.clone(), proof.clone(), access.clone(), metrics.clone());
+            let mut services = Routes::new(ads);
+            if let Some(relay) = self.relay(Some(files.clone()))? {
+                services = services.add_service(relay);
+            }
+            // Debug pages too: here nobody reads along, and a certificate proves who asks.
+            let routes = Routes::from(services.into_axum_router().merge(pages.clone()));
+            let router: Router = self.grpc().add_routes(routes);
             running.secure_grpc = Some(local);
             let stopped = stopped.clone();
             running.tasks.spawn(async move {
@@ -354,15 +378,14 @@ impl Server {
     async fn start_http(
         &self,
         running: &mut Running,
-        metrics: Registry,
-        ready: watch::Receiver<bool>,
+        pages: axum::Router,
+        (metrics, ready): (Registry, watch::Receiver<bool>),
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         if !self.args.http_addr.is_empty() {
             let (listener, local) = admin::bind(&self.args.http_addr).await?;
             running.http = Some(local);
-            let pages = debug::router(running.hub.clone(), ready.clone());
-            running.tasks.spawn(until(stopped.clone(), admin::serve(listener, pages)));
+            running.tasks.spawn(until(stopped.clone(), debug::serve(listener, pages, ready.clone())));
         }
         if !self.args.monitoring_addr.is_empty() {
             let (listener, local) = admin::bind(&self.args.monitoring_addr).await?;
@@ -377,6 +400,14 @@ impl Server {
         }
         Ok(())
     }
+}
+
+/// What ports give, and to whom.
+struct Served {
+    proof: Authenticator,
+    access: Access,
+    metrics: Metrics,
+    pages: axum::Router,
 }
 
 /// Where port 15012 has its certificate from, and when pilot is ready.

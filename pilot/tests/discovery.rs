@@ -122,6 +122,7 @@ async fn a_broken_file_is_reported_by_file_line_and_field_and_changes_nothing() 
 #[tokio::test]
 async fn pilot_is_ready_once_all_objects_are_taken_in_and_then_everything_is_sent() {
     use pilot::ads::debug;
+    use pilot::ads::gate::Gate;
     use pilot::delivery::{Hub, debounce::Delays, metrics::Metrics};
     let registry = prometheus::Registry::new();
     let (events, received) = tokio::sync::mpsc::channel(8);
@@ -131,7 +132,7 @@ async fn pilot_is_ready_once_all_objects_are_taken_in_and_then_everything_is_sen
     let tasks = [
         tokio::spawn(hub.run()),
         tokio::spawn(async move {
-            vitals::admin::serve(listener, debug::router(handle.clone(), handle.ready())).await.unwrap();
+            debug::serve(listener, debug::router(handle.clone(), Gate::Open), handle.ready()).await.unwrap();
         }),
     ];
     let objects = pilot::source::memory::parse(SERVICES, None).objects;
@@ -232,7 +233,7 @@ async fn refusals_are_shown_with_proxy_type_and_resource() {
     let rule = objects.as_array().unwrap().iter().find(|object| object["kind"] == "DestinationRule").unwrap();
     assert_eq!((&rule["file"], &rule["spec"]["subsets"][0]["labels"]["version"]), (&"rule.yaml".into(), &"v1".into()));
     let metrics = page(running.monitoring.unwrap(), "/metrics").await.1;
-    assert!(metrics.contains("pilot_total_xds_rejects{type=\"CDS\"} 1"), "{metrics}");
+    assert!(metrics.contains("pilot_total_xds_rejects{type=\"cds\"} 1"), "{metrics}");
     assert!(metrics.contains("pilot_xds 1"), "{metrics}");
     drop(client);
     eventually(http, "/debug/connections", |body| body.contains("\"totalClients\":0")).await;

@@ -198,3 +198,53 @@ async fn certificate_requests_are_passed_on_with_the_callers_proof() {
     assert_eq!(bare.create_certificate(csr()).await.unwrap_err().code(), Code::Unauthenticated);
     serving.abort();
 }
+
+/// Status and body of a page at the port of xDS over TLS.
+async fn page_over_tls(channel: tonic::transport::Channel, path: &str, token: Option<&str>) -> (u16, String) {
+    use http_body_util::BodyExt as _;
+    let mut request = http::Request::get(format!("https://localhost{path}"));
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.body(tonic::body::Body::empty()).unwrap();
+    let answer = tower::ServiceExt::oneshot(channel, request).await.unwrap();
+    let status = answer.status().as_u16();
+    (status, String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap())
+}
+
+// spec: PI-42, PI-43
+// bar: S1, S2
+#[tokio::test]
+async fn debug_pages_over_tls_show_to_each_what_is_its_business() {
+    let (pilot, _dir) = running(&[]).await;
+    let address = pilot.secure_grpc.unwrap();
+    let channel = tls_channel(address, Some("client")).await;
+    let mut own = Client::connect(channel.clone(), node(OWN, &[])).await;
+    own.subscribe(type_url::CLUSTER, &["*"]);
+    own.next().await;
+    let mut other = Client::connect(support::channel(pilot.grpc.unwrap()).await, node(OTHER, &[])).await;
+    other.subscribe(type_url::CLUSTER, &["*"]);
+    other.next().await;
+
+    let (status, dump) = page_over_tls(channel.clone(), "/debug/config_dump?proxyID=client-1.default", None).await;
+    assert!(status == 200 && dump.contains("\"CDS\""), "{status} {dump}");
+    let edsz = page_over_tls(channel.clone(), "/debug/edsz?proxyID=client-1.default", None).await;
+    assert_eq!(edsz, (200, "[]".to_owned()), "a mesh without services");
+    assert_eq!(page_over_tls(channel.clone(), "/debug/ndsz?proxyID=client-1.default", None).await.0, 200);
+    let (status, text) = page_over_tls(channel.clone(), "/debug/config_dump?proxyID=client-1.other", None).await;
+    assert_eq!((status, text.as_str()), (404, "client-1.other is not connected; connected: client-1.default\n"));
+    assert_eq!(page_over_tls(channel, "/debug/syncz", None).await.0, 403, "it names proxies of all namespaces");
+
+    let stranger = tls_channel(address, None).await;
+    let token = std::fs::read_to_string(pki("token")).unwrap();
+    assert_eq!(page_over_tls(stranger.clone(), "/debug/edsz?proxyID=client-1.default", Some(&token)).await.0, 200);
+    let (status, text) = page_over_tls(stranger.clone(), "/debug/syncz", None).await;
+    assert!(status == 401 && text.contains("a certificate of the mesh or a token"), "{status} {text}");
+
+    let (pilot, _dir) = running(&["--debug-endpoint-auth-allowed-namespaces", "ops,default"]).await;
+    let channel = tls_channel(pilot.secure_grpc.unwrap(), Some("client")).await;
+    assert_eq!(page_over_tls(channel, "/debug/syncz", None).await, (200, "[]".to_owned()));
+    let (pilot, _dir) = running(&["--debug-endpoint-auth", "false"]).await;
+    let channel = tls_channel(pilot.secure_grpc.unwrap(), None).await;
+    assert_eq!(page_over_tls(channel, "/debug/syncz", None).await.0, 200);
+}

@@ -93,7 +93,7 @@ async fn pilot_is_ready_once_its_webhooks_answer_and_not_before() {
     let line: Vec<String> = line.iter().chain(&rest).map(|text| (*text).to_owned()).chain(flags).collect();
     let parsed = <pilot::args::Cli as clap::Parser>::try_parse_from(line).unwrap().command;
     let pilot::args::Command::Discovery(args) = parsed else { panic!("discovery") };
-    let pilot = pilot::server::Server::new(*args, None).start().await.unwrap();
+    let pilot = Box::pin(pilot::server::Server::new(*args, None).start()).await.unwrap();
     let (pages, monitoring) = (pilot.http.unwrap(), pilot.monitoring.unwrap());
     eventually(pages, "/debug/status", |text| text.contains("\"synced\":true")).await;
     assert_eq!((page(pages, "/ready").await.0, page(monitoring, "/ready").await.0), (503, 503));

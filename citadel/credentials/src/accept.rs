@@ -4,6 +4,7 @@
 //! further connections wait in the kernel.
 
 use crate::client::Credentials;
+use crate::stream::Stream;
 use anyhow::Context as _;
 use identity::san::SanMatch;
 use identity::spiffe::SpiffeId;
@@ -20,7 +21,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
@@ -71,12 +71,6 @@ pub struct Peer {
 pub struct Connection {
     stream: Stream,
     peer: Peer,
-}
-
-#[derive(Debug)]
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// Accepts until nobody takes connections any more.
@@ -177,7 +171,7 @@ async fn enter(stream: TcpStream, address: SocketAddr, terms: Terms) -> anyhow::
     let stream = TlsAcceptor::from(config?).accept(stream).await.context("TLS")?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let id = leaf.map(LeafFacts::read).transpose().context("client certificate")?.and_then(|facts| facts.id);
-    Ok(Connection { stream: Stream::Tls(Box::new(stream)), peer: Peer { address, id } })
+    Ok(Connection { stream: Stream::Tls(Box::new(stream.into())), peer: Peer { address, id } })
 }
 
 impl Connection {
@@ -201,32 +195,20 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<std::io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

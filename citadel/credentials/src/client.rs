@@ -102,21 +102,8 @@ impl Config {
     pub fn tls(&self, own: Option<&Credentials>) -> anyhow::Result<ClientConfig> {
         let roots = std::fs::read(&self.ca_roots);
         let roots = roots.with_context(|| format!("cannot read {}", self.ca_roots.display()))?;
-        let accept = SanMatch::of(vec![SanPattern { kind: SanKind::Dns, text: SanText::Exact(self.ca_host.clone()) }]);
-        let verifier = server_verifier(Arc::new(TrustBundle::from_pem(&roots)?), accept);
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
-            .with_safe_default_protocol_versions()?
-            .dangerous()
-            .with_custom_certificate_verifier(verifier);
-        let mut tls = match own {
-            Some(own) if self.token_file.is_none() => {
-                builder.with_client_auth_cert(own.svid.chain().to_vec(), own.svid.key().to_der())?
-            }
-            _ => builder.with_no_client_auth(),
-        };
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        tls.resumption = rustls::client::Resumption::disabled();
-        Ok(tls)
+        let own = own.filter(|_| self.token_file.is_none());
+        tls_by_name(Arc::new(TrustBundle::from_pem(&roots)?), &self.ca_host, own)
     }
 
     /// A connection for one request.
@@ -136,4 +123,24 @@ impl Config {
         let reached = endpoint.connect_with_connector(dial).await;
         reached.with_context(|| format!("cannot reach the CA at {}", self.ca_address))
     }
+}
+
+/// How a server is proven that goes by a host name, and what is presented to it.
+pub(crate) fn tls_by_name(
+    roots: Arc<TrustBundle>,
+    host: &str,
+    own: Option<&Credentials>,
+) -> anyhow::Result<ClientConfig> {
+    let accept = SanMatch::of(vec![SanPattern { kind: SanKind::Dns, text: SanText::Exact(host.to_owned()) }]);
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(server_verifier(roots, accept));
+    let mut tls = match own {
+        Some(own) => builder.with_client_auth_cert(own.svid.chain().to_vec(), own.svid.key().to_der())?,
+        None => builder.with_no_client_auth(),
+    };
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    Ok(tls)
 }

@@ -74,7 +74,7 @@ impl Mesh {
         let line = line.chain(flags.into_iter().map(|(flag, value)| format!("{flag}={value}")));
         let Command::Discovery(args) = Cli::parse_from(line).command else { panic!("discovery") };
         let running = runtime.block_on(async {
-            let running = Server::new(*args, None).start().await.unwrap();
+            let running = Box::pin(Server::new(*args, None).start()).await.unwrap();
             running.hub.ready().wait_for(|ready| *ready).await.unwrap();
             running
         });

@@ -217,3 +217,85 @@ fn tokens_are_judged_as_envoy_does() {
     compare(|listener, log| tokens(&issuers, upstream, listener, log), &requests, super::h1);
     compare(|listener, log| tokens(&issuers, upstream, listener, log), &requests, exchange_h2);
 }
+
+/// Routes by claims as pilot writes them: those of two upstreams, which say their names.
+fn by_claims(issuer: &Issuer, upstreams: [Echo; 2], listener: SocketAddr, log: &Path) -> Value {
+    let claim = |path: &[&str], text: Value, invert: bool| {
+        let path: Vec<Value> = ["payload"].iter().chain(path).map(|key| json!({"key": key})).collect();
+        let text = json!({"string_match": text});
+        let either = json!({"or_match": {"value_matchers": [{"list_match": {"one_of": text}}, text]}});
+        json!({"filter": "envoy.filters.http.jwt_authn", "path": path, "value": either, "invert": invert})
+    };
+    let is = |path: &[&str], value: &str| claim(path, json!({"exact": value}), false);
+    let is_not = |path: &[&str], value: &str| claim(path, json!({"exact": value}), true);
+    let route = |name: &str, prefix: &str, claims: &[Value], cluster: &str| {
+        let condition = json!({"prefix": prefix, "dynamic_metadata": claims});
+        json!({"name": name, "match": condition, "route": {"cluster": cluster}})
+    };
+    let mut by_header = route("header", "/header", &[], "one");
+    by_header["match"]["headers"] = json!([{"name": "x-group", "string_match": {"exact": "admins"}}]);
+    let direct = |text: &str| json!({"status": 403, "body": {"inline_string": text}});
+    let mut refused = route("refused", "/", &[is(&["sub"], "banned")], "one");
+    refused.as_object_mut().unwrap().remove("route");
+    refused["direct_response"] = direct("go away");
+    let routes = json!([
+        refused,
+        route("list", "/list", &[is(&["groups"], "admins")], "one"),
+        route("nested", "/nested", &[is(&["a", "b"], "x")], "one"),
+        route("prefix", "/prefix", &[claim(&["sub"], json!({"prefix": "us"}), false)], "one"),
+        route("any", "/any", &[claim(&["sub"], json!({"safe_regex": {"regex": ".*"}}), false)], "one"),
+        route("without", "/without", &[is_not(&["sub"], "user")], "one"),
+        route("both", "/both", &[is(&["sub"], "user"), is_not(&["groups"], "admins")], "one"),
+        by_header,
+        route("only", "/only", &[is(&["sub"], "user")], "two"),
+        route("others", "/list", &[], "two"),
+        route("others", "/nested", &[], "two"),
+        route("others", "/prefix", &[], "two"),
+        route("others", "/any", &[], "two"),
+        route("others", "/without", &[], "two"),
+        route("others", "/both", &[], "two"),
+        route("others", "/header", &[], "two"),
+    ]);
+    let routes = json!({"name": "side", "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}]});
+    let provider = json!({
+        "issuer": issuer.name, "payload_in_metadata": "payload", "clear_route_cache": true,
+        "local_jwks": {"inline_string": issuer.key_set()}, "claim_to_headers": [{"header_name": "x-group", "claim_name": "group"}],
+    });
+    let requires = json!({"requires_any": {"requirements": [{"provider_name": "origins-0"}, {"allow_missing": {}}]}});
+    let jwt =
+        json!({"providers": {"origins-0": provider}, "rules": [{"match": {"prefix": "/"}, "requires": requires}]});
+    let jwt =
+        extension("envoy.filters.http.jwt_authn", "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", jwt);
+    let [one, two] = upstreams;
+    let clusters = json!([cluster("one", Some(one.address)), cluster("two", Some(two.address))]);
+    bootstrap(listener, log, &routes, &[jwt], &clusters)
+}
+
+// spec: VS-13, CA-34
+#[test]
+fn claims_choose_the_route_as_with_envoy() {
+    let issuer = Issuer::new("https://one.example", "k1").unwrap();
+    let upstreams = [Echo::start("one").unwrap(), Echo::start("two").unwrap()];
+    let tokens = [
+        json!({"sub": "user"}),
+        json!({"sub": "user", "groups": ["users", "admins"]}),
+        json!({"sub": "user", "groups": "admins"}),
+        json!({"sub": "user", "groups": ["users"], "a": {"b": "x"}}),
+        json!({"sub": "other", "a": {"b": ["y", "x"]}, "group": "admins"}),
+        json!({"sub": "other", "a": "x", "a.b": "x", "groups": {"admins": true}}),
+        json!({"sub": "banned", "groups": ["admins"]}),
+        json!({"sub": 7, "groups": [7, "admins"]}),
+        json!({"groups": []}),
+    ];
+    let mut tokens: Vec<String> = tokens.into_iter().map(|claims| issuer.token(claims).unwrap()).collect();
+    tokens.push("a.b".to_owned());
+    let paths = ["/list", "/nested", "/prefix", "/any", "/without", "/both", "/header", "/only", "/nothing"];
+    let ask = |path: &str, more: &str| {
+        format!("GET {path} HTTP/1.1\r\nhost: a.example\r\nuser-agent: side\r\nconnection: close\r\n{more}\r\n")
+    };
+    let without = paths.iter().map(|path| ask(path, "x-group: admins\r\n"));
+    let with = |token: &String| paths.map(|path| ask(path, &format!("authorization: Bearer {token}\r\n")));
+    let requests: Vec<String> = without.chain(tokens.iter().flat_map(with)).collect();
+    compare(|listener, log| by_claims(&issuer, upstreams, listener, log), &requests, super::h1);
+    compare(|listener, log| by_claims(&issuer, upstreams, listener, log), &requests, exchange_h2);
+}

@@ -3,12 +3,10 @@
 use super::code::Code;
 use super::message::Message;
 use super::view::View;
+use pilot::model::claim;
 use pilot::registry::entry::selects;
 use pilot::source::{Kind, Object, Spec};
 use proto::istio::virtual_service::VirtualService;
-
-/// How a condition on a claim of a token begins.
-const CLAIM: &str = "@request.auth.claims";
 
 /// Rules by claims of a token at gateways of which nobody verifies tokens.
 pub fn claims(view: &View<'_>) -> Vec<Message> {
@@ -22,7 +20,7 @@ pub fn claims(view: &View<'_>) -> Vec<Message> {
     };
     let mut found = Vec::new();
     for (object, spec) in view.virtual_services() {
-        let Some(key) = claim(spec) else { continue };
+        let Some(key) = first(spec) else { continue };
         for name in spec.gateways.iter().filter(|name| *name != "mesh") {
             let (namespace, short) = name.split_once('/').unwrap_or((&object.key.namespace, name));
             let gateways = view.gateways();
@@ -44,13 +42,9 @@ pub fn claims(view: &View<'_>) -> Vec<Message> {
 }
 
 /// The first condition on a claim.
-fn claim(spec: &VirtualService) -> Option<&str> {
+fn first(spec: &VirtualService) -> Option<&str> {
     let blocks = spec.http.iter().flat_map(|route| &route.matches);
     let mut keys =
         blocks.flat_map(|block| block.headers.keys().chain(block.without_headers.keys())).map(String::as_str);
-    keys.find(|key| {
-        let begins = key.get(..CLAIM.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(CLAIM));
-        let rest = key.get(CLAIM.len()..).filter(|_| begins).unwrap_or_default();
-        rest.len() > 1 && rest.starts_with('.') || rest.len() > 2 && rest.starts_with('[') && rest.ends_with(']')
-    })
+    keys.find(|key| claim::path(key).is_some())
 }

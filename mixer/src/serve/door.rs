@@ -7,6 +7,7 @@
 use crate::args::IdentityArgs;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use credentials::Credentials;
 use credentials::accept::{Connection, Door, Peer, Trust, accept};
 use identity::san::SanMatch;
 use identity::spiffe::SpiffeId;
@@ -45,6 +46,11 @@ impl Doors {
     /// The door for people.
     pub fn pages(&self) -> Door {
         self.trust.clone().map_or(Door::Plain, Door::Permissive)
+    }
+
+    /// mixer's own certificate of the moment; nothing where it does not enrol.
+    pub fn held(&self) -> Option<watch::Receiver<Option<Arc<Credentials>>>> {
+        self.trust.as_ref().map(|trust| trust.held.clone())
     }
 
     /// Becomes true once mixer has what it needs to let clients in.

@@ -1,7 +1,8 @@
 //! Counts of what the webhooks answered; names are istiod's.
 
 use super::review::Answer;
-use prometheus::{IntCounter, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, Registry};
+use std::time::Duration;
 
 /// Handles of the metrics.
 #[derive(Debug, Clone)]
@@ -12,6 +13,8 @@ pub struct Metrics {
     failed: IntCounter,
     valid: IntCounter,
     invalid: IntCounter,
+    malformed: IntCounter,
+    injection_time: Histogram,
 }
 
 impl Metrics {
@@ -31,10 +34,22 @@ impl Metrics {
             failed: counter("sidecar_injection_failure_total", "Pods that could not be injected")?,
             valid: counter("galley_validation_passed", "Objects that are valid")?,
             invalid: counter("galley_validation_failed", "Objects that are refused")?,
+            malformed: counter("galley_validation_http_error", "Questions that are no AdmissionReview")?,
+            injection_time: {
+                let help = "Seconds that an answer about a pod takes";
+                let histogram = Histogram::with_opts(HistogramOpts::new("sidecar_injection_time_seconds", help))?;
+                registry.register(Box::new(histogram.clone()))?;
+                histogram
+            },
         })
     }
 
-    pub(super) fn count_injection(&self, answer: &Answer) {
+    pub(super) fn count_malformed(&self) {
+        self.malformed.inc();
+    }
+
+    pub(super) fn count_injection(&self, answer: &Answer, took: Duration) {
+        self.injection_time.observe(took.as_secs_f64());
         self.injections.inc();
         match answer {
             Answer::Allowed | Answer::Warned(_) => self.skipped.inc(),

@@ -17,7 +17,7 @@ use axum::routing::{get, post};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
@@ -110,11 +110,12 @@ async fn inject_pod(State(webhooks): State<Webhooks>, uri: Uri, body: Bytes) -> 
     let Some(settings) = settings else { return ready(State(webhooks)).await };
     let judge = |request: &Request, known: Known| {
         let annotations = known.namespace.map(|namespace| namespace.meta.annotations.clone()).unwrap_or_default();
+        let began = Instant::now();
         let answer = inject::answer(request, &settings, &annotations, uri.path());
-        webhooks.metrics.count_injection(&answer);
+        webhooks.metrics.count_injection(&answer, began.elapsed());
         answer
     };
-    reviewed(&webhooks.hub, &body, judge).await
+    reviewed(&webhooks, &body, judge).await
 }
 
 async fn validate_object(State(webhooks): State<Webhooks>, body: Bytes) -> Response {
@@ -123,19 +124,23 @@ async fn validate_object(State(webhooks): State<Webhooks>, body: Bytes) -> Respo
         webhooks.metrics.count_validation(&answer);
         answer
     };
-    reviewed(&webhooks.hub, &body, judge).await
+    reviewed(&webhooks, &body, judge).await
 }
 
 /// Reads a question, and writes what `judge` says.
-async fn reviewed(hub: &HubHandle, body: &[u8], judge: impl FnOnce(&Request, Known) -> Answer) -> Response {
+async fn reviewed(webhooks: &Webhooks, body: &[u8], judge: impl FnOnce(&Request, Known) -> Answer) -> Response {
     let review: Review = match serde_json::from_slice(body) {
         Ok(review) => review,
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("no AdmissionReview: {error}\n")).into_response(),
+        Err(error) => {
+            webhooks.metrics.count_malformed();
+            return (StatusCode::BAD_REQUEST, format!("no AdmissionReview: {error}\n")).into_response();
+        }
     };
     let Some(request) = &review.request else {
+        webhooks.metrics.count_malformed();
         return (StatusCode::BAD_REQUEST, "no AdmissionReview: request is missing\n").into_response();
     };
-    let look = hub.ask(|answer| Command::Look(request.namespace.as_str().into(), answer)).await;
+    let look = webhooks.hub.ask(|answer| Command::Look(request.namespace.as_str().into(), answer)).await;
     let Some(known) = look else {
         return (StatusCode::SERVICE_UNAVAILABLE, "pilot is stopping\n").into_response();
     };

@@ -1,13 +1,15 @@
-//! What pilot knows, for people and tools: `/debug/…` on the HTTP port (PI-42, PI-43b).
+//! What pilot knows, for people and tools: `/debug/…` on the HTTP port and on that of xDS over TLS (PI-42, PI-43b).
 
+use super::gate::{Ends, Gate, Sight};
 use crate::delivery::hub::{Peer, Status, World};
 use crate::delivery::{Command, HubHandle};
 use crate::source::object::Spec;
 use crate::translate::cache::ResourceType;
 use crate::translate::node::Role;
 use crate::translate::{Encoded, Snapshot};
+use anyhow::Context as _;
 use axum::Router;
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
@@ -16,15 +18,18 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// The questions and who answers them.
-const QUESTIONS: [(&str, &str); 12] = [
+const QUESTIONS: [(&str, &str); 14] = [
     ("syncz", "how far each connected proxy is, per type"),
     ("nacks", "what proxies refused, with their words"),
     ("status", "what is wrong with objects, with file, line and field"),
     ("config_dump", "what a proxy is told: ?proxyID=NAME.NAMESPACE[&types=cds,eds,lds,rds,sds,nds]"),
+    ("edsz", "endpoints that a proxy is told: ?proxyID=NAME.NAMESPACE"),
+    ("ndsz", "names that a proxy answers for as DNS server: ?proxyID=NAME.NAMESPACE"),
     ("registryz", "services"),
     ("endpointz", "endpoints by service"),
     ("configz", "objects in force"),
@@ -35,17 +40,29 @@ const QUESTIONS: [(&str, &str); 12] = [
     ("mesh", "the mesh's own settings"),
 ];
 
-/// The routes below `/debug`, and `/ready` and `/version`; it is ready when `is_ready` says so.
-pub fn router(hub: HubHandle, is_ready: watch::Receiver<bool>) -> Router {
-    Router::new()
+/// Serves the pages, and `/ready` and `/version` for everybody, in plain text; it is ready when `is_ready` says so.
+///
+/// # Errors
+/// When the server fails.
+pub async fn serve(listener: TcpListener, pages: Router, is_ready: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let router = Router::new()
         .route("/ready", get(async move || ready(&is_ready)))
         .route("/version", get(async || concat!(env!("CARGO_PKG_VERSION"), "\n")))
+        .merge(pages);
+    axum::serve(listener, router.into_make_service_with_connect_info::<Ends>()).await.context("serve HTTP")
+}
+
+/// The routes below `/debug`, behind the gate.
+pub fn router(hub: HubHandle, gate: Gate) -> Router {
+    let routes = Router::new()
         .route("/debug", get(list))
         .route("/debug/list", get(list))
         .route("/debug/syncz", get(syncz))
         .route("/debug/nacks", get(nacks))
         .route("/debug/status", get(status))
         .route("/debug/config_dump", get(config_dump))
+        .route("/debug/edsz", get(edsz))
+        .route("/debug/ndsz", get(ndsz))
         .route("/debug/registryz", get(registryz))
         .route("/debug/endpointz", get(endpointz))
         .route("/debug/endpointShardz", get(endpointz))
@@ -55,11 +72,15 @@ pub fn router(hub: HubHandle, is_ready: watch::Receiver<bool>) -> Router {
         .route("/debug/workloadz", get(workloadz))
         .route("/debug/ratelimitz", get(ratelimitz))
         .route("/debug/mesh", get(mesh))
-        .with_state(hub)
+        .with_state(hub);
+    gate.before(routes)
 }
 
+/// What is answered where the hub is gone.
+const STOPPING: &str = "pilot is stopping\n";
+
 fn gone() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "pilot is stopping\n").into_response()
+    (StatusCode::SERVICE_UNAVAILABLE, STOPPING).into_response()
 }
 
 fn ready(is_ready: &watch::Receiver<bool>) -> Response {
@@ -196,21 +217,61 @@ async fn connections(State(hub): State<HubHandle>) -> Response {
     Json(json!({"totalClients": peers.len(), "clients": peers.iter().map(one).collect::<Vec<_>>()})).into_response()
 }
 
-/// Resources of one proxy as JSON, per type.
-async fn config_dump(State(hub): State<HubHandle>, Query(query): Query<BTreeMap<String, String>>) -> Response {
-    let Some(peers) = peers(&hub).await else { return gone() };
+/// The fields of a query.
+type Fields = Query<BTreeMap<String, String>>;
+/// Why there is nothing to show.
+type Refusal = (StatusCode, String);
+
+/// The proxy that a query names, if its namespace is in sight.
+async fn named(hub: &HubHandle, sight: &Sight, query: &Fields) -> Result<Peer, Refusal> {
+    let Some(mut peers) = peers(hub).await else {
+        return Err((StatusCode::SERVICE_UNAVAILABLE, STOPPING.to_owned()));
+    };
     let Some(wanted) = query.get("proxyID") else {
-        return (StatusCode::BAD_REQUEST, "name a proxy: ?proxyID=NAME.NAMESPACE\n").into_response();
+        return Err((StatusCode::BAD_REQUEST, "name a proxy: ?proxyID=NAME.NAMESPACE\n".to_owned()));
     };
-    let Some(peer) = peers.iter().find(|peer| proxy_id(peer) == *wanted || peer.node.id == *wanted) else {
-        let known: Vec<String> = peers.iter().map(proxy_id).collect();
-        return (StatusCode::NOT_FOUND, format!("{wanted} is not connected; connected: {}\n", known.join(", ")))
-            .into_response();
-    };
+    // What is out of sight is as if it were not there.
+    peers.retain(|peer| sight.covers(&peer.node.namespace));
+    if let Some(index) = peers.iter().position(|peer| proxy_id(peer) == *wanted || peer.node.id == *wanted) {
+        return Ok(peers.swap_remove(index));
+    }
+    let known: Vec<String> = peers.iter().map(proxy_id).collect();
+    Err((StatusCode::NOT_FOUND, format!("{wanted} is not connected; connected: {}\n", known.join(", "))))
+}
+
+/// Resources of one proxy as JSON, per type.
+async fn config_dump(
+    State(hub): State<HubHandle>,
+    Extension(sight): Extension<Sight>,
+    query: Fields,
+) -> Result<Json<Value>, Refusal> {
+    let peer = named(&hub, &sight, &query).await?;
     let types: Option<Vec<String>> =
         query.get("types").map(|list| list.split(',').map(str::to_ascii_uppercase).collect());
     let wanted = |short: &str| types.as_ref().is_none_or(|types| types.iter().any(|wanted| wanted == short));
-    Json(dump(&peer.snapshot, wanted)).into_response()
+    Ok(Json(dump(&peer.snapshot, wanted)))
+}
+
+/// Endpoints of one proxy: a list of `ClusterLoadAssignment`.
+async fn edsz(
+    State(hub): State<HubHandle>,
+    Extension(sight): Extension<Sight>,
+    query: Fields,
+) -> Result<Json<Vec<Value>>, Refusal> {
+    Ok(Json(contents(&named(&hub, &sight, &query).await?, ResourceType::Endpoints)))
+}
+
+/// The name table of one proxy; `null` where it has none.
+async fn ndsz(
+    State(hub): State<HubHandle>,
+    Extension(sight): Extension<Sight>,
+    query: Fields,
+) -> Result<Json<Option<Value>>, Refusal> {
+    Ok(Json(contents(&named(&hub, &sight, &query).await?, ResourceType::NameTable).pop()))
+}
+
+fn contents(peer: &Peer, kind: ResourceType) -> Vec<Value> {
+    peer.snapshot.of(kind).iter().map(|resource| shown(kind, &resource.bytes)).collect()
 }
 
 /// A snapshot as `/debug/config_dump` shows it: per short type (`CDS`) that is wanted, name, version and content of each

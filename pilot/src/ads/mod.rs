@@ -8,6 +8,7 @@ pub mod authenticate;
 pub mod codec;
 pub mod debug;
 pub mod frame;
+pub mod gate;
 pub mod relay;
 pub mod review;
 pub mod service;

@@ -5,7 +5,7 @@ use super::authenticate::{Authenticator, Caller};
 use super::codec::FrameCodec;
 use super::frame::Frame;
 use super::session::{Grant, Protocol, Session};
-use crate::delivery::metrics::Metrics;
+use crate::delivery::metrics::{Metrics, label};
 use crate::delivery::progress::Reports;
 use crate::delivery::{Command, HubHandle};
 use crate::translate::Node;
@@ -17,11 +17,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
+use std::time::Instant;
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
 use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 /// Responses that may wait for the network; beyond, a stream takes no new snapshot, and they merge.
 const WAITING: usize = 8;
@@ -46,6 +47,7 @@ trait Asked: prost::Message + Default + Send + 'static {
     const PROTOCOL: Protocol;
     fn node(&self) -> Option<&WireNode>;
     fn type_url(&self) -> &str;
+    fn nonce(&self) -> &str;
     fn is_refusal(&self) -> bool;
     fn handle(&self, session: &mut Session, kind: ResourceType) -> Vec<Frame>;
 }
@@ -57,6 +59,9 @@ impl Asked for DeltaDiscoveryRequest {
     }
     fn type_url(&self) -> &str {
         &self.type_url
+    }
+    fn nonce(&self) -> &str {
+        &self.response_nonce
     }
     fn is_refusal(&self) -> bool {
         self.error_detail.is_some()
@@ -73,6 +78,9 @@ impl Asked for DiscoveryRequest {
     }
     fn type_url(&self) -> &str {
         &self.type_url
+    }
+    fn nonce(&self) -> &str {
+        &self.response_nonce
     }
     fn is_refusal(&self) -> bool {
         self.error_detail.is_some()
@@ -100,6 +108,9 @@ impl Ads {
         let session = Box::pin(async move {
             if let Err(status) = stream.run(requests, caller).await {
                 tracing::info!(code = ?status.code(), "stream refused: {}", status.message());
+                if matches!(status.code(), Code::Internal | Code::Unknown) {
+                    stream.ads.metrics.internal_errors.inc();
+                }
                 // Who is gone need not be told.
                 stream.frames.send(Err(status)).await.unwrap_or_default();
             }
@@ -202,13 +213,16 @@ impl Stream {
                         return Err(Status::unavailable("pilot is stopping"));
                     }
                     let snapshot = snapshots.borrow_and_update().clone();
+                    let begun = Instant::now();
                     let frames = session.offer(&snapshot);
-                    self.send(&session, &progress, frames).await;
+                    self.send(&session, &progress, frames, begun).await;
                     offered.store(snapshot.number, Ordering::Relaxed);
                 }
                 () = access.due() => {
-                    let frames = session.regrant(self.ads.access.grant(&access.caller).await);
-                    self.send(&session, &progress, frames).await;
+                    let grant = self.ads.access.grant(&access.caller).await;
+                    let begun = Instant::now();
+                    let frames = session.regrant(grant);
+                    self.send(&session, &progress, frames, begun).await;
                 }
             }
         }
@@ -245,9 +259,14 @@ impl Stream {
             tracing::debug!(node, type_url = request.type_url(), "a type that is not served");
             return Ok(());
         };
+        let last = session.progress(kind).map(|progress| progress.sent);
+        if !request.nonce().is_empty() && last.is_some_and(|sent| sent != request.nonce()) {
+            self.ads.metrics.expired_nonces.inc();
+        }
+        let begun = Instant::now();
         let frames = request.handle(session, kind);
         if request.is_refusal() {
-            self.ads.metrics.rejects.with_label_values(&[proto::type_url::short_name(kind.type_url())]).inc();
+            self.ads.metrics.rejects.with_label_values(&[label(kind)]).inc();
             if let Some(nack) = session.progress(kind).and_then(|progress| progress.nack) {
                 tracing::warn!(node, kind = ?kind, code = nack.code, "refused by the proxy: {}", nack.message);
             }
@@ -255,19 +274,17 @@ impl Stream {
         if frames.is_empty() {
             report(session, progress, kind);
         }
-        self.send(session, progress, frames).await;
+        self.send(session, progress, frames, begun).await;
         Ok(())
     }
 
-    async fn send(&self, session: &Session, progress: &Reports, frames: Vec<Frame>) {
+    async fn send(&self, session: &Session, progress: &Reports, frames: Vec<Frame>, begun: Instant) {
         for frame in frames {
-            let kind = frame.kind;
-            let short = [proto::type_url::short_name(kind.type_url())];
-            self.ads.metrics.pushes.with_label_values(&short).inc();
-            self.ads.metrics.sent_bytes.with_label_values(&short).inc_by(frame.len() as u64);
+            let (kind, bytes, offered) = (frame.kind, frame.len(), Instant::now());
             if self.frames.send(Ok(frame)).await.is_err() {
                 return;
             }
+            self.ads.metrics.count_response(kind, bytes, (begun, offered));
             report(session, progress, kind);
         }
     }

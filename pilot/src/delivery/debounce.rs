@@ -43,9 +43,9 @@ impl Debounce {
         Some((last + self.delays.quiet).min(first + self.delays.longest))
     }
 
-    /// The push begins.
-    pub fn clear(&mut self) {
-        self.waiting = None;
+    /// The push begins; says when the first event came that it is for.
+    pub fn clear(&mut self) -> Option<Instant> {
+        self.waiting.take().map(|(first, _)| first)
     }
 }
 

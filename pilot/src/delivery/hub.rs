@@ -214,29 +214,23 @@ impl Hub {
     }
 
     fn take(&mut self, events: Vec<Event>) {
-        for event in &events {
-            let kind = match event {
-                Event::Upsert(object) => format!("{:?}", object.key.kind),
-                Event::Delete(key) => format!("{:?}", key.kind),
-                Event::Mesh(_) => "MeshConfig".to_owned(),
-                Event::KeySets(_) => "KeySets".to_owned(),
-                Event::Synced | Event::Problems(_) => continue,
-            };
-            self.metrics.updates.with_label_values(&[&kind]).inc();
-        }
+        events.iter().for_each(|event| self.metrics.count_event(event));
         self.debounce.handle_event(Instant::now());
         self.pending.extend(events);
     }
 
     fn push(&mut self) {
         let began = Instant::now();
-        self.debounce.clear();
+        if let Some(first) = self.debounce.clear() {
+            self.metrics.debounce_time.observe(began.saturating_duration_since(first).as_secs_f64());
+        }
         let events = std::mem::take(&mut self.pending);
         let was_synced = self.synced;
         self.synced |= events.iter().any(|event| matches!(event, Event::Synced));
         let made = self.classes.made();
         // Until all is there that there was, nobody follows whom.
         let change = if was_synced { self.intake.apply_at(events, began) } else { self.intake.apply(events) };
+        self.metrics.context_init.observe(began.elapsed().as_secs_f64());
         self.publish(&change);
         let wanted = self.intake.mesh.wanted_keys();
         let all_tried = wanted.keys().all(|source| self.intake.mesh.key_sets.contains_key(source));
@@ -257,6 +251,9 @@ impl Hub {
         self.metrics.services.set(count(self.intake.mesh.services.len()));
         self.metrics.virtual_services.set(count(self.intake.mesh.virtual_services.len()));
         self.metrics.duplicate_hosts.set(count(duplicate_hosts(&self.intake.mesh)));
+        let deserted = self.intake.mesh.endpoints.values().filter(|set| set.endpoints.is_empty()).count();
+        self.metrics.no_instances.set(count(deserted));
+        self.metrics.cached.set(count(self.classes.cached()));
         if !change.is_empty() {
             tracing::debug!(full = change.full, rules = change.virtual_services, endpoints = change.endpoints.len(), made = fresh, took = ?began.elapsed(), "pushed");
         }
@@ -310,10 +307,12 @@ impl Hub {
     }
 
     fn connect(&mut self, node: Node, answer: oneshot::Sender<Connection>) {
+        self.metrics.triggers.with_label_values(&["proxy"]).inc();
         let class = self.classes.enter(Class::of(&node, &self.intake.mesh));
         let made = self.classes.made();
         let snapshot = self.classes.snapshot(class, &self.intake.mesh);
         self.metrics.resources_made.inc_by(self.classes.made() - made);
+        self.metrics.cached.set(i64::try_from(self.classes.cached()).unwrap_or(i64::MAX));
         let (snapshots, receiver) = watch::channel(snapshot);
         let (progress, reported) = watch::channel(BTreeMap::new());
         let id = self.next_member;

@@ -7,6 +7,7 @@ pub mod authn;
 pub mod authz;
 pub mod caution;
 pub mod check;
+pub mod claim;
 pub mod delegate;
 pub mod destination_rule;
 pub mod export;

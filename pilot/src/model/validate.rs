@@ -1,7 +1,8 @@
 //! What makes no sense in the rules of a VirtualService.
 
 use super::check::Check;
-use super::host;
+use super::virtual_service::{MESH, VirtualService};
+use super::{claim, host};
 use proto::istio::virtual_service::{
     Destination, HttpFaultInjection, HttpMatchRequest, HttpRedirect, HttpRetry, HttpRoute, RouteDestination, TcpRoute,
     TlsRoute,
@@ -126,18 +127,33 @@ fn match_block(check: &mut Check<'_>, block: &HttpMatchRequest, at: &str) {
     for (name, map) in maps {
         for (key, value) in map {
             check.string_match(value, &format!("{at}.{name}.{key}"), true);
-            let claim = key.starts_with("@request.auth.claims");
-            check.require(
-                !claim,
-                format!("{at}.{name}.{key}"),
-                format!("{}: {at}.{name}.{key}", proto::istio::NOT_SUPPORTED_YET),
-            );
-            let upper = name != "queryParams" && key.chars().any(|c| c.is_ascii_uppercase());
+            if name == "queryParams" || claim::path(key).is_some() {
+                continue;
+            }
+            let message = "a claim is written @request.auth.claims.NAME or @request.auth.claims[NAME][NAME]";
+            check.require(!key.starts_with('@'), format!("{at}.{name}.{key}"), message);
+            let upper = key.chars().any(|c| c.is_ascii_uppercase());
             check.require(!upper, format!("{at}.{name}.{key}"), "names of headers are written in lower case");
         }
     }
     if let Some(port) = block.port {
         check.port(port, format!("{at}.port"));
+    }
+}
+
+/// Claims of tokens decide at gateways, which alone verify tokens before they route: a rule that has such conditions is
+/// bound to gateways, and to nothing else (VS-13).
+pub fn claims(check: &mut Check<'_>, rule: &VirtualService) {
+    for (i, route) in rule.http.iter().enumerate() {
+        for (j, block) in route.matches.iter().enumerate() {
+            let gateways = if block.gateways.is_empty() { &rule.gateways } else { &block.gateways };
+            let mut keys = block.headers.keys().chain(block.without_headers.keys());
+            let of_mesh = gateways.iter().any(|gateway| gateway == MESH);
+            if let Some(key) = keys.find(|key| of_mesh && claim::path(key).is_some()) {
+                let message = format!("{key}: claims of tokens decide at gateways alone: name gateways, and not mesh");
+                check.semantic(format!("spec.http[{i}].match[{j}]"), message);
+            }
+        }
     }
 }
 

@@ -98,6 +98,9 @@ pub fn parse(
         super::validate::http_route(&mut check, route, &format!("spec.http[{i}]"), is_delegate);
         complete_http(route, namespace, mesh);
     }
+    if !is_delegate {
+        super::validate::claims(&mut check, &out);
+    }
     for (i, route) in out.tls.iter_mut().enumerate() {
         super::validate::tls_route(&mut check, route, &format!("spec.tls[{i}]"), &spec.hosts);
         route.route.iter_mut().for_each(|to| complete_tcp(to, namespace, mesh));

@@ -9,15 +9,19 @@ use proto::envoy::matcher::{ListMatcher, MetadataMatcher, OrMatcher, StringMatch
 use proto::envoy::rbac::Principal;
 use proto::envoy::rbac::principal::{Identifier, Set};
 
-fn metadata(claim: &[&str], value: ValueMatcher) -> Principal {
+fn metadata(claim: &[&str], value: ValueMatcher) -> MetadataMatcher {
     let segment = |key: &&str| PathSegment { segment: Some(path_segment::Segment::Key((*key).to_owned())) };
-    #[expect(deprecated, reason = "istiod sends it, and so every proxy of the mesh reads it")]
-    let identifier = Identifier::Metadata(MetadataMatcher {
+    MetadataMatcher {
         filter: "envoy.filters.http.jwt_authn".to_owned(),
         path: ["payload"].iter().chain(claim).map(segment).collect(),
         value: Some(value),
         ..MetadataMatcher::default()
-    });
+    }
+}
+
+fn who(condition: MetadataMatcher) -> Principal {
+    #[expect(deprecated, reason = "istiod sends it, and so every proxy of the mesh reads it")]
+    let identifier = Identifier::Metadata(condition);
     principal_of(identifier)
 }
 
@@ -28,13 +32,19 @@ fn string(matcher: StringMatcher) -> ValueMatcher {
 /// `issuer/subject`; either may have a wildcard, `*` is any verified token.
 pub fn principal(value: &str) -> Option<Principal> {
     let (issuer, subject) = value.rsplit_once('/').unwrap_or(("*", if value == "*" { "*" } else { value }));
-    let ids = vec![metadata(&["iss"], string(text_matcher(issuer))), metadata(&["sub"], string(text_matcher(subject)))];
+    let is = |claim: &str, value: &str| who(metadata(&[claim], string(text_matcher(value))));
+    let ids = vec![is("iss", issuer), is("sub", subject)];
     Some(principal_of(Identifier::AndIds(Set { ids })))
 }
 
 /// A claim that is a text or a list of texts.
 pub fn claim(path: &[&str], value: &str) -> Principal {
-    let one = string(text_matcher(value));
+    who(condition(path, text_matcher(value)))
+}
+
+/// The same condition for routes.
+pub fn condition(path: &[&str], text: StringMatcher) -> MetadataMatcher {
+    let one = string(text);
     let list = ListMatcher { match_pattern: Some(list_matcher::MatchPattern::OneOf(Box::new(one.clone()))) };
     let list = ValueMatcher { match_pattern: Some(MatchPattern::ListMatch(Box::new(list))) };
     let either = OrMatcher { value_matchers: vec![list, one] };

@@ -1,8 +1,10 @@
 //! Conditions of HTTP rules (VS-7 to VS-15).
 
+use super::authz_claims;
 use super::message::boolean;
+use crate::model::claim;
 use proto::envoy::matcher::string_matcher::MatchPattern;
-use proto::envoy::matcher::{RegexMatcher, StringMatcher};
+use proto::envoy::matcher::{MetadataMatcher, RegexMatcher, StringMatcher};
 use proto::envoy::route::header_matcher::HeaderMatchSpecifier;
 use proto::envoy::route::query_parameter_matcher::QueryParameterMatchSpecifier;
 use proto::envoy::route::route_match::PathSpecifier;
@@ -39,6 +41,14 @@ fn header(name: &str, value: &StringMatch, invert: bool) -> HeaderMatcher {
     }
 }
 
+/// A condition on a claim of a token; `none` where the name is that of a header.
+fn of_token(name: &str, value: &StringMatch, invert: bool) -> Option<MetadataMatcher> {
+    let there =
+        || StringMatcher { match_pattern: Some(MatchPattern::SafeRegex(regex(".*"))), ..StringMatcher::default() };
+    let path = claim::path(name)?;
+    Some(MetadataMatcher { invert, ..authz_claims::condition(&path, string(value).unwrap_or_else(there)) })
+}
+
 fn query(name: &str, value: &StringMatch) -> QueryParameterMatcher {
     let specifier = string(value)
         .map_or(QueryParameterMatchSpecifier::PresentMatch(true), QueryParameterMatchSpecifier::StringMatch);
@@ -65,12 +75,17 @@ pub fn route_match(block: Option<&HttpMatchRequest>) -> RouteMatch {
         _ => {}
     }
     out.case_sensitive = boolean(!block.ignore_uri_case);
-    let own = |name: &String| !matches!(name.as_str(), "uri" | "scheme" | "method" | "authority");
+    let own = |name: &String| {
+        !matches!(name.as_str(), "uri" | "scheme" | "method" | "authority") && claim::path(name).is_none()
+    };
     let wanted = block.headers.iter().filter(|(name, _)| own(name)).map(|(name, value)| header(name, value, false));
     let unwanted =
         block.without_headers.iter().filter(|(name, _)| own(name)).map(|(name, value)| header(name, value, true));
     out.headers = wanted.chain(unwanted).collect();
     out.headers.sort_by(|a, b| a.name.cmp(&b.name));
+    let wanted = block.headers.iter().filter_map(|(name, value)| of_token(name, value, false));
+    let unwanted = block.without_headers.iter().filter_map(|(name, value)| of_token(name, value, true));
+    out.dynamic_metadata = wanted.chain(unwanted).collect();
     let pseudo = [(":method", &block.method), (":authority", &block.authority), (":scheme", &block.scheme)];
     for (name, value) in pseudo {
         out.headers.extend(value.as_ref().map(|value| header(name, value, false)));
@@ -86,5 +101,5 @@ pub fn is_catch_all(rule: &RouteMatch) -> bool {
         Some(PathSpecifier::SafeRegex(pattern)) => pattern.regex == ".*",
         _ => false,
     };
-    path && rule.headers.is_empty() && rule.query_parameters.is_empty()
+    path && rule.headers.is_empty() && rule.query_parameters.is_empty() && rule.dynamic_metadata.is_empty()
 }

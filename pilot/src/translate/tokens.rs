@@ -1,5 +1,6 @@
 //! RequestAuthentications as the filter `jwt_authn` (RA-1 to RA-10, CA-30).
 
+use super::telemetry::Direction;
 use crate::model::Shared;
 use crate::model::request_authn::{RequestAuthentication, TokenRule};
 use proto::any;
@@ -31,7 +32,9 @@ struct JwtAuthentication {
 ///
 /// A request needs no token; one that it brings must be good. Of several issuers one good token suffices, or several that
 /// are all good (RA-4, RA-10).
-pub fn filter(policies: &[Shared<RequestAuthentication>]) -> Option<Any> {
+///
+/// A gateway chooses the route anew by what the token says (VS-13).
+pub fn filter(policies: &[Shared<RequestAuthentication>], direction: Direction) -> Option<Any> {
     let mut rules: Vec<&TokenRule> = policies.iter().flat_map(|policy| &policy.rules).collect();
     rules.sort_by(|a, b| a.written.issuer.cmp(&b.written.issuer));
     let names: Vec<String> = (0..rules.len()).map(|index| format!("origins-{index}")).collect();
@@ -52,7 +55,7 @@ pub fn filter(policies: &[Shared<RequestAuthentication>]) -> Option<Any> {
         requirement_type: Some(RequirementType::Requires(requires)),
     };
     let filter = JwtAuthentication {
-        providers: names.into_iter().zip(rules.into_iter().map(provider)).collect(),
+        providers: names.into_iter().zip(rules.into_iter().map(|rule| provider(rule, direction))).collect(),
         rules: vec![rule],
         bypass_cors_preflight: true,
     };
@@ -67,7 +70,7 @@ fn any_of(requirements: Vec<JwtRequirement>) -> JwtRequirement {
     requirement(RequiresType::RequiresAny(JwtRequirementOrList { requirements }))
 }
 
-fn provider(rule: &TokenRule) -> JwtProvider {
+fn provider(rule: &TokenRule, direction: Direction) -> JwtProvider {
     let written = &rule.written;
     let header = |header: &proto::istio::request_authentication::JwtHeader| JwtHeader {
         name: header.name.clone(),
@@ -93,6 +96,7 @@ fn provider(rule: &TokenRule) -> JwtProvider {
         forward_payload_header: written.output_payload_to_header.clone(),
         claim_to_headers: written.output_claim_to_headers.iter().map(output).collect(),
         payload_in_metadata: "payload".to_owned(),
+        clear_route_cache: direction == Direction::Gateway,
         normalize_payload_in_metadata: Some(NormalizePayload { space_delimited_claims: spaced }),
         jwks_source_specifier: Some(JwksSourceSpecifier::LocalJwks(keys)),
         ..JwtProvider::default()

@@ -405,3 +405,29 @@ fn connections_are_told_of_as_often_as_is_said() {
     let refused = admit(&object, &MeshConfig::default()).unwrap_err();
     assert!(refused[0].to_string().contains("at least 1s"), "{}", refused[0]);
 }
+
+// spec: LBL-7
+#[test]
+fn tags_are_added_replaced_and_removed_in_any_order() {
+    let told = |tags: &[&str]| {
+        let tags = tags.join(", ");
+        let spec = format!(
+            "metrics:\n- providers: [{{name: prometheus}}]\n  overrides: [{{match: {{metric: REQUEST_COUNT}}, tagOverrides: {{{tags}}}}}]"
+        );
+        let manager = both(&world("", &[telemetry("default", "own", &spec)])).1;
+        let filters = manager["http_filters"].as_array().unwrap();
+        let stats =
+            filters.iter().find(|filter| filter["name"] == "istio.stats").unwrap()["typed_config"]["metrics"].clone();
+        stats.as_array().unwrap().iter().find(|metric| metric["name"] == "requests_total").unwrap().clone()
+    };
+    let mut tags = [
+        "team: {value: \"'red'\"}",
+        "response_code: {operation: UPSERT, value: request.host}",
+        "source_app: {operation: REMOVE}",
+    ];
+    let requests = told(&tags);
+    assert_eq!(requests["dimensions"], json!({"response_code": "request.host", "team": "'red'"}));
+    assert_eq!(requests["tags_to_remove"], json!(["source_app"]));
+    tags.reverse();
+    assert_eq!(told(&tags), requests);
+}

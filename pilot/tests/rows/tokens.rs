@@ -1,6 +1,6 @@
 //! Spec 1.12: RequestAuthentication.
 
-use crate::told::{World, object, object_in, refused};
+use crate::told::{World, manager, object, object_in, refused};
 use serde_json::{Value, json};
 
 /// The key of RFC 7515, appendix A.3.
@@ -123,4 +123,77 @@ fn what_makes_no_sense_is_refused_by_its_field() {
     assert_eq!(with("fromCookies: ['']"), "spec.jwtRules[0].fromCookies[0]");
     assert_eq!(with("outputPayloadToHeader: 'a:'"), "spec.jwtRules[0].outputPayloadToHeader");
     assert_eq!(with("outputClaimToHeaders: [{header: x}]"), "spec.jwtRules[0].outputClaimToHeaders[0].claim");
+}
+
+/// A gateway with a rule of these conditions, and tokens that it verifies.
+fn by_claims(conditions: &str) -> World {
+    let gateway = object(
+        "Gateway",
+        "g",
+        "selector: {istio: ingressgateway}\nservers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [a.com]}]",
+    );
+    let to = |version: &str| format!("route: [{{destination: {{host: reviews, subset: {version}}}}}]");
+    let routed = format!(
+        "hosts: [a.com]\ngateways: [g]\nhttp:\n- {{match: [{{{conditions}}}], {}}}\n- {{{}}}",
+        to("v1"),
+        to("v2")
+    );
+    let policy = object_in("istio-system", "RequestAuthentication", "p", &format!("jwtRules:\n{}", rule("i", "")));
+    World::new(&format!("{gateway}{}{policy}", object("VirtualService", "v", &routed)))
+}
+
+// spec: VS-13, CA-34, VS-6
+#[test]
+fn claims_of_a_token_choose_the_route_at_a_gateway() {
+    let conditions = "headers: {'@request.auth.claims.a.b': {exact: x}, end-user: {exact: ann}}, withoutHeaders: {'@request.auth.claims[Group]': {prefix: y}}";
+    let told = by_claims(conditions).gateway();
+    let routes = told.host("http.8080", "a.com:80")["routes"].clone();
+    let claim = |path: &[&str], text: Value| {
+        let path: Vec<Value> = ["payload"].iter().chain(path).map(|key| json!({"key": key})).collect();
+        let text = json!({"string_match": text});
+        let either = json!({"or_match": {"value_matchers": [{"list_match": {"one_of": text}}, text]}});
+        json!({"filter": "envoy.filters.http.jwt_authn", "path": path, "value": either})
+    };
+    let mut unwanted = claim(&["Group"], json!({"prefix": "y"}));
+    unwanted["invert"] = json!(true);
+    assert_eq!(routes[0]["match"]["dynamic_metadata"], json!([claim(&["a", "b"], json!({"exact": "x"})), unwanted]));
+    assert_eq!(routes[0]["match"]["headers"].as_array().unwrap().len(), 1, "a claim is no header");
+    let one = by_claims("headers: {'@request.auth.claims.a': {exact: x}}").gateway();
+    let routes = one.host("http.8080", "a.com:80")["routes"].clone();
+    assert_eq!(routes.as_array().unwrap().len(), 2, "a condition on a claim lets others past");
+    let any = by_claims("headers: {'@request.auth.claims.a': {}}").gateway();
+    let matcher = any.host("http.8080", "a.com:80")["routes"][0]["match"]["dynamic_metadata"][0].clone();
+    assert_eq!(matcher, claim(&["a"], json!({"safe_regex": {"regex": ".*"}})), "any value");
+
+    let clears = |listener: &Value| {
+        let manager = manager(&listener["filter_chains"][0]);
+        let filters = manager["http_filters"].as_array().unwrap();
+        let jwt = filters.iter().find(|filter| filter["name"] == "envoy.filters.http.jwt_authn").unwrap();
+        jwt["typed_config"]["providers"]["origins-0"]["clear_route_cache"].clone()
+    };
+    assert_eq!(clears(&told.listener("0.0.0.0_8080")), true, "the route is chosen again once the token is known");
+    assert_eq!(jwt(&policy("p", &rule("i", ""))).unwrap()["providers"]["origins-0"]["clear_route_cache"], Value::Null);
+}
+
+// spec: VS-13
+#[test]
+fn claims_decide_at_gateways_alone() {
+    let spec = |gateways: &str, of_block: &str, key: &str| {
+        format!(
+            "hosts: [a.com]\n{gateways}http: [{{match: [{{headers: {{'{key}': {{exact: a}}}}{of_block}}}], route: [{{destination: {{host: reviews}}}}]}}]"
+        )
+    };
+    let key = "@request.auth.claims[Sub]";
+    for bad in [
+        spec("", "", key),
+        spec("gateways: [g, mesh]\n", "", key),
+        spec("gateways: [g, mesh]\n", ", gateways: [mesh]", key),
+    ] {
+        assert_eq!(refused("VirtualService", &bad), "spec.http[0].match[0]");
+    }
+    for good in [spec("gateways: [g]\n", "", key), spec("gateways: [g, mesh]\n", ", gateways: [g]", key)] {
+        assert!(crate::told::problems(&object("VirtualService", "v", &good)).is_empty());
+    }
+    let malformed = spec("gateways: [g]\n", "", "@request.auth.claims[]");
+    assert_eq!(refused("VirtualService", &malformed), "spec.http[0].match[0].headers.@request.auth.claims[]");
 }

@@ -29,7 +29,7 @@ pub async fn pilot(directory: &Path, more: &[&str]) -> Running {
     let secure: &[&str] = if more.contains(&"--secure-grpc-addr") { &[] } else { &["--secure-grpc-addr", ""] };
     let line = own.iter().chain(&rest).chain(secure).chain(more);
     let Command::Discovery(args) = Cli::try_parse_from(line).unwrap().command else { panic!("discovery") };
-    let running = Server::new(*args, None).start().await.unwrap();
+    let running = Box::pin(Server::new(*args, None).start()).await.unwrap();
     let mut ready = running.hub.ready();
     tokio::time::timeout(PATIENCE, ready.wait_for(|ready| *ready)).await.unwrap().unwrap();
     running

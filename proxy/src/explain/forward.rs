@@ -22,7 +22,8 @@ pub(super) fn route(world: &World, request: &Request, cx: &StreamCx, story: &mut
     };
     let object = route.origin.as_deref().and_then(object_of);
     let name = if route.name.is_empty() { "unnamed" } else { &*route.name };
-    let virtual_host = format!("virtual host {}", route.virtual_host);
+    let by = if route.by_metadata { ", and what the token says" } else { "" };
+    let virtual_host = format!("virtual host {}{by}", route.virtual_host);
     story.step("route", name, "matched", virtual_host);
     story.made_by(object);
     let shares = match shares(route, head) {

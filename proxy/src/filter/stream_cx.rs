@@ -249,7 +249,10 @@ impl StreamCx {
     /// None where there is none.
     pub fn route(&self, head: &RequestHead) -> Option<&Route> {
         let found = self.route.get().unwrap_or_else(|| {
-            let found = match self.table.lookup(head, Asked { random: self.random }) {
+            // Other tables do not look at what filters have left, and may be asked while that is written.
+            let info = self.table.reads_metadata().then(|| self.info.borrow());
+            let metadata = info.as_ref().and_then(|info| info.metadata.as_deref());
+            let found = match self.table.lookup(head, Asked { random: self.random, metadata }) {
                 Lookup::Found(route) => Some(route),
                 Lookup::NoRoute | Lookup::Ask(_) => None,
             };

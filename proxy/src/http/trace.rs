@@ -61,10 +61,12 @@ fn propagates(route: &Route) -> bool {
 
 /// The answer's side: a server's proxy says what it calls the operation, a client's proxy takes that over.
 pub(super) fn answered(cx: &StreamCx, request: &RequestHead, head: &mut ResponseHead) {
-    let mut info = cx.info.borrow_mut();
-    let Some(trace) = &mut info.trace else { return };
-    match trace.direction() {
-        Direction::Inbound if !trace.told => {
+    // The route may be looked up anew, and by what is noted: nothing is borrowed meanwhile.
+    let Some((direction, told)) = cx.info.borrow().trace.as_ref().map(|trace| (trace.direction(), trace.told)) else {
+        return;
+    };
+    match direction {
+        Direction::Inbound if !told => {
             if let Some(route) = cx.route(request)
                 && let Some(name) = route.decorator.as_deref().filter(|_| propagates(route))
             {
@@ -74,7 +76,9 @@ pub(super) fn answered(cx: &StreamCx, request: &RequestHead, head: &mut Response
         Direction::Inbound => {}
         Direction::Outbound => {
             if let Some(name) = head.headers.get(Known::XEnvoyDecoratorOperation) {
-                trace.set_operation(&String::from_utf8_lossy(name));
+                if let Some(trace) = &mut cx.info.borrow_mut().trace {
+                    trace.set_operation(&String::from_utf8_lossy(name));
+                }
                 head.headers.remove(Known::XEnvoyDecoratorOperation);
             }
         }

@@ -117,6 +117,7 @@ impl RouteTable {
         let mut routes = Vec::with_capacity(written.routes.len());
         for (index, route) in written.routes.iter().enumerate() {
             let (matcher, route) = route::parse(route, written, &inherited, cx).within(&format!("routes[{index}]"))?;
+            self.reads_metadata |= route.by_metadata;
             routes.push((matcher, self.add(route)));
         }
         let index = self.hosts.len();

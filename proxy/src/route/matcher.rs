@@ -1,7 +1,8 @@
-//! Whether a request meets a route's conditions: path, headers, query, fraction.
+//! Whether a request meets a route's conditions: path, headers, query, fraction, what filters have left.
 
+use super::table::Asked;
 use super::template::Template;
-use crate::message::matcher::{HeaderMatcher, StringMatcher};
+use crate::message::matcher::{HeaderMatcher, MetadataMatcher, StringMatcher};
 use crate::message::{Known, RequestHead};
 
 /// The conditions of a route, where no route follows from them.
@@ -11,7 +12,7 @@ pub struct Condition(pub(super) RouteMatcher);
 impl Condition {
     /// Whether the request meets all of them.
     pub fn holds(&self, head: &RequestHead, random: u64) -> bool {
-        self.0.matches(head, head.path_only(), random)
+        self.0.matches(head, head.path_only(), Asked { random, metadata: None })
     }
 }
 
@@ -22,6 +23,7 @@ pub(super) struct RouteMatcher {
     pub(super) ignore_case: bool,
     pub(super) headers: Box<[HeaderMatcher]>,
     pub(super) query: Box<[QueryMatcher]>,
+    pub(super) metadata: Box<[MetadataMatcher]>,
     pub(super) fraction: Option<Fraction>,
     pub(super) grpc_only: bool,
 }
@@ -68,12 +70,13 @@ impl Fraction {
 
 impl RouteMatcher {
     /// Whether the request meets all conditions; `path` is its path without query.
-    pub(super) fn matches(&self, head: &RequestHead, path: &[u8], random: u64) -> bool {
+    pub(super) fn matches(&self, head: &RequestHead, path: &[u8], asked: Asked<'_>) -> bool {
         self.path_matches(head, path)
             && (!self.grpc_only || is_grpc(head))
             && self.headers.iter().all(|matcher| matcher.matches_request(head))
             && self.query.iter().all(|matcher| matcher.matches(head.query()))
-            && self.fraction.is_none_or(|fraction| fraction.has(random))
+            && self.metadata.iter().all(|matcher| matcher.matches(asked.metadata))
+            && self.fraction.is_none_or(|fraction| fraction.has(asked.random))
     }
 
     fn path_matches(&self, head: &RequestHead, path: &[u8]) -> bool {

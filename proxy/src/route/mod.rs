@@ -243,6 +243,8 @@ pub struct Route {
     pub hash_policy: Box<[HashPolicy]>,
     /// Status of the reply where the cluster does not exist (LR-5: 503).
     pub cluster_not_found_status: u16,
+    /// Whether what filters have left decided for it, such as claims of a token.
+    pub by_metadata: bool,
     /// Circuit-breaker priority: whether this is high-priority traffic.
     pub high_priority: bool,
     /// Operation name for traces.
@@ -284,6 +286,7 @@ impl Route {
             include_host_rate_limits: false,
             hash_policy: Box::default(),
             cluster_not_found_status: 503,
+            by_metadata: false,
             high_priority: false,
             decorator: None,
             decorator_propagate: false,

@@ -2,7 +2,7 @@
 
 use super::Route;
 use super::matcher::RouteMatcher;
-use crate::message::RequestHead;
+use crate::message::{Metadata, RequestHead};
 use foldhash::HashMap;
 use std::borrow::Cow;
 
@@ -24,6 +24,8 @@ pub struct RouteTable {
     pub(super) ignore_path_parameters: bool,
     /// Whether the control plane can be asked for virtual hosts that are not here.
     pub(super) on_demand: bool,
+    /// Whether a route depends on what filters have left.
+    pub(super) reads_metadata: bool,
     /// What answers plain HTTP where TLS is required.
     pub(super) to_https: Option<RouteId>,
     pub(super) single: Option<RouteId>,
@@ -45,9 +47,11 @@ pub(super) struct VirtualHost {
 
 /// What a lookup needs beside the request's head.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked {
+pub struct Asked<'a> {
     /// A random number, for runtime fractions.
     pub random: u64,
+    /// What filters have left; needed where the table [reads it](RouteTable::reads_metadata).
+    pub metadata: Option<&'a Metadata>,
 }
 
 /// A route's place in its table.
@@ -106,8 +110,13 @@ impl RouteTable {
         &self.name
     }
 
+    /// Whether a route depends on what filters have left.
+    pub fn reads_metadata(&self) -> bool {
+        self.reads_metadata
+    }
+
     /// The route of a request.
-    pub fn lookup(&self, head: &RequestHead, asked: Asked) -> Lookup {
+    pub fn lookup(&self, head: &RequestHead, asked: Asked<'_>) -> Lookup {
         if let Some(single) = self.single {
             return Lookup::Found(single);
         }
@@ -124,7 +133,7 @@ impl RouteTable {
             return Lookup::Found(redirect);
         }
         let path = self.path(head);
-        let found = host.routes.iter().find(|(matcher, _)| matcher.matches(head, path, asked.random));
+        let found = host.routes.iter().find(|(matcher, _)| matcher.matches(head, path, asked));
         found.map_or(Lookup::NoRoute, |(_, route)| Lookup::Found(*route))
     }
 

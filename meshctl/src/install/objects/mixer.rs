@@ -3,7 +3,7 @@
 use super::workload::{Program, mount, token};
 use super::{Spec, account, citadel, service};
 use ::citadel::bundle::CONFIG_MAP as ROOTS;
-use proto::wire::LABEL_TLS_MODE;
+use proto::wire::{LABEL_TLS_MODE, PORT_XDS_TLS};
 use serde_json::{Value, json};
 
 /// Name of everything that is mixer's.
@@ -20,7 +20,7 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
             "--grpc-addr=:9091",
             "--http-addr=:8080",
             "--monitoring-addr=:15014",
-            &format!("--pilot=http://istiod.{namespace}.svc:8080"),
+            &format!("--pilot=https://istiod.{namespace}.svc:{PORT_XDS_TLS}"),
             &format!("--ca-addr={}.{namespace}.svc:{}", citadel::NAME, citadel::PORT),
             &format!("--identity=spiffe://{}/ns/{namespace}/sa/{NAME}", spec.trust_domain().replace('@', ".")),
             "--state-dir=/var/run/secrets/mixer",

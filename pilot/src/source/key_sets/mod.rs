@@ -3,11 +3,13 @@
 //! What was fetched once stays until something newer comes: an issuer that is away for a while locks nobody out.
 
 mod fetch;
+pub mod metrics;
 
 pub use fetch::Fetcher;
 
 use super::Event;
 use futures_util::{StreamExt, stream};
+use metrics::Metrics;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -88,6 +90,7 @@ pub async fn run(
     mut wanted: watch::Receiver<Wanted>,
     fetcher: Fetcher,
     refresh: Duration,
+    metrics: Metrics,
     events: mpsc::Sender<Vec<Event>>,
 ) -> anyhow::Result<()> {
     let mut held: BTreeMap<KeySource, Held> = BTreeMap::new();
@@ -108,6 +111,7 @@ pub async fn run(
         };
         let mut fetched = stream::iter(due).map(fetch).buffer_unordered(PARALLEL);
         while let Some((result, source)) = fetched.next().await {
+            metrics.count(result.is_ok());
             let Some(own) = held.get_mut(&source) else { continue };
             if own.take(result, &source, refresh) {
                 let known = held.iter().filter_map(|(source, own)| Some((source.clone(), own.known.clone()?)));

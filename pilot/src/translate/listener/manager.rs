@@ -82,7 +82,7 @@ impl Manager<'_> {
         for (name, config) in custom::filters(self.authz, self.judges, authz::Protocol::Http, &self.owner.mesh) {
             out.push(http_filter(name, config));
         }
-        if let Some(config) = tokens::filter(self.tokens) {
+        if let Some(config) = tokens::filter(self.tokens, self.direction) {
             out.push(http_filter("envoy.filters.http.jwt_authn", config));
         }
         for config in authz::filters(self.authz, authz::Protocol::Http, &self.owner.mesh) {

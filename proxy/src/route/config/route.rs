@@ -2,7 +2,7 @@
 
 use super::{Inherited, RouteContext, action, fraction, header_ops, origin, overrides, refuse};
 use crate::bootstrap::Environment;
-use crate::message::matcher::{HeaderMatcher, StringMatcher, whole_regex};
+use crate::message::matcher::{HeaderMatcher, MetadataMatcher, StringMatcher, whole_regex};
 use crate::refusal::{Refusal, Within};
 use crate::route::matcher::{Condition, PathMatcher, QueryMatcher, RouteMatcher};
 use crate::route::template::Template;
@@ -39,6 +39,7 @@ pub(super) fn parse(
     let conditions = written.r#match.as_ref().ok_or_else(|| Refusal::new("match", "is missing"))?;
     let (matcher, matched) = conditions_of(conditions, cx).within("match")?;
     let mut route = blank(written, host, outer, cx)?;
+    route.by_metadata = !matcher.metadata.is_empty();
     match &written.action {
         Some(WrittenAction::Route(action)) => {
             action::forward(&mut route, action, &matched, (host, outer), cx).within("route")?
@@ -110,6 +111,7 @@ impl Condition {
     /// # Errors
     /// The field that is wrong or not supported.
     pub fn parse(written: &RouteMatch) -> Result<Self, Refusal> {
+        refuse(&[("dynamic_metadata", !written.dynamic_metadata.is_empty())])?;
         let (environment, runtime) = (Environment::default(), BTreeMap::new());
         let parse_override = &|_: &str, _: &Any| Err(Refusal::unsupported("typed_per_filter_config"));
         let (conditions, _) =
@@ -122,12 +124,12 @@ fn conditions_of(written: &RouteMatch, cx: RouteContext<'_>) -> Result<(RouteMat
     refuse(&[
         ("cookies", !written.cookies.is_empty()),
         ("tls_context", written.tls_context.is_some()),
-        ("dynamic_metadata", !written.dynamic_metadata.is_empty()),
         ("filter_state", !written.filter_state.is_empty()),
     ])?;
     let (path, matched) = path_of(written)?;
     let headers = written.headers.iter().enumerate();
     let query = written.query_parameters.iter().enumerate();
+    let metadata = written.dynamic_metadata.iter().enumerate();
     let matcher = RouteMatcher {
         path,
         ignore_case: written.case_sensitive.as_ref().is_some_and(|sensitive| !sensitive.value),
@@ -136,6 +138,9 @@ fn conditions_of(written: &RouteMatch, cx: RouteContext<'_>) -> Result<(RouteMat
             .collect::<Result<_, _>>()?,
         query: query
             .map(|(index, parameter)| query_of(parameter).within(&format!("query_parameters[{index}]")))
+            .collect::<Result<_, _>>()?,
+        metadata: metadata
+            .map(|(index, left)| MetadataMatcher::parse(left).within(&format!("dynamic_metadata[{index}]")))
             .collect::<Result<_, _>>()?,
         fraction: written
             .runtime_fraction

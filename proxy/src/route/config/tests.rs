@@ -1,4 +1,5 @@
 use super::*;
+use crate::message::Metadata;
 use crate::message::{Known, RequestHead, ResponseHead, Version};
 use crate::net::PeerFacts;
 use crate::route::{Action, Asked, Choice, HostAvoidance, Lookup, RetryOn, Route};
@@ -35,7 +36,7 @@ fn get(authority: &str, path: &str) -> RequestHead {
 }
 
 fn find<'a>(table: &'a RouteTable, head: &RequestHead, random: u64) -> Option<&'a Route> {
-    match table.lookup(head, Asked { random }) {
+    match table.lookup(head, Asked { random, metadata: None }) {
         Lookup::Found(route) => table.route(route),
         Lookup::NoRoute | Lookup::Ask(_) => None,
     }
@@ -486,8 +487,10 @@ fn plain_requests_are_sent_to_tls_where_it_is_required() {
 fn a_table_with_vhds_asks_for_hosts_it_does_not_know() {
     let table =
         table(&json!({"vhds": {"config_source": {"ads": {}}}, "virtual_hosts": [{"name": "v", "domains": ["a"]}]}));
-    assert!(matches!(table.lookup(&get("B:80", "/"), Asked { random: 0 }), Lookup::Ask(host) if &*host == "b:80"));
-    assert!(matches!(table.lookup(&get("a", "/"), Asked { random: 0 }), Lookup::NoRoute));
+    assert!(
+        matches!(table.lookup(&get("B:80", "/"), Asked { random: 0, metadata: None }), Lookup::Ask(host) if &*host == "b:80")
+    );
+    assert!(matches!(table.lookup(&get("a", "/"), Asked { random: 0, metadata: None }), Lookup::NoRoute));
 }
 
 #[test]
@@ -617,4 +620,43 @@ fn a_choice_may_have_a_host_of_its_own() {
     let choice: Choice<'_> = route.choose(&head, 0).unwrap();
     route.rewrite(&mut head, choice.weighted.and_then(|weighted| weighted.host_rewrite.as_deref()));
     assert_eq!(head.authority(), b"own");
+}
+
+// spec: VS-13, CA-34
+#[test]
+fn what_filters_have_left_chooses_among_routes() {
+    let claim = |path: &[&str], value: &str, invert: bool| {
+        let path: Vec<Value> = ["payload"].iter().chain(path).map(|key| json!({"key": key})).collect();
+        let text = json!({"string_match": {"exact": value}});
+        let either = json!({"or_match": {"value_matchers": [{"list_match": {"one_of": text}}, text]}});
+        json!({"filter": "envoy.filters.http.jwt_authn", "path": path, "value": either, "invert": invert})
+    };
+    let route =
+        |name: &str, claims: &[Value]| json!({"match": {"prefix": "/", "dynamic_metadata": claims}, "route": to(name)});
+    let both = [claim(&["group"], "admin", false), claim(&["sub"], "banned", true)];
+    let table = routes(&json!([
+        route("admins", &both),
+        route("nested", &[claim(&["a", "b"], "x", false)]),
+        route("not-ann", &[claim(&["sub"], "ann", true)]),
+        route("others", &[]),
+    ]));
+    assert!(table.reads_metadata() && !routes(&json!([route("others", &[])])).reads_metadata());
+    let chosen = |payload: Option<Value>| {
+        let left = payload
+            .map(|payload| Metadata::from([("envoy.filters.http.jwt_authn".into(), json!({"payload": payload}))]));
+        match table.lookup(&get("a", "/"), Asked { random: 0, metadata: left.as_ref() }) {
+            Lookup::Found(id) => {
+                let route = table.route(id).unwrap();
+                (route.choose(&get("a", "/"), 0).unwrap().cluster.to_string(), route.by_metadata)
+            }
+            Lookup::NoRoute | Lookup::Ask(_) => panic!("a route for all"),
+        }
+    };
+    let by_claims = |name: &str| (name.to_owned(), true);
+    assert_eq!(chosen(Some(json!({"group": "admin"}))), by_claims("admins"));
+    assert_eq!(chosen(Some(json!({"group": ["user", "admin"], "sub": "ann"}))), by_claims("admins"), "in a list");
+    assert_eq!(chosen(Some(json!({"group": "admin", "sub": "banned"}))), by_claims("not-ann"), "all conditions hold");
+    assert_eq!(chosen(Some(json!({"a": {"b": "x"}, "sub": "ann"}))), by_claims("nested"));
+    assert_eq!(chosen(Some(json!({"sub": "ann"}))), ("others".to_owned(), false));
+    assert_eq!(chosen(None), by_claims("not-ann"), "who has no token is not ann");
 }

@@ -3,6 +3,7 @@ use super::*;
 use crate::message::{RequestHead, Version};
 use crate::outcome::Flags;
 use crate::telemetry::{Registry, Selection};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 fn ends() -> Ends {
@@ -111,4 +112,39 @@ fn series_are_bounded_and_return_when_the_configuration_goes() {
     drop(first);
     ask(&changes(), "d");
     assert!(registry.collect().prometheus(&Selection::default()).contains("host=\"d\""));
+}
+
+/// The labels of a line, each of which must be there once.
+fn labels(line: &str) -> BTreeMap<String, String> {
+    let inner = line.split_once('{').unwrap().1.rsplit_once("\"}").unwrap().0;
+    let pairs: Vec<(&str, &str)> = inner.split("\",").map(|pair| pair.split_once("=\"").unwrap()).collect();
+    let labels: BTreeMap<String, String> =
+        pairs.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    assert_eq!(labels.len(), pairs.len(), "{line}");
+    labels
+}
+
+// spec: LBL-7
+#[test]
+fn labels_are_added_replaced_and_removed_in_any_order() {
+    let of = |changes: &[MetricConfig]| labels(lines(&shown(changes, &["a"]), "istio_requests_total")[0]);
+    let mut expected = of(&[change("request_bytes", &[], &[], true)]);
+    assert!(expected.contains_key("source_app") && expected["response_code"] == "200");
+    let added = [("team", "'red'"), ("response_code", "request.host"), ("destination_app", "'other'")];
+    expected.extend(
+        [("team", "red"), ("response_code", "a"), ("destination_app", "other")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned())),
+    );
+    for removed in ["source_app", "source_version"] {
+        expected.remove(removed).unwrap();
+    }
+    // As pilot sends it: one message for a metric.
+    assert_eq!(of(&[change("requests_total", &["source_app", "source_version"], &added, false)]), expected);
+    let backwards: Vec<_> = added.iter().rev().copied().collect();
+    assert_eq!(of(&[change("requests_total", &["source_version", "source_app"], &backwards, false)]), expected);
+    let one = |removed: &[&str], at: usize| change("requests_total", removed, &added[at..=at], false);
+    let mut several = vec![one(&["source_version"], 2), one(&[], 1), one(&["source_app"], 0)];
+    assert_eq!(of(&several), expected);
+    several.reverse();
+    assert_eq!(of(&several), expected);
 }
