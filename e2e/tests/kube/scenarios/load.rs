@@ -20,7 +20,7 @@ pub(crate) struct Outcome {
     pub(crate) failed: u64,
     /// Latency in milliseconds.
     pub(crate) p99_ms: f64,
-    /// Who said what of those that failed.
+    /// Who said what of those that failed; empty where none did.
     why: String,
 }
 
@@ -60,7 +60,7 @@ impl<'a> Load<'a> {
             String::new()
         } else {
             let log = self.space.shell(&format!("tail -n 8 /tmp/{id}.log"));
-            format!("{}\n{log}\n{}", report["RetCodes"], self.space.not_good())
+            format!(": {}\n{log}\n{}", report["RetCodes"], self.space.not_good())
         };
         Outcome { calls, failed, p99_ms: p99.map_or(0.0, |one| one["Value"].as_f64().unwrap() * 1e3), why }
     }
@@ -69,7 +69,7 @@ impl<'a> Load<'a> {
 impl Outcome {
     /// All calls were answered by 200, and there were so many at least.
     pub(crate) fn all_good(&self, least: u64) -> &Self {
-        assert_eq!(self.failed, 0, "{} of {} failed: {}", self.failed, self.calls, self.why);
+        assert_eq!(self.failed, 0, "{} of {} failed{}", self.failed, self.calls, self.why);
         assert!(self.calls >= least, "only {} calls, not {least}", self.calls);
         self
     }
@@ -77,6 +77,6 @@ impl Outcome {
 
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} of {} calls failed, p99 {:.1} ms", self.failed, self.calls, self.p99_ms)
+        write!(f, "{} of {} calls failed, p99 {:.1} ms{}", self.failed, self.calls, self.p99_ms, self.why)
     }
 }
