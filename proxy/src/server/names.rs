@@ -5,6 +5,7 @@ use crate::dns::{DnsServer, Forwarder, Names, ResolvConf, Viewpoint};
 use crate::net::bind_mark;
 use crate::xds::{Kind, Store};
 use anyhow::Context;
+use bytes::Bytes;
 use prost::Message;
 use proto::envoy::wkt::value::Kind as Value;
 use proto::missing::NameTable;
@@ -84,12 +85,12 @@ fn metadata<'a>(bootstrap: &'a Bootstrap, name: &str) -> &'a str {
     }
 }
 
-/// A new table for each new version; a broken one leaves the last in use.
+/// A new table whenever it is another one; a broken one leaves the last in use.
 async fn follow(mut store: watch::Receiver<Store>, table: watch::Sender<Option<Arc<Names>>>, view: Viewpoint) {
-    let mut version: Option<Arc<str>> = None;
+    let mut last = Last::default();
     loop {
         let held = store.borrow_and_update().of(Kind::NameTable).next().cloned();
-        if let Some(held) = held.filter(|held| version.as_ref() != Some(&held.resource.version)) {
+        if let Some(held) = held.filter(|held| last.is_another(&held.resource.body)) {
             match NameTable::decode(held.resource.body.as_ref()) {
                 Ok(found) => {
                     let names = Names::new(&found, &view);
@@ -98,10 +99,37 @@ async fn follow(mut store: watch::Receiver<Store>, table: watch::Sender<Option<A
                 }
                 Err(error) => tracing::warn!(%error, "name table refused, the last one stays in use"),
             }
-            version = Some(Arc::clone(&held.resource.version));
         }
         if store.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// The encoded table that was looked at last. Its version does not tell whether it changed: istiod gives it none.
+#[derive(Debug, Default)]
+struct Last(Option<Bytes>);
+
+impl Last {
+    /// Whether this is another table than the last one, which it is from now on.
+    fn is_another(&mut self, body: &Bytes) -> bool {
+        let another = self.0.as_ref() != Some(body);
+        self.0 = Some(body.clone());
+        another
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // spec: DN-1
+    #[test]
+    fn a_table_is_another_one_by_what_is_in_it() {
+        let mut last = Last::default();
+        let [one, other] = ["one", "other"].map(|text| Bytes::from_static(text.as_bytes()));
+        let seen = [&one, &one, &other, &other, &one].map(|body| last.is_another(body));
+        assert_eq!(seen, [true, false, true, false, true]);
+        assert!(Last::default().is_another(&Bytes::new()), "the first one, even if it is empty");
     }
 }
