@@ -14,7 +14,7 @@ RUNNER := --config 'target."cfg(all())".runner=["sudo","-E"]'
 endif
 # The four simulations: 10,000 seeds each.
 SIM_SEEDS ?= 10000
-# Which tests on Kubernetes: all, or api (an API server alone).
+# Which tests on Kubernetes: all, pods (without the scenarios), or api (an API server alone).
 KUBE_SET ?= all
 CHECK := fmt lint test sim sizes
 
@@ -72,16 +72,17 @@ lint: setup ## clippy, warnings are errors
 test: programs ## every test: units, rows of the specification, real Envoys, the demo's tour
 	@cargo test --workspace $(RUNNER)
 
-e2e-kube: programs ## tests on real Kubernetes, which is built first if it is not in the cache (needs root and Go); KUBE_SET=api: those without pods
+e2e-kube: programs ## tests on real Kubernetes, which is built first if it is not in the cache (needs root and Go); KUBE_SET=pods: without the scenarios, KUBE_SET=api: without pods
 	@run() { cargo test --workspace --test kube $(RUNNER) -- --include-ignored --nocapture --test-threads "$$@"; }
 	case $(KUBE_SET) in
 	  api) run 2 arms:: faults:: identity:: openshift:: secrets:: status:: ;;
+	  pods) run 2 --skip scenarios:: ;;
 	  all)
 	    $(MAKE) --no-print-directory images previous
 	    export E2E_PROGRAMS=$$PWD/target/release E2E_PREVIOUS=$$PWD/target/previous/debug
 	    run 2 --skip scenarios::
 	    run 1 scenarios:: ;;
-	  *) echo "KUBE_SET is api or all" >&2; exit 1 ;;
+	  *) echo "KUBE_SET is api, pods or all" >&2; exit 1 ;;
 	esac
 
 e2e-istiod: programs ## our proxies under a real istiod on Kubernetes, both built first if they are not in the cache (needs root and Go)

@@ -4,7 +4,7 @@ use crate::export::file::Format;
 use crate::report::series::MAX_SERIES;
 use anyhow::Context as _;
 use clap::Args;
-use identity::spiffe::SpiffeId;
+use identity::spiffe::{SpiffeId, TrustDomain};
 use std::path::PathBuf;
 
 /// `mixer serve`. An empty address turns a server off.
@@ -71,9 +71,12 @@ pub struct IdentityArgs {
     /// File with the bearer token; read again for every request
     #[arg(long, default_value = "/var/run/secrets/tokens/istio-token")]
     pub token_file: PathBuf,
-    /// mixer's SPIFFE id; clients must be of its trust domain
+    /// mixer's SPIFFE id; clients must be of its trust domain, or of an alias of it
     #[arg(long, value_name = "SPIFFE-ID")]
     pub identity: Option<String>,
+    /// Aliases of the trust domain, separated by commas: those that the mesh moves from or to
+    #[arg(long, default_value = "")]
+    pub trust_domain_aliases: String,
     /// Directory in memory in which the certificate is kept, so that mixer starts while the CA is away
     #[arg(long)]
     pub state_dir: Option<PathBuf>,
@@ -118,6 +121,15 @@ pub struct PolicyArgs {
 }
 
 impl IdentityArgs {
+    /// The aliases.
+    ///
+    /// # Errors
+    /// Where one is no trust domain.
+    pub fn aliases(&self) -> anyhow::Result<Vec<TrustDomain>> {
+        let names = self.trust_domain_aliases.split(',').filter(|name| !name.is_empty());
+        names.map(TrustDomain::from_mesh_config).collect::<Result<_, _>>().context("--trust-domain-aliases")
+    }
+
     /// Where and as whom mixer enrols; nothing where it does not.
     ///
     /// # Errors

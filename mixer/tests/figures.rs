@@ -94,7 +94,7 @@ fn resident() -> u64 {
 #[test]
 fn an_hour_of_2000_requests_a_second_stays_within_bounds() {
     let hour = if full() { 3_600 } else { 120 };
-    let caller = Caller { address: "peer", id: None };
+    let caller = Caller { address: [127, 0, 0, 1].into(), id: None };
     let hasher = foldhash::fast::RandomState::default();
     let mut state = State::new(MAX_SERIES, Meters::new(&vitals::prometheus::Registry::new()).unwrap());
     let before = resident();

@@ -54,21 +54,26 @@ struct Flags {
 
 /// A citadel in this process.
 struct Ca {
-    directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
     address: SocketAddr,
     key: TokenKey,
 }
 
 impl Ca {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::of(Arc::new(tempfile::tempdir().unwrap()), "cluster.local").await
+    }
+
+    /// One of a trust domain, with the keys of this directory.
+    async fn of(directory: Arc<tempfile::TempDir>, domain: &str) -> Self {
         let path = |name: &str| directory.path().join(name).display().to_string();
         let key = TokenKey::load_or_create(&directory.path().join("token-key.pem")).unwrap();
         std::fs::write(directory.path().join("jwks.json"), key.jwks().to_string()).unwrap();
         let (ca, jwks, roots) = (path("ca"), path("jwks.json"), path("roots.pem"));
         let flags = ["citadel", "--listen", "127.0.0.1:0", "--root-dir", &ca, "--token-jwks", &jwks];
-        let names = format!("{PILOT}=localhost");
-        let flags = flags.into_iter().chain(["--roots-out", &roots, "--monitoring-addr=", "--host-names", &names]);
+        let names = format!("{}=localhost", PILOT.replace("cluster.local", domain));
+        let flags = flags.into_iter().chain(["--trust-domain", domain]);
+        let flags = flags.chain(["--roots-out", &roots, "--monitoring-addr=", "--host-names", &names]);
         let server = Server::start(Flags::parse_from(flags).serve, None).await.unwrap();
         let address = server.local_addr().unwrap();
         tokio::spawn(server.serve(std::future::pending()));
@@ -184,6 +189,24 @@ async fn a_proxy_is_let_in_and_known_by_its_certificate() {
     let refused = send(channel, "bank").await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("bank") && refused.message().contains(PRODUCTPAGE), "{refused}");
+}
+
+// spec: CA-7
+#[tokio::test]
+async fn who_is_of_an_alias_of_the_trust_domain_is_let_in() {
+    let ca = Ca::start().await;
+    let old = Ca::of(Arc::clone(&ca.directory), "old.example").await;
+    let own = old.credentials("spiffe://old.example/ns/shop/sa/productpage").await;
+    for (aliases, lets_in) in [("", false), ("older.example,old.example", true)] {
+        let (flags, aliases) = (ca.flags(), format!("--trust-domain-aliases={aliases}"));
+        let mixer = start(&[&flags.each_ref().map(String::as_str)[..], &[&aliases]].concat()).await;
+        until(mixer.monitoring.unwrap(), "/ready", |text| !text.contains("not")).await;
+        let sent = match channel(mixer.grpc.unwrap(), &own, Some(&own)).await {
+            Ok(channel) => send(channel, "shop").await.is_ok(),
+            Err(_refused) => false,
+        };
+        assert_eq!(sent, lets_in, "{aliases}");
+    }
 }
 
 fn node(namespace: &str) -> String {

@@ -8,7 +8,7 @@ use crate::ads::gate::{Gate, Guard};
 use crate::ads::relay::Relay;
 use crate::ads::review::ReviewedTokens;
 use crate::ads::service::Ads;
-use crate::ads::tls::{self, Files};
+use crate::ads::tls::Files;
 use crate::args::Discovery;
 use crate::delivery::debounce::Delays;
 use crate::delivery::metrics::Metrics;
@@ -24,6 +24,7 @@ use crate::trust::enrol::{self, Enrol};
 use crate::trust::roots::{self, Distribution};
 use ::kube::api::Api;
 use anyhow::Context as _;
+use credentials::accept::accept_tls;
 use identity::jwks::KeySet;
 use identity::jwt::{Expiry, TokenRules};
 use identity::review::ReviewRules;
@@ -345,7 +346,7 @@ impl Server {
             running.secure_grpc = Some(local);
             let stopped = stopped.clone();
             running.tasks.spawn(async move {
-                let connections = tls::accept(listener, move || files.server(&[b"h2"]));
+                let connections = accept_tls(listener, move || files.server(&[b"h2"]));
                 let serving = router.serve_with_incoming_shutdown(connections, signal(stopped));
                 let done = Box::pin(serving).await;
                 done.context("xDS over TLS")

@@ -180,6 +180,11 @@ fn the_story_names_the_object_the_rule_and_the_endpoints() {
     assert_eq!(policy["name"], "ns[shop]-policy[no-admin]-rule[0]");
     let inbound = explained(&dump, "GET", &url("/"), &[], &["--side", "inbound"]);
     assert_eq!(inbound["steps"][0]["because"], "no listener takes the connection");
+    let (elsewhere, dialled) = ("http://shop.test:1/fixed", format!("127.0.0.1:{port}"));
+    let by_flag = explained(&dump, "GET", elsewhere, &[], &["--to-address", &dialled]);
+    assert_eq!((&by_flag["outcome"]["status"], &by_flag["request"]), (&418.into(), &"GET shop.test:1/fixed".into()));
+    let by_url = explained(&dump, "GET", elsewhere, &[], &["--to-address", "127.0.0.1"]);
+    assert_eq!(by_url["steps"][0]["because"], "no listener takes the connection");
     let text = Command::new(env!("CARGO_BIN_EXE_proxy"))
         .args(["explain", "--config-dump", dump.to_str().unwrap(), "GET", &url("/fixed")])
         .output()

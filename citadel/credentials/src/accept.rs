@@ -12,11 +12,13 @@ use identity::svid::{LeafFacts, provider};
 use identity::verify::{client_verifier, optional_client_verifier};
 use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -64,6 +66,20 @@ pub struct Peer {
     pub address: SocketAddr,
     /// The identity that its certificate proves.
     pub id: Option<SpiffeId>,
+    /// When that certificate ends; none where none was shown.
+    pub until: Option<SystemTime>,
+}
+
+impl Peer {
+    /// One that has shown no certificate.
+    pub fn unproven(address: SocketAddr) -> Self {
+        Self { address, id: None, until: None }
+    }
+
+    /// The identity, unless its certificate has ended since: a connection may outlive the certificate that opened it.
+    pub fn proven(&self, now: SystemTime) -> Option<&SpiffeId> {
+        self.id.as_ref().filter(|_| self.until.is_some_and(|until| now <= until))
+    }
 }
 
 /// A connection that tells tonic who the peer is.
@@ -75,10 +91,25 @@ pub struct Connection {
 
 /// Accepts until nobody takes connections any more.
 pub fn accept(listener: TcpListener, door: Door) -> ReceiverStream<std::io::Result<Connection>> {
+    let mut configs = Configs { door, last: None };
+    accept_by(listener, move || configs.now())
+}
+
+/// Accepts by TLS, each connection with the configuration of the moment.
+pub fn accept_tls(
+    listener: TcpListener,
+    config: impl Fn() -> anyhow::Result<Arc<ServerConfig>> + Send + 'static,
+) -> ReceiverStream<std::io::Result<Connection>> {
+    accept_by(listener, move || Terms::Tls { config: config(), plain: false })
+}
+
+fn accept_by(
+    listener: TcpListener,
+    mut terms: impl FnMut() -> Terms + Send + 'static,
+) -> ReceiverStream<std::io::Result<Connection>> {
     let (ready, connections) = mpsc::channel(WAITING);
     tokio::spawn(async move {
         let slots = Arc::new(Semaphore::new(MAX_HANDSHAKES));
-        let mut configs = Configs { door, last: None };
         loop {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
             let accepted = tokio::select! {
@@ -93,7 +124,7 @@ pub fn accept(listener: TcpListener, door: Door) -> ReceiverStream<std::io::Resu
                     continue;
                 }
             };
-            let terms = configs.now();
+            let terms = terms();
             let ready = ready.clone();
             tokio::spawn(async move {
                 let _slot = slot;
@@ -136,7 +167,9 @@ impl Configs {
         {
             return Terms::Tls { config: Ok(config.clone()), plain };
         }
-        let config = config(&held, &trust.accept, plain).map(Arc::new);
+        let verify = if plain { optional_client_verifier } else { client_verifier };
+        let clients = verify(held.roots.clone(), trust.accept.clone());
+        let config = server_config((*held.svid.certified_key()).clone(), clients, &PROTOCOLS).map(Arc::new);
         if let Ok(config) = &config {
             self.last = Some((held, config.clone()));
         }
@@ -144,14 +177,21 @@ impl Configs {
     }
 }
 
-fn config(held: &Credentials, accept: &SanMatch, optional: bool) -> anyhow::Result<ServerConfig> {
-    let verify = if optional { optional_client_verifier } else { client_verifier };
+/// TLS of a server: what it presents, who may be its clients, what they may speak (ALPN). No session is resumed: it would carry
+/// a client certificate that nobody checked again.
+///
+/// # Errors
+/// Where the versions of TLS are not those of the provider.
+pub fn server_config(
+    own: CertifiedKey,
+    clients: Arc<dyn ClientCertVerifier>,
+    protocols: &[&[u8]],
+) -> anyhow::Result<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
-        .with_client_cert_verifier(verify(held.roots.clone(), accept.clone()))
-        .with_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from((*held.svid.certified_key()).clone())));
-    config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
-    // A resumed session would carry a client certificate that nobody checked again.
+        .with_client_cert_verifier(clients)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
@@ -159,7 +199,7 @@ fn config(held: &Credentials, accept: &SanMatch, optional: bool) -> anyhow::Resu
 
 async fn enter(stream: TcpStream, address: SocketAddr, terms: Terms) -> anyhow::Result<Connection> {
     stream.set_nodelay(true)?;
-    let plain = |stream| Connection { stream: Stream::Plain(stream), peer: Peer { address, id: None } };
+    let plain = |stream| Connection { stream: Stream::Plain(stream), peer: Peer::unproven(address) };
     let Terms::Tls { config, plain: accepts_plain } = terms else { return Ok(plain(stream)) };
     if accepts_plain {
         let mut first = [0];
@@ -170,8 +210,10 @@ async fn enter(stream: TcpStream, address: SocketAddr, terms: Terms) -> anyhow::
     }
     let stream = TlsAcceptor::from(config?).accept(stream).await.context("TLS")?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-    let id = leaf.map(LeafFacts::read).transpose().context("client certificate")?.and_then(|facts| facts.id);
-    Ok(Connection { stream: Stream::Tls(Box::new(stream.into())), peer: Peer { address, id } })
+    let facts = leaf.map(LeafFacts::read).transpose().context("client certificate")?;
+    let (id, until) = facts.map(|facts| (facts.id, facts.lifetime.not_after)).unzip();
+    let peer = Peer { address, id: id.flatten(), until };
+    Ok(Connection { stream: Stream::Tls(Box::new(stream.into())), peer })
 }
 
 impl Connection {

@@ -87,7 +87,7 @@ impl Config {
         let svid = Svid::new(identity::pem::certificates(chain.concat().as_bytes())?, csr.key)?;
         let found = svid.facts().id.as_ref();
         anyhow::ensure!(
-            found == Some(&self.identity),
+            found.is_some_and(|id| self.identity.is_same_workload(id)),
             "the CA issued a certificate of {}, expected {}",
             found.map_or("nobody", SpiffeId::as_str),
             self.identity

@@ -6,10 +6,8 @@ use anyhow::Context as _;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
@@ -24,12 +22,8 @@ pub struct Dialer {
     pub held: Option<watch::Receiver<Option<Arc<Credentials>>>>,
 }
 
-/// A connection that tells the client whether it is HTTP/2.
-#[derive(Debug)]
-pub struct Dialed(Stream);
-
 impl Dialer {
-    async fn dial(self, uri: Uri) -> anyhow::Result<Dialed> {
+    async fn dial(self, uri: Uri) -> anyhow::Result<Stream> {
         let host = uri.host().with_context(|| format!("{uri} names no host"))?.to_owned();
         let is_tls = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
@@ -38,19 +32,19 @@ impl Dialer {
             TcpStream::connect((bare.as_str(), port)).await.with_context(|| format!("connect {host}:{port}"))?;
         stream.set_nodelay(true)?;
         if !is_tls {
-            return Ok(Dialed(Stream::Plain(stream)));
+            return Ok(Stream::Plain(stream));
         }
         let held = self.held.context("https needs a certificate of the mesh")?;
         let own = held.borrow().clone().context("there is no certificate yet")?;
         let config = tls_by_name(own.roots.clone(), &bare, Some(&own))?;
         let name = ServerName::try_from(bare)?;
         let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.context("TLS")?;
-        Ok(Dialed(Stream::Tls(Box::new(stream.into()))))
+        Ok(Stream::Tls(Box::new(stream.into())))
     }
 }
 
 impl Service<Uri> for Dialer {
-    type Response = TokioIo<Dialed>;
+    type Response = TokioIo<Stream>;
     type Error = std::io::Error;
     type Future = BoxFuture<Self::Response, Self::Error>;
 
@@ -64,37 +58,12 @@ impl Service<Uri> for Dialer {
     }
 }
 
-impl Connection for Dialed {
+impl Connection for Stream {
+    /// Tells the client whether it is HTTP/2.
     fn connected(&self) -> Connected {
-        match &self.0 {
-            Stream::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                Connected::new().negotiated_h2()
-            }
+        match self {
+            Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => Connected::new().negotiated_h2(),
             _ => Connected::new(),
         }
-    }
-}
-
-impl AsyncRead for Dialed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Dialed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

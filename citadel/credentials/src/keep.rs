@@ -27,7 +27,8 @@ pub async fn keep_fresh(config: Config, held: watch::Sender<Option<Arc<Credentia
     let mut enrolment = Enrolment::new(fastrand::u64(..));
     let kept = config.state_dir.as_deref().and_then(load_kept).filter(|kept| {
         let facts = kept.svid.facts();
-        facts.id.as_ref() == Some(&config.identity) && facts.lifetime.not_after > SystemTime::now()
+        facts.id.as_ref().is_some_and(|id| config.identity.is_same_workload(id))
+            && facts.lifetime.not_after > SystemTime::now()
     });
     let lifetime = kept.as_ref().map(|kept| kept.svid.facts().lifetime);
     if let Some(kept) = kept {

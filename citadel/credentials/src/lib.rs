@@ -6,6 +6,7 @@
 //! - [`keep`]: a certificate that stays fresh, and outlives the process and its CA
 //! - [`accept`]: connections to a server, with the identity that their certificates prove
 //! - [`dial`]: connections to another server of the mesh, with the own certificate
+//! - [`stream`]: plain text or TLS
 //!
 //! It never knows what is served, and never signs anything.
 
@@ -13,7 +14,7 @@ pub mod accept;
 pub mod client;
 pub mod dial;
 pub mod keep;
-mod stream;
+pub mod stream;
 
 pub use client::{Config, Credentials, host_of};
 pub use keep::keep_fresh;

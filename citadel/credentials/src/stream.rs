@@ -8,8 +8,10 @@ use tokio_rustls::TlsStream;
 
 /// Either of the two.
 #[derive(Debug)]
-pub(crate) enum Stream {
+pub enum Stream {
+    /// Plain text.
     Plain(TcpStream),
+    /// Over TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

@@ -1,5 +1,6 @@
 //! Which subject alternative names of a peer are acceptable (Envoy: `match_typed_subject_alt_names`).
 
+use crate::spiffe::{SCHEME, TrustDomain};
 use std::fmt;
 
 /// Which kind of subject alternative name a pattern looks at.
@@ -65,10 +66,11 @@ impl SanMatch {
         Self(ids.into_iter().map(pattern).collect())
     }
 
-    /// Accepts every id of a trust domain.
-    pub fn trust_domain(domain: &crate::spiffe::TrustDomain) -> Self {
-        let text = SanText::Prefix(format!("{}{domain}/", crate::spiffe::SCHEME));
-        Self(vec![SanPattern { kind: SanKind::Uri, text }])
+    /// Accepts every id of a trust domain and of its aliases.
+    pub fn trust_domains(own: &TrustDomain, aliases: &[TrustDomain]) -> Self {
+        let prefix = |domain| SanText::Prefix(format!("{SCHEME}{domain}/"));
+        let pattern = |domain| SanPattern { kind: SanKind::Uri, text: prefix(domain) };
+        Self(aliases.iter().chain([own]).map(pattern).collect())
     }
 
     /// Whether every name is acceptable.
@@ -106,12 +108,11 @@ impl fmt::Display for SanMatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spiffe::TrustDomain;
 
     // spec: MT-6
     #[test]
     fn a_trust_domain_does_not_match_a_longer_one() {
-        let accept = SanMatch::trust_domain(&TrustDomain::parse("cluster.local").unwrap());
+        let accept = SanMatch::trust_domains(&TrustDomain::parse("cluster.local").unwrap(), &[]);
         assert!(accept.accepts(SanKind::Uri, "spiffe://cluster.local/ns/a/sa/b"));
         assert!(!accept.accepts(SanKind::Uri, "spiffe://cluster.local.evil/ns/a/sa/b"));
         assert!(!accept.accepts(SanKind::Dns, "spiffe://cluster.local/ns/a/sa/b"));

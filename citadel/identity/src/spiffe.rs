@@ -121,6 +121,12 @@ impl SpiffeId {
             _ => None,
         }
     }
+
+    /// Whether it is the same workload, in whichever trust domain: a mesh may move to another one (CA-7).
+    pub fn is_same_workload(&self, other: &Self) -> bool {
+        let own = self.namespace_and_account();
+        self == other || (own.is_some() && own == other.namespace_and_account())
+    }
 }
 
 impl fmt::Display for SpiffeId {
@@ -146,6 +152,18 @@ mod tests {
         assert_eq!(id.as_str(), "spiffe://team.corp.example/ns/shop/sa/reviews");
         assert_eq!(id.namespace_and_account(), Some(("shop", "reviews")));
         assert_eq!(SpiffeId::parse(id.as_str()).unwrap(), id);
+    }
+
+    // spec: CA-7
+    #[test]
+    fn a_workload_is_the_same_in_another_trust_domain() {
+        let id = |text: &str| SpiffeId::parse(text).unwrap();
+        let own = id("spiffe://old/ns/shop/sa/reviews");
+        assert!(own.is_same_workload(&own) && own.is_same_workload(&id("spiffe://new/ns/shop/sa/reviews")));
+        for other in ["spiffe://old/ns/shop/sa/ratings", "spiffe://old/ns/bank/sa/reviews", "spiffe://new/reviews"] {
+            assert!(!own.is_same_workload(&id(other)), "{other}");
+        }
+        assert!(!id("spiffe://old/vm").is_same_workload(&id("spiffe://new/vm")), "of other forms nothing is known");
     }
 
     #[test]

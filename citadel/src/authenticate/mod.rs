@@ -6,6 +6,7 @@ pub mod mtls;
 pub mod review;
 pub mod token;
 
+use credentials::accept::Peer;
 use identity::spiffe::SpiffeId;
 use tonic::metadata::MetadataMap;
 
@@ -62,13 +63,13 @@ impl Authenticators {
     /// [`Unauthenticated`] for the log; the caller gets an opaque answer.
     pub async fn identify(
         &self,
-        peer: Option<&mtls::PeerCertificate>,
+        peer: Option<&Peer>,
         metadata: &MetadataMap,
         now: std::time::SystemTime,
     ) -> Result<SpiffeId, Unauthenticated> {
         // A relay passes tokens on, and the token says who asks.
-        let passed_on = |peer: &&_| self.mtls.is_relay(peer) && metadata.contains_key("authorization");
-        if let Some(peer) = peer.filter(|peer| !passed_on(peer)) {
+        let passed_on = |peer: &Peer| self.mtls.is_relay(peer) && metadata.contains_key("authorization");
+        if let Some(peer) = peer.filter(|peer| peer.until.is_some() && !passed_on(peer)) {
             return self.mtls.identify(peer, metadata, now);
         }
         match &self.token {

@@ -1,27 +1,13 @@
 //! Callers with a client certificate: workloads that renew, and relays that vouch for others.
 
 use crate::authenticate::Unauthenticated;
+use credentials::accept::Peer;
 use identity::spiffe::SpiffeId;
-use identity::svid::LeafFacts;
-use rustls_pki_types::CertificateDer;
-use std::sync::Arc;
 use std::time::SystemTime;
 use tonic::metadata::MetadataMap;
 
 /// Metadata in which a relay (pilot) names the caller whose certificate it verified.
 pub const RELAYED_CALLER: &str = "ferromesh-relayed-caller";
-
-/// The leaf that a client proved in the handshake.
-#[derive(Debug, Clone)]
-pub struct PeerCertificate(pub Arc<LeafFacts>);
-
-impl PeerCertificate {
-    /// Reads the leaf of a verified chain.
-    pub fn of(chain: Option<&[CertificateDer<'_>]>) -> Option<Self> {
-        let leaf = chain?.first()?;
-        LeafFacts::read(leaf).ok().map(|facts| Self(Arc::new(facts)))
-    }
-}
 
 /// Certificates as proof.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +18,8 @@ pub struct ClientCertificates {
 
 impl ClientCertificates {
     /// Whether the certificate is that of a relay.
-    pub fn is_relay(&self, peer: &PeerCertificate) -> bool {
-        peer.0.id.as_ref().is_some_and(|id| self.relays.contains(id))
+    pub fn is_relay(&self, peer: &Peer) -> bool {
+        peer.id.as_ref().is_some_and(|id| self.relays.contains(id))
     }
 
     /// The identity in the certificate, or the one that a relay names. A relay's own identity is never what it asks for:
@@ -42,16 +28,11 @@ impl ClientCertificates {
     /// # Errors
     /// [`Unauthenticated`] where the certificate has ended since the handshake, has no id, names another caller without
     /// being a relay, or is a relay's and names nobody.
-    pub fn identify(
-        &self,
-        peer: &PeerCertificate,
-        metadata: &MetadataMap,
-        now: SystemTime,
-    ) -> Result<SpiffeId, Unauthenticated> {
-        if peer.0.lifetime.not_after < now {
-            return Err(Unauthenticated::NoProof); // a connection may outlive the certificate that opened it
+    pub fn identify(&self, peer: &Peer, metadata: &MetadataMap, now: SystemTime) -> Result<SpiffeId, Unauthenticated> {
+        if peer.id.is_none() {
+            return Err(Unauthenticated::NoId);
         }
-        let own = peer.0.id.clone().ok_or(Unauthenticated::NoId)?;
+        let own = peer.proven(now).cloned().ok_or(Unauthenticated::NoProof)?;
         let named = match (metadata.get(RELAYED_CALLER), self.is_relay(peer)) {
             (None, false) => return Ok(own),
             (None, true) => return Err(Unauthenticated::NoProof),

@@ -2,6 +2,7 @@
 
 use crate::ca::root::Authority;
 use std::time::{SystemTime, UNIX_EPOCH};
+use vitals::metric::Register as _;
 use vitals::prometheus::{IntCounter, IntGauge, Registry};
 
 /// Handles of all metrics; made once.
@@ -27,16 +28,8 @@ impl Counts {
     /// # Errors
     /// Where a name is taken in the registry.
     pub fn new(registry: &Registry) -> vitals::prometheus::Result<Self> {
-        let counter = |name: &str, help: &str| {
-            let counter = IntCounter::new(format!("citadel_server_{name}"), help)?;
-            registry.register(Box::new(counter.clone()))?;
-            vitals::prometheus::Result::Ok(counter)
-        };
-        let gauge = |name: &str, help: &str| {
-            let gauge = IntGauge::new(format!("citadel_server_{name}"), help)?;
-            registry.register(Box::new(gauge.clone()))?;
-            vitals::prometheus::Result::Ok(gauge)
-        };
+        let counter = |name: &str, help: &str| registry.counter(&format!("citadel_server_{name}"), help);
+        let gauge = |name: &str, help: &str| registry.gauge(&format!("citadel_server_{name}"), help);
         Ok(Self {
             requests: counter("csr_count", "The number of CSRs received by the server.")?,
             unauthenticated: counter("authentication_failure_count", "The number of authentication failures.")?,

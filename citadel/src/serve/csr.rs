@@ -1,11 +1,12 @@
 //! `istio.v1.auth.IstioCertificateService`: one request, one signed chain (spec CA-1, CA-5).
 
-use crate::authenticate::{Authenticators, Unauthenticated, mtls};
+use crate::authenticate::{Authenticators, Unauthenticated};
 use crate::ca::policy::{Policy, Refused};
 use crate::ca::root::Authority;
 use crate::ca::sign::{self, SignError};
 use crate::serve::count::Counts;
 use crate::serve::limit::IdentityLimits;
+use credentials::accept::Peer;
 use identity::spiffe::SpiffeId;
 use proto::ca::istio_certificate_service_server::IstioCertificateService;
 use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
@@ -46,7 +47,7 @@ impl IstioCertificateService for CertificateService {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let now = SystemTime::now();
         self.counts.requests.inc();
-        let peer = request.extensions().get::<super::Peer>().cloned().flatten();
+        let peer = request.extensions().get::<Peer>().cloned();
         let (metadata, _, asked) = request.into_parts();
         let caller = self.identify(peer.as_ref(), &metadata, now).await?;
         if !self.limits.admit(&caller, now).await {
@@ -89,12 +90,7 @@ fn status_of(error: &SignError) -> Status {
 }
 
 impl CertificateService {
-    async fn identify(
-        &self,
-        peer: Option<&mtls::PeerCertificate>,
-        metadata: &MetadataMap,
-        now: SystemTime,
-    ) -> Result<SpiffeId, Status> {
+    async fn identify(&self, peer: Option<&Peer>, metadata: &MetadataMap, now: SystemTime) -> Result<SpiffeId, Status> {
         self.authenticators.identify(peer, metadata, now).await.map_err(|reason| {
             tracing::warn!(%reason, "caller not recognised");
             self.counts.unauthenticated.inc();

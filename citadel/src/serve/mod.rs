@@ -10,7 +10,7 @@ pub mod tls;
 use crate::authenticate::mtls::ClientCertificates;
 use crate::authenticate::review::ReviewedTokens;
 use crate::authenticate::token::BearerTokens;
-use crate::authenticate::{Authenticators, Tokens, mtls};
+use crate::authenticate::{Authenticators, Tokens};
 use crate::bundle;
 use crate::ca::keystore::Keystore;
 use crate::ca::policy::{DEFAULT_TTL, MAX_TTL, Policy};
@@ -20,6 +20,7 @@ use crate::ca::secret::SecretStore;
 use crate::kubernetes;
 use crate::watch_files;
 use anyhow::Context;
+use credentials::accept::accept_tls;
 use identity::jwks::KeySet;
 use identity::review::ReviewRules;
 use identity::spiffe::{SpiffeId, TrustDomain};
@@ -197,7 +198,7 @@ impl Server {
     pub async fn serve(mut self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
         let address = self.local_addr()?;
         let configs = tls::follow(self.authority.clone(), self.hosts, &mut self.background)?;
-        let incoming = tls::accept(self.listener, configs, &mut self.background);
+        let incoming = accept_tls(self.listener, move || Ok(Arc::clone(&configs.borrow())));
         tracing::info!(%address, "certificate service is ready");
         let service = IstioCertificateServiceServer::new(self.service).max_decoding_message_size(64 * 1024);
         tonic::transport::Server::builder()
@@ -321,6 +322,3 @@ fn follow_key_set(
     });
     Ok(receiver)
 }
-
-/// What the transport knows of a caller.
-pub(crate) type Peer = Option<mtls::PeerCertificate>;

@@ -18,6 +18,21 @@ fn objects(text: &str) -> BTreeMap<String, Value> {
     found
 }
 
+/// All arguments say the same of the trust domain.
+fn of_one_trust_domain(helm: &dyn Fn(&[&str]) -> String) {
+    let set = "meshConfig.trustDomain=a@corp,meshConfig.trustDomainAliases={old,older}";
+    let moved = helm(&["template", "istiod", "charts/istiod", "-n", "istio-system", "--set", set]);
+    for text in [
+        "--trust-domain=a@corp",
+        "--relay=spiffe://a.corp/ns/istio-system/sa/istiod",
+        "--identity=spiffe://a.corp/ns/istio-system/sa/mixer",
+        "--trust-domain-aliases=old,older",
+    ] {
+        assert!(moved.contains(text), "{text} in {moved}");
+    }
+    assert!(!moved.contains("spiffe://cluster.local"), "{moved}");
+}
+
 // spec: IN-2, IN-3, IN-5
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e-kube"]
@@ -64,6 +79,8 @@ async fn helm_installs_what_meshctl_installs() {
             assert_eq!(read(&theirs)["global"]["istioNamespace"], read(&own)["global"]["istioNamespace"]);
         }
     }
+
+    of_one_trust_domain(&helm);
 
     // The API server takes them, values reach their objects, and a revision stands beside.
     helm(&["install", "base", "charts/base", "-n", "mesh", "--create-namespace"]);

@@ -76,11 +76,11 @@ impl Journey {
         })?;
         let mut arguments = vec![format!("--namespace={}", asking.namespace)];
         arguments.extend(request.headers.iter().map(|header| format!("--header={header}")));
-        let ask = |more: &[String], url: &str| {
-            let last = ["--".to_owned(), request.method.clone(), url.to_owned()];
+        let ask = |more: &[String]| {
+            let last = ["--".to_owned(), request.method.clone(), request.url.clone()];
             [arguments.as_slice(), more, &last].concat()
         };
-        let story = program.explain(&dump, &ask(&[], &request.url)).await?;
+        let story = program.explain(&dump, &ask(&[])).await?;
         let next = story.outcome.next();
         let mut legs = vec![Leg { workload: asking.id(), side: "outbound", identity: None, story }];
         let mut note = None;
@@ -90,11 +90,11 @@ impl Journey {
                 return Ok(Self::of(source, (request, asking), legs, note));
             };
             let identity = mutual_tls.then(|| asking.identity(source.trust_domain()));
-            let more = inbound(asking, &address.ip().to_string(), identity.as_deref());
+            let more = inbound(asking, address, identity.as_deref());
             match source.configuration(asked).await? {
                 None => note = Some(format!("{} answers at {address}: it has no proxy", asked.id())),
                 Some(dump) => {
-                    let story = program.explain(&dump, &ask(&more, &at_port(&request.url, address.port()))).await?;
+                    let story = program.explain(&dump, &ask(&more)).await?;
                     legs.push(Leg { workload: asked.id(), side: "inbound", identity, story });
                 }
             }
@@ -160,20 +160,11 @@ fn outside(legs: &[Leg], address: SocketAddr) -> String {
     }
 }
 
-fn inbound(asking: &Workload, to: &str, identity: Option<&str>) -> Vec<String> {
+fn inbound(asking: &Workload, to: SocketAddr, identity: Option<&str>) -> Vec<String> {
     let mut more = vec!["--side=inbound".to_owned(), format!("--to-address={to}")];
     more.extend(identity.map(|identity| format!("--from-identity={identity}")));
     more.extend(asking.addresses.first().map(|from| format!("--from-address={from}")));
     more
-}
-
-/// The URL with another port.
-fn at_port(url: &str, port: u16) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let host =
-        authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(authority, |(host, _)| host);
-    format!("{scheme}://{host}:{port}/{path}")
 }
 
 #[cfg(test)]
@@ -209,11 +200,5 @@ mod tests {
         assert_eq!(conclude(&[leg(closed, &[("outcome", "failed", "no listener")])], None).0, Verdict::Failing);
         let missing = Outcome { status: Some(503), flags: "UH".into(), ..Outcome::default() };
         assert_eq!(conclude(&[leg(missing, &[("cluster", "failed", "0 of 0")])], None).0, Verdict::Failing);
-    }
-
-    #[test]
-    fn the_server_is_asked_at_its_own_port() {
-        assert_eq!(at_port("http://reviews:9080/reviews/1?a=b", 8080), "http://reviews:8080/reviews/1?a=b");
-        assert_eq!(at_port("http://[fd00::1]:80/", 8080), "http://[fd00::1]:8080/");
     }
 }

@@ -235,7 +235,7 @@ fn istiod_objects(more: &[&str]) -> anyhow::Result<Vec<Value>> {
             (&container("env"), "@@!include `istiod.env` .@@"),
             (
                 "/spec/template/metadata/annotations",
-                "@@=merge (dict `sidecar.istio.io/inject` `false`) .Values.podAnnotations@@",
+                "@@=merge (dict `sidecar.istio.io/inject` `false` `ferromesh.io/trust-domain` .Values.meshConfig.trustDomain) .Values.podAnnotations@@",
             ),
         ],
     );
@@ -266,6 +266,12 @@ fn istiod_objects(more: &[&str]) -> anyhow::Result<Vec<Value>> {
         if text.starts_with("--trust-domain=") {
             *argument = json!("--trust-domain=@@.Values.meshConfig.trustDomain@@");
         }
+        if text.starts_with("--trust-domain-aliases=") {
+            *argument = json!("--trust-domain-aliases=@@join `,` .Values.meshConfig.trustDomainAliases@@");
+        }
+        let text = argument.as_str().unwrap_or_default();
+        let own = "=spiffe://@@.Values.meshConfig.trustDomain | replace `@` `.`@@/";
+        *argument = json!(text.replace("=spiffe://cluster.local/", own));
     }
     Ok(objects)
 }

@@ -57,7 +57,7 @@ fn values() -> Value {
             "cpu": {"targetAverageUtilization": null}, "resources": OPEN, "env": OPEN, "nodeSelector": OPEN,
             "tolerations": OPEN, "affinity": OPEN, "topologySpreadConstraints": OPEN, "podAnnotations": OPEN,
             "podLabels": OPEN, "deploymentLabels": OPEN, "traceSampling": null, "image": null,
-            "cni": {"enabled": null, "provider": null},
+            "cni": {"enabled": null, "provider": null}, "jwksResolverExtraRootCA": null,
         },
         "sidecarInjectorWebhook": {
             "neverInjectSelector": OPEN, "alwaysInjectSelector": OPEN, "injectedAnnotations": OPEN,

@@ -168,6 +168,11 @@ impl Spec {
         self.text("meshConfig.trustDomain")
     }
 
+    /// Aliases of it.
+    pub fn trust_domain_aliases(&self) -> Vec<&str> {
+        self.at("meshConfig.trustDomainAliases").as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
     /// The image of a component.
     pub fn image(&self, name: &str) -> String {
         let (hub, tag) = (self.text("values.global.hub"), self.text("values.global.tag"));

@@ -161,7 +161,7 @@ mod tests {
         let times = table.find(Family::Duration, &labels);
         table.add(times, &histogram);
         let sent = message(table.all(), 7);
-        let caller = Caller { address: "peer", id: None };
+        let caller = Caller { address: [127, 0, 0, 1].into(), id: None };
         let intake = point::take(sent.resource_metrics, caller, &foldhash::fast::RandomState::default()).unwrap();
         let taken = &intake.reports[0].points;
         assert_eq!((intake.unknown, intake.refused, taken.len()), (0, 0, 2));

@@ -189,8 +189,7 @@ impl Explainer {
         let Some((address, mutual_tls)) = next else { return Ok(stories) };
         if let Some(asked) = table.by_address(address.ip()) {
             arguments.extend(at_the_server(asking, address, mutual_tls));
-            let url = at_port(&question.url, address.port());
-            let server = self.ask(asked, &arguments, (&question.method, &url)).await?;
+            let server = self.ask(asked, &arguments, (&question.method, &question.url)).await?;
             stories.push((format!("At the proxy of {}, which is asked", id(asked)), server));
         }
         Ok(stories)
@@ -228,21 +227,12 @@ impl Explainer {
 
 /// What is asked of the server's proxy beyond what its client's was asked.
 fn at_the_server(asking: &Workload, address: SocketAddr, mutual_tls: bool) -> Vec<String> {
-    let mut arguments = vec!["--side=inbound".to_owned(), format!("--to-address={}", address.ip())];
+    let mut arguments = vec!["--side=inbound".to_owned(), format!("--to-address={address}")];
     if mutual_tls && !asking.identity.is_empty() {
         arguments.push(format!("--from-identity={}", asking.identity));
     }
     arguments.extend(asking.addresses.first().map(|from| format!("--from-address={from}")));
     arguments
-}
-
-/// The URL with another port.
-fn at_port(url: &str, port: u16) -> String {
-    let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let host =
-        authority.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(authority, |(host, _)| host);
-    format!("{scheme}://{host}:{port}/{path}")
 }
 
 #[cfg(test)]
@@ -256,15 +246,8 @@ mod tests {
             Workload { identity: identity.into(), addresses: vec!["10.0.0.1".parse().unwrap()], ..Workload::default() };
         let to = SocketAddr::from(([10, 0, 0, 2], 9080));
         let expected =
-            ["--side=inbound", "--to-address=10.0.0.2", "--from-identity=spiffe://example.org/ns/shop/sa/web"];
+            ["--side=inbound", "--to-address=10.0.0.2:9080", "--from-identity=spiffe://example.org/ns/shop/sa/web"];
         assert_eq!(at_the_server(&asking, to, true), [&expected[..], &["--from-address=10.0.0.1"]].concat());
         assert!(!at_the_server(&asking, to, false).iter().any(|argument| argument.contains(identity)));
-    }
-
-    #[test]
-    fn the_server_is_asked_at_its_own_port() {
-        assert_eq!(at_port("http://reviews:9080/reviews/1?a=b", 8080), "http://reviews:8080/reviews/1?a=b");
-        assert_eq!(at_port("reviews", 8080), "http://reviews:8080/");
-        assert_eq!(at_port("http://[fd00::1]:80/", 8080), "http://[fd00::1]:8080/");
     }
 }

@@ -2,7 +2,8 @@
 //! `ratelimit.service.rate_limit.DOMAIN.KEY_VALUE.*`, as counters with the labels `domain` and `key`.
 
 use super::domain::{Entry, Limit};
-use vitals::prometheus::{IntCounterVec, Opts, Registry};
+use vitals::metric::Register as _;
+use vitals::prometheus::{IntCounterVec, Registry};
 
 /// The share of a limit from which on hits are near it.
 const NEAR: f64 = 0.8;
@@ -27,11 +28,8 @@ impl Meters {
     /// # Errors
     /// Where they are there already.
     pub fn new(registry: &Registry) -> anyhow::Result<Self> {
-        let counter = |name: &str, help: &str| -> anyhow::Result<IntCounterVec> {
-            let options = Opts::new(format!("ratelimit_service_rate_limit_{name}"), help);
-            let counter = IntCounterVec::new(options, &["domain", "key"])?;
-            registry.register(Box::new(counter.clone()))?;
-            Ok(counter)
+        let counter = |name: &str, help: &str| {
+            registry.counters(&format!("ratelimit_service_rate_limit_{name}"), help, &["domain", "key"])
         };
         Ok(Self {
             total_hits: counter("total_hits", "Hits of a limit")?,

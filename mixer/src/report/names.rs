@@ -1,6 +1,7 @@
 //! mixer's own metrics about reports.
 
-use vitals::prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use vitals::metric::Register as _;
+use vitals::prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
 
 /// Handles of the metrics.
 #[derive(Debug, Clone)]
@@ -29,30 +30,19 @@ impl Meters {
     /// # Errors
     /// When one is registered already.
     pub fn new(registry: &Registry) -> anyhow::Result<Self> {
-        let labelled = |name: &str, help: &str, labels: &[&str]| -> anyhow::Result<IntCounterVec> {
-            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let gauge = |name: &str, help: &str| -> anyhow::Result<IntGauge> {
-            let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let counter = |name: &str, help: &str| -> anyhow::Result<IntCounter> {
-            let metric = IntCounter::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
         Ok(Self {
-            messages: labelled("mixer_report_messages_total", "Messages of reports taken.", &["kind"])?,
-            items: labelled("mixer_report_items_total", "Points, log entries and spans taken.", &["kind"])?,
-            dropped: labelled("mixer_report_dropped_total", "Items of reports not kept.", &["kind", "reason"])?,
-            series: gauge("mixer_series", "Series in memory, merged over all proxies.")?,
-            senders: gauge("mixer_senders", "Proxies that have reported.")?,
-            edges: gauge("mixer_edges", "Edges of the graph in memory.")?,
-            lines: counter("mixer_access_log_lines_total", "Lines of the access log written.")?,
-            exported: counter("mixer_export_batches_total", "Batches that another collector took.")?,
+            messages: registry.counters("mixer_report_messages_total", "Messages of reports taken.", &["kind"])?,
+            items: registry.counters("mixer_report_items_total", "Points, log entries and spans taken.", &["kind"])?,
+            dropped: registry.counters(
+                "mixer_report_dropped_total",
+                "Items of reports not kept.",
+                &["kind", "reason"],
+            )?,
+            series: registry.gauge("mixer_series", "Series in memory, merged over all proxies.")?,
+            senders: registry.gauge("mixer_senders", "Proxies that have reported.")?,
+            edges: registry.gauge("mixer_edges", "Edges of the graph in memory.")?,
+            lines: registry.counter("mixer_access_log_lines_total", "Lines of the access log written.")?,
+            exported: registry.counter("mixer_export_batches_total", "Batches that another collector took.")?,
         })
     }
 

@@ -137,7 +137,7 @@ fn sender(attributes: &[KeyValue], caller: Caller<'_>) -> Result<String, Forged>
             format!("{name}.{namespace}@{peer}")
         }),
     };
-    Ok(cut(&name.unwrap_or_else(|| peer.to_owned()), MAX_VALUE_BYTES).to_owned())
+    Ok(cut(&name.unwrap_or_else(|| peer.to_string()), MAX_VALUE_BYTES).to_owned())
 }
 
 /// Puts the name of a local limit where our proxies put it.

@@ -7,9 +7,11 @@ use super::entry::{Entry, Party};
 use super::point::{attribute, text};
 use super::series::label_is;
 use super::traffic::Reporter;
+use credentials::accept::Peer;
 use identity::spiffe::SpiffeId;
 use proto::otlp::common::KeyValue;
 use proto::otlp::trace::ResourceSpans;
+use std::net::IpAddr;
 
 /// The attribute that names a service, `NAME.NAMESPACE` from proxies.
 const SERVICE: &str = "service.name";
@@ -18,7 +20,7 @@ const SERVICE: &str = "service.name";
 #[derive(Debug, Clone, Copy)]
 pub struct Caller<'c> {
     /// The address that it called from.
-    pub address: &'c str,
+    pub address: IpAddr,
     /// The identity that its certificate proves; none where mixer serves plain text.
     pub id: Option<&'c SpiffeId>,
 }
@@ -27,6 +29,12 @@ pub struct Caller<'c> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Forged(String);
+
+impl<'c> From<&'c Peer> for Caller<'c> {
+    fn from(peer: &'c Peer) -> Self {
+        Self { address: peer.address.ip(), id: peer.id.as_ref() }
+    }
+}
 
 impl Caller<'_> {
     /// Whether the caller runs in this namespace.
@@ -187,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_node_of_another_namespace_is_somebody_else() {
-        let (id, address) = (id(), "10.0.0.1");
+        let (id, address) = (id(), IpAddr::from([10, 0, 0, 1]));
         let proven = Caller { address, id: Some(&id) };
         let vault = "sidecar~10.0.0.9~vault-0.bank~bank.svc.cluster.local";
         let refused = proven.is(vault).unwrap_err().to_string();

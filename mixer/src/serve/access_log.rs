@@ -10,7 +10,7 @@ use crate::report::als::Origin;
 use crate::report::count::count;
 use crate::report::entry::Entry;
 use crate::report::hub::{Hub, Intake};
-use crate::serve::door::identity_of;
+use crate::serve::door::peer_of;
 use crate::workload::Follower;
 use proto::envoy::accesslog_service::access_log_service_server::{AccessLogService, AccessLogServiceServer};
 use proto::envoy::accesslog_service::stream_access_logs_message::LogEntries;
@@ -86,7 +86,7 @@ impl AccessLogService for AccessLog {
         &self,
         request: Request<Streaming<StreamAccessLogsMessage>>,
     ) -> Result<Response<StreamAccessLogsResponse>, Status> {
-        let proven = identity_of(&request);
+        let proven = peer_of(&request)?.id;
         let mut stream = request.into_inner();
         let mut origin = Origin::default();
         let mut log = Log::Complete;

@@ -10,7 +10,6 @@ use axum::serve::{IncomingStream, Listener};
 use credentials::Credentials;
 use credentials::accept::{Connection, Door, Peer, Trust, accept};
 use identity::san::SanMatch;
-use identity::spiffe::SpiffeId;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -32,7 +31,7 @@ impl Doors {
     /// Where a flag cannot be used.
     pub fn new(args: &IdentityArgs) -> anyhow::Result<Self> {
         let Some(config) = args.config()? else { return Ok(Self { trust: None }) };
-        let accept = SanMatch::trust_domain(config.identity.trust_domain());
+        let accept = SanMatch::trust_domains(config.identity.trust_domain(), &args.aliases()?);
         let (sender, held) = watch::channel(None);
         tokio::spawn(credentials::keep_fresh(config, sender, Arc::default()));
         Ok(Self { trust: Some(Trust { held, accept }) })
@@ -119,7 +118,7 @@ impl Listener for Doorway {
     }
 
     fn local_addr(&self) -> std::io::Result<Peer> {
-        Ok(Peer { address: self.local, id: None })
+        Ok(Peer::unproven(self.local))
     }
 }
 
@@ -129,12 +128,10 @@ impl Connected<IncomingStream<'_, Doorway>> for Client {
     }
 }
 
-/// The identity that the caller of a gRPC method has proven.
-pub fn identity_of<T>(request: &tonic::Request<T>) -> Option<SpiffeId> {
-    request.extensions().get::<Peer>()?.id.clone()
-}
-
-/// The address of the caller of a gRPC method; empty where it is not known.
-pub fn address_of<T>(request: &tonic::Request<T>) -> String {
-    request.extensions().get::<Peer>().map(|peer| peer.address.ip().to_string()).unwrap_or_default()
+/// The caller of a gRPC method.
+///
+/// # Errors
+/// Where the connection came by no door of mixer's.
+pub fn peer_of<T>(request: &tonic::Request<T>) -> Result<Peer, tonic::Status> {
+    request.extensions().get().cloned().ok_or_else(|| tonic::Status::internal("the caller is not known"))
 }

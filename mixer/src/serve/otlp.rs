@@ -5,7 +5,7 @@ use crate::report::hub::{Busy, Intake};
 use crate::report::proof::{Caller, Forged, correct_spans};
 use crate::report::{log, point, span};
 use crate::serve::access_log::{AccessLog, Log};
-use crate::serve::door::{address_of, identity_of};
+use crate::serve::door::peer_of;
 use proto::otlp::logs_service::logs_service_server::{LogsService, LogsServiceServer};
 use proto::otlp::logs_service::{ExportLogsServiceRequest, ExportLogsServiceResponse};
 use proto::otlp::metrics_service::metrics_service_server::{MetricsService, MetricsServiceServer};
@@ -151,9 +151,8 @@ impl MetricsService for Otlp {
         &self,
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        let (address, id) = (address_of(&request), identity_of(&request));
-        let caller = Caller { address: &address, id: id.as_ref() };
-        self.metrics(request.into_inner(), caller).await.map(Response::new).map_err(status)
+        let peer = peer_of(&request)?;
+        self.metrics(request.into_inner(), (&peer).into()).await.map(Response::new).map_err(status)
     }
 }
 
@@ -163,9 +162,8 @@ impl LogsService for Otlp {
         &self,
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
-        let (address, id) = (address_of(&request), identity_of(&request));
-        let caller = Caller { address: &address, id: id.as_ref() };
-        self.logs(request.into_inner(), caller).await.map(Response::new).map_err(status)
+        let peer = peer_of(&request)?;
+        self.logs(request.into_inner(), (&peer).into()).await.map(Response::new).map_err(status)
     }
 }
 
@@ -175,8 +173,7 @@ impl TraceService for Otlp {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let (address, id) = (address_of(&request), identity_of(&request));
-        let caller = Caller { address: &address, id: id.as_ref() };
-        self.traces(request.into_inner(), caller).await.map(Response::new).map_err(status)
+        let peer = peer_of(&request)?;
+        self.traces(request.into_inner(), (&peer).into()).await.map(Response::new).map_err(status)
     }
 }

@@ -2,7 +2,6 @@
 
 use super::door::Client;
 use super::otlp::{MAX_MESSAGE_BYTES, Otlp, Refused};
-use crate::report::proof::Caller;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
@@ -101,10 +100,8 @@ async fn metrics(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let address = peer.address.ip().to_string();
-    let caller = Caller { address: &address, id: peer.id.as_ref() };
     match decode(&headers, body) {
-        Ok((request, encoding)) => answer(otlp.metrics(request, caller).await, encoding),
+        Ok((request, encoding)) => answer(otlp.metrics(request, (&peer).into()).await, encoding),
         Err(refused) => refused.into_response(),
     }
 }
@@ -115,10 +112,8 @@ async fn logs(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let address = peer.address.ip().to_string();
-    let caller = Caller { address: &address, id: peer.id.as_ref() };
     match decode(&headers, body) {
-        Ok((request, encoding)) => answer(otlp.logs(request, caller).await, encoding),
+        Ok((request, encoding)) => answer(otlp.logs(request, (&peer).into()).await, encoding),
         Err(refused) => refused.into_response(),
     }
 }
@@ -129,10 +124,8 @@ async fn traces(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let address = peer.address.ip().to_string();
-    let caller = Caller { address: &address, id: peer.id.as_ref() };
     match decode(&headers, body) {
-        Ok((request, encoding)) => answer(otlp.traces(request, caller).await, encoding),
+        Ok((request, encoding)) => answer(otlp.traces(request, (&peer).into()).await, encoding),
         Err(refused) => refused.into_response(),
     }
 }

@@ -4,7 +4,6 @@ use super::door::Client;
 use super::otlp::{MAX_MESSAGE_BYTES, Otlp, Refused};
 use super::otlp_http::{Encoding, body};
 use crate::report::point::attribute;
-use crate::report::proof::Caller;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, State};
@@ -45,9 +44,7 @@ async fn spans(
         Ok(spans) => spans,
         Err(error) => return (StatusCode::BAD_REQUEST, error).into_response(),
     };
-    let address = peer.address.ip().to_string();
-    let caller = Caller { address: &address, id: peer.id.as_ref() };
-    match otlp.traces(ExportTraceServiceRequest { resource_spans }, caller).await {
+    match otlp.traces(ExportTraceServiceRequest { resource_spans }, (&peer).into()).await {
         Ok(_) => StatusCode::ACCEPTED.into_response(),
         Err(Refused::Forged(forged)) => (StatusCode::FORBIDDEN, forged.to_string()).into_response(),
         Err(Refused::Busy(busy)) => (StatusCode::SERVICE_UNAVAILABLE, busy.to_string()).into_response(),

@@ -1,8 +1,9 @@
 //! Counts of what the webhooks answered; names are istiod's.
 
 use super::review::Answer;
-use prometheus::{Histogram, HistogramOpts, IntCounter, Registry};
+use prometheus::{DEFAULT_BUCKETS, Histogram, IntCounter, Registry};
 use std::time::Duration;
+use vitals::metric::Register as _;
 
 /// Handles of the metrics.
 #[derive(Debug, Clone)]
@@ -23,24 +24,19 @@ impl Metrics {
     /// # Errors
     /// When a name is taken.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
-            let counter = IntCounter::new(name, help)?;
-            registry.register(Box::new(counter.clone())).map(|()| counter)
-        };
         Ok(Self {
-            injections: counter("sidecar_injection_requests_total", "Pods that were asked about")?,
-            injected: counter("sidecar_injection_success_total", "Pods that got a proxy")?,
-            skipped: counter("sidecar_injection_skip_total", "Pods that get none")?,
-            failed: counter("sidecar_injection_failure_total", "Pods that could not be injected")?,
-            valid: counter("galley_validation_passed", "Objects that are valid")?,
-            invalid: counter("galley_validation_failed", "Objects that are refused")?,
-            malformed: counter("galley_validation_http_error", "Questions that are no AdmissionReview")?,
-            injection_time: {
-                let help = "Seconds that an answer about a pod takes";
-                let histogram = Histogram::with_opts(HistogramOpts::new("sidecar_injection_time_seconds", help))?;
-                registry.register(Box::new(histogram.clone()))?;
-                histogram
-            },
+            injections: registry.counter("sidecar_injection_requests_total", "Pods that were asked about")?,
+            injected: registry.counter("sidecar_injection_success_total", "Pods that got a proxy")?,
+            skipped: registry.counter("sidecar_injection_skip_total", "Pods that get none")?,
+            failed: registry.counter("sidecar_injection_failure_total", "Pods that could not be injected")?,
+            valid: registry.counter("galley_validation_passed", "Objects that are valid")?,
+            invalid: registry.counter("galley_validation_failed", "Objects that are refused")?,
+            malformed: registry.counter("galley_validation_http_error", "Questions that are no AdmissionReview")?,
+            injection_time: registry.histogram(
+                "sidecar_injection_time_seconds",
+                "Seconds that an answer about a pod takes",
+                DEFAULT_BUCKETS,
+            )?,
         })
     }
 

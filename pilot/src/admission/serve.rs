@@ -3,7 +3,7 @@
 use super::metrics::Metrics;
 use super::review::{Answer, Request, Review};
 use super::{inject, validate};
-use crate::ads::tls::{self, Files, Secured};
+use crate::ads::tls::Files;
 use crate::delivery::{Command, HubHandle, Known};
 use crate::inject::Settings;
 use anyhow::Context as _;
@@ -14,6 +14,7 @@ use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use credentials::accept::{Connection, accept_tls};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -62,24 +63,24 @@ impl Webhooks {
 /// When the server fails.
 pub async fn serve(listener: TcpListener, files: Files, router: Router) -> anyhow::Result<()> {
     let local = listener.local_addr().context("local address")?;
-    let connections = tls::accept(listener, move || files.server(&PROTOCOLS));
+    let connections = accept_tls(listener, move || files.server(&PROTOCOLS));
     axum::serve(Connections { connections, local }, router).await.context("serve webhooks")
 }
 
 /// Connections whose handshake is done.
 struct Connections {
-    connections: ReceiverStream<io::Result<Secured>>,
+    connections: ReceiverStream<io::Result<Connection>>,
     local: SocketAddr,
 }
 
 impl axum::serve::Listener for Connections {
-    type Io = Secured;
+    type Io = Connection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Secured, SocketAddr) {
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
             match self.connections.next().await {
-                Some(Ok(secured)) => return (secured, self.local),
+                Some(Ok(connection)) => return (connection, self.local),
                 Some(Err(error)) => tracing::debug!("webhooks: {error}"),
                 None => std::future::pending().await,
             }

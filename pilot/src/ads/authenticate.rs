@@ -2,6 +2,7 @@
 
 use super::review::ReviewedTokens;
 use crate::translate::Node;
+use credentials::accept::Peer;
 use identity::jwks::KeySet;
 use identity::jwt::{self, TokenRules};
 use identity::spiffe::{SpiffeId, TrustDomain};
@@ -9,10 +10,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use tonic::metadata::MetadataMap;
 use tonic::{Extensions, Status};
-
-/// The identity that a client's certificate proves; put into each request by the TLS side.
-#[derive(Debug, Clone)]
-pub struct PeerIdentity(pub Option<SpiffeId>);
 
 /// Says who a caller is.
 #[derive(Clone)]
@@ -62,7 +59,7 @@ impl Authenticator {
     /// `Unauthenticated`, with what is missing.
     pub async fn identify(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller, Status> {
         let Self::Proof(proof) = self else { return Ok(Caller::Unproven) };
-        let presented = extensions.get::<PeerIdentity>().and_then(|peer| peer.0.clone());
+        let presented = extensions.get::<Peer>().and_then(|peer| peer.proven(SystemTime::now()).cloned());
         if let Some(id) = presented {
             return Ok(Caller::Proven(id));
         }
@@ -106,6 +103,7 @@ impl Caller {
 mod tests {
     use super::*;
     use proto::envoy::core::Node as Wire;
+    use std::time::Duration;
 
     fn node(namespace: &str) -> Node {
         let id = format!("sidecar~10.0.0.1~a.{namespace}~{namespace}.svc.cluster.local");
@@ -126,8 +124,15 @@ mod tests {
         );
         assert_eq!(Authenticator::Nobody.identify(&MetadataMap::new(), &extensions).await.unwrap(), Caller::Unproven);
         let id = SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap();
-        extensions.insert(PeerIdentity(Some(id.clone())));
-        assert_eq!(proof().identify(&MetadataMap::new(), &extensions).await.unwrap(), Caller::Proven(id));
+        let now = SystemTime::now();
+        let shown =
+            |until| Peer { id: Some(id.clone()), until: Some(until), ..Peer::unproven(([10, 0, 0, 1], 1).into()) };
+        extensions.insert(shown(now + Duration::from_secs(60)));
+        let caller = proof().identify(&MetadataMap::new(), &extensions).await.unwrap();
+        assert_eq!(caller, Caller::Proven(id.clone()));
+        extensions.insert(shown(now - Duration::from_secs(1)));
+        let ended = proof().identify(&MetadataMap::new(), &extensions).await.unwrap_err();
+        assert_eq!(ended.code(), tonic::Code::Unauthenticated, "a connection may outlive its certificate");
     }
 
     // spec: PI-53, XI-2

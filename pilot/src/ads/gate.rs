@@ -137,9 +137,10 @@ async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ads::authenticate::{PeerIdentity, Proof, Tokens};
+    use crate::ads::authenticate::{Proof, Tokens};
     use axum::body::{Body, to_bytes};
     use axum::routing::get;
+    use credentials::accept::Peer;
     use identity::spiffe::SpiffeId;
     use tower::ServiceExt as _;
 
@@ -156,7 +157,9 @@ mod tests {
         let mut request = Request::get(path).body(Body::empty()).unwrap();
         let ends = Ends { peer: peer.parse().unwrap(), own: Some("10.0.0.1:8080".parse().unwrap()) };
         request.extensions_mut().insert(ConnectInfo(ends));
-        request.extensions_mut().insert(PeerIdentity(id.map(|id| SpiffeId::parse(id).unwrap())));
+        let id = id.map(|id| SpiffeId::parse(id).unwrap());
+        let until = id.as_ref().map(|_| std::time::SystemTime::now() + std::time::Duration::from_secs(60));
+        request.extensions_mut().insert(Peer { id, until, ..Peer::unproven(peer.parse().unwrap()) });
         let answer = gate.before(routes).oneshot(request).await.unwrap();
         let status = answer.status().as_u16();
         (status, String::from_utf8(to_bytes(answer.into_body(), 4096).await.unwrap().to_vec()).unwrap())

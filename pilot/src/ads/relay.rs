@@ -3,9 +3,9 @@
 //! A bearer token is passed on and checked there. A caller proven by a client certificate is named by pilot over its
 //! own mTLS, which citadel trusts for that alone. pilot never holds the key of the CA.
 
-use super::authenticate::PeerIdentity;
 use super::tls::Files;
 use anyhow::Context as _;
+use credentials::accept::Peer;
 use hyper_util::rt::TokioIo;
 use identity::bundle::TrustBundle;
 use identity::san::{SanKind, SanMatch, SanPattern, SanText};
@@ -18,7 +18,7 @@ use rustls::ClientConfig;
 use rustls::client::ResolvesClientCert;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -79,7 +79,7 @@ impl IstioCertificateService for Relay {
         request: Request<IstioCertificateRequest>,
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let token = request.metadata().get("authorization").cloned();
-        let peer = request.extensions().get::<PeerIdentity>().and_then(|peer| peer.0.clone());
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.proven(SystemTime::now()).cloned());
         let mut onward = Request::new(request.into_inner());
         match (token, peer) {
             (Some(mut token), _) => {

@@ -3,10 +3,10 @@
 use crate::source::{Event, Kind};
 use crate::translate::cache::ResourceType;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, PullingGauge,
-    Registry,
+    Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, PullingGauge, Registry,
 };
 use std::time::Instant;
+use vitals::metric::Register as _;
 
 /// Bounds in seconds: istiod's from 10 ms on, and what a push of ours takes below.
 const SECONDS: [f64; 11] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
@@ -70,67 +70,34 @@ impl Metrics {
     /// # Errors
     /// When a name is taken.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        fn keep<C: prometheus::core::Collector + Clone + 'static>(
-            registry: &Registry,
-            metric: C,
-        ) -> Result<C, prometheus::Error> {
-            registry.register(Box::new(metric.clone())).map(|()| metric)
-        }
-        let time = |name: &str, help: &str| {
-            let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-            keep(registry, Histogram::with_opts(options)?)
-        };
-        let by_type = |name: &str, help: &str, bounds: &[f64]| {
-            let options = HistogramOpts::new(name, help).buckets(bounds.to_vec());
-            keep(registry, HistogramVec::new(options, &["type"])?)
-        };
+        let time = |name: &str, help: &str| registry.histogram(name, help, &SECONDS);
+        let by_type = |name: &str, help: &str, bounds: &[f64]| registry.histograms(name, help, (bounds, &["type"]));
         about(registry)?;
         let metrics = Self {
             push_time: by_type("pilot_xds_push_time", "Seconds from a new snapshot to a response sent", &SECONDS)?,
             send_time: time("pilot_xds_send_time", "Seconds that a response waits for the connection")?,
             config_size: by_type("pilot_xds_config_size_bytes", "Sizes of responses", &BYTES)?,
-            internal_errors: keep(
-                registry,
-                IntCounter::new("pilot_total_xds_internal_errors", "Streams that ended by an error of pilot's own")?,
-            )?,
+            internal_errors: registry
+                .counter("pilot_total_xds_internal_errors", "Streams that ended by an error of pilot's own")?,
             debounce_time: time("pilot_debounce_time", "Seconds from the first event to its push")?,
             context_init: time("pilot_pushcontext_init_seconds", "Seconds to bring the mesh up to date")?,
-            triggers: keep(
-                registry,
-                IntCounterVec::new(Opts::new("pilot_push_triggers", "What pushes come from"), &["type"])?,
-            )?,
-            no_instances: keep(registry, IntGauge::new("pilot_eds_no_instances", "Services without endpoints")?)?,
-            cached: keep(registry, IntGauge::new("xds_cache_size", "Resources held")?)?,
-            connected: keep(registry, IntGauge::new("pilot_xds", "Connected proxies")?)?,
-            pushes: keep(registry, IntCounterVec::new(Opts::new("pilot_xds_pushes", "Responses sent"), &["type"])?)?,
-            sent_bytes: keep(
-                registry,
-                IntCounterVec::new(Opts::new("pilot_xds_sent_bytes_total", "Bytes of responses sent"), &["type"])?,
-            )?,
-            rejects: keep(
-                registry,
-                IntCounterVec::new(Opts::new("pilot_total_xds_rejects", "Responses that proxies refused"), &["type"])?,
-            )?,
-            expired_nonces: keep(registry, IntCounter::new("pilot_xds_expired_nonce", "Requests with a stale nonce")?)?,
-            updates: keep(
-                registry,
-                IntCounterVec::new(Opts::new("pilot_inbound_updates", "Events taken in"), &["type"])?,
-            )?,
-            rejected_configs: keep(
-                registry,
-                IntGauge::new("pilot_total_rejected_configs", "Objects that are refused now")?,
-            )?,
-            services: keep(registry, IntGauge::new("pilot_services", "Services known")?)?,
-            virtual_services: keep(registry, IntGauge::new("pilot_virt_services", "VirtualServices known")?)?,
-            resources_made: keep(
-                registry,
-                IntCounter::new("pilot_resources_made_total", "Resources made because an input of theirs changed")?,
-            )?,
+            triggers: registry.counters("pilot_push_triggers", "What pushes come from", &["type"])?,
+            no_instances: registry.gauge("pilot_eds_no_instances", "Services without endpoints")?,
+            cached: registry.gauge("xds_cache_size", "Resources held")?,
+            connected: registry.gauge("pilot_xds", "Connected proxies")?,
+            pushes: registry.counters("pilot_xds_pushes", "Responses sent", &["type"])?,
+            sent_bytes: registry.counters("pilot_xds_sent_bytes_total", "Bytes of responses sent", &["type"])?,
+            rejects: registry.counters("pilot_total_xds_rejects", "Responses that proxies refused", &["type"])?,
+            expired_nonces: registry.counter("pilot_xds_expired_nonce", "Requests with a stale nonce")?,
+            updates: registry.counters("pilot_inbound_updates", "Events taken in", &["type"])?,
+            rejected_configs: registry.gauge("pilot_total_rejected_configs", "Objects that are refused now")?,
+            services: registry.gauge("pilot_services", "Services known")?,
+            virtual_services: registry.gauge("pilot_virt_services", "VirtualServices known")?,
+            resources_made: registry
+                .counter("pilot_resources_made_total", "Resources made because an input of theirs changed")?,
             convergence: time("pilot_proxy_convergence_time", "Seconds from an event to its snapshots")?,
-            duplicate_hosts: keep(
-                registry,
-                IntGauge::new("pilot_vservice_dup_domain", "Hosts that more than one VirtualService of sidecars has")?,
-            )?,
+            duplicate_hosts: registry
+                .gauge("pilot_vservice_dup_domain", "Hosts that more than one VirtualService of sidecars has")?,
         };
         metrics.begin();
         Ok(metrics)
@@ -197,12 +164,10 @@ pub fn label(kind: ResourceType) -> String {
 /// Which pilot this is, and since when.
 fn about(registry: &Registry) -> Result<(), prometheus::Error> {
     let version = env!("CARGO_PKG_VERSION");
-    let info = IntGaugeVec::new(Opts::new("pilot_info", "Version of this pilot"), &["version"])?;
+    let info = registry.keep(IntGaugeVec::new(Opts::new("pilot_info", "Version of this pilot"), &["version"])?)?;
     info.with_label_values(&[version]).set(1);
-    registry.register(Box::new(info))?;
     let build = IntGaugeVec::new(Opts::new("istio_build", "Component and version"), &["component", "tag"])?;
-    build.with_label_values(&["pilot", version]).set(1);
-    registry.register(Box::new(build))?;
+    registry.keep(build)?.with_label_values(&["pilot", version]).set(1);
     let start = Instant::now();
     let age = Box::new(move || start.elapsed().as_secs_f64());
     registry.register(Box::new(PullingGauge::new("istiod_uptime_seconds", "Seconds since pilot began", age)?))

@@ -15,4 +15,7 @@ pub mod publish;
 pub mod selection;
 pub mod standing;
 
+#[cfg(test)]
+mod intake_tests;
+
 pub use hub::{Command, Hub, HubHandle, Known};

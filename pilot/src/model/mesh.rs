@@ -160,7 +160,7 @@ impl Mesh {
         Settings {
             domain: self.config.domain.clone(),
             cluster: self.config.cluster.clone(),
-            trust_domain: self.config.trust_domain.clone(),
+            trust_domains: self.config.trust_domains().cloned().collect(),
             autoallocate: self.config.ip_autoallocate,
         }
     }

@@ -62,9 +62,16 @@ pub struct MeshConfig {
 }
 
 impl MeshConfig {
+    /// The trust domain of the mesh, then its aliases (CA-7).
+    pub fn trust_domains(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.trust_domain).chain(&self.trust_domain_aliases)
+    }
+
     /// The settings as meant, from what is written and from the flags.
     pub fn new(written: written::MeshConfig, domain: &str, cluster: &str) -> Self {
         let all = |list: Vec<String>| if list.is_empty() { vec!["*".to_owned()] } else { list };
+        // As citadel names it in certificates (CA-6).
+        let domain_name = |text: String| text.replace('@', ".");
         let mode = written.outbound_traffic_policy.and_then(|policy| policy.mode);
         Self {
             proxy_listen_port: written.proxy_listen_port.unwrap_or(proto::wire::PORT_OUTBOUND),
@@ -85,8 +92,8 @@ impl MeshConfig {
                 .unwrap_or_else(|| "/dev/stdout".to_owned()),
             access_log_format: written.access_log_format.unwrap_or_default(),
             access_log_encoding: written.access_log_encoding.unwrap_or_default(),
-            trust_domain: written.trust_domain.unwrap_or_else(|| "cluster.local".to_owned()),
-            trust_domain_aliases: written.trust_domain_aliases,
+            trust_domain: domain_name(written.trust_domain.unwrap_or_else(|| "cluster.local".to_owned())),
+            trust_domain_aliases: written.trust_domain_aliases.into_iter().map(domain_name).collect(),
             root_namespace: written.root_namespace.unwrap_or_else(|| "istio-system".to_owned()),
             service_export_to: all(written.default_service_export_to),
             virtual_service_export_to: all(written.default_virtual_service_export_to),
@@ -198,7 +205,7 @@ fn supported(config: written::MeshConfig) -> anyhow::Result<written::MeshConfig>
 mod tests {
     use super::*;
 
-    // spec: PI-78
+    // spec: PI-78, CA-6
     #[test]
     fn defaults_are_istios_and_unknown_fields_are_passed_over() {
         let config = MeshConfig::default();
@@ -216,6 +223,9 @@ mod tests {
             (config.connect_timeout, config.outbound_mode),
             (Duration::from_secs(3), OutboundMode::RegistryOnly)
         );
+        let written = parse("trustDomain: a@b\ntrustDomainAliases: [c@d]\n").unwrap();
+        let domains: Vec<String> = MeshConfig::new(written, "d", "c").trust_domains().cloned().collect();
+        assert_eq!(domains, ["a.b", "c.d"]);
         let refused = parse("defaultProviders: {tracing: [zipkin]}\n").unwrap_err();
         assert!(refused.to_string().contains("defaultProviders.tracing: \"zipkin\" is no provider"), "{refused}");
         let known = "extensionProviders: [{name: zipkin, zipkin: {service: z.ns, port: 9411}}]\ndefaultProviders: {tracing: [zipkin]}\n";

@@ -144,8 +144,8 @@ mod tests {
         for object in memory::parse(&texts.concat(), None).objects {
             store.insert(object);
         }
-        let (domain, cluster, trust_domain) = ("d".to_owned(), "c".to_owned(), "td".to_owned());
-        let settings = registry::Settings { domain, cluster, trust_domain, autoallocate: true };
+        let (domain, cluster, trust_domains) = ("d".to_owned(), "c".to_owned(), vec!["td".to_owned()]);
+        let settings = registry::Settings { domain, cluster, trust_domains, autoallocate: true };
         let services = registry::services(&store, &settings);
         services.into_iter().map(|service| (service.key.host.to_string(), service.allocated)).collect()
     }

@@ -68,18 +68,19 @@ pub struct Endpoint {
 pub struct EndpointSet {
     /// The endpoints.
     pub endpoints: Vec<Endpoint>,
-    /// SPIFFE ids of the service accounts behind it, sorted (MT-6).
+    /// SPIFFE ids of the service accounts behind it in each trust domain, sorted (MT-6, CA-7).
     pub identities: Vec<String>,
 }
 
 impl EndpointSet {
     /// A set with its identities computed.
-    pub fn new(endpoints: Vec<Endpoint>, trust_domain: &str) -> Self {
+    pub fn new(endpoints: Vec<Endpoint>, trust_domains: &[String]) -> Self {
         let identities: std::collections::BTreeSet<String> = endpoints
             .iter()
             .filter(|endpoint| !endpoint.service_account.is_empty())
-            .map(|endpoint| {
-                format!("spiffe://{trust_domain}/ns/{}/sa/{}", endpoint.namespace, endpoint.service_account)
+            .flat_map(|Endpoint { namespace, service_account, .. }| {
+                let id = move |domain| format!("spiffe://{domain}/ns/{namespace}/sa/{service_account}");
+                trust_domains.iter().map(id)
             })
             .collect();
         Self { endpoints, identities: identities.into_iter().collect() }

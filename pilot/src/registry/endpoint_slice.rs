@@ -28,7 +28,7 @@ pub fn endpoints(service: &Service, store: &Store, settings: &Settings) -> Endpo
     }
     out.sort_by(|a, b| (a.service_port, &a.address, a.port).cmp(&(b.service_port, &b.address, b.port)));
     out.dedup_by(|a, b| a.service_port == b.service_port && a.address == b.address && a.port == b.port);
-    EndpointSet::new(out, &settings.trust_domain)
+    EndpointSet::new(out, &settings.trust_domains)
 }
 
 fn health(conditions: &EndpointConditions) -> Health {

@@ -69,7 +69,7 @@ pub fn endpoints(service: &Service, store: &Store, settings: &Settings) -> Endpo
         }
     }
     out.sort_by(|a, b| (a.service_port, &a.address, a.port).cmp(&(b.service_port, &b.address, b.port)));
-    EndpointSet::new(out, &settings.trust_domain)
+    EndpointSet::new(out, &settings.trust_domains)
 }
 
 fn inline(service: &Service, port: &Port, entry: &WorkloadEntry, name: &str, settings: &Settings) -> Endpoint {

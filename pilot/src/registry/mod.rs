@@ -20,15 +20,15 @@ pub use service::{Port, Registry, Resolution, Service, ServiceKey};
 use crate::source::{Kind, Object, Spec, Store};
 use std::sync::Arc;
 
-/// What the registry must know of the mesh: the domain of its services, its cluster's name, its trust domain.
+/// What the registry must know of the mesh: the domain of its services, its cluster's name, its trust domains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Domain of Kubernetes services (`cluster.local`).
     pub domain: String,
     /// Name of the cluster (`Kubernetes`).
     pub cluster: String,
-    /// Trust domain of identities.
-    pub trust_domain: String,
+    /// Trust domains of identities: the mesh's own first, then its aliases.
+    pub trust_domains: Vec<String>,
     /// Whether hosts of ServiceEntries without addresses get some.
     pub autoallocate: bool,
 }

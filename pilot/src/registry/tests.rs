@@ -13,7 +13,7 @@ fn world(yaml: &str) -> (Store, Settings, Vec<Service>) {
     let settings = Settings {
         domain: "cluster.local".into(),
         cluster: "Kubernetes".into(),
-        trust_domain: "td".into(),
+        trust_domains: vec!["td".into()],
         autoallocate: true,
     };
     let services = services(&store, &settings);
@@ -65,7 +65,7 @@ fn a_kubernetes_service_has_its_host_ports_address_and_exports() {
     assert_eq!(service.export_to, [".", "other"]);
 }
 
-// spec: PI-15, PI-16, PI-92, MT-6
+// spec: PI-15, PI-16, PI-92, MT-6, CA-7
 #[test]
 fn endpoints_take_identity_locality_and_tls_mode_from_their_pod() {
     let (store, settings, services) = world(PODS);
@@ -84,6 +84,9 @@ fn endpoints_take_identity_locality_and_tls_mode_from_their_pod() {
     assert_eq!(set.endpoints[0].locality, Locality::parse("r/z/s"));
     assert_eq!(set.endpoints[1].locality, Locality::parse("x/y/w"), "the pod's own label wins");
     assert_eq!(set.identities, ["spiffe://td/ns/default/sa/sa1", "spiffe://td/ns/default/sa/sa2"]);
+    let domains = ["td".to_owned(), "old".to_owned()];
+    let moving = EndpointSet::new(set.endpoints.clone(), &domains).identities;
+    assert_eq!((moving.len(), moving[0].as_str()), (4, "spiffe://old/ns/default/sa/sa1"), "aliases are as good");
     assert_eq!(set.endpoints[0].workload, "p1;default;a;;Kubernetes");
 }
 
@@ -132,8 +135,12 @@ fn a_service_has_all_its_addresses_once_and_a_headless_one_none() {
         let parsed = memory::parse(&yaml, None);
         let mut store = Store::default();
         parsed.objects.into_iter().for_each(|object| drop(store.insert(object)));
-        let settings =
-            Settings { domain: "corp.test".into(), cluster: "c".into(), trust_domain: "td".into(), autoallocate: true };
+        let settings = Settings {
+            domain: "corp.test".into(),
+            cluster: "c".into(),
+            trust_domains: vec!["td".into()],
+            autoallocate: true,
+        };
         services(&store, &settings).remove(0)
     };
     let both = service("clusterIP: 10.9.0.1, clusterIPs: [10.9.0.1, 'fd00::1']");

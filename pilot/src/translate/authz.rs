@@ -1,6 +1,7 @@
 //! AuthorizationPolicies as RBAC filters, for HTTP and for TCP (spec 1.13).
 
 use super::authz_claims;
+use super::authz_identities as identities;
 use super::matcher;
 use super::message::cidr;
 use crate::model::authz::AuthorizationPolicy;
@@ -12,7 +13,7 @@ use proto::envoy::http_filters::ext_authz::v3::{ExtAuthz, ext_authz};
 use proto::envoy::matcher::string_matcher::MatchPattern;
 use proto::envoy::matcher::{PathMatcher, StringMatcher, path_matcher};
 use proto::envoy::rbac::permission::{self, Rule as Allowed};
-use proto::envoy::rbac::principal::{self, Authenticated, Identifier};
+use proto::envoy::rbac::principal::{self, Identifier};
 use proto::envoy::rbac::rbac::Action as WireAction;
 use proto::envoy::rbac::{Permission, Policy, Principal};
 use proto::envoy::route::HeaderMatcher;
@@ -283,15 +284,17 @@ impl Builder<'_> {
 
     fn source(&mut self, source: &Source) {
         let (mesh, namespace) = (self.mesh, self.namespace);
-        self.principal(&source.principals, &source.not_principals, |value| Some(principal_id(value, mesh)));
+        let spelled = |values: &[String]| identities::in_every_domain(values, mesh);
+        self.principal(&spelled(&source.principals), &spelled(&source.not_principals), identities::principal);
         if !self.only_http(!source.request_principals.is_empty() || !source.not_request_principals.is_empty()) {
             self.token(&source.request_principals, &source.not_request_principals, authz_claims::principal);
         }
-        self.principal(&source.namespaces, &source.not_namespaces, |value| Some(namespace_id(value)));
+        self.principal(&source.namespaces, &source.not_namespaces, identities::namespace);
         self.principal(&source.service_accounts, &source.not_service_accounts, |value| {
-            Some(account_id(value, namespace))
+            identities::account(value, namespace)
         });
-        self.principal(&source.trust_domains, &source.not_trust_domains, |value| Some(trust_domain_id(value)));
+        let all = |values: &[String]| identities::all_domains(values, mesh);
+        self.principal(&all(&source.trust_domains), &all(&source.not_trust_domains), identities::trust_domain);
         self.principal(&source.ip_blocks, &source.not_ip_blocks, direct_ip);
         self.principal(&source.remote_ip_blocks, &source.not_remote_ip_blocks, remote_ip);
     }
@@ -322,10 +325,18 @@ impl Builder<'_> {
         match key {
             "source.ip" => self.principal(values, not_values, direct_ip),
             "remote.ip" => self.principal(values, not_values, remote_ip),
-            "source.namespace" => self.principal(values, not_values, |value| Some(namespace_id(value))),
-            "source.serviceAccount" => self.principal(values, not_values, |value| Some(account_id(value, namespace))),
-            "source.trustDomain" => self.principal(values, not_values, |value| Some(trust_domain_id(value))),
-            "source.principal" => self.principal(values, not_values, |value| Some(principal_id(value, mesh))),
+            "source.namespace" => self.principal(values, not_values, identities::namespace),
+            "source.serviceAccount" => {
+                self.principal(values, not_values, |value| identities::account(value, namespace));
+            }
+            "source.trustDomain" => {
+                let all = |values: &[String]| identities::all_domains(values, mesh);
+                self.principal(&all(values), &all(not_values), identities::trust_domain);
+            }
+            "source.principal" => {
+                let spelled = |values: &[String]| identities::in_every_domain(values, mesh);
+                self.principal(&spelled(values), &spelled(not_values), identities::principal);
+            }
             "request.auth.principal" => self.token(values, not_values, authz_claims::principal),
             "request.auth.audiences" => {
                 self.token(values, not_values, |value| Some(authz_claims::claim(&["aud"], value)));
@@ -429,47 +440,6 @@ fn path_permission(value: &str) -> Option<Permission> {
     }
     let path = PathMatcher { rule: Some(path_matcher::Rule::Path(text_matcher(value))) };
     Some(permission_of(Allowed::UrlPath(path)))
-}
-
-fn authenticated(pattern: MatchPattern) -> Principal {
-    principal_of(Identifier::Authenticated(Authenticated {
-        principal_name: Some(StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }),
-    }))
-}
-
-/// `trust-domain/ns/NS/sa/SA` without scheme; `cluster.local` stands for the mesh's own domain (AZ-6).
-fn principal_id(value: &str, mesh: &MeshConfig) -> Principal {
-    if value == "*" {
-        return authenticated(MatchPattern::SafeRegex(matcher::regex(".+")));
-    }
-    if let Some(suffix) = value.strip_prefix('*') {
-        return authenticated(MatchPattern::Suffix(suffix.to_owned()));
-    }
-    let own = value.strip_prefix("cluster.local/").filter(|_| mesh.trust_domain != "cluster.local");
-    let value = own.map_or_else(|| value.to_owned(), |rest| format!("{}/{rest}", mesh.trust_domain));
-    match value.strip_suffix('*') {
-        Some(prefix) => authenticated(MatchPattern::Prefix(format!("spiffe://{prefix}"))),
-        None => authenticated(MatchPattern::Exact(format!("spiffe://{value}"))),
-    }
-}
-
-/// A namespace as part of the identity; `*` inside it stands for any text.
-fn namespace_id(value: &str) -> Principal {
-    let pattern = format!(".*/ns/{}/.*", value.replace('*', ".*"));
-    authenticated(MatchPattern::SafeRegex(matcher::regex(&pattern)))
-}
-
-/// `NAMESPACE/ACCOUNT`, or `ACCOUNT` of the policy's own namespace (AZ-7).
-fn account_id(value: &str, own: &str) -> Principal {
-    let (namespace, account) = value.split_once('/').unwrap_or((own, value));
-    let account = account.replace('.', "\\.");
-    let pattern = format!("spiffe://.+/ns/{namespace}/(.+/|)sa/{account}(/.+)?");
-    authenticated(MatchPattern::SafeRegex(matcher::regex(&pattern)))
-}
-
-fn trust_domain_id(value: &str) -> Principal {
-    let pattern = format!("spiffe://{}/.*", value.replace('.', "\\.").replace('*', ".*"));
-    authenticated(MatchPattern::SafeRegex(matcher::regex(&pattern)))
 }
 
 fn direct_ip(value: &str) -> Option<Principal> {

@@ -5,6 +5,7 @@
 
 pub mod authz;
 pub mod authz_claims;
+pub mod authz_identities;
 pub mod cache;
 pub mod class;
 pub mod class_inputs;

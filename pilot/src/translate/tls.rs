@@ -269,7 +269,6 @@ pub fn grpc_server() -> TransportSocket {
 
 /// Mesh mTLS of a server (MT-2, MT-6).
 pub fn mesh_server(alpn: &[&str], mesh: &MeshConfig) -> TransportSocket {
-    let domains = std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases);
     let prefix = |domain: &String| StringMatcher {
         match_pattern: Some(MatchPattern::Prefix(format!("spiffe://{domain}/"))),
         ..StringMatcher::default()
@@ -279,7 +278,7 @@ pub fn mesh_server(alpn: &[&str], mesh: &MeshConfig) -> TransportSocket {
             tls_params: versions(&SERVER_CIPHERS),
             tls_certificate_sds_secret_configs: vec![sds(wire::SECRET_DEFAULT)],
             alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
-            validation_context_type: validation(domains.map(prefix).collect(), sds(wire::SECRET_ROOT)),
+            validation_context_type: validation(mesh.trust_domains().map(prefix).collect(), sds(wire::SECRET_ROOT)),
             ..CommonTlsContext::default()
         }),
         require_client_certificate: boolean(true),

@@ -119,7 +119,11 @@ fn clients_know_which_endpoint_takes_mesh_mtls() {
 
 /// The RBAC filters of the HTTP chain of `reviews`, and of the TCP chain for other ports.
 fn filters(yaml: &str) -> (Vec<Value>, Vec<Value>) {
-    let chains = World::new(yaml).server().inbound();
+    filters_in(&World::new(yaml))
+}
+
+fn filters_in(world: &World) -> (Vec<Value>, Vec<Value>) {
+    let chains = world.server().inbound();
     let http = chains.iter().find(|chain| chain["filter_chain_match"]["destination_port"] == 9080).unwrap();
     let manager = crate::told::manager(http);
     let tcp = chains.iter().find(|chain| chain["name"] == "virtualInbound").unwrap();
@@ -410,4 +414,41 @@ fn aliases_of_the_trust_domain_are_accepted() {
         .listener("virtualInbound")
         .to_string();
     assert!(told.contains("spiffe://new/") && told.contains("spiffe://old/"));
+}
+
+/// What a rule says of sources, in a mesh that moves from `old` to `new`.
+fn moving(rule: &str) -> Value {
+    let policy = object("AuthorizationPolicy", "p", &format!("rules: [{rule}]"));
+    let (http, _) = filters_in(&World::with_mesh("trustDomain: new\ntrustDomainAliases: [old]\n", &policy));
+    let policy = &http[0]["rules"]["policies"]["ns[default]-policy[p]-rule[0]"];
+    policy["principals"][0]["and_ids"]["ids"][0].clone()
+}
+
+// spec: AZ-6, AZ-7, AZ-22, CA-7
+#[test]
+fn a_policy_means_every_trust_domain_of_the_mesh() {
+    let named = |ids: &Value| -> Vec<String> {
+        let of = |id: &Value| {
+            let name = &id["authenticated"]["principal_name"];
+            let text = ["exact", "prefix", "suffix"].iter().find_map(|kind| name[kind].as_str());
+            text.or_else(|| name["safe_regex"]["regex"].as_str()).unwrap().to_owned()
+        };
+        ids["or_ids"]["ids"].as_array().unwrap().iter().map(of).collect()
+    };
+    let of = |principal: &str| named(&moving(&format!("{{from: [{{source: {{principals: ['{principal}']}}}}]}}")));
+    let both = ["spiffe://new/ns/a/sa/b", "spiffe://old/ns/a/sa/b"];
+    for one in ["new/ns/a/sa/b", "old/ns/a/sa/b", "cluster.local/ns/a/sa/b", "ol*/ns/a/sa/b"] {
+        assert_eq!(of(one), both, "{one}");
+    }
+    assert_eq!(of("other/ns/a/sa/b"), ["spiffe://other/ns/a/sa/b"], "the domain of others");
+    assert_eq!(of("*/ns/a/sa/b"), ["/ns/a/sa/b"], "any domain");
+    assert_eq!(of("*ld/ns/a/sa/b"), ["spiffe://new/ns/a/sa/b", "ld/ns/a/sa/b"], "a pattern stays for what it fits");
+    assert_eq!(of("old/*"), ["spiffe://old/"], "not an identity as a whole");
+    let when = moving("{when: [{key: source.principal, values: [old/ns/a/sa/b, new/ns/a/sa/b]}]}");
+    assert_eq!(named(&when), both, "once each");
+    let not = moving("{from: [{source: {notPrincipals: [old/ns/a/sa/b]}}]}");
+    assert_eq!(named(&not["not_id"]), both);
+    let domains = ["spiffe://new/.*", "spiffe://old/.*"];
+    assert_eq!(named(&moving("{from: [{source: {trustDomains: [old]}}]}")), domains);
+    assert_eq!(named(&moving("{when: [{key: source.trustDomain, values: [new]}]}")), domains);
 }

@@ -66,12 +66,18 @@ pub struct ExplainArgs {
     /// Namespace from which short names are looked up; that of the configuration's node where it is not given
     #[arg(long)]
     pub namespace: Option<String>,
-    /// Address of the workload, with `--side inbound`; the client's destination, with `--side outbound`
-    #[arg(long, value_name = "ADDRESS")]
-    pub to_address: Option<IpAddr>,
+    /// Address of the workload, with `--side inbound`; the client's destination, with `--side outbound`. The port is that of the URL where none is given
+    #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = address)]
+    pub to_address: Option<(IpAddr, Option<u16>)>,
     /// Output
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Form,
+}
+
+/// An address, and a port where one is given: `10.0.0.1`, `10.0.0.1:9080`, `[2001:db8::1]:9080`.
+fn address(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    let whole = text.parse::<SocketAddr>().map(|address| (address.ip(), Some(address.port())));
+    whole.or_else(|_| text.parse().map(|ip| (ip, None))).map_err(|_| "write ADDRESS or ADDRESS:PORT".to_owned())
 }
 
 /// A request to be explained.
@@ -81,7 +87,7 @@ pub struct Question {
     pub head: RequestHead,
     /// Host of the URL.
     pub host: String,
-    /// Port of the URL.
+    /// Port that was dialled.
     pub port: u16,
     /// Which way it goes.
     pub side: Side,
@@ -114,14 +120,15 @@ impl Question {
                 header.split_once(':').with_context(|| format!("--header {header:?}: write it as NAME: VALUE"))?;
             head.headers.append(name.trim().to_ascii_lowercase().as_bytes(), value.trim().as_bytes());
         }
+        let (to, port) = args.to_address.unzip();
         Ok(Self {
             head,
             host: url.host,
-            port: url.port,
+            port: port.flatten().unwrap_or(url.port),
             side: args.side,
             identity: args.from_identity.clone(),
             from: SocketAddr::new(args.from_address, 40_000),
-            to: args.to_address,
+            to,
             namespace: args.namespace.clone(),
         })
     }

@@ -75,6 +75,25 @@ impl Listener {
     }
 }
 
+/// How many downstream connections there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Connections {
+    /// Open now.
+    pub open: u64,
+    /// Taken so far.
+    pub taken: u64,
+    /// Taken so far by listeners for traffic to the workload.
+    pub inbound: u64,
+}
+
+impl std::ops::Add for Connections {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { open: self.open + other.open, taken: self.taken + other.taken, inbound: self.inbound + other.inbound }
+    }
+}
+
 /// What accept loops of one worker share.
 #[derive(Debug)]
 pub struct Serve {
@@ -82,8 +101,8 @@ pub struct Serve {
     pub facts: Rc<Facts>,
     /// Listeners by name.
     pub listeners: RefCell<HashMap<Arc<str>, Rc<Listener>>>,
-    /// Connections that are open now.
-    pub connections: Cell<u64>,
+    /// Connections of this worker.
+    pub connections: Cell<Connections>,
     /// Number of the next connection; workers start far apart.
     pub next_id: Cell<u64>,
 }
@@ -138,14 +157,15 @@ pub async fn accept_loop(serve: Rc<Serve>, name: Arc<str>, socket: TcpListener) 
 }
 
 async fn counted(serve: Rc<Serve>, listener: Rc<Listener>, stream: TcpStream, remote: SocketAddr) {
-    serve.connections.set(serve.connections.get() + 1);
+    let one = Connections { open: 1, taken: 1, inbound: u64::from(listener.config.inbound) };
+    serve.connections.update(|all| all + one);
     let stats = Rc::clone(&listener.stats);
     stats.increment(ListenerMetric::DownstreamCxTotal);
     let _active = stats.hold(ListenerMetric::DownstreamCxActive);
     let _open = serve.facts.stats.server().hold(ServerMetric::TotalConnections);
     Box::pin(connection(&serve, listener, stream, remote)).await;
     stats.increment(ListenerMetric::DownstreamCxDestroy);
-    serve.connections.set(serve.connections.get() - 1);
+    serve.connections.update(|all| Connections { open: all.open - 1, ..all });
 }
 
 async fn connection(serve: &Serve, mut listener: Rc<Listener>, mut stream: TcpStream, remote: SocketAddr) {

@@ -10,7 +10,7 @@ mod original_dst;
 mod peers;
 mod port_rule;
 
-pub use accept::{Chain, Listener, Serve, accept_loop, of_destination};
+pub use accept::{Chain, Connections, Listener, Serve, accept_loop, of_destination};
 pub use chain_match::{ChainMatch, Ends, Hello, SourceType, find};
 pub use config::ListenerConfig;
 pub use peers::{Peers, Place};

@@ -1,5 +1,6 @@
 //! Sends each worker the changed parts, in order.
 
+use crate::listener::Connections;
 use crate::net::Service;
 use crate::worker::{Call, Message, ReportTo, WorkerReport};
 use bytes::Bytes;
@@ -53,8 +54,8 @@ impl Workers {
         reports
     }
 
-    /// Downstream connections that are open.
-    pub async fn connections(&self) -> u64 {
-        self.reports().await.iter().map(|report| report.connections).sum()
+    /// Downstream connections of all workers.
+    pub async fn connections(&self) -> Connections {
+        self.reports().await.iter().map(|report| report.connections).fold(Connections::default(), std::ops::Add::add)
     }
 }

@@ -1,20 +1,26 @@
 //! The end of a process (D2): connections leave as their requests end, then the process does.
+//!
+//! Who calls it learns late that it is going: kube-proxy changes its rules once a second at most, and until then sends new
+//! connections here. A listener that had closed by then would refuse them.
 
 use crate::bootstrap::{Bootstrap, DrainStrategy, Environment};
 use crate::drain::Terms;
 use crate::publish::Workers;
 use crate::worker::Which;
 use anyhow::{Context, bail};
+use std::cell::Cell;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Time between two looks at the open connections.
 const LOOK: Duration = Duration::from_millis(100);
-/// Time for which connections are accepted on, while others learn that this endpoint is going.
-const STILL_ACCEPTING: Duration = Duration::from_secs(1);
+/// Time for which a sidecar that nobody ever called accepts on, as that of a job.
+const UNCALLED: Duration = Duration::from_secs(1);
+/// Time without a new connection after which nobody is expected any more.
+const QUIET: Duration = Duration::from_secs(1);
 /// Time over which connections are asked to leave where nothing is set: Istio's `terminationDrainDuration`.
 const SPREAD: Duration = Duration::from_secs(5);
-/// Life of a draining process at least, with `EXIT_ON_ZERO_ACTIVE_CONNECTIONS`: Istio's `MINIMUM_DRAIN_DURATION`.
+/// Life of a draining process at least, as others learn that it is going: Istio's `MINIMUM_DRAIN_DURATION`.
 const MINIMUM: Duration = Duration::from_secs(5);
 
 /// How a draining listener's connections leave: by `--drain-strategy`, within `time`.
@@ -34,6 +40,8 @@ pub(super) struct Termination {
     /// How connections leave.
     pub(super) terms: Terms,
     earliest: Duration,
+    /// The same where nobody called.
+    uncalled: Duration,
     latest: Duration,
 }
 
@@ -51,10 +59,12 @@ impl Termination {
                 (least, bootstrap.drain_time.max(least))
             }
             Some(set) => (set, set),
-            None => (STILL_ACCEPTING.min(bootstrap.drain_time), bootstrap.drain_time),
+            None => (MINIMUM.min(bootstrap.drain_time), bootstrap.drain_time),
         };
+        let is_job = set.is_none() && which == Which::Inbound;
+        let uncalled = if is_job { UNCALLED.min(earliest) } else { earliest };
         let spread = set.unwrap_or(SPREAD).min(latest);
-        Ok(Self { which, terms: terms(bootstrap.flags.drain_strategy, spread, None), earliest, latest })
+        Ok(Self { which, terms: terms(bootstrap.flags.drain_strategy, spread, None), earliest, uncalled, latest })
     }
 }
 
@@ -90,34 +100,53 @@ fn go_duration(environment: &Environment, name: &str) -> anyhow::Result<Option<D
 /// A drain in progress.
 #[derive(Debug)]
 pub(super) struct Drain {
-    earliest: Instant,
-    latest: Instant,
+    termination: Termination,
+    begun: Instant,
     workers: Workers,
+    /// Connections taken so far, and when the last of them was seen.
+    taken: Cell<(u64, Instant)>,
 }
 
 impl Drain {
     /// A drain that ends the process.
     pub(super) fn start(termination: Termination, workers: Workers) -> Self {
-        let now = Instant::now();
-        Self { earliest: now + termination.earliest, latest: now + termination.latest, workers }
+        let begun = Instant::now();
+        Self { termination, begun, workers, taken: Cell::new((0, begun)) }
     }
 
-    /// Ready when the last connection has ended, or the time is over; never without a drain. Cancel-safe.
+    /// Ready when the last connection has ended and nobody is expected, or the time is over; never without a drain.
+    /// Cancel-safe.
     pub(super) async fn over(drain: Option<&Self>) {
         let Some(drain) = drain else { return std::future::pending().await };
         loop {
             tokio::time::sleep(LOOK).await;
-            let now = Instant::now();
-            if now >= drain.latest || (now >= drain.earliest && drain.workers.connections().await == 0) {
+            if drain.begun.elapsed() >= drain.termination.latest || drain.is_idle().await {
                 return;
             }
         }
+    }
+
+    async fn is_idle(&self) -> bool {
+        let connections = self.workers.connections().await;
+        let taken = match self.termination.which {
+            Which::All => connections.taken,
+            Which::Inbound => connections.inbound,
+        };
+        let (before, last) = self.taken.get();
+        if taken > before {
+            self.taken.set((taken, Instant::now()));
+            return false;
+        }
+        let least = if taken == 0 { self.termination.uncalled } else { self.termination.earliest };
+        connections.open == 0 && last.elapsed() >= QUIET && self.begun.elapsed() >= least
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::Connections;
+    use crate::worker::{Message, WorkerReport};
     use clap::Parser;
 
     #[derive(Parser)]
@@ -138,14 +167,16 @@ mod tests {
     fn a_termination_is_as_istio_sets_it() {
         let s = Duration::from_secs;
         let of = |arguments: &[&str], variables: Environment| {
+            let variables_are_set = variables.get("TERMINATION_DRAIN_DURATION_SECONDS").is_some();
             let found = termination("sidecar~1.2.3.4~a.b~b", arguments, variables).unwrap();
             assert_eq!(found.which, Which::Inbound);
+            assert_eq!(found.uncalled, if variables_are_set { found.earliest } else { s(1) });
             (found.terms.spread, found.earliest, found.latest)
         };
         let none = || Environment::default();
         let immediate = ["--drain-strategy", "immediate", "--drain-time-s", "45"];
-        assert_eq!(of(&[], none()), (s(5), s(1), s(600)));
-        assert_eq!(of(&immediate, none()), (s(0), s(1), s(45)));
+        assert_eq!(of(&[], none()), (s(5), s(5), s(600)));
+        assert_eq!(of(&immediate, none()), (s(0), s(5), s(45)));
         let set = Environment::from([("TERMINATION_DRAIN_DURATION_SECONDS", "20")]);
         assert_eq!(of(&[], set.clone()), (s(20), s(20), s(20)));
         assert_eq!(of(&immediate, set), (s(0), s(20), s(20)));
@@ -157,6 +188,34 @@ mod tests {
             let error = termination("a", &[], exits(bad)).unwrap_err().to_string();
             assert!(error.starts_with("MINIMUM_DRAIN_DURATION: "), "{error}");
         }
-        assert_eq!(termination("router~1.2.3.4~a.b~b", &[], none()).unwrap().which, Which::All);
+        let gateway = termination("router~1.2.3.4~a.b~b", &[], none()).unwrap();
+        assert_eq!((gateway.which, gateway.uncalled), (Which::All, s(5)), "somebody may call it for the first time");
+    }
+
+    // spec: HL-5
+    #[tokio::test(start_paused = true)]
+    async fn whoever_learns_late_is_still_served() {
+        let sidecar = termination("sidecar~1.2.3.4~a.b~b", &[], Environment::default()).unwrap();
+        let gateway = Termination { which: Which::All, uncalled: sidecar.earliest, ..sidecar };
+        let set = Termination { earliest: Duration::from_secs(3), latest: Duration::from_secs(3), ..sidecar };
+        // (taken before, and so many seconds after the start the last one)
+        for (termination, before, last, seconds) in
+            [(sidecar, 0, 0, 1), (sidecar, 1, 0, 5), (sidecar, 1, 7, 8), (gateway, 0, 0, 5), (set, 1, 7, 3)]
+        {
+            let (inbox, mut messages) = tokio::sync::mpsc::channel(1);
+            let begun = Instant::now();
+            tokio::spawn(async move {
+                while let Some(Message::Report(to)) = messages.recv().await {
+                    let late = if last == 0 { 0 } else { begun.elapsed().as_secs().min(last) };
+                    let inbound = before + late;
+                    to.answer(WorkerReport { connections: Connections { open: 0, taken: inbound, inbound } });
+                }
+            });
+            let drain = Drain::start(termination, Workers::new(vec![inbox]));
+            Drain::over(Some(&drain)).await;
+            let took = begun.elapsed().as_millis();
+            let expected = u128::from(seconds * 1000_u64);
+            assert!((expected..expected + 400).contains(&took), "{before} {last}: {took} ms of {expected}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::cluster::ClusterConfig;
 use crate::drain::Terms;
 use crate::endpoint::HostSet;
-use crate::listener::ListenerConfig;
+use crate::listener::{Connections, ListenerConfig};
 use crate::net::Service;
 use crate::route::RouteTable;
 use crate::telemetry::tap::Tap;
@@ -80,8 +80,8 @@ pub struct Call {
 /// What a worker says of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WorkerReport {
-    /// Downstream connections that are open.
-    pub connections: u64,
+    /// Its downstream connections.
+    pub connections: Connections,
 }
 
 /// Where a report goes.
@@ -89,7 +89,7 @@ pub struct WorkerReport {
 pub struct ReportTo(pub oneshot::Sender<WorkerReport>);
 
 impl ReportTo {
-    pub(super) fn answer(self, report: WorkerReport) {
+    pub(crate) fn answer(self, report: WorkerReport) {
         if self.0.send(report).is_err() {
             tracing::trace!("nobody waits for the report any more");
         }

@@ -100,7 +100,7 @@ pub fn run(parts: Parts, inbox: mpsc::Receiver<Message>) -> std::io::Result<()> 
     let serve = Rc::new(Serve {
         facts,
         listeners: RefCell::default(),
-        connections: Cell::new(0),
+        connections: Cell::default(),
         next_id: Cell::new((parts.index as u64) << 48),
     });
     let worker = Worker {

@@ -195,6 +195,15 @@ async fn what_was_kept_for_another_identity_is_not_used() {
     assert!(tokio::time::timeout(Duration::from_millis(300), held.changed()).await.is_err());
 }
 
+// spec: CA-7
+#[tokio::test]
+async fn a_mesh_that_moved_to_another_trust_domain_is_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let moved = "spiffe://new.example/ns/shop/sa/reviews";
+    let config = setup(directory.path(), moved).await;
+    assert_eq!(first(config).await.svid.facts().uris, [moved]);
+}
+
 #[tokio::test]
 async fn says_why_there_is_no_certificate() {
     let directory = tempfile::tempdir().unwrap();

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 const REVIEWS: &str = "spiffe://cluster.local/ns/shop/sa/reviews";
 
 fn mesh() -> SanMatch {
-    SanMatch::trust_domain(&TrustDomain::parse("cluster.local").unwrap())
+    SanMatch::trust_domains(&TrustDomain::parse("cluster.local").unwrap(), &[])
 }
 
 fn bundle(ca: &TestCa) -> Arc<TrustBundle> {

@@ -9,31 +9,6 @@ const LIMIT: usize = 20;
 /// Requests that one user sends.
 const SENT: usize = 100;
 
-const SERVER: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: server}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: server}}
-  template:
-    metadata: {labels: {app: server}}
-    spec:
-      terminationGracePeriodSeconds: 2
-      containers:
-      - name: server
-        image: ferromesh/tools:0.1.0
-        command: [meshctl, server]
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: server}
-spec:
-  selector: {app: server}
-  ports: [{name: http, port: 8080}]
-";
-
 /// How many answers to so many requests of a user have each status.
 fn statuses<const N: usize>(space: &Space, user: &str, sent: usize, statuses: [u16; N]) -> [usize; N] {
     let ask = format!("meshctl curl -loglevel critical -curl-stdout-headers -H 'x-user: {user}' http://server:8080/");
@@ -45,8 +20,7 @@ fn statuses<const N: usize>(space: &Space, user: &str, sent: usize, statuses: [u
 #[ignore = "needs a cluster: make e2e-kube"]
 fn replicas_count_a_shared_limit_together() {
     let space = Space::with_client("limits");
-    space.apply(SERVER);
-    space.rolled_out();
+    space.start_server(2);
     assert_eq!(statuses(&space, "early", 5, [200, 429]), [5, 0]);
     let begun = Instant::now();
     space.apply(&format!(

@@ -110,10 +110,11 @@ impl Mesh {
         assert_eq!(killed, 1, "{program} of {host}");
     }
 
-    /// Name of the only pod with a label.
+    /// Name of the newest pod with a label: one that goes may be there for a while.
     pub(crate) fn pod(&self, namespace: &str, label: &str) -> String {
         let running = "--field-selector=status.phase=Running";
-        let name = ["get", "pods", "-n", namespace, "-l", label, running, "-o", "jsonpath={.items[0].metadata.name}"];
-        self.cluster.kubectl(&name).unwrap()
+        let newest = ["--sort-by=.metadata.creationTimestamp", "-o", "jsonpath={.items[-1:].metadata.name}"];
+        let of = ["get", "pods", "-n", namespace, "-l", label, running];
+        self.cluster.kubectl(&[&of[..], &newest].concat()).unwrap()
     }
 }

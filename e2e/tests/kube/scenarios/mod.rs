@@ -1,6 +1,7 @@
 //! What users do, in one cluster of two nodes with the mesh installed. Each scenario has a namespace of its own and says
 //! what it measured.
 
+mod domain;
 mod envoy;
 mod guide;
 mod isolation;

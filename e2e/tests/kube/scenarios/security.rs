@@ -4,31 +4,6 @@ use super::space::{Space, answer};
 use e2e::tokens::Issuer;
 use serde_json::json;
 
-/// A server of HTTP on one port and of plain TCP, which returns what it gets, on another.
-const SERVER: &str = "
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: server}
-spec:
-  selector: {matchLabels: {app: server}}
-  template:
-    metadata: {labels: {app: server}}
-    spec:
-      containers:
-      - name: server
-        image: ferromesh/tools:0.1.0
-        command: [meshctl, server]
-        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Service
-metadata: {name: server}
-spec:
-  selector: {app: server}
-  ports: [{name: http, port: 8080}, {name: tcp-echo, port: 8078}]
----
-";
-
 /// What the pod without a sidecar gets.
 fn stranger(space: &Space, url: &str) -> String {
     let line = format!("meshctl curl {url} 2>&1 || true");
@@ -113,8 +88,7 @@ fn tokens_of_end_users_are_verified() {
 #[ignore = "needs a cluster: make e2e-kube"]
 fn a_refusal_of_methods_leaves_tcp_alone() {
     let space = Space::with_client("deny");
-    space.apply(SERVER);
-    space.rolled_out();
+    space.start_server(1);
     let echo = &format!("(echo over tcp; sleep 1) | timeout 5 nc {} 8078", space.address("server"));
     assert!(space.shell(echo).contains("over tcp"));
     let policy = |more: &str| {

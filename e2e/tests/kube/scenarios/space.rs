@@ -39,6 +39,32 @@ spec:
       volumes: [{name: tmp, emptyDir: {}}]
 ";
 
+/// A server of HTTP on one port and of plain TCP, which returns what it gets, on another.
+const SERVER: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: server}
+spec:
+  replicas: COUNT
+  selector: {matchLabels: {app: server}}
+  template:
+    metadata: {labels: {app: server}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+      - name: server
+        image: ferromesh/tools:0.1.0
+        command: [meshctl, server]
+        readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: server}
+spec:
+  selector: {app: server}
+  ports: [{name: http, port: 8080}, {name: tcp-echo, port: 8078}]
+";
+
 /// A fresh namespace whose pods get sidecars. Dropping it deletes it.
 pub(crate) struct Space {
     pub(crate) mesh: &'static Mesh,
@@ -51,6 +77,12 @@ impl Space {
     pub(crate) fn start_stranger(&self) {
         self.apply(STRANGER);
         self.kubectl(&["wait", "--for=condition=Ready", "pod/stranger", "--timeout=60s"]).unwrap();
+    }
+
+    /// Starts the Deployment and Service `server` with so many pods, and waits until they are ready.
+    pub(crate) fn start_server(&self, replicas: usize) {
+        self.apply(&SERVER.replace("COUNT", &replicas.to_string()));
+        self.rolled_out();
     }
 
     /// An empty one.

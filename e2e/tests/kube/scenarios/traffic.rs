@@ -148,10 +148,11 @@ spec:
             other => assert!(begun.elapsed() < e2e::cluster::PATIENCE, "{other:?}"),
         }
     };
+    let came = begun.elapsed();
     assert!(page.contains("reviews v3"), "{page}");
     let load = Load::start(&space, "page", 20, "", "http://productpage:9080/productpage");
     space.shell("sleep 5");
     let outcome = load.end();
     outcome.all_good(80);
-    space.figure(&format!("the page came after {} ms; within the mesh {outcome}", begun.elapsed().as_millis()));
+    space.figure(&format!("the page came after {} ms; within the mesh {outcome}", came.as_millis()));
 }

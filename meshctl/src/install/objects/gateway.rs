@@ -112,6 +112,11 @@ fn deployment(spec: &Spec, mut deployment: Value, k8s: &Value, given: &Value) ->
             "capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": false, "privileged": false,
             "readOnlyRootFilesystem": true, "runAsNonRoot": true,
         },
+        // Readiness is looked at every 15 s: who is not ready at the first look would wait for the second.
+        "startupProbe": {
+            "httpGet": {"path": "/healthz/ready", "port": PORT_READY}, "periodSeconds": 1, "timeoutSeconds": 3,
+            "failureThreshold": 600,
+        },
     });
     let mut pod = json!({"serviceAccountName": deployment["metadata"]["name"]});
     changed(&mut container, &mut pod, k8s);

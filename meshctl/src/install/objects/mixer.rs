@@ -23,6 +23,7 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
             &format!("--pilot=https://istiod.{namespace}.svc:{PORT_XDS_TLS}"),
             &format!("--ca-addr={}.{namespace}.svc:{}", citadel::NAME, citadel::PORT),
             &format!("--identity=spiffe://{}/ns/{namespace}/sa/{NAME}", spec.trust_domain().replace('@', ".")),
+            &format!("--trust-domain-aliases={}", spec.trust_domain_aliases().join(",")),
             "--state-dir=/var/run/secrets/mixer",
             "--otlp-grpc-addr=:4317",
             "--otlp-http-addr=:4318",

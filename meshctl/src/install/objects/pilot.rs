@@ -14,6 +14,10 @@ const REVISION: &str = "istio.io/rev";
 /// The ports of its pods. That of xDS in the clear, 15010, is in Istio's Service, and off (bar S1).
 const PORTS: [(&str, u16); 4] =
     [("http-debug", 8080), ("tls-xds", 15012), ("https-webhooks", 15017), ("http-monitoring", 15014)];
+/// Annotation of its pods: pilot takes the trust domain at its start, and so a change of it starts it anew.
+const TRUST_DOMAIN: &str = "ferromesh.io/trust-domain";
+/// The ConfigMap with roots of token issuers beside the public ones (CA-32), and where pilot finds it.
+const ISSUER_ROOTS: (&str, &str) = ("pilot-jwks-extra-cacerts", "/cacerts");
 /// The ConfigMap with the roots.
 const ROOTS: &str = pilot::trust::CONFIG_MAP;
 
@@ -37,6 +41,7 @@ pub(super) fn objects(spec: &Spec) -> anyhow::Result<Vec<Value>> {
     objects.extend(in_namespace(spec, NAME, &own_rules()));
     objects.extend(secrets(spec));
     objects.push(service);
+    objects.extend(issuer_roots(spec));
     objects.push(deployment(spec));
     if is_scaled(spec) {
         let number = |path: &str, default| spec.at(path).as_u64().unwrap_or(default);
@@ -53,6 +58,14 @@ pub(super) fn objects(spec: &Spec) -> anyhow::Result<Vec<Value>> {
     objects.extend(network_policy(spec, &own_name, &spec.namespace(), &selector, &PORTS.map(|(_, port)| port)));
     objects.push(kept(spec));
     Ok(objects)
+}
+
+/// Roots of token issuers, where some are given.
+fn issuer_roots(spec: &Spec) -> Option<Value> {
+    let roots = spec.text("values.pilot.jwksResolverExtraRootCA");
+    let mut map = own(spec, "v1", "ConfigMap", &spec.of_revision(ISSUER_ROOTS.0));
+    map["data"] = json!({"extra.pem": roots});
+    (!roots.is_empty()).then_some(map)
 }
 
 /// What was asked for, so that an upgrade need not be told again.
@@ -113,6 +126,10 @@ fn deployment(spec: &Spec) -> Value {
     if spec.is_on("values.global.logAsJson") {
         args.push("--log-as-json".to_owned());
     }
+    let issuer_roots = issuer_roots(spec);
+    if issuer_roots.is_some() {
+        args.push(format!("--jwks-extra-roots={}/extra.pem", ISSUER_ROOTS.1));
+    }
     let image = spec.text("values.pilot.image");
     let name = spec.of_revision(NAME);
     let program = Program {
@@ -132,12 +149,17 @@ fn deployment(spec: &Spec) -> Value {
     }
     mount(&mut deployment, "istio-token", "/var/run/secrets/tokens", &token());
     mount(&mut deployment, "tls", "/var/run/secrets/istiod", &json!({"emptyDir": {"medium": "Memory"}}));
+    if let Some(map) = issuer_roots {
+        let volume = json!({"configMap": {"name": map["metadata"]["name"]}});
+        mount(&mut deployment, "extracacerts", ISSUER_ROOTS.1, &volume);
+    }
     // Of the default one it stays as it was: a selector cannot be changed.
     if !spec.revision().is_empty() {
         deployment["spec"]["selector"]["matchLabels"][REVISION] = json!(spec.revision());
     }
     deployment["spec"]["template"]["metadata"]["labels"][REVISION] = json!(spec.revision_label());
     by_values(spec, &mut deployment);
+    deployment["spec"]["template"]["metadata"]["annotations"][TRUST_DOMAIN] = json!(spec.trust_domain());
     deployment
 }
 

@@ -255,6 +255,7 @@ fn what_users_write_reaches_its_object() {
         "values.global.imagePullSecrets={one}",
         "values.global.defaultPodDisruptionBudget.enabled=false",
         "meshConfig.trustDomain=corp.example",
+        "meshConfig.trustDomainAliases={old.example,older.example}",
         "values.sidecarInjectorWebhook.rewriteAppHTTPProbe=false",
     ];
     let spec = Spec::new(&[], &sets.map(str::to_owned)).unwrap();
@@ -265,17 +266,48 @@ fn what_users_write_reaches_its_object() {
     assert_eq!((&container["image"], &pod["nodeSelector"]), (&json!("example/mesh/pilot:9"), &json!({"zone": "a"})));
     assert!(container["env"].as_array().unwrap().contains(&json!({"name": "A", "value": "b"})));
     assert!(container["args"].as_array().unwrap().contains(&json!("--ca-addr=citadel.mesh.svc:8060")));
+    assert_eq!(istiod["spec"]["template"]["metadata"]["annotations"]["ferromesh.io/trust-domain"], "corp.example");
     let citadel = &named(&objects, "Deployment", "citadel")["spec"]["template"]["spec"]["containers"][0]["args"];
     assert!(citadel.to_string().contains("--relay=spiffe://corp.example/ns/mesh/sa/istiod"), "{citadel}");
+    let mixer = &named(&objects, "Deployment", "mixer")["spec"]["template"]["spec"]["containers"][0]["args"];
+    assert!(mixer.to_string().contains("--trust-domain-aliases=old.example,older.example"), "{mixer}");
     let values = named(&objects, "ConfigMap", "istio-sidecar-injector")["data"]["values"].as_str().unwrap();
     let values: Value = serde_json::from_str(values).unwrap();
     assert_eq!(values["global"]["proxy"]["logLevel"], "debug");
     assert_eq!(values["sidecarInjectorWebhook"]["rewriteAppHTTPProbe"], false);
     assert_eq!(named(&objects, "Service", "istio-ingressgateway")["spec"]["type"], "NodePort");
-    assert_eq!(named(&objects, "Deployment", "istio-ingressgateway")["spec"]["replicas"], 2);
+    let gateway = &named(&objects, "Deployment", "istio-ingressgateway")["spec"];
+    assert_eq!(gateway["replicas"], 2);
+    let container = &gateway["template"]["spec"]["containers"][0];
+    assert_eq!(container["startupProbe"]["periodSeconds"], 1, "ready without waiting for the next look");
     assert_eq!(named(&objects, "ServiceAccount", "istiod")["imagePullSecrets"], json!([{"name": "one"}]));
     let kinds: BTreeSet<&str> = objects.iter().map(|object| object["kind"].as_str().unwrap()).collect();
     assert!(!kinds.contains("PodDisruptionBudget") && !kinds.contains("HorizontalPodAutoscaler"));
+}
+
+// spec: CA-32, IN-6
+#[test]
+fn pilot_gets_the_roots_of_token_issuers() {
+    let of = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        let parts = render(&Spec::new(&[], &sets).unwrap()).unwrap();
+        parts.into_iter().flat_map(|part| part.objects).collect::<Vec<Value>>()
+    };
+    let pem = "values.pilot.jwksResolverExtraRootCA=-----BEGIN CERTIFICATE-----";
+    for (revision, name) in [("", "pilot-jwks-extra-cacerts"), ("revision=canary", "pilot-jwks-extra-cacerts-canary")] {
+        let sets: Vec<&str> = [pem, revision].into_iter().filter(|set| !set.is_empty()).collect();
+        let objects = of(&sets);
+        assert_eq!(named(&objects, "ConfigMap", name)["data"]["extra.pem"], "-----BEGIN CERTIFICATE-----");
+        let istiod = objects
+            .iter()
+            .find(|object| object["kind"] == "Deployment" && object["metadata"]["labels"]["app"] == "istiod");
+        let pod = &istiod.unwrap()["spec"]["template"]["spec"];
+        let volume = json!({"name": "extracacerts", "configMap": {"name": name}});
+        assert!(pod["volumes"].as_array().unwrap().contains(&volume), "{pod}");
+        let args = pod["containers"][0]["args"].to_string();
+        assert!(args.contains("--jwks-extra-roots=/cacerts/extra.pem"), "{args}");
+    }
+    assert!(!json!(of(&[])).to_string().contains("cacerts/extra.pem"));
 }
 
 // spec: IN-3, PI-57

@@ -46,7 +46,7 @@ async fn keys_come_from_a_url_or_from_where_the_issuer_says() {
     }
 }
 
-// spec: CA-30
+// spec: CA-30, CA-33
 // bar: S4
 #[tokio::test]
 async fn what_is_no_key_set_is_told_and_what_must_not_be_asked_is_not() {

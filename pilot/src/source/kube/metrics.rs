@@ -1,7 +1,8 @@
 //! What a source counts; names are istiod's where it has one (PI-43c, OB-5).
 
 use crate::source::kinds::Row;
-use prometheus::{IntCounterVec, Opts, Registry};
+use prometheus::{IntCounterVec, Registry};
+use vitals::metric::Register as _;
 
 /// What the source of a Kubernetes API counts.
 #[derive(Clone)]
@@ -20,20 +21,16 @@ impl Metrics {
     /// # Errors
     /// When a name is taken.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counter = |name: &str, help: &str, labels: &[&str]| {
-            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(counter.clone())).map(|()| counter)
-        };
         let labels = ["type", "event"];
         Ok(Self {
-            errors: counter(
+            errors: registry.counters(
                 "pilot_k8s_watch_errors_total",
                 "Lists and watches of the API server that failed",
                 &["type"],
             )?,
-            lists: counter("pilot_k8s_lists_total", "Lists of the API server that were begun", &["type"])?,
-            config_events: counter("pilot_k8s_cfg_events", "Events of Istio's kinds", &labels)?,
-            registry_events: counter("pilot_k8s_reg_events", "Events of Kubernetes' own kinds", &labels)?,
+            lists: registry.counters("pilot_k8s_lists_total", "Lists of the API server that were begun", &["type"])?,
+            config_events: registry.counters("pilot_k8s_cfg_events", "Events of Istio's kinds", &labels)?,
+            registry_events: registry.counters("pilot_k8s_reg_events", "Events of Kubernetes' own kinds", &labels)?,
         })
     }
 
