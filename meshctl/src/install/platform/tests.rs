@@ -110,5 +110,19 @@ fn what_an_operator_keeps_is_known() {
         keeper(json!({"name": "a", "labels": {"maistra.io/owner": "ossm"}})).unwrap(),
         "OpenShift Service Mesh 2 of ossm"
     );
+    assert_eq!(
+        keeper(json!({"name": "a", "labels": {"managed-by": "sail-operator"}})).unwrap(),
+        Product::Three.to_string()
+    );
     assert_eq!(keeper(json!({"name": "a", "labels": {"app": "istiod"}})), None);
+}
+
+// spec: IN-24
+#[test]
+fn routes_are_for_clusters_that_serve_them() {
+    let of = |routes: bool| {
+        let platform = Platform { routes, ..Platform::default() };
+        ["Route", "Service"].map(|kind| is_foreign(&platform, &json!({"kind": kind})))
+    };
+    assert_eq!((of(false), of(true)), ([true, false], [false, false]));
 }

@@ -102,7 +102,6 @@ impl Changes {
             let Some(change) = change else { continue };
             change.removed.extend(&removed);
             change.added.retain(|(name, _)| !removed.contains(name) && !added.iter().any(|(new, _)| new == name));
-            change.removed.retain(|name| !added.iter().any(|(new, _)| new == name));
             change.added.extend(&added);
         }
         Ok(())
