@@ -2,6 +2,7 @@
 //! what it measured.
 
 mod domain;
+mod door;
 mod envoy;
 mod guide;
 mod isolation;

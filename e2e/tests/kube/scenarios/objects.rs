@@ -1,28 +1,15 @@
 //! Objects that are broken, and objects in the wrong order (pains.md 8 and 9).
 
+use super::door::status;
 use super::load::Load;
 use super::space::Space;
 use e2e::cluster::PATIENCE;
-use std::io::{Read, Write};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const HEALTHY: usize = 100;
 
 fn rule(name: &str, spec: &str) -> String {
     format!("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}}}\nspec: {spec}\n---\n")
-}
-
-/// Status of an answer by the gateway; 0 where there is none.
-fn status(gateway: SocketAddr, host: &str) -> u16 {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = std::net::TcpStream::connect_timeout(&gateway, Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        write!(stream, "GET /ratings/0 HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).map(|_| text)
-    };
-    ask().ok().and_then(|text| text.get(9..12)?.parse().ok()).unwrap_or(0)
 }
 
 #[test]

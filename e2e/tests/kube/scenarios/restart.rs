@@ -1,8 +1,10 @@
-//! Rolling restarts under load (pains.md 2, robustness F30).
+//! Rolling restarts under load (pains.md 2, robustness F30), of workloads and of the gateway.
 
+use super::door::status;
 use super::load::Load;
 use super::space::Space;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// How often everything is restarted.
 const ROUNDS: u32 = 10;
@@ -35,5 +37,72 @@ fn no_call_fails_while_every_deployment_is_restarted() {
     space.figure(&format!(
         "{failed} of {calls} calls failed at {:.0} per second, in {ROUNDS} restarts of 6 deployments, {seconds:.1} s each",
         calls as f64 / took.as_secs_f64()
+    ));
+}
+
+/// How often the gateway is restarted.
+const GATEWAYS: u32 = 4;
+
+// spec: HL-5
+#[test]
+#[ignore = "needs a cluster: make e2e-kube"]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "callers come all the time, and one gateway has gone when the next is restarted"
+)]
+fn a_gateway_that_is_restarted_refuses_nobody() {
+    let space = Space::with_bookshop("door");
+    space.apply(
+        "
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: door}
+spec:
+  selector: {istio: ingressgateway}
+  servers: [{port: {number: 80, name: http, protocol: HTTP}, hosts: [door.example]}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: door}
+spec: {hosts: [door.example], gateways: [door], http: [{route: [{destination: {host: ratings, port: {number: 9080}}}]}]}
+",
+    );
+    let gateway = space.mesh.gateway(80);
+    let begun = Instant::now();
+    while status(gateway, "door.example") != 200 {
+        assert!(begun.elapsed() < e2e::cluster::PATIENCE, "no answer");
+    }
+    let over = AtomicBool::new(false);
+    // Each call has a connection of its own, as those of many people have.
+    let calls = || {
+        let mut all = Vec::new();
+        while !over.load(Ordering::Relaxed) {
+            all.push(status(gateway, "door.example"));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        all
+    };
+    let (all, slowest) = std::thread::scope(|scope| {
+        let calls = scope.spawn(calls);
+        let mut slowest = Duration::ZERO;
+        for _ in 0..GATEWAYS {
+            let begun = Instant::now();
+            let of = ["deployment/istio-ingressgateway", "-n", "istio-system"];
+            space.mesh.cluster.kubectl(&[&["rollout", "restart"], &of[..]].concat()).unwrap();
+            space.mesh.cluster.kubectl(&[&["rollout", "status", "--timeout=60s"], &of[..]].concat()).unwrap();
+            slowest = slowest.max(begun.elapsed());
+            std::thread::sleep(Duration::from_secs(7));
+        }
+        over.store(true, Ordering::Relaxed);
+        (calls.join().unwrap(), slowest)
+    });
+    let failed: Vec<u16> = all.iter().copied().filter(|status| *status != 200).collect();
+    assert!(failed.is_empty(), "{} of {} calls failed: {failed:?}", failed.len(), all.len());
+    // Readiness is looked at every 15 s; nobody waits for the second look.
+    assert!(slowest < Duration::from_secs(10), "a rollout took {slowest:?}");
+    space.figure(&format!(
+        "0 of {} connections failed in {GATEWAYS} restarts of the gateway, {:.1} s at most each",
+        all.len(),
+        slowest.as_secs_f64()
     ));
 }
