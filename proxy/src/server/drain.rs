@@ -53,16 +53,18 @@ impl Termination {
     pub(super) fn of(bootstrap: &Bootstrap) -> anyhow::Result<Self> {
         let which = if bootstrap.node.id.starts_with("sidecar~") { Which::Inbound } else { Which::All };
         let set = seconds(&bootstrap.environment, "TERMINATION_DRAIN_DURATION_SECONDS")?;
-        let (earliest, latest) = match set {
+        let (earliest, uncalled, latest) = match set {
             _ if is_true(&bootstrap.environment, "EXIT_ON_ZERO_ACTIVE_CONNECTIONS")? => {
                 let least = go_duration(&bootstrap.environment, "MINIMUM_DRAIN_DURATION")?.unwrap_or(MINIMUM);
-                (least, bootstrap.drain_time.max(least))
+                (least, least, bootstrap.drain_time.max(least))
             }
-            Some(set) => (set, set),
-            None => (MINIMUM.min(bootstrap.drain_time), bootstrap.drain_time),
+            Some(set) => (set, set, set),
+            None => {
+                let least = MINIMUM.min(bootstrap.drain_time);
+                let uncalled = if which == Which::Inbound { UNCALLED.min(least) } else { least };
+                (least, uncalled, bootstrap.drain_time)
+            }
         };
-        let is_job = set.is_none() && which == Which::Inbound;
-        let uncalled = if is_job { UNCALLED.min(earliest) } else { earliest };
         let spread = set.unwrap_or(SPREAD).min(latest);
         Ok(Self { which, terms: terms(bootstrap.flags.drain_strategy, spread, None), earliest, uncalled, latest })
     }
@@ -167,10 +169,11 @@ mod tests {
     fn a_termination_is_as_istio_sets_it() {
         let s = Duration::from_secs;
         let of = |arguments: &[&str], variables: Environment| {
-            let variables_are_set = variables.get("TERMINATION_DRAIN_DURATION_SECONDS").is_some();
+            let settings = ["TERMINATION_DRAIN_DURATION_SECONDS", "EXIT_ON_ZERO_ACTIVE_CONNECTIONS"];
+            let is_set = settings.iter().any(|name| variables.get(name).is_some());
             let found = termination("sidecar~1.2.3.4~a.b~b", arguments, variables).unwrap();
             assert_eq!(found.which, Which::Inbound);
-            assert_eq!(found.uncalled, if variables_are_set { found.earliest } else { s(1) });
+            assert_eq!(found.uncalled, if is_set { found.earliest } else { s(1) });
             (found.terms.spread, found.earliest, found.latest)
         };
         let none = || Environment::default();
