@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long an answer of a cluster may take.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an answer of a cluster may take. Beside a compiler an API server has taken over 30 s to let a definition go.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// How much of a cluster without kind there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
