@@ -150,7 +150,7 @@ impl Written {
     }
 }
 
-/// What is to be written now, what changed in truth first.
+/// What is to be written now: first what is wrong, then what changed in truth. Who has made a mistake waits for no hundred others.
 fn due<'a>(standings: &'a [Standing], written: &BTreeMap<Key, Written>, now: Instant) -> Vec<&'a Standing> {
     let (mut urgent, mut stale) = (Vec::new(), Vec::new());
     for standing in standings {
@@ -164,6 +164,7 @@ fn due<'a>(standings: &'a [Standing], written: &BTreeMap<Key, Written>, now: Ins
             _ => urgent.push(standing),
         }
     }
+    urgent.sort_by_key(|standing| standing.refused.is_empty() && standing.dangling.is_empty());
     urgent.into_iter().chain(stale).take(WRITES).collect()
 }
 
@@ -179,7 +180,7 @@ fn merged(condition: &Condition, generation: Option<i64>, held: &[Value], now: &
 mod tests {
     use super::*;
     use crate::delivery::standing::Reach;
-    use crate::source::Kind;
+    use crate::source::{Class, Kind, Problem};
 
     fn standing(name: &str, have: usize, pending: usize) -> Standing {
         Standing {
@@ -208,6 +209,14 @@ mod tests {
         let both = [standing("a", 2, 0), standing("b", 1, 1)];
         assert_eq!(names(due(&both, &written, now + 2 * REFRESH)), ["b", "a"]);
         assert_eq!(names(due(&[standing("a", 1, 1)], &written, now)), ["a"], "one waits");
+        let many = (0..2 * WRITES).map(|number| standing(&format!("m{number:02}"), 1, 0));
+        let message = "it is wrong".to_owned();
+        let problem =
+            Problem { class: Class::Semantic, object: None, file: None, line: None, field: String::new(), message };
+        let dangles = Standing { dangling: vec![problem.clone()], ..standing("y", 1, 0) };
+        let all: Vec<Standing> =
+            many.chain([dangles, Standing { refused: vec![problem], ..standing("z", 0, 0) }]).collect();
+        assert_eq!(names(due(&all, &written, now))[..3], ["y", "z", "m00"], "mistakes are told first");
         written.insert(standing("a", 1, 0).key, Written::of(&standing("a", 1, 0), true));
         assert!(due(&[standing("a", 1, 0)], &written, now).is_empty(), "what is refused is not tried at every look");
         assert_eq!(names(due(&[standing("a", 1, 0)], &written, now + 2 * REFRESH)), ["a"]);
