@@ -2,6 +2,8 @@
 
 use super::mesh::Mesh;
 use e2e::cluster::PATIENCE;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// A pod without a sidecar.
@@ -196,6 +198,15 @@ impl Drop for Space {
             println!("{error}");
         }
     }
+}
+
+/// The gateway's whole answer to a GET from outside of the cluster, over a connection of its own.
+pub(crate) fn page(gateway: SocketAddr, host: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = std::net::TcpStream::connect_timeout(&gateway, Duration::from_secs(2))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).map(|_| text)
 }
 
 /// An answer with its head, as `meshctl curl` writes it.

@@ -1,8 +1,7 @@
 //! The bookshop by kubectl: shares of versions, faults, mirrors, and the way in.
 
 use super::load::Load;
-use super::space::Space;
-use std::io::{Read, Write};
+use super::space::{Space, page};
 use std::time::{Duration, Instant};
 
 const SUBSETS: &str = "
@@ -134,16 +133,9 @@ spec:
 ",
     );
     let address = space.mesh.gateway(80);
-    let ask = || -> std::io::Result<String> {
-        let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2))?;
-        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-        stream.write_all(b"GET /productpage HTTP/1.1\r\nhost: entrance.example\r\nconnection: close\r\n\r\n")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text).map(|_| text)
-    };
     let begun = Instant::now();
     let page = loop {
-        match ask() {
+        match page(address, "entrance.example", "/productpage") {
             Ok(page) if page.contains("★★★★★") => break page,
             other => assert!(begun.elapsed() < e2e::cluster::PATIENCE, "{other:?}"),
         }
