@@ -3,7 +3,6 @@
 
 use crate::ca::keystore::write_atomically;
 use crate::ca::root::Authority;
-use crate::kubernetes::FIELD_MANAGER;
 use futures_util::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
@@ -16,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// The ConfigMap with the roots, as Istio has it.
-pub const CONFIG_MAP: &str = "istio-ca-root-cert";
 /// The roots in it.
 pub const KEY: &str = "root-cert.pem";
+/// Whose fields are those that citadel writes.
+pub const FIELD_MANAGER: &str = "ferromesh-citadel";
 /// Time between two tries to write it.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -41,11 +40,11 @@ pub async fn follow(path: &Path, mut authority: watch::Receiver<Arc<Authority>>)
     }
 }
 
-/// Keeps the ConfigMap what it must be: written when the roots change, and when somebody else has edited or deleted it.
+/// Keeps a ConfigMap, of this namespace and name, what it must be: written when the roots change, and when somebody else has edited or deleted it.
 /// Ends when the authority is gone.
-pub async fn publish(client: Client, namespace: &str, mut authority: watch::Receiver<Arc<Authority>>) {
+pub async fn publish(client: Client, (namespace, name): (&str, &str), mut authority: watch::Receiver<Arc<Authority>>) {
     let api: Api<ConfigMap> = Api::namespaced(client, namespace);
-    let config = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"));
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = watcher(api.clone(), config).default_backoff().boxed();
     // What stands there; not known before the first list.
     let (mut found, mut listed): (Option<String>, bool) = (None, false);
@@ -53,9 +52,9 @@ pub async fn publish(client: Client, namespace: &str, mut authority: watch::Rece
         let roots = authority.borrow_and_update().roots().to_pem();
         let wrong = listed && found.as_deref() != Some(roots.as_str());
         if wrong {
-            match put(&api, &roots).await {
+            match put(&api, name, &roots).await {
                 Ok(()) => found = Some(roots),
-                Err(error) => tracing::warn!(namespace, "cannot write the ConfigMap {CONFIG_MAP}: {error}"),
+                Err(error) => tracing::warn!(namespace, "cannot write the ConfigMap {name}: {error}"),
             }
         }
         tokio::select! {
@@ -67,17 +66,17 @@ pub async fn publish(client: Client, namespace: &str, mut authority: watch::Rece
                 Some(Ok(Event::Apply(map) | Event::InitApply(map))) => found = map.data.and_then(|mut data| data.remove(KEY)),
                 Some(Ok(Event::Delete(_))) => found = None,
                 Some(Ok(Event::InitDone)) => listed = true,
-                Some(Err(error)) => tracing::debug!("ConfigMap {CONFIG_MAP}: {error}"),
+                Some(Err(error)) => tracing::debug!("ConfigMap {name}: {error}"),
             }
         }
     }
 }
 
-async fn put(api: &Api<ConfigMap>, roots: &str) -> kube::Result<()> {
+async fn put(api: &Api<ConfigMap>, name: &str, roots: &str) -> kube::Result<()> {
     let map = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": CONFIG_MAP, "labels": {"istio.io/config": "true"}},
+        "metadata": {"name": name, "labels": {"istio.io/config": "true"}},
         "data": {KEY: roots},
     });
-    api.patch(CONFIG_MAP, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(map)).await.map(drop)
+    api.patch(name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(map)).await.map(drop)
 }

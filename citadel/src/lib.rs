@@ -5,7 +5,6 @@
 //! - [`authenticate`]: who the caller is: a client certificate or a token
 //! - [`ca`]: who may get what, signing, the signing key and its rotation
 //! - [`bundle`]: the roots, handed out to those who must trust them
-//! - [`kubernetes`]: the way to an API server, which holds the key, checks tokens, and hands out the roots
 //! - [`agent`]: certificates for a real Envoy beside it, over SDS on a Unix socket
 //! - [`token`]: bootstrap tokens where no Kubernetes issues them
 //! - [`watch_files`]: files that change under a running process
@@ -16,7 +15,6 @@ pub mod agent;
 pub mod authenticate;
 pub mod bundle;
 pub mod ca;
-pub mod kubernetes;
 pub mod serve;
 pub mod token;
 pub mod watch_files;

@@ -19,7 +19,7 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Sign certificates for the mesh.
-    Serve(citadel::serve::ServeArgs),
+    Serve(Box<citadel::serve::ServeArgs>),
     /// Keep a workload's certificate fresh and give it to an Envoy over SDS.
     Agent(citadel::agent::AgentArgs),
     /// Make a bootstrap token bound to one SPIFFE id.
@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     let level = vitals::log::init(format, &arguments.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     match arguments.command {
-        Command::Serve(args) => runtime.block_on(citadel::serve::run(args, Some(level))),
+        Command::Serve(args) => runtime.block_on(citadel::serve::run(*args, Some(level))),
         Command::Agent(args) => runtime.block_on(citadel::agent::run(args)),
         Command::Token(args) => citadel::token::run(&args),
     }

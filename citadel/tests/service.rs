@@ -197,6 +197,8 @@ async fn requests_are_counted_under_istios_names() {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
     assert!(text.contains("citadel_server_root_cert_expiry_timestamp "));
+    let left = text.lines().find_map(|line| line.strip_prefix("citadel_server_cert_chain_expiry_seconds ")).unwrap();
+    assert!(left.parse::<i64>().unwrap() > 3600, "{left}");
 }
 
 // spec: CA-8

@@ -25,7 +25,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that only some of ours may use, in what they ship.
 const RESERVED: &[(&str, &[&str])] = &[
     ("rcgen", &["citadel", "e2e"]),
-    ("kube", &["pilot", "citadel", "meshctl"]),
+    ("kube", &["pilot", "citadel", "credentials", "meshctl"]),
     ("k8s-openapi", &["pilot", "citadel", "meshctl"]),
     ("hickory-proto", &["proxy"]),
     ("tokio", &["proxy", "citadel", "credentials", "pilot", "mixer", "vitals", "meshctl", "bookshop", "e2e"]),
@@ -70,6 +70,9 @@ fn cargo(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Crates that check no tokens, and so know no API server: they take `credentials` without its feature (ADR 0008).
+const WITHOUT_TOKENS: &[&str] = &["proxy", "mixer"];
+
 /// Crate → its direct dependencies that are shipped.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let text = cargo(&["metadata", "--no-deps", "--format-version", "1", "--offline"]);
@@ -77,6 +80,11 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let mut found = BTreeMap::new();
     for package in metadata["packages"].as_array().unwrap() {
         let shipped = package["dependencies"].as_array().unwrap().iter().filter(|d| d["kind"].is_null());
+        let name = package["name"].as_str().unwrap();
+        let tokens =
+            |d: &&serde_json::Value| d["name"] == "credentials" && d["features"].to_string().contains("tokens");
+        let checks = shipped.clone().any(|d| tokens(&d));
+        assert!(!(checks && WITHOUT_TOKENS.contains(&name)), "{name} must not check tokens");
         let names = shipped.map(|d| d["name"].as_str().unwrap().to_owned()).collect();
         found.insert(package["name"].as_str().unwrap().to_owned(), names);
     }

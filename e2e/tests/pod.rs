@@ -205,9 +205,9 @@ fn objects() -> Value {
     json!({"apiVersion": "v1", "kind": "List", "items": items})
 }
 
-/// The application: says 200 to one request a connection.
+/// The application: says 200 to one request a connection, at the pod's own address alone.
 fn application(namespace: &Namespace) {
-    let listener = namespace.inside(|| std::net::TcpListener::bind("127.0.0.1:8085")).unwrap();
+    let listener = namespace.inside(|| std::net::TcpListener::bind((POD, 8085))).unwrap();
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut head = [0; 1024];

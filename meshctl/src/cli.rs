@@ -36,7 +36,7 @@ enum Command {
     Prune(Box<install::PruneArgs>),
     /// Check whether everything that was installed is there and ready.
     VerifyInstall(install::VerifyArgs),
-    /// Show which proxies pilot knows and how current they are.
+    /// Show which proxies pilot knows and how current they are, or whether one holds what pilot sends it.
     #[command(visible_alias = "ps")]
     ProxyStatus(status::StatusArgs),
     /// Show what a proxy has been told.
@@ -144,8 +144,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Manifest(args) => install::manifest(&args).map(|()| ExitCode::SUCCESS),
         Command::Prune(args) => runtime.block_on(install::prune(*args)).map(|()| ExitCode::SUCCESS),
         Command::VerifyInstall(args) => runtime.block_on(install::verify(args)),
-        Command::ProxyStatus(args) => runtime.block_on(status::run(args)).map(|()| ExitCode::SUCCESS),
-        Command::ProxyConfig(args) => runtime.block_on(config::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::ProxyStatus(args) => runtime.block_on(Box::pin(status::run(args))),
+        Command::ProxyConfig(args) => runtime.block_on(Box::pin(config::run(args))),
         Command::Explain(args) => runtime.block_on(explain::run(*args)),
         Command::Check(args) => runtime.block_on(check::run(args)),
         Command::Dashboard(args) => runtime.block_on(dashboard::run(args)).map(|()| ExitCode::SUCCESS),
@@ -177,7 +177,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::BugReport(args) => runtime.block_on(Box::pin(bug_report::run(args))).map(|()| ExitCode::SUCCESS),
         Command::Validate(args) => validate::run(&args),
         Command::Diff(args) => diff::run(&args).map(|()| ExitCode::SUCCESS),
-        Command::KubeInject(args) => kube_inject::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::KubeInject(args) => runtime.block_on(kube_inject::run(&args)).map(|()| ExitCode::SUCCESS),
         Command::Load(args) => runtime.block_on(load::run(*args)),
         Command::Curl(args) => runtime.block_on(curl::run(*args)),
         Command::Server(args) => runtime.block_on(server::run(*args)),

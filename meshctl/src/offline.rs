@@ -98,7 +98,7 @@ impl Offline {
         let class = Class::of(&self.node(workload), &self.mesh);
         let scope = match class.role {
             Role::Sidecar => {
-                let sidecar = scope::choose(&self.mesh, &class.namespace, &class.labels);
+                let sidecar = scope::choose(&self.mesh, &class.namespace, &class.place.labels);
                 scope::build(&self.mesh, &class.namespace, sidecar)
             }
             Role::Router => scope::of_gateway(&self.mesh, &class.namespace),
@@ -128,11 +128,13 @@ impl Offline {
             namespace: namespace.clone(),
             labels: Arc::new(workload.labels.clone()),
             locality: registry::Locality::default(),
+            node: String::new(),
             cluster: self.mesh.config.cluster.clone(),
             mesh_id: String::new(),
             service_account: workload.service_account.clone(),
             flavor: Flavor::Istio,
             captures_dns: self.mesh.config.captures_dns,
+            proxy: self.mesh.config.proxy.clone(),
             version: String::new(),
         }
     }

@@ -367,7 +367,7 @@ async fn who_has_no_certificate_of_the_mesh_is_refused() {
 async fn pilot(own: Credentials) -> (SocketAddr, watch::Receiver<Option<(SpiffeId, String)>>) {
     let (asked, told) = watch::channel(None);
     let answer = move |request: axum::extract::Request| {
-        let id = request.extensions().get::<Peer>().and_then(|peer| peer.id.clone());
+        let id = request.extensions().get::<Peer>().and_then(|peer| peer.id().cloned());
         asked.send_replace(id.map(|id| (id, request.uri().path().to_owned())));
         std::future::ready("[]")
     };

@@ -1,7 +1,7 @@
 //! The flags of `pilot`; istiod's, in kebab case with istiod's own spelling as alias (PI-1, PI-3).
 
 use crate::admission::NativeSidecars;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,6 +36,9 @@ pub struct Discovery {
     /// Namespace of the control plane: root namespace, and home of the ConfigMap with the mesh's settings
     #[arg(long, short = 'n', env = "POD_NAMESPACE", default_value = "istio-system")]
     pub namespace: String,
+    /// ConfigMap with the roots of the mesh in every namespace (values: global.trustBundleName)
+    #[arg(long, env = "PILOT_CA_CERT_CONFIGMAP", default_value = proto::wire::ROOTS_CONFIG_MAP)]
+    pub roots_config_map: String,
     /// Namespaces whose objects are watched, separated by commas; none: all
     #[arg(long, short = 'a', alias = "appNamespace", value_delimiter = ',')]
     pub app_namespace: Vec<String>,
@@ -111,9 +114,9 @@ pub struct Discovery {
     /// server accepts
     #[arg(long)]
     pub jwks_file: Option<PathBuf>,
-    /// Audience that bearer tokens must name
-    #[arg(long, default_value = proto::wire::TOKEN_AUDIENCE)]
-    pub token_audience: String,
+    /// Audiences of which bearer tokens must name one, separated by commas
+    #[arg(long, env = "TOKEN_AUDIENCES", value_delimiter = ',', default_value = proto::wire::TOKEN_AUDIENCE)]
+    pub token_audience: Vec<String>,
     /// How often the keys of token issuers (RequestAuthentication) are fetched anew
     #[arg(long, env = "PILOT_JWT_PUB_KEY_REFRESH_INTERVAL", default_value = "20m", value_parser = duration)]
     pub jwks_refresh: Duration,
@@ -125,11 +128,14 @@ pub struct Discovery {
     #[arg(long, env = "BLOCKED_CIDRS_IN_JWKS_URIS", value_delimiter = ',')]
     pub jwks_blocked_cidrs: Vec<ipnet::IpNet>,
     /// Time without an event after which a push begins
-    #[arg(long, default_value = "1ms", value_parser = duration)]
+    #[arg(long, env = "PILOT_DEBOUNCE_AFTER", default_value = "1ms", value_parser = duration)]
     pub debounce_after: Duration,
     /// Longest time from an event to its push
-    #[arg(long, default_value = "10ms", value_parser = duration)]
+    #[arg(long, env = "PILOT_DEBOUNCE_MAX", default_value = "10ms", value_parser = duration)]
     pub debounce_max: Duration,
+    /// Percentage of requests that are traced where neither a Telemetry nor ProxyConfig says it (values: pilot.traceSampling)
+    #[arg(long, env = "PILOT_TRACE_SAMPLING", default_value = "1", value_parser = percentage)]
+    pub trace_sampling: f64,
     /// Send Istio's values where our defaults differ
     #[arg(long)]
     pub istio_defaults: bool,
@@ -142,6 +148,9 @@ pub struct Discovery {
     /// How long the answer may take
     #[arg(long, alias = "keepaliveTimeout", default_value = "10s", value_parser = duration)]
     pub keepalive_timeout: Duration,
+    /// How long a proxy stays connected before it finds a pilot anew, so that a new pilot gets its share; up to a tenth more
+    #[arg(long, alias = "keepaliveMaxServerConnectionAge", default_value = "30m", value_parser = duration)]
+    pub max_connection_age: Duration,
     /// How long streams may go on after the signal to stop
     #[arg(long, alias = "shutdownDuration", default_value = "10s", value_parser = duration)]
     pub shutdown_duration: Duration,
@@ -151,6 +160,35 @@ pub struct Discovery {
     /// Log lines as JSON
     #[arg(long, alias = "log_as_json")]
     pub log_as_json: bool,
+}
+
+/// How istiod's variables begin.
+const ISTIODS: [&str; 9] = [
+    "PILOT_",
+    "ISTIOD_",
+    "CITADEL_",
+    "ENABLE_",
+    "JWT_",
+    "XDS_",
+    "TRUSTED_GATEWAY_",
+    "SHARED_MESH_CONFIG",
+    "COMPLIANCE_POLICY",
+];
+
+/// Variables of istiod's that are set and that nothing here reads: whoever sets one should know.
+pub fn unread() -> Vec<String> {
+    unread_of(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+}
+
+fn unread_of(names: impl Iterator<Item = String>) -> Vec<String> {
+    let command = Cli::command();
+    let read: Vec<_> = { command.get_subcommands().flat_map(clap::Command::get_arguments) }
+        .filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned))
+        .collect();
+    let istiods = |name: &String| ISTIODS.iter().any(|start| name.starts_with(start));
+    // Kubernetes gives every pod some for each Service, as ISTIOD_SERVICE_HOST and ISTIOD_PORT_15012_TCP.
+    let of_service = |name: &String| name.contains("_SERVICE_") || name.contains("_PORT");
+    names.filter(|name| istiods(name) && !read.contains(name) && !of_service(name)).collect()
 }
 
 impl Discovery {
@@ -174,6 +212,11 @@ impl Discovery {
     }
 }
 
+fn percentage(text: &str) -> Result<f64, String> {
+    let parsed = text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    parsed.ok_or_else(|| format!("{text:?}: a percentage from 0 to 100 is needed"))
+}
+
 fn duration(text: &str) -> Result<Duration, proto::duration::DurationError> {
     proto::duration::parse(text)
 }
@@ -181,7 +224,14 @@ fn duration(text: &str) -> Result<Duration, proto::duration::DurationError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
+
+    // spec: PI-33, PI-42
+    #[test]
+    fn variables_of_istiods_that_nothing_reads_are_told() {
+        let names =
+            ["PILOT_DEBOUNCE_AFTER", "PILOT_PUSH_THROTTLE", "ISTIOD_SERVICE_HOST", "ISTIOD_PORT_443_TCP", "HOME"];
+        assert_eq!(unread_of(names.map(str::to_owned).into_iter()), ["PILOT_PUSH_THROTTLE"]);
+    }
 
     // spec: PI-1, PI-3
     // bar: S1, S4

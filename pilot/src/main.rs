@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use pilot::args::{Cli, Command};
+use pilot::args::{Cli, Command, unread};
 use pilot::server::Server;
 use std::io::Write as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,6 +18,9 @@ fn main() -> anyhow::Result<()> {
     };
     let format = if args.log_as_json { Format::Json } else { Format::Text };
     let level = log::init(format, &args.log_output_level)?;
+    for name in unread() {
+        tracing::warn!("the variable {name} has no effect: pilot --help names those that have");
+    }
     tokio::runtime::Builder::new_multi_thread().enable_all().build().context("runtime")?.block_on(async move {
         let grace = args.shutdown_duration;
         let mut running = Box::pin(Server::new(*args, Some(level)).start()).await?;

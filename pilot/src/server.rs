@@ -2,11 +2,10 @@
 
 use crate::admission::{self, Bundle, NativeSidecars, Origin, Webhooks};
 use crate::ads::access::Access;
-use crate::ads::authenticate::{Authenticator, Proof, Tokens};
+use crate::ads::authenticate::Authenticator;
 use crate::ads::debug;
 use crate::ads::gate::{Gate, Guard};
 use crate::ads::relay::Relay;
-use crate::ads::review::ReviewedTokens;
 use crate::ads::service::Ads;
 use crate::ads::tls::Files;
 use crate::args::Discovery;
@@ -25,6 +24,8 @@ use crate::trust::roots::{self, Distribution};
 use ::kube::api::Api;
 use anyhow::Context as _;
 use credentials::accept::accept_tls;
+use credentials::kubernetes::{self, ReviewedTokens};
+use credentials::tokens::Tokens;
 use identity::jwks::KeySet;
 use identity::jwt::{Expiry, TokenRules};
 use identity::review::ReviewRules;
@@ -122,7 +123,9 @@ impl Server {
         let mut running = Running { grpc, secure_grpc, http, https, monitoring, hub: handle, stop, tasks };
         let client = match &args.config_dir {
             Some(_) => None,
-            None => Some(kube::connect(args.kubeconfig.as_deref()).await?),
+            None => Some(
+                kubernetes::connect(args.kubeconfig.as_deref(), "give a directory of YAML with --config-dir").await?,
+            ),
         };
         Box::pin(self.start_source(&mut running, client.clone(), events, &registry)).await?;
         let domain = TrustDomain::from_mesh_config(&config.trust_domain).context("trustDomain")?;
@@ -130,7 +133,7 @@ impl Server {
         Box::pin(self.start_webhooks(&mut running, client.clone(), &mut secured, &registry)).await?;
         // Whoever has the objects says who may have Secrets.
         let access = client.clone().map_or(Access::Namespace, Access::of_cluster);
-        let proof = Authenticator::Proof(Arc::new(Proof { tokens: self.tokens(client, domain)? }));
+        let proof = Authenticator::Proof(Arc::new(self.tokens(client, domain)?));
         let pages = debug::router(running.hub.clone(), self.gate(&proof));
         let pilot = Served { proof, access, metrics, pages };
         Box::pin(self.start_grpc(&mut running, &pilot, secured.files, &stopped)).await?;
@@ -196,6 +199,7 @@ impl Server {
         let mut config = MeshConfig::new(written, &args.domain, &args.cluster_id);
         config.istio_defaults = args.istio_defaults;
         config.ip_autoallocate = args.ip_autoallocate;
+        config.sampling = (args.trace_sampling * 100.0).round() as u32;
         Ok(config)
     }
 
@@ -218,13 +222,15 @@ impl Server {
         let (args, given) = (&self.args, self.files());
         let Some(client) = client else { return Ok(Secured { files: given, ready: running.hub.ready() }) };
         let (sender, roots) = watch::channel(None);
-        running.tasks.spawn(until(stopped.clone(), trust::follow(client.clone(), args.namespace.clone(), sender)));
+        let (namespace, name) = (args.namespace.clone(), args.roots_config_map.clone());
+        let published = (namespace.clone(), name.clone());
+        running.tasks.spawn(until(stopped.clone(), trust::follow(client.clone(), published, sender)));
         let leadership = Leadership::default();
         let leases = Api::namespaced(client.clone(), &args.namespace);
         let seek = leader::run(leases, roots::LEASE, args.identity(), leadership.clone());
         running.tasks.spawn(until(stopped.clone(), seek));
-        let (namespace, hub) = (args.namespace.clone(), running.hub.clone());
-        let distribution = Distribution { client, namespace, hub, leadership, roots: roots.clone() };
+        let hub = running.hub.clone();
+        let distribution = Distribution { client, namespace, name, hub, leadership, roots: roots.clone() };
         running.tasks.spawn(until(stopped.clone(), distribution.run()));
         let Some(address) = args.ca_addr.clone().filter(|address| given.is_none() && !address.starts_with("http://"))
         else {
@@ -315,9 +321,10 @@ impl Server {
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let Served { proof, access, metrics, pages } = served;
+        let age = self.args.max_connection_age;
         if !self.args.grpc_addr.is_empty() {
             let (listener, local) = admin::bind(&self.args.grpc_addr).await?;
-            let ads = Ads::new(running.hub.clone(), Authenticator::Nobody, access.clone(), metrics.clone());
+            let ads = Ads::new(running.hub.clone(), Authenticator::Nobody, access.clone(), metrics.clone(), age);
             let router = self.grpc().add_service(ads).add_optional_service(self.relay(files.clone())?);
             running.grpc = Some(local);
             let stopped = stopped.clone();
@@ -332,10 +339,10 @@ impl Server {
             let missing = || format!("--secure-grpc-addr needs {CERTIFICATE_FLAGS}; an empty address turns it off");
             let files = files.with_context(missing)?;
             if self.files().is_some() {
-                files.server(&[])?; // those of citadel come later
+                files.clone().serving(&[])()?; // those of citadel come later
             }
             let (listener, local) = admin::bind(&self.args.secure_grpc_addr).await?;
-            let ads = Ads::new(running.hub.clone(), proof.clone(), access.clone(), metrics.clone());
+            let ads = Ads::new(running.hub.clone(), proof.clone(), access.clone(), metrics.clone(), age);
             let mut services = Routes::new(ads);
             if let Some(relay) = self.relay(Some(files.clone()))? {
                 services = services.add_service(relay);
@@ -346,7 +353,7 @@ impl Server {
             running.secure_grpc = Some(local);
             let stopped = stopped.clone();
             running.tasks.spawn(async move {
-                let connections = accept_tls(listener, move || files.server(&[b"h2"]));
+                let connections = accept_tls(listener, files.serving(&[b"h2"]));
                 let serving = router.serve_with_incoming_shutdown(connections, signal(stopped));
                 let done = Box::pin(serving).await;
                 done.context("xDS over TLS")
@@ -360,16 +367,17 @@ impl Server {
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(self.args.keepalive_interval))
             .http2_keepalive_timeout(Some(self.args.keepalive_timeout))
+            .max_connection_age(self.args.max_connection_age)
     }
 
     /// What checks bearer tokens: a key set where one is given, else the cluster.
     fn tokens(&self, client: Option<::kube::Client>, domain: TrustDomain) -> anyhow::Result<Tokens> {
-        let audiences = vec![self.args.token_audience.clone()];
+        let audiences = self.args.token_audience.clone();
         if let Some(path) = &self.args.jwks_file {
             let json = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
             let keys = KeySet::parse(&json).with_context(|| format!("{}", path.display()))?;
             let rules = TokenRules { issuer: None, audiences, expiry: Expiry::Required };
-            return Ok(Tokens::Keys { keys, rules, domain });
+            return Ok(Tokens::Keys { keys: watch::channel(Arc::new(keys)).1, rules, domain });
         }
         let Some(client) = client else { return Ok(Tokens::Nothing) };
         let rules = ReviewRules { audiences, domain, unbound: self.args.unbound_tokens };

@@ -272,6 +272,19 @@ async fn a_first_request_without_a_node_is_refused() {
     assert_eq!((status.code(), status.message()), (tonic::Code::InvalidArgument, "missing node information"));
 }
 
+// spec: PI-3, PI-26
+#[tokio::test]
+async fn a_stream_has_an_age_so_that_a_new_pilot_gets_its_share() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("services.yaml"), SERVICES).unwrap();
+    let running = pilot(dir.path(), &["--keepaliveMaxServerConnectionAge", "300ms"]).await;
+    let channel = channel(running.grpc.unwrap()).await;
+    let mut client = Client::connect(channel, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    assert_eq!(client.next().await.type_url, type_url::CLUSTER);
+    client.ended().await;
+}
+
 // spec: XD-2, PI-26
 #[tokio::test]
 async fn state_of_the_world_is_served_too() {

@@ -85,7 +85,9 @@ fn node((name, address, pod, namespace): (&str, &str, &str, &str)) -> Node {
 fn snapshot(node: &Node, mesh: &Mesh) -> BTreeMap<(&'static str, String), Value> {
     let class = Class::of(node, mesh);
     let scope = match class.role {
-        Role::Sidecar => scope::build(mesh, &class.namespace, scope::choose(mesh, &class.namespace, &class.labels)),
+        Role::Sidecar => {
+            scope::build(mesh, &class.namespace, scope::choose(mesh, &class.namespace, &class.place.labels))
+        }
         Role::Router => scope::of_gateway(mesh, &class.namespace),
     };
     let snapshot = Snapshot::build(&class, mesh, &scope, &mut Cache::default());

@@ -9,6 +9,7 @@
 //! - [`type_url`]: type URL ↔ short name, one table
 //! - [`any`]: packing and unpacking `google.protobuf.Any`
 //! - [`json`]: protobuf's JSON mapping, for bootstrap files and dumps
+//! - [`value`]: `google.protobuf.Value` as JSON
 //! - [`duration`]: durations as protobuf, Go and Envoy write them
 //! - [`wire`]: ports, header names, labels, annotations and file names that all components share
 //! - [`ca`]: the certificate service
@@ -22,6 +23,7 @@ pub mod missing;
 pub mod otlp;
 pub mod program;
 pub mod type_url;
+pub mod value;
 pub mod wire;
 
 /// The certificate service, wire-compatible with `istio.v1.auth.IstioCertificateService`.

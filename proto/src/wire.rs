@@ -71,6 +71,10 @@ pub const LABEL_CANONICAL_REVISION: &str = "service.istio.io/canonical-revision"
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Service annotation: visibility (GEN-4).
 pub const ANNOTATION_EXPORT_TO: &str = "networking.istio.io/exportTo";
+/// Service annotation: which endpoints are asked first (DR-19).
+pub const ANNOTATION_TRAFFIC_DISTRIBUTION: &str = "networking.istio.io/traffic-distribution";
+/// The ConfigMap with the roots in every namespace, where nothing else is said (CA-14).
+pub const ROOTS_CONFIG_MAP: &str = "istio-ca-root-cert";
 /// Audience of service-account tokens for the CA (PT-14).
 pub const TOKEN_AUDIENCE: &str = "istio-ca";
 /// Metadata exchange: node id (MD-1).

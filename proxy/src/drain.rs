@@ -11,9 +11,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::task::AbortHandle;
 
-/// Time for the first request of a connection to arrive. Its client cannot know yet whether it was taken, so closing
-/// earlier would be an error to it and not the end of an idle connection.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// Time for which a connection that is asked to leave may do so with its next answer, before it is closed where it does nothing.
+/// Its client may be about to send: closing earlier would be an error to it and not the end of an idle connection.
+const NEXT_REQUEST: Duration = Duration::from_secs(1);
 /// Shortest time between two looks at the connections.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -54,8 +54,6 @@ struct State {
     joined: Instant,
     /// The moment at which it is asked to leave, as a part of the spread.
     moment: f64,
-    /// It has had a request.
-    served: Cell<bool>,
     stage: Cell<Stage>,
     task: RefCell<Option<Waker>>,
 }
@@ -84,7 +82,6 @@ impl Drain {
         let state = Rc::new(State {
             joined: env.now(),
             moment: env.below(1 << 32) as f64 / f64::from(u32::MAX),
-            served: Cell::new(false),
             stage: Cell::new(Stage::Stays),
             task: RefCell::default(),
         });
@@ -135,7 +132,7 @@ impl State {
     /// When it reaches which stage.
     fn rises(&self, since: Instant, terms: Terms) -> [(Stage, Option<Instant>); 3] {
         let asked = since + terms.spread.mul_f64(self.moment);
-        let released = if self.served.get() { asked } else { asked.max(self.joined + FIRST_REQUEST) };
+        let released = asked.max(self.joined) + NEXT_REQUEST;
         let over = terms.end.map(|end| since + end);
         [(Stage::Asked, Some(asked)), (Stage::Released, Some(released)), (Stage::Over, over)]
     }
@@ -162,11 +159,6 @@ impl Stay {
     /// The stage now.
     pub fn stage(&self) -> Stage {
         self.state.stage.get()
-    }
-
-    /// The connection has had a request.
-    pub fn served(&self) {
-        self.state.served.set(true);
     }
 
     /// Ready from `stage` on. The task is woken at each later stage too, also if it does not ask again.
@@ -221,15 +213,14 @@ mod tests {
         run(async {
             let (drain, env) = (Rc::new(Drain::default()), Env::seeded(7));
             let stays: Vec<Stay> = (0..1000).map(|_| drain.join(&env)).collect();
-            stays.iter().for_each(Stay::served);
             assert_eq!(count(&stays, Stage::Stays), 1000);
             drain.begin(Terms { spread: SECOND * 100, end: Some(SECOND * 100) });
             for percent in [10, 50, 90] {
                 let due = Instant::now() + SECOND * percent;
                 tokio::time::sleep_until(due).await;
                 let passed = drain.begun.get().map(|(since, _)| since.elapsed().as_secs_f64()).unwrap();
-                let left = count(&stays, Stage::Released) as f64 / 1000.0;
-                assert!((left - passed / 100.0).abs() < 0.06, "{left} after {passed} s of 100");
+                let asked = 1.0 - count(&stays, Stage::Stays) as f64 / 1000.0;
+                assert!((asked - passed / 100.0).abs() < 0.06, "{asked} after {passed} s of 100");
                 drain.begin(Terms { spread: SECOND * 100, end: Some(SECOND * 100) });
             }
             tokio::time::sleep(SECOND * 101).await;
@@ -239,22 +230,21 @@ mod tests {
 
     // spec: LC-3
     #[test]
-    fn an_immediate_drain_asks_all_but_waits_for_first_requests() {
+    fn an_immediate_drain_asks_all_but_waits_for_next_requests() {
         run(async {
             let (drain, env) = (Rc::new(Drain::default()), Env::seeded(7));
-            let (old, young) = (drain.join(&env), drain.join(&env));
-            old.served();
+            let early = drain.join(&env);
             drain.begin(Terms { spread: Duration::ZERO, end: None });
-            assert_eq!((old.stage(), young.stage()), (Stage::Released, Stage::Asked));
+            assert_eq!(early.stage(), Stage::Asked, "its client may be about to send");
             tokio::time::sleep(SECOND / 2).await;
             let late = drain.join(&env);
-            assert_eq!((late.stage(), young.stage()), (Stage::Asked, Stage::Asked), "it comes to a drain under way");
-            assert_eq!(young.until(Stage::Released, std::future::pending::<()>()).await, None);
+            assert_eq!((late.stage(), early.stage()), (Stage::Asked, Stage::Asked), "it comes to a drain under way");
+            assert_eq!(early.until(Stage::Released, std::future::pending::<()>()).await, None);
             assert_eq!(late.stage(), Stage::Asked);
             late.until(Stage::Released, std::future::pending::<()>()).await;
             tokio::time::sleep(SECOND * 3600).await;
             assert_eq!(late.stage(), Stage::Released, "without an end nobody is cut");
-            drop((old, young, late));
+            drop((early, late));
             assert!(drain.stays.borrow().is_empty());
         });
     }

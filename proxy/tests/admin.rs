@@ -457,7 +457,7 @@ async fn the_ports_of_the_agent_answer_probes_and_merge_metrics() {
     let addresses: Vec<AdminAddress> = agent.addresses().unwrap().iter().map(local).collect();
     let [status, ready, metrics] = addresses.as_slice() else { panic!("{addresses:?}") };
     tokio::spawn(agent.serve());
-    assert_eq!(ask(status, "GET", "/app-health/app/readyz").await, (200, String::new()));
+    assert_eq!(ask(status, "GET", "/app-health/app/readyz").await, (200, "app_x 1".to_owned()));
     assert_eq!(ask(status, "GET", "/app-health/app/livez").await.0, 418, "the application's own status");
     assert_eq!(ask(status, "GET", "/app-health/app/startupz").await.0, 200);
     assert_eq!(ask(status, "GET", "/app-health/closed/livez").await.0, 500);

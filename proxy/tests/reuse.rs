@@ -105,3 +105,38 @@ fn no_post_is_processed_twice_and_hardly_one_fails() {
     assert!(failed <= CLIENTS * REQUESTS / 100, "{failed} of {} failed", CLIENTS * REQUESTS);
     assert_eq!(processed, good, "each answer stands for one POST that the app processed");
 }
+
+/// The answer of a proxy whose listener is of this direction to a request of this method; the application cuts the first
+/// connection off without a byte of answer, as one does that ends with connections waiting to be accepted.
+fn cut_off(direction: &str, method: &str) -> (String, usize) {
+    let came = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&came);
+    let app = upstream(move |mut stream| {
+        let first = counter.fetch_add(1, Ordering::SeqCst) == 0;
+        if stream.read(&mut [0; 2048]).is_ok_and(|n| n > 0) && !first {
+            // Who has gone hears no answer.
+            drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"));
+        }
+    });
+    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+    let chain = format!("{{filters: [{}]}}", http("{match: {prefix: /}, route: {cluster: up}}", ""));
+    let config = format!("  - {}\n  clusters:\n{}", listener("l", port, direction, &chain), cluster("up", &[app]));
+    let _proxy = Proxy::start(directory.path(), &config);
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    let request = format!("{method} / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer, came.load(Ordering::SeqCst))
+}
+
+#[test]
+fn a_get_that_its_own_application_cut_off_unseen_is_asked_once_more() {
+    let inbound = "traffic_direction: INBOUND,";
+    let (answer, connections) = cut_off(inbound, "GET");
+    assert!(answer.starts_with("HTTP/1.1 200") && connections == 2, "{connections}: {answer}");
+    for (direction, method) in [(inbound, "POST"), ("", "GET")] {
+        let (answer, connections) = cut_off(direction, method);
+        assert!(answer.starts_with("HTTP/1.1 503") && connections == 1, "{direction} {method} {connections}: {answer}");
+    }
+}

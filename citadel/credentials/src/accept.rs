@@ -64,21 +64,33 @@ pub struct Trust {
 pub struct Peer {
     /// Its address.
     pub address: SocketAddr,
-    /// The identity that its certificate proves.
+    /// The certificate that it has shown, which was checked.
+    pub certificate: Option<Certificate>,
+}
+
+/// What a client's certificate proves.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// Its SPIFFE id; none where it has no single one.
     pub id: Option<SpiffeId>,
-    /// When that certificate ends; none where none was shown.
-    pub until: Option<SystemTime>,
+    /// When it ends.
+    pub until: SystemTime,
 }
 
 impl Peer {
     /// One that has shown no certificate.
     pub fn unproven(address: SocketAddr) -> Self {
-        Self { address, id: None, until: None }
+        Self { address, certificate: None }
+    }
+
+    /// The identity in its certificate.
+    pub fn id(&self) -> Option<&SpiffeId> {
+        self.certificate.as_ref()?.id.as_ref()
     }
 
     /// The identity, unless its certificate has ended since: a connection may outlive the certificate that opened it.
     pub fn proven(&self, now: SystemTime) -> Option<&SpiffeId> {
-        self.id.as_ref().filter(|_| self.until.is_some_and(|until| now <= until))
+        self.certificate.as_ref().filter(|certificate| now <= certificate.until)?.id.as_ref()
     }
 }
 
@@ -98,7 +110,7 @@ pub fn accept(listener: TcpListener, door: Door) -> ReceiverStream<std::io::Resu
 /// Accepts by TLS, each connection with the configuration of the moment.
 pub fn accept_tls(
     listener: TcpListener,
-    config: impl Fn() -> anyhow::Result<Arc<ServerConfig>> + Send + 'static,
+    mut config: impl FnMut() -> anyhow::Result<Arc<ServerConfig>> + Send + 'static,
 ) -> ReceiverStream<std::io::Result<Connection>> {
     accept_by(listener, move || Terms::Tls { config: config(), plain: false })
 }
@@ -211,8 +223,8 @@ async fn enter(stream: TcpStream, address: SocketAddr, terms: Terms) -> anyhow::
     let stream = TlsAcceptor::from(config?).accept(stream).await.context("TLS")?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let facts = leaf.map(LeafFacts::read).transpose().context("client certificate")?;
-    let (id, until) = facts.map(|facts| (facts.id, facts.lifetime.not_after)).unzip();
-    let peer = Peer { address, id: id.flatten(), until };
+    let certificate = facts.map(|facts| Certificate { id: facts.id, until: facts.lifetime.not_after });
+    let peer = Peer { address, certificate };
     Ok(Connection { stream: Stream::Tls(Box::new(stream.into())), peer })
 }
 

@@ -7,6 +7,7 @@
 //! - [`accept`]: connections to a server, with the identity that their certificates prove
 //! - [`dial`]: connections to another server of the mesh, with the own certificate
 //! - [`stream`]: plain text or TLS
+//! - [`tokens`], [`kubernetes`]: callers with a bearer token, which a key set or an API server checks (feature `tokens`)
 //!
 //! It never knows what is served, and never signs anything.
 
@@ -14,7 +15,11 @@ pub mod accept;
 pub mod client;
 pub mod dial;
 pub mod keep;
+#[cfg(feature = "tokens")]
+pub mod kubernetes;
 pub mod stream;
+#[cfg(feature = "tokens")]
+pub mod tokens;
 
 pub use client::{Config, Credentials, host_of};
 pub use keep::keep_fresh;

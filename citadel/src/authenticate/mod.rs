@@ -3,31 +3,21 @@
 //! It knows proofs and turns them into a SPIFFE id. It must never know what the caller asks for.
 
 pub mod mtls;
-pub mod review;
-pub mod token;
 
 use credentials::accept::Peer;
+use credentials::tokens::{Tokens, Unproven};
 use identity::spiffe::SpiffeId;
 use tonic::metadata::MetadataMap;
 
 /// Why nobody is recognised. Callers only learn that much; the log says more.
 #[derive(Debug, thiserror::Error)]
 pub enum Unauthenticated {
-    /// Neither certificate nor token.
-    #[error("no client certificate and no bearer token")]
-    NoProof,
-    /// The token is refused.
-    #[error("token refused: {0}")]
-    Token(#[from] identity::jwt::TokenError),
-    /// The API server does not accept the token, or it is not for us.
-    #[error("token refused: {0}")]
-    Review(#[from] identity::review::ReviewError),
-    /// The API server cannot be asked now.
-    #[error("the token cannot be checked: {0}")]
-    Unavailable(String),
-    /// The token's subject is no identity.
-    #[error("token subject is no identity: {0}")]
-    Subject(#[from] identity::spiffe::SpiffeError),
+    /// Neither certificate nor token prove one.
+    #[error(transparent)]
+    Unproven(#[from] Unproven),
+    /// What a relay names is no identity.
+    #[error("the caller that a relay names is no identity: {0}")]
+    Relayed(#[from] identity::spiffe::SpiffeError),
     /// The certificate carries no SPIFFE id.
     #[error("client certificate without a SPIFFE id")]
     NoId,
@@ -42,18 +32,7 @@ pub struct Authenticators {
     /// Client certificates and relays.
     pub mtls: mtls::ClientCertificates,
     /// Bearer tokens.
-    pub token: Tokens,
-}
-
-/// What checks bearer tokens.
-#[derive(Debug)]
-pub enum Tokens {
-    /// Nothing: no token is accepted.
-    Nothing,
-    /// A key set.
-    Keys(token::BearerTokens),
-    /// A Kubernetes API server.
-    Review(review::ReviewedTokens),
+    pub tokens: Tokens,
 }
 
 impl Authenticators {
@@ -69,13 +48,9 @@ impl Authenticators {
     ) -> Result<SpiffeId, Unauthenticated> {
         // A relay passes tokens on, and the token says who asks.
         let passed_on = |peer: &Peer| self.mtls.is_relay(peer) && metadata.contains_key("authorization");
-        if let Some(peer) = peer.filter(|peer| peer.until.is_some() && !passed_on(peer)) {
+        if let Some(peer) = peer.filter(|peer| peer.certificate.is_some() && !passed_on(peer)) {
             return self.mtls.identify(peer, metadata, now);
         }
-        match &self.token {
-            Tokens::Keys(tokens) => tokens.identify(metadata, now),
-            Tokens::Review(tokens) => tokens.identify(metadata, now).await,
-            Tokens::Nothing => Err(Unauthenticated::NoProof),
-        }
+        Ok(self.tokens.identify(metadata, now).await?)
     }
 }

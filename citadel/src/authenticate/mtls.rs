@@ -2,6 +2,7 @@
 
 use crate::authenticate::Unauthenticated;
 use credentials::accept::Peer;
+use credentials::tokens::Unproven;
 use identity::spiffe::SpiffeId;
 use std::time::SystemTime;
 use tonic::metadata::MetadataMap;
@@ -19,7 +20,7 @@ pub struct ClientCertificates {
 impl ClientCertificates {
     /// Whether the certificate is that of a relay.
     pub fn is_relay(&self, peer: &Peer) -> bool {
-        peer.id.as_ref().is_some_and(|id| self.relays.contains(id))
+        peer.id().is_some_and(|id| self.relays.contains(id))
     }
 
     /// The identity in the certificate, or the one that a relay names. A relay's own identity is never what it asks for:
@@ -29,13 +30,13 @@ impl ClientCertificates {
     /// [`Unauthenticated`] where the certificate has ended since the handshake, has no id, names another caller without
     /// being a relay, or is a relay's and names nobody.
     pub fn identify(&self, peer: &Peer, metadata: &MetadataMap, now: SystemTime) -> Result<SpiffeId, Unauthenticated> {
-        if peer.id.is_none() {
+        if peer.id().is_none() {
             return Err(Unauthenticated::NoId);
         }
-        let own = peer.proven(now).cloned().ok_or(Unauthenticated::NoProof)?;
+        let own = peer.proven(now).cloned().ok_or(Unproven::NoProof)?;
         let named = match (metadata.get(RELAYED_CALLER), self.is_relay(peer)) {
             (None, false) => return Ok(own),
-            (None, true) => return Err(Unauthenticated::NoProof),
+            (None, true) => return Err(Unproven::NoProof.into()),
             (Some(_), false) => return Err(Unauthenticated::NoRelay(own)),
             (Some(named), true) => named,
         };

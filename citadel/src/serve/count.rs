@@ -20,6 +20,8 @@ pub struct Counts {
     pub issued: IntCounter,
     root_expiry: IntGauge,
     chain_expiry: IntGauge,
+    root_left: IntGauge,
+    chain_left: IntGauge,
 }
 
 impl Counts {
@@ -41,13 +43,18 @@ impl Counts {
                 "When the first root certificate expires, in unix seconds.",
             )?,
             chain_expiry: gauge("cert_chain_expiry_timestamp", "When the signing chain expires, in unix seconds.")?,
+            root_left: gauge("root_cert_expiry_seconds", "Seconds until the first root certificate expires.")?,
+            chain_left: gauge("cert_chain_expiry_seconds", "Seconds until the signing chain expires.")?,
         })
     }
 
-    /// Takes over the lives of an authority.
-    pub fn observe(&self, authority: &Authority) {
-        self.root_expiry.set(seconds(authority.root_life().not_after));
-        self.chain_expiry.set(seconds(authority.signing_life().not_after));
+    /// Takes over the lives of an authority, as they are at `now`.
+    pub fn observe(&self, authority: &Authority, now: SystemTime) {
+        let (root, chain) = (authority.root_life().not_after, authority.signing_life().not_after);
+        self.root_expiry.set(seconds(root));
+        self.chain_expiry.set(seconds(chain));
+        self.root_left.set(seconds(root) - seconds(now));
+        self.chain_left.set(seconds(chain) - seconds(now));
     }
 }
 

@@ -7,6 +7,7 @@ use crate::ca::sign::{self, SignError};
 use crate::serve::count::Counts;
 use crate::serve::limit::IdentityLimits;
 use credentials::accept::Peer;
+use credentials::tokens::Unproven;
 use identity::spiffe::SpiffeId;
 use proto::ca::istio_certificate_service_server::IstioCertificateService;
 use proto::ca::{IstioCertificateRequest, IstioCertificateResponse};
@@ -95,7 +96,9 @@ impl CertificateService {
             tracing::warn!(%reason, "caller not recognised");
             self.counts.unauthenticated.inc();
             match reason {
-                Unauthenticated::Unavailable(_) => Status::unavailable("tokens cannot be checked now: try again"),
+                Unauthenticated::Unproven(Unproven::Unavailable(_)) => {
+                    Status::unavailable("tokens cannot be checked now: try again")
+                }
                 _ => unauthenticated(),
             }
         })

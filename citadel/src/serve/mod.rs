@@ -7,21 +7,21 @@ pub mod csr;
 pub mod limit;
 pub mod tls;
 
+use crate::authenticate::Authenticators;
 use crate::authenticate::mtls::ClientCertificates;
-use crate::authenticate::review::ReviewedTokens;
-use crate::authenticate::token::BearerTokens;
-use crate::authenticate::{Authenticators, Tokens};
 use crate::bundle;
 use crate::ca::keystore::Keystore;
 use crate::ca::policy::{DEFAULT_TTL, MAX_TTL, Policy};
 use crate::ca::root::Authority;
 use crate::ca::rotate::{self, Store};
 use crate::ca::secret::SecretStore;
-use crate::kubernetes;
 use crate::watch_files;
 use anyhow::Context;
 use credentials::accept::accept_tls;
+use credentials::kubernetes::{self, ReviewedTokens};
+use credentials::tokens::Tokens;
 use identity::jwks::KeySet;
+use identity::jwt::{Expiry, TokenRules};
 use identity::review::ReviewRules;
 use identity::spiffe::{SpiffeId, TrustDomain};
 use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
@@ -51,6 +51,9 @@ pub struct ServeArgs {
     /// Namespace of the control plane: home of the Secret and of the ConfigMap with the roots.
     #[arg(long, env = "POD_NAMESPACE", default_value = "istio-system")]
     pub namespace: String,
+    /// ConfigMap with the roots.
+    #[arg(long, default_value = proto::wire::ROOTS_CONFIG_MAP)]
+    pub roots_config_map: String,
     /// Also take tokens of Kubernetes that are bound to no pod, as those of virtual machines are.
     #[arg(long)]
     pub unbound_tokens: bool,
@@ -150,7 +153,9 @@ impl Server {
         let mut background = tokio::task::JoinSet::new();
         let cluster = match &args.root_dir {
             Some(_) => None,
-            None => Some(kubernetes::connect(args.kubeconfig.as_deref()).await?),
+            None => {
+                Some(kubernetes::connect(args.kubeconfig.as_deref(), "give the CA a directory with --root-dir").await?)
+            }
         };
         let authority = Box::pin(open(&args, cluster.clone(), &domain, &mut background)).await?;
         if let Some(path) = args.roots_out.clone() {
@@ -158,9 +163,9 @@ impl Server {
             let roots = authority.clone();
             background.spawn(async move { bundle::follow(&path, roots).await });
         }
-        let token = tokens(&args, cluster, &domain, &mut background)?;
+        let tokens = tokens(&args, cluster, &domain, &mut background)?;
         let relays = args.relay.iter().map(|id| SpiffeId::parse(id)).collect::<Result<_, _>>()?;
-        let authenticators = Authenticators { mtls: ClientCertificates { relays }, token };
+        let authenticators = Authenticators { mtls: ClientCertificates { relays }, tokens };
         let policy = Policy {
             hosts: args.host_names.into_iter().collect(),
             default_ttl: Duration::from_secs(args.workload_cert_ttl_s),
@@ -239,8 +244,9 @@ async fn open(
         }
     });
     if let Some(client) = cluster {
-        let (namespace, roots) = (args.namespace.clone(), authority.clone());
-        background.spawn(async move { bundle::publish(client, &namespace, roots).await });
+        let (namespace, name) = (args.namespace.clone(), args.roots_config_map.clone());
+        let roots = authority.clone();
+        background.spawn(async move { bundle::publish(client, (&namespace, &name), roots).await });
     }
     Ok(authority)
 }
@@ -255,12 +261,16 @@ fn tokens(
     let (issuer, audiences) = (args.token_issuer.clone(), args.token_audience.clone());
     if let Some(path) = &args.token_jwks {
         let keys = follow_key_set(path, background)?;
-        return Ok(Tokens::Keys(BearerTokens::new(keys, issuer, audiences, domain.clone())));
+        let rules = TokenRules { issuer, audiences, expiry: Expiry::Required };
+        return Ok(Tokens::Keys { keys, rules, domain: domain.clone() });
     }
     let Some(client) = cluster else { return Ok(Tokens::Nothing) };
     let rules = ReviewRules { audiences, domain: domain.clone(), unbound: args.unbound_tokens };
     Ok(Tokens::Review(ReviewedTokens::new(client, rules)))
 }
+
+/// Time between two looks at what is left of the lives of certificates.
+const OBSERVE: Duration = Duration::from_secs(15);
 
 /// Keeps the expiry metrics those of the authority in use.
 fn follow_authority(
@@ -268,11 +278,15 @@ fn follow_authority(
     mut authority: watch::Receiver<Arc<Authority>>,
     background: &mut tokio::task::JoinSet<()>,
 ) {
-    counts.observe(&authority.borrow_and_update());
+    counts.observe(&authority.borrow_and_update(), SystemTime::now());
     let counts = counts.clone();
     background.spawn(async move {
-        while authority.changed().await.is_ok() {
-            counts.observe(&authority.borrow_and_update());
+        loop {
+            tokio::select! {
+                changed = authority.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(OBSERVE) => {}
+            }
+            counts.observe(&authority.borrow_and_update(), SystemTime::now());
         }
     });
 }

@@ -33,6 +33,64 @@ fn of_one_trust_domain(helm: &dyn Fn(&[&str]) -> String) {
     assert!(!moved.contains("spiffe://cluster.local"), "{moved}");
 }
 
+/// What stands under a value that is off: network policies, OpenShift's Routes, roots of token issuers, the roots' name.
+fn wanted_by_values(helm: &dyn Fn(&[&str]) -> String) {
+    let rendered = |chart: &str, sets: &[&str]| {
+        let mut arguments = vec!["template".to_owned(), "istio-ingressgateway".to_owned(), format!("charts/{chart}")];
+        arguments.extend(["-n", "istio-system"].map(str::to_owned));
+        arguments.extend(sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
+        objects(&helm(&arguments.iter().map(String::as_str).collect::<Vec<_>>()))
+    };
+    let by_meshctl = |sets: &[&str]| {
+        let mut meshctl = Command::new(e2e::program("meshctl").unwrap());
+        meshctl.args(["manifest", "generate"]).args(sets.iter().flat_map(|set| ["--set", set]));
+        objects(&String::from_utf8(meshctl.output().unwrap().stdout).unwrap())
+    };
+    let of = |all: &BTreeMap<String, Value>, kind: &str| -> Vec<(String, Value)> {
+        let kind = format!("{kind} ");
+        all.iter().filter(|(key, _)| key.starts_with(&kind)).map(|(key, one)| (key.clone(), one.clone())).collect()
+    };
+    let ports = |policy: &Value| {
+        let ports = policy["spec"]["ingress"][0]["ports"].as_array().unwrap().iter();
+        ports.map(|port| port["port"].as_u64().unwrap()).collect::<std::collections::BTreeSet<_>>()
+    };
+
+    let wanted = "global.networkPolicy.enabled=true";
+    let theirs: BTreeMap<String, Value> =
+        ["istiod", "gateway", "cni"].iter().flat_map(|chart| rendered(chart, &[wanted])).collect();
+    let own = by_meshctl(&["values.global.networkPolicy.enabled=true", "components.cni.enabled=true"]);
+    let (theirs, own) = (of(&theirs, "NetworkPolicy"), of(&own, "NetworkPolicy"));
+    assert_eq!(own.len(), 5, "istiod, citadel, mixer, gateway, agent");
+    for ((name, theirs), (same, own)) in theirs.iter().zip(&own) {
+        assert_eq!((name, ports(theirs)), (same, ports(own)));
+        assert_eq!(theirs["spec"]["podSelector"], own["spec"]["podSelector"], "{name}");
+    }
+    assert_eq!(theirs.len(), own.len());
+
+    let (theirs, own) = (rendered("gateway", &["routes.enabled=true"]), by_meshctl(&["profile=openshift"]));
+    let (theirs, own) = (of(&theirs, "Route"), of(&own, "Route"));
+    assert!(own.len() == 2 && theirs.len() == 2, "{theirs:?}");
+    for ((name, theirs), (same, own)) in theirs.iter().zip(&own) {
+        assert_eq!((name, &theirs["spec"]), (same, &own["spec"]));
+    }
+
+    let roots = "-----BEGIN CERTIFICATE-----\nAA==";
+    for (revision, name) in [("", "pilot-jwks-extra-cacerts"), ("canary", "pilot-jwks-extra-cacerts-canary")] {
+        let all = rendered("istiod", &[&format!("jwksResolverExtraRootCA={roots}"), &format!("revision={revision}")]);
+        assert_eq!(all[&format!("ConfigMap {name}")]["data"]["extra.pem"], roots);
+        let deployment = &all[&format!("Deployment {}", if revision.is_empty() { "istiod" } else { "istiod-canary" })];
+        let pod = &deployment["spec"]["template"]["spec"];
+        let volume = serde_json::json!({"name": "extracacerts", "configMap": {"name": name, "optional": true}});
+        assert!(pod["volumes"].as_array().unwrap().contains(&volume), "{pod}");
+        let variable = serde_json::json!({"name": "JWKS_EXTRA_ROOTS", "value": "/cacerts/extra.pem"});
+        assert!(pod["containers"][0]["env"].as_array().unwrap().contains(&variable), "{pod}");
+    }
+
+    let named = rendered("istiod", &["global.trustBundleName=second-roots"]);
+    let text = serde_json::to_string(&named).unwrap();
+    assert!(text.contains("--roots-config-map=second-roots") && !text.contains("istio-ca-root-cert"), "{text}");
+}
+
 // spec: IN-2, IN-3, IN-5
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e-kube"]
@@ -81,6 +139,7 @@ async fn helm_installs_what_meshctl_installs() {
     }
 
     of_one_trust_domain(&helm);
+    wanted_by_values(&helm);
 
     // The API server takes them, values reach their objects, and a revision stands beside.
     helm(&["install", "base", "charts/base", "-n", "mesh", "--create-namespace"]);

@@ -42,16 +42,16 @@ pub(crate) struct Citadel {
 
 impl Citadel {
     async fn start(cluster: &Cluster) -> Self {
-        Self::start_as(cluster.kubeconfig()).await
+        Self::start_as(cluster.kubeconfig(), &[]).await
     }
 
-    /// With the rights of a kubeconfig.
-    pub(crate) async fn start_as(kubeconfig: &Path) -> Self {
+    /// With the rights of a kubeconfig, and more flags.
+    pub(crate) async fn start_as(kubeconfig: &Path, more: &[&str]) -> Self {
         let kubeconfig = kubeconfig.to_str().unwrap();
         let names = format!("{ISTIOD}=istiod.istio-system.svc,localhost");
         let flags = ["citadel", "--listen", "127.0.0.1:0", "--monitoring-addr", "", "--kubeconfig", kubeconfig];
         let trust = ["--relay", ISTIOD, "--host-names", &names];
-        let args = Flags::parse_from(flags.iter().chain(&trust)).serve;
+        let args = Flags::parse_from(flags.iter().chain(&trust).chain(more)).serve;
         let server = Box::pin(Server::start(args, None)).await.unwrap();
         let port = server.local_addr().unwrap().port();
         let task = tokio::spawn(async move { Box::pin(server.serve(std::future::pending())).await.unwrap() });
@@ -223,6 +223,17 @@ async fn one_root_is_made_and_stands_in_every_namespace() {
     }
     let list = ["get", "configmap", "-A", "--field-selector=metadata.name=istio-ca-root-cert", "-o", "name"];
     assert_eq!(cluster.kubectl(&list).unwrap().lines().count(), 4, "default, istio-system, shop, later");
+
+    // Another mesh beside it, whose roots have a name of their own.
+    cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: second}\n").unwrap();
+    let own = ["--namespace", "second", "--roots-config-map", "second-roots"];
+    let _citadel = Citadel::start_as(cluster.kubeconfig(), &own).await;
+    let _pilot = support::pilot_of(&cluster, &[&own[..], &["--pod-name", "third"]].concat()).await;
+    let path = ["get", "configmap", "second-roots", "-n", "shop", "-o", "jsonpath={.data.root-cert\\.pem}"];
+    let others = cluster.eventually(&path, |text| count(text) == 1).unwrap();
+    assert_ne!(others, roots);
+    roots_in(&cluster, "second", same);
+    roots_in(&cluster, "shop", same);
 }
 
 // spec: CA-11, CA-12, CA-13, CA-14

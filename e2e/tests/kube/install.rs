@@ -123,7 +123,7 @@ async fn the_rights_are_enough(cluster: &Cluster) {
     cluster.apply(rule).unwrap();
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: istiod-1, namespace: istio-system}\nspec: {serviceAccountName: istiod, containers: [{name: a, image: a, imagePullPolicy: Never}]}\n";
     cluster.apply(pod).unwrap();
-    let citadel = Citadel::start_as(&kubeconfig_of(cluster, directory.path(), "citadel")).await;
+    let citadel = Citadel::start_as(&kubeconfig_of(cluster, directory.path(), "citadel"), &[]).await;
     let roots = identity::roots_in(cluster, "istio-system", |text| identity::count(text) == 1);
     let token = identity::bound(cluster, "istio-system", "istiod", "istio-ca");
     let own = kubeconfig_of(cluster, directory.path(), "istiod");
@@ -157,7 +157,7 @@ async fn the_rights_are_enough(cluster: &Cluster) {
 fn printed(cluster: &Cluster, arguments: &[&str]) -> String {
     let mut command = Command::new(e2e::program("meshctl").unwrap());
     command.args(arguments).stdin(Stdio::null());
-    if !["manifest", "kube-inject"].contains(&arguments[0]) {
+    if arguments[0] != "manifest" {
         command.arg("--kubeconfig").arg(cluster.kubeconfig());
     }
     let output = command.output().unwrap();
@@ -165,7 +165,35 @@ fn printed(cluster: &Cluster, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-// spec: CT-11, CT-12, CT-49
+/// Without files, what `kube-inject` gives is what the cluster's mesh is set to.
+fn injected_by_its_settings(cluster: &Cluster) {
+    let pod =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop}\nspec: {containers: [{name: a, image: a}]}\n";
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), pod).unwrap();
+    let inject = ["kube-inject", "-f", file.path().to_str().unwrap()];
+    let before = printed(cluster, &inject);
+    assert!(before.contains("ISTIO_META_DNS_CAPTURE") && before.contains("imagePullPolicy: Never"), "{before}");
+    let map = ["configmap", "istio-sidecar-injector", "-n", "istio-system"];
+    let values = cluster.kubectl(&[&["get"], &map[..], &["-o", "jsonpath={.data.values}"]].concat()).unwrap();
+    let changed = values.replace("\"imagePullPolicy\": \"Never\"", "\"imagePullPolicy\": \"Always\"");
+    assert_ne!(changed, values);
+    let set = |values: &str| {
+        let patch = json!({"data": {"values": values}}).to_string();
+        cluster.kubectl(&[&["patch"], &map[..], &["--type=merge", "-p", &patch]].concat()).unwrap();
+    };
+    set(&changed);
+    assert_eq!(printed(cluster, &inject), before.replace("imagePullPolicy: Never", "imagePullPolicy: Always"));
+    set(&values);
+    let nowhere = meshctl(cluster, &[&inject[..], &["-i", "elsewhere"]].concat()).1;
+    assert!(
+        nowhere.contains("there is no ConfigMap elsewhere/istio-sidecar-injector")
+            && nowhere.contains("--operatorFileName"),
+        "{nowhere}"
+    );
+}
+
+// spec: CT-11, CT-12, CT-13, CT-49
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e-kube"]
 async fn everything_can_be_read_as_yaml_and_applied_and_deleted_by_others() {
@@ -186,6 +214,7 @@ async fn everything_can_be_read_as_yaml_and_applied_and_deleted_by_others() {
     assert_eq!(again.matches("(unchanged").count(), 5, "kubectl has applied what meshctl would: {again}");
     assert_eq!(printed(&cluster, &["upgrade", "--dry-run", "-o", "yaml"]), all, "what was asked for holds on");
     assert_eq!(printed(&cluster, &["prune"]), "");
+    injected_by_its_settings(&cluster);
 
     let without = ["--set", "components.mixer.enabled=false"];
     let (content, text) = meshctl(&cluster, &[&["upgrade", "--dry-run"], &without[..]].concat());
@@ -200,6 +229,30 @@ async fn everything_can_be_read_as_yaml_and_applied_and_deleted_by_others() {
     cluster.kubectl(&["delete", "-f", file.path().to_str().unwrap()]).unwrap();
     assert!(!names(&cluster).iter().any(|name| name.contains("mixer")));
     assert_eq!(printed(&cluster, &["prune"]), "");
+}
+
+// spec: CT-9, CT-10, IN-4, PI-54
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: make e2e-kube"]
+async fn two_meshes_of_one_cluster_leave_each_other_alone() {
+    let cluster = Cluster::bare("two", Bare::Api).unwrap();
+    install(&cluster, &["--no-wait"]);
+    let of = |namespace: &str| -> Vec<String> {
+        let all = names(&cluster);
+        all.into_iter().filter(|name| name.contains(namespace)).collect()
+    };
+    let first = of("istio-system");
+    let second = ["--no-wait", "--set", "namespace=second", "--set", "values.global.trustBundleName=second-roots"];
+    install(&cluster, &second);
+    assert_eq!(of("istio-system"), first, "the second deletes nothing of the first");
+    assert_eq!(install(&cluster, &["--no-wait"]).matches("(unchanged").count(), 5);
+    assert!(!of("second").is_empty(), "nor the first of the second");
+    let (_, which) = meshctl(&cluster, &["uninstall", "-y"]);
+    assert!(which.contains("there are meshes in istio-system, second: say which one with -i"), "{which}");
+    let (content, text) = meshctl(&cluster, &["uninstall", "-y", "-i", "second"]);
+    assert!(content && text.contains("deleted Deployment second/istiod"), "{text}");
+    assert_eq!(of("istio-system"), first);
+    assert!(!names(&cluster).iter().any(|name| name.starts_with("Deployment second ")));
 }
 
 /// Resident memory of our programs in pods of this machine: name and MB.
@@ -218,8 +271,9 @@ fn memory() -> Vec<(String, f64)> {
     found
 }
 
-// spec: CT-9, CT-49, IN-1
-/// From nothing to a mesh that is ready, with our own images, on a cluster with DNS.
+// spec: CT-9, CT-49, IN-1, IN-4, PI-61
+/// From nothing to a mesh that is ready, with our own images, on a cluster with DNS. It is in a namespace of its own: its
+/// gateway is ready only where it finds its pilot there.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a cluster: make e2e-kube"]
 async fn an_empty_cluster_becomes_a_mesh_that_is_ready() {
@@ -227,17 +281,18 @@ async fn an_empty_cluster_becomes_a_mesh_that_is_ready() {
     let directory = tempfile::tempdir().unwrap();
     images::load(&cluster, directory.path(), &["proxy", "pilot", "citadel", "mixer"]);
     let began = Instant::now();
-    let text = install(&cluster, &["--readiness-timeout", "3m"]);
+    let own = ["--set", "namespace=mesh"];
+    let text = install(&cluster, &[&own[..], &["--readiness-timeout", "3m"]].concat());
     println!("{text}");
     assert!(began.elapsed().as_secs() < 60, "an installation takes less than a minute");
-    let (content, verified) = meshctl(&cluster, &["verify-install"]);
+    let (content, verified) = meshctl(&cluster, &[&["verify-install"], &own[..]].concat());
     assert!(content, "{verified}");
     for (name, megabytes) in memory() {
         println!("{name}: {megabytes:.0} MB");
     }
     let policy = "jsonpath={.webhooks[*].failurePolicy}";
-    let validator = ["get", "validatingwebhookconfiguration", "istio-validator-istio-system", "-o", policy];
+    let validator = ["get", "validatingwebhookconfiguration", "istio-validator-mesh", "-o", policy];
     cluster.eventually(&validator, |text| text == "Fail Fail").unwrap();
-    let again = install(&cluster, &[]);
+    let again = install(&cluster, &own);
     assert!(again.matches("(unchanged").count() == 5, "what pilot filled in stays: {again}");
 }

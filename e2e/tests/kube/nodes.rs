@@ -18,8 +18,9 @@ async fn a_cluster_of_two_nodes_does_what_a_mesh_needs_and_pilot_sees_its_pods()
     assert_eq!(pods.len(), 2, "{pods:?}");
     let world = pilot.hub.ask(pilot::delivery::Command::World).await.unwrap();
     for address in &pods {
-        let workload = world.mesh.workloads.get(address).expect("pilot knows the pod");
-        assert_eq!((workload.namespace.as_str(), workload.service_account.as_str()), ("check", "default"));
+        let workload = pilot::registry::pod::at(&world.mesh.workloads, address, "check", "web");
+        let workload = workload.expect("pilot knows the pod");
+        assert_eq!(workload.service_account.as_str(), "default");
         assert!(!world.mesh.instances[address].is_empty(), "and which Service it serves");
     }
 }

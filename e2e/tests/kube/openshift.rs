@@ -129,7 +129,11 @@ async fn openshift_is_known_its_routes_are_made_and_its_gateway_api_is_left_alon
     let (content, text) = meshctl(&cluster, &["uninstall", "-y", "--purge"]);
     assert!(content, "{text}");
     assert_eq!(gateway_api(&cluster), before, "neither changed nor deleted");
-    cluster.eventually(&["get", "crd", "-o", "name"], |names| !names.contains("istio.io")).unwrap();
+    // An API server takes its time where its machine is busy.
+    let all = cluster.kubectl(&["get", "crd", "-o", "name"]).unwrap();
+    for going in all.lines().filter(|name| name.contains("istio.io")) {
+        cluster.kubectl(&["wait", "--for=delete", going, "--timeout=300s"]).unwrap();
+    }
 
     other_meshes_are_refused(&cluster);
     assert_eq!(gateway_api(&cluster), before, "neither changed nor deleted");
@@ -169,14 +173,18 @@ fn other_meshes_are_refused(cluster: &Cluster) {
     // What its operator made under a name of ours is not taken over, and what OLM brought stays as it is.
     let owner = json!([{"apiVersion": "sailoperator.io/v1", "kind": "IstioRevision", "name": "fm", "uid": "7d1e1d52-0000-4000-8000-000000000000"}]);
     let hook = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": "istio-sidecar-injector-fm", "ownerReferences": owner}, "webhooks": []});
+        "metadata": {"name": "istio-sidecar-injector-fm-ferromesh", "ownerReferences": owner}, "webhooks": []});
     let mut definitions = pilot::source::kube::crd::manifests()["items"].as_array().cloned().unwrap();
     definitions.retain(|one| one["metadata"]["name"] == "virtualservices.networking.istio.io");
     definitions[0]["metadata"]["labels"] = json!({"olm.managed": "true"});
     cluster.apply(&format!("{hook}\n---\n{}", definitions[0])).unwrap();
     let apart = with(&["--set", SELECTORS, "--set", "revision=fm"]);
-    refused(cluster, &apart, &["MutatingWebhookConfiguration istio-sidecar-injector-fm belongs to IstioRevision fm"]);
-    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "istio-sidecar-injector-fm"]).unwrap();
+    refused(
+        cluster,
+        &apart,
+        &["MutatingWebhookConfiguration istio-sidecar-injector-fm-ferromesh belongs to IstioRevision fm"],
+    );
+    cluster.kubectl(&["delete", "mutatingwebhookconfiguration", "istio-sidecar-injector-fm-ferromesh"]).unwrap();
     let (content, text) = meshctl(cluster, &apart);
     assert!(
         content

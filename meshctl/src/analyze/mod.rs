@@ -101,8 +101,15 @@ pub const ANALYZERS: &[Analyzer] = &[
 
 /// Everything that is found, the worst first, then by file and line; without what objects suppress themselves.
 pub fn analyze(offline: &Offline) -> Vec<Message> {
+    analyze_with(offline, &[])
+}
+
+/// The same by these analyzers alone; by all where none is named.
+pub fn analyze_with(offline: &Offline, names: &[String]) -> Vec<Message> {
     let view = View::new(offline);
-    let mut found: Vec<Message> = ANALYZERS.iter().flat_map(|(_, _, run)| run(&view)).collect();
+    let chosen = |name: &str| names.is_empty() || names.iter().any(|chosen| chosen == name);
+    let analyzers = ANALYZERS.iter().filter(|(name, ..)| chosen(name));
+    let mut found: Vec<Message> = analyzers.flat_map(|(_, _, run)| run(&view)).collect();
     found.retain(|message| !view.suppresses(message));
     found.sort_by(|a, b| {
         (b.code.level(), &a.file, a.line, a.code, &a.text).cmp(&(a.code.level(), &b.file, b.line, b.code, &b.text))

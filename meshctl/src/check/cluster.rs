@@ -2,6 +2,7 @@
 
 use super::facts::Told;
 use crate::install::Platform;
+use crate::install::cluster as installed;
 use crate::install::objects::MANAGED;
 use crate::install::platform::OLM;
 use crate::reach::Cluster;
@@ -55,6 +56,8 @@ pub struct Kubernetes {
     pub namespaces: BTreeMap<String, BTreeMap<String, String>>,
     /// Pods.
     pub pods: Told<Vec<PodFacts>>,
+    /// Name of the ConfigMap with the roots.
+    pub roots_map: String,
     /// The certificates of the roots that pods are given.
     pub roots: Told<Vec<LeafFacts>>,
 }
@@ -121,6 +124,11 @@ impl Kubernetes {
             (ready, one.spec.replicas.unwrap_or(1))
         };
         let pods = Api::<Pod>::all(client.clone()).list(&everything).await.map_err(text);
+        let maps =
+            installed::roots(Api::namespaced(client.clone(), &space), &[installed::CITADEL]).await.unwrap_or_default();
+        // That of a real istiod has another writer.
+        let roots_map =
+            maps.into_iter().next().map_or_else(|| proto::wire::ROOTS_CONFIG_MAP.to_owned(), |map| map.name);
         Self {
             rights: if rights { may(client, &space).await } else { Vec::new() },
             platform: match rights {
@@ -133,7 +141,8 @@ impl Kubernetes {
             agent: agent(client, &space).await,
             namespaces: namespaces.iter().map(|one| (one.name_any(), one.labels().clone())).collect(),
             pods: pods.map(|list| list.items.iter().map(pod).collect()),
-            roots: roots(client, &space).await,
+            roots: roots(client, &space, &roots_map).await,
+            roots_map,
             version,
             control_plane: space,
         }
@@ -252,8 +261,7 @@ fn pod(pod: &Pod) -> PodFacts {
     }
 }
 
-async fn roots(client: &Client, namespace: &str) -> Told<Vec<LeafFacts>> {
-    let name = pilot::trust::CONFIG_MAP;
+async fn roots(client: &Client, namespace: &str, name: &str) -> Told<Vec<LeafFacts>> {
     let map = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(name).await.map_err(text)?;
     let map = map.ok_or_else(|| format!("there is no ConfigMap {namespace}/{name}"))?;
     let pem = map.data.unwrap_or_default().remove("root-cert.pem").unwrap_or_default();

@@ -109,7 +109,7 @@ fn platform(kubernetes: &Kubernetes) -> Vec<Line> {
     let description = "no other control plane is in the namespace";
     lines.push(Line::of(description, &here, "give this mesh another one: --set namespace=NAME", Result::Error));
     let rivals: Vec<String> = { platform.neighbours.iter() }
-        .filter(|other| other.namespace != *own && (other.writes_roots || other.is_default))
+        .filter(|other| other.namespace != *own && (other.roots == kubernetes.roots_map || other.is_default))
         .map(|other| format!("{} ({}) in {}", other.object, other.product, other.namespace))
         .collect();
     let hint = "two meshes need namespaces of their own: meshctl install says which of namespace, revision and meshConfig.discoverySelectors it wants";

@@ -1,20 +1,23 @@
 //! `meshctl analyze`: what is wrong with objects of a cluster, or of files before they are applied (CT-1).
 
-use crate::analyze::{ANALYZERS, Level, Message, analyze};
+use crate::analyze::{ANALYZERS, Code, Level, Message, analyze_with};
 use crate::live;
 use crate::offline::{self, Offline};
 use crate::output::{self, Format, Table, paint};
 use crate::reach::At;
 use anyhow::Context;
-use owo_colors::Style;
+use owo_colors::{OwoColorize as _, Style};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Exit code where an issue reaches the failure threshold, as istioctl's.
 const CODE_ISSUES: u8 = 79;
 /// Exit code where a file cannot be read, as istioctl's.
 const CODE_INPUT: u8 = 65;
+/// Exit code where there is nothing to look at, as istioctl's for wrong usage.
+const CODE_USAGE: u8 = 64;
 
 /// How the result is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -31,9 +34,9 @@ pub enum Form {
 /// `meshctl analyze`.
 ///
 /// Files are looked at together, as one mesh; nothing that runs is asked, unless --use-kube lays them over what a cluster
-/// holds. Without files it is the cluster's objects that are looked at: of one namespace, or of all with -A. Exit code 79 where an issue reaches the failure
-/// threshold, 65 where a file cannot be read, else 0. An object silences codes for itself by the annotation
-/// galley.istio.io/analyze-suppress: IST0101,IST0118 or "*".
+/// holds. Without files it is the cluster's objects that are looked at: of one namespace, or of all with -A. Exit code 79
+/// where an issue reaches the failure threshold, 65 where a file cannot be read, 64 with --use-kube=false and no file, else 0.
+/// An object silences codes for itself by the annotation galley.istio.io/analyze-suppress: IST0101,IST0118 or "*".
 ///
 /// Examples:
 ///   meshctl analyze reviews.yaml services.yaml
@@ -49,9 +52,12 @@ pub struct AnalyzeArgs {
     paths: Vec<PathBuf>,
     #[command(flatten)]
     at: At,
-    /// Look at the cluster's objects, and at files as if they were applied.
-    #[arg(short = 'k', long)]
-    use_kube: bool,
+    /// Look at the cluster's objects, and at files as if they were applied; with =false at files alone.
+    #[arg(short = 'k', long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    use_kube: Option<bool>,
+    /// How long the cluster may take to show its objects.
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = duration)]
+    timeout: Duration,
     /// Issues of all namespaces, of a cluster.
     #[arg(short = 'A', long, conflicts_with = "namespace")]
     all_namespaces: bool,
@@ -61,6 +67,12 @@ pub struct AnalyzeArgs {
     /// Show the analyzers and what they find.
     #[arg(short = 'L', long)]
     list_analyzers: bool,
+    /// Only what this analyzer finds. May be repeated.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = analyzer)]
+    analyzer: Vec<String>,
+    /// Say nothing of documents that are no objects.
+    #[arg(long)]
+    ignore_unknown: bool,
     /// Leave out a code for an object: 'IST0102=Namespace default', with * for any part of the object.
     #[arg(short = 'S', long, value_name = "CODE=KIND NAME.NS", value_parser = suppress)]
     suppress: Vec<Suppress>,
@@ -79,6 +91,18 @@ pub struct AnalyzeArgs {
     /// How to show the result.
     #[arg(short, long, value_enum, default_value_t)]
     output: Form,
+    /// Whether levels are coloured; without it they are on a terminal.
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    color: Option<bool>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    proto::duration::parse(text).map_err(|error| error.to_string())
+}
+
+fn analyzer(text: &str) -> Result<String, String> {
+    let known = ANALYZERS.iter().any(|(name, ..)| *name == text);
+    known.then(|| text.to_owned()).ok_or_else(|| "there is no such analyzer: -L lists them".to_owned())
 }
 
 /// A code that is left out, and for which objects.
@@ -123,6 +147,10 @@ pub async fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
         ANALYZERS.iter().try_for_each(|(name, finds, _)| output::say(&format!("{name}:\n    {finds}")))?;
         return Ok(ExitCode::SUCCESS);
     }
+    if args.paths.is_empty() && args.use_kube == Some(false) {
+        output::complain(&anyhow::anyhow!("with --use-kube=false files are needed"));
+        return Ok(ExitCode::from(CODE_USAGE));
+    }
     let texts = match texts(args) {
         Ok(texts) => texts,
         Err(error) => {
@@ -131,23 +159,32 @@ pub async fn run(args: &AnalyzeArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let mut namespace = args.namespace.clone();
-    let offline = if args.paths.is_empty() || args.use_kube {
+    let offline = if args.use_kube.unwrap_or(args.paths.is_empty()) {
         let cluster = args.at.cluster().await.context("files or a cluster are needed")?;
         if args.paths.is_empty() && !args.all_namespaces {
             namespace.get_or_insert_with(|| cluster.namespace().to_owned());
         }
-        live::offline(&cluster, &texts).await?
+        let shown = tokio::time::timeout(args.timeout, live::offline(&cluster, &texts)).await;
+        shown
+            .with_context(|| format!("the cluster has not shown its objects within {:?}: --timeout", args.timeout))??
     } else {
         Offline::of(&texts, offline::settings(args.mesh_config_file.as_deref())?)
     };
-    let mut found = analyze(&offline);
+    let mut found = analyze_with(&offline, &args.analyzer);
     found.retain(|message| {
         let own = |namespace: &String| message.object.as_ref().is_none_or(|key| *key.namespace == **namespace);
-        namespace.as_ref().is_none_or(own) && !args.suppress.iter().any(|suppress| suppress.covers(message))
+        let unknown = message.object.is_none() && message.code == Code::SchemaValidationError;
+        namespace.as_ref().is_none_or(own)
+            && !(args.ignore_unknown && unknown)
+            && !args.suppress.iter().any(|suppress| suppress.covers(message))
     });
     let failed = found.iter().any(|message| message.code.level() >= args.failure_threshold);
     found.retain(|message| message.code.level() >= args.output_threshold);
     show(args, &found)?;
+    if found.is_empty() && args.output == Form::Log {
+        let what = looked_at(args, namespace.as_deref());
+        output::note(&format!("✔ No validation issues found when analyzing {what}."));
+    }
     Ok(if failed { ExitCode::from(CODE_ISSUES) } else { ExitCode::SUCCESS })
 }
 
@@ -167,19 +204,25 @@ fn show(args: &AnalyzeArgs, found: &[Message]) -> anyhow::Result<()> {
         let text = message.to_string();
         let level = message.code.level().to_string();
         let rest = text.strip_prefix(&level).unwrap_or(&text);
-        output::say(&format!("{}{rest}", paint(&level, style)))?;
-    }
-    if found.is_empty() {
-        let names = args.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
-        let what = match (&args.namespace, args.paths.is_empty()) {
-            (_, false) => names,
-            (Some(namespace), true) => format!("namespace: {namespace}"),
-            (None, true) if args.all_namespaces => "all namespaces".to_owned(),
-            (None, true) => "the namespace of the kubeconfig".to_owned(),
+        let level = match args.color {
+            None => paint(&level, style),
+            Some(true) => level.style(style).to_string(),
+            Some(false) => level,
         };
-        output::note(&format!("✔ No validation issues found when analyzing {what}."));
+        output::say(&format!("{level}{rest}"))?;
     }
     Ok(())
+}
+
+/// What was looked at, in istioctl's words: files by their names, else the namespace.
+fn looked_at(args: &AnalyzeArgs, namespace: Option<&str>) -> String {
+    match namespace {
+        _ if !args.paths.is_empty() => {
+            args.paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        }
+        Some(namespace) => format!("namespace: {namespace}"),
+        None => "all namespaces".to_owned(),
+    }
 }
 
 /// The text of each file, with the name under which it is shown.
@@ -224,6 +267,62 @@ mod tests {
         assert_eq!(code(&["--failure-threshold", "info", "--output-threshold", "Error"]).await, is(CODE_ISSUES));
         assert_eq!(code(&["--failure-threshold", "Info", "-S", "IST0102=Namespace *"]).await, is(0));
         assert_eq!(code(&["/nowhere.yaml"]).await, is(CODE_INPUT));
+    }
+
+    // spec: CT-1
+    #[tokio::test]
+    async fn the_cluster_is_asked_where_that_is_said_or_no_file_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.yaml").display().to_string();
+        std::fs::write(&file, "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n").unwrap();
+        // Where it is asked, that this kubeconfig is not there is an error.
+        let ran = async |flags: &[&str]| {
+            let all = ["x", "--kubeconfig", "/nowhere"].into_iter().chain(flags.iter().copied());
+            run(&Flags::parse_from(all).analyze).await.map(|code| format!("{code:?}"))
+        };
+        let is = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(ran(&["--use-kube=false", &file]).await.unwrap(), is(0));
+        assert_eq!(ran(&["-k=false", &file]).await.unwrap(), is(0));
+        assert_eq!(ran(&[&file]).await.unwrap(), is(0));
+        for asking in
+            [&["--use-kube", &file][..], &["--use-kube=true", &file], &["-k", &file], &["--use-kube=true"], &[]]
+        {
+            assert!(ran(asking).await.unwrap_err().to_string().contains("cluster"), "{asking:?}");
+        }
+        assert_eq!(ran(&["--use-kube=false"]).await.unwrap(), is(CODE_USAGE));
+    }
+
+    // spec: CT-1
+    #[tokio::test]
+    async fn one_analyzer_can_be_chosen_and_documents_that_are_no_objects_left_out() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("a.yaml").display().to_string();
+        let text = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a}\n---\n{{ template }}\n";
+        std::fs::write(&file, text).unwrap();
+        let code = async |flags: &[&str]| {
+            let all = ["x", &file, "--failure-threshold", "Info"].into_iter().chain(flags.iter().copied());
+            format!("{:?}", run(&Flags::parse_from(all).analyze).await.unwrap())
+        };
+        let is = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(&["-S", "IST0102=*", "--color=false"]).await, is(CODE_ISSUES), "the template");
+        assert_eq!(code(&["-S", "IST0102=*", "--ignore-unknown"]).await, is(0));
+        assert_eq!(code(&["--ignore-unknown"]).await, is(CODE_ISSUES), "the namespace");
+        let other = "service.PortNameAnalyzer,gateway.SecretAnalyzer";
+        assert_eq!(code(&["--ignore-unknown", "--analyzer", other]).await, is(0));
+        assert_eq!(code(&["--analyzer", "injection.Analyzer"]).await, is(CODE_ISSUES));
+        let error = Flags::try_parse_from(["x", "--analyzer", "none"]).err().unwrap();
+        assert!(error.to_string().contains("-L lists them"), "{error}");
+    }
+
+    // spec: CT-1
+    #[test]
+    fn what_was_looked_at_is_said_as_istioctl_says_it() {
+        let what = |flags: &[&str], namespace| {
+            looked_at(&Flags::parse_from(std::iter::once(&"x").chain(flags)).analyze, namespace)
+        };
+        assert_eq!(what(&[], Some("shop")), "namespace: shop", "that of the kubeconfig");
+        assert_eq!(what(&["-A"], None), "all namespaces");
+        assert_eq!(what(&["a.yaml", "b.yaml", "-n", "shop"], Some("shop")), "a.yaml, b.yaml");
     }
 
     #[test]

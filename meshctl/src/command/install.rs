@@ -1,5 +1,6 @@
 //! `meshctl install`, `upgrade`, `uninstall`, `manifest`, `prune` and `verify-install` (CT-9 to CT-12, CT-49).
 
+use super::kube_inject;
 use crate::install::cluster::{self, Cluster, Name};
 use crate::install::platform::is_foreign;
 use crate::install::{Component, Rendered, Spec, charts, render};
@@ -34,9 +35,13 @@ impl Wanted {
 
     /// The same, laid over what was asked for before.
     fn over(&self, before: Option<String>) -> anyhow::Result<Spec> {
-        let files: Vec<String> = before.into_iter().chain(cluster::read_files(&self.filename)?).collect();
+        self.of(&before.into_iter().chain(cluster::read_files(&self.filename)?).collect::<Vec<_>>())
+    }
+
+    /// The same, of files that are read already.
+    fn of(&self, files: &[String]) -> anyhow::Result<Spec> {
         let revision = self.revision.iter().map(|revision| format!("revision={revision}"));
-        Spec::new(&files, &self.set.iter().cloned().chain(revision).collect::<Vec<_>>())
+        Spec::new(files, &self.set.iter().cloned().chain(revision).collect::<Vec<_>>())
     }
 }
 
@@ -94,6 +99,9 @@ pub struct UpgradeArgs {
 pub struct UninstallArgs {
     #[command(flatten)]
     at: Where,
+    /// Only the mesh whose control plane is in this namespace; needed where there are several.
+    #[arg(long = "istioNamespace", short = 'i', alias = "istio-namespace", value_name = "NAME")]
+    control_plane: Option<String>,
     /// Only the pilot of this revision.
     #[arg(long, short = 'r', value_name = "NAME", conflicts_with = "purge")]
     revision: Option<String>,
@@ -134,6 +142,9 @@ struct GenerateArgs {
     /// Only this component: base (namespace and definitions), cni, citadel, pilot, mixer, gateways. May be repeated.
     #[arg(long, value_name = "NAME", value_parser = component)]
     component: Vec<Component>,
+    /// Write a file for each component into this directory, such as citadel.yaml, and their paths on standard output.
+    #[arg(long, short = 'o', value_name = "DIR")]
+    output: Option<PathBuf>,
 }
 
 fn component(text: &str) -> Result<Component, String> {
@@ -156,6 +167,8 @@ pub struct PruneArgs {
 }
 
 /// `meshctl verify-install`.
+///
+/// A file may hold what is wanted (kind IstioOperator), or the objects themselves, as manifest generate writes them.
 #[derive(Debug, Clone, clap::Args)]
 pub struct VerifyArgs {
     #[command(flatten)]
@@ -192,10 +205,13 @@ fn show(parts: &[Rendered], form: Form) -> anyhow::Result<()> {
 /// Writes documents of YAML.
 fn documents<'a>(objects: impl Iterator<Item = &'a Value>) -> anyhow::Result<()> {
     for object in objects {
-        let text = serde_saphyr::to_string(object).context("YAML")?;
-        output::say(&format!("{}\n---", text.trim_end()))?;
+        output::say(&document(object)?)?;
     }
     Ok(())
+}
+
+fn document(object: &Value) -> anyhow::Result<String> {
+    Ok(format!("{}\n---", serde_saphyr::to_string(object).context("YAML")?.trim_end()))
 }
 
 /// What a specification becomes in a cluster: without what is not served there, and without definitions that others keep.
@@ -258,7 +274,7 @@ pub async fn upgrade(args: UpgradeArgs) -> anyhow::Result<ExitCode> {
         let spec = beside(&cluster, spec).await?;
         let parts = fitted(&cluster, &spec).await?;
         show(&parts, install.output)?;
-        for name in cluster.superfluous(&names(&parts), &spec.revision_label()).await? {
+        for name in cluster.superfluous(&names(&parts), &spec.revision_label(), &spec.namespace()).await? {
             output::note(&format!("would delete {name}"));
         }
         return Ok(ExitCode::SUCCESS);
@@ -305,7 +321,7 @@ async fn bring(args: InstallArgs, spec: Spec) -> anyhow::Result<ExitCode> {
     for part in &parts {
         install_part(&cluster, part, &args).await.with_context(|| format!("✘ {}", part.component.name()))?;
     }
-    for name in cluster.superfluous(&names(&parts), &spec.revision_label()).await? {
+    for name in cluster.superfluous(&names(&parts), &spec.revision_label(), &spec.namespace()).await? {
         cluster.delete(&name).await?;
         output::say(&format!("  {name} is wanted no longer: deleted"))?;
     }
@@ -338,7 +354,11 @@ async fn install_part(cluster: &Cluster, part: &Rendered, args: &InstallArgs) ->
 /// What the API server says.
 pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::connect(&args.at).await?;
-    let installed = cluster.installed(args.revision.as_deref()).await?;
+    let installed = cluster.installed(args.revision.as_deref(), args.control_plane.as_deref()).await?;
+    let control_planes: Vec<&Name> =
+        installed.iter().filter(|name| name.kind == "ServiceAccount" && name.name == "citadel").collect();
+    let namespaces: Vec<&str> = control_planes.iter().map(|name| name.namespace.as_str()).collect();
+    anyhow::ensure!(namespaces.len() < 2, "there are meshes in {}: say which one with -i", namespaces.join(", "));
     let going: Vec<&Name> = installed.iter().filter(|name| args.purge || !cluster::is_kept(name)).collect();
     if going.is_empty() {
         output::say(&match &args.revision {
@@ -367,17 +387,18 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     if !args.skip_confirmation && !agreed(&format!("{asked}. Proceed? (y/N)"))? {
         return Ok(ExitCode::FAILURE);
     }
-    let control_planes: Vec<&Name> =
-        installed.iter().filter(|name| name.kind == "ServiceAccount" && name.name == "citadel").collect();
+    let mut made = Vec::new();
+    for control_plane in control_planes.iter().filter(|_| args.purge) {
+        let namespace = control_plane.namespace.as_str();
+        made.push((namespace, cluster.own_roots(namespace).await?));
+    }
     for name in &going {
         cluster.delete(name).await?;
         output::say(&format!("  deleted {name}"))?;
     }
-    if args.purge {
-        for control_plane in control_planes {
-            let count = cluster.delete_made(&control_plane.namespace).await?;
-            output::say(&format!("  deleted {count} objects that the components had made"))?;
-        }
+    for (namespace, roots) in &made {
+        let count = cluster.delete_made(namespace, roots).await?;
+        output::say(&format!("  deleted {count} objects that the components had made"))?;
     }
     output::say("✔ Uninstall complete")?;
     Ok(ExitCode::SUCCESS)
@@ -394,7 +415,24 @@ pub fn manifest(args: &ManifestArgs) -> anyhow::Result<()> {
     };
     let mut parts = render(&args.wanted.spec()?)?;
     parts.retain(|part| args.component.is_empty() || args.component.contains(&part.component));
-    show(&parts, Form::Yaml)
+    match &args.output {
+        Some(directory) => parts.iter().try_for_each(|part| write_part(directory, part)),
+        None => show(&parts, Form::Yaml),
+    }
+}
+
+/// Writes the objects of a component into a file of its name.
+fn write_part(directory: &Path, part: &Rendered) -> anyhow::Result<()> {
+    let documents = part.objects.iter().map(document).collect::<anyhow::Result<Vec<_>>>()?;
+    write(&directory.join(format!("{}.yaml", part.component.name().to_lowercase())), &(documents.join("\n") + "\n"))
+}
+
+/// Writes a file, with the directories that it needs, and says its path.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    std::fs::create_dir_all(parent).with_context(|| format!("{}", parent.display()))?;
+    std::fs::write(path, text).with_context(|| format!("{}", path.display()))?;
+    output::say(&format!("{}", path.display()))
 }
 
 /// Writes what is installed and wanted no longer.
@@ -406,19 +444,12 @@ pub async fn prune(args: PruneArgs) -> anyhow::Result<()> {
     let cluster = Cluster::connect(&args.at).await?;
     let written = cluster.written(&first.namespace(), &first.revision_label()).await?;
     let spec = args.wanted.over(written)?;
-    let gone = cluster.superfluous(&names(&render(&spec)?), &spec.revision_label()).await?;
+    let gone = cluster.superfluous(&names(&render(&spec)?), &spec.revision_label(), &spec.namespace()).await?;
     documents(gone.iter().filter_map(Name::reference).collect::<Vec<_>>().iter())
 }
 
 fn write_charts(directory: &Path) -> anyhow::Result<()> {
-    for (name, text) in charts::charts()? {
-        let path = directory.join(name);
-        let parent = path.parent().unwrap_or(directory);
-        std::fs::create_dir_all(parent).with_context(|| format!("{}", parent.display()))?;
-        std::fs::write(&path, text).with_context(|| format!("{}", path.display()))?;
-        output::say(&format!("{}", path.display()))?;
-    }
-    Ok(())
+    charts::charts()?.iter().try_for_each(|(name, text)| write(&directory.join(name), text))
 }
 
 /// Says of each object whether it is there, and of Deployments whether they are ready.
@@ -426,11 +457,17 @@ fn write_charts(directory: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// What the API server says.
 pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    let spec = args.wanted.spec()?;
+    let files = cluster::read_files(&args.wanted.filename)?;
+    let written = manifests(&files)?;
+    let no_more = written.is_empty() || (args.wanted.set.is_empty() && args.wanted.revision.is_none());
+    anyhow::ensure!(no_more, "--set and --revision change a specification, and -f holds the objects themselves");
     let cluster = Cluster::connect(&args.at).await?;
-    let parts = fitted(&cluster, &spec).await?;
+    let objects: Vec<Value> = match written.is_empty() {
+        true => fitted(&cluster, &args.wanted.of(&files)?).await?.into_iter().flat_map(|part| part.objects).collect(),
+        false => written,
+    };
     let mut missing = 0;
-    for object in parts.iter().flat_map(|part| &part.objects) {
+    for object in &objects {
         let name = Name::of(object);
         let found = cluster.get(&name).await?;
         let problem = match &found {
@@ -449,9 +486,23 @@ pub async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    let count = parts.iter().map(|part| part.objects.len()).sum::<usize>();
+    let count = objects.len();
     output::say(&format!("{} of {count} objects are as they should be", count - missing))?;
     Ok(if missing == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The objects in files of objects; none where the files are specifications.
+fn manifests(files: &[String]) -> anyhow::Result<Vec<Value>> {
+    let documents = files.iter().flat_map(|text| kube_inject::documents(text));
+    let mut objects = Vec::new();
+    for document in documents {
+        let object: Value = serde_saphyr::from_str(&document).context("-f")?;
+        match object["kind"].as_str() {
+            None | Some("IstioOperator") => return Ok(Vec::new()),
+            Some(_) => objects.push(object),
+        }
+    }
+    Ok(objects)
 }
 
 fn names(parts: &[Rendered]) -> Vec<Name> {
@@ -469,4 +520,42 @@ fn agreed(question: &str) -> anyhow::Result<bool> {
         output::say(&format!("nothing is done{how}"))?;
     }
     Ok(agreed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        manifest: ManifestArgs,
+    }
+
+    // spec: CT-12, CT-9
+    #[test]
+    fn a_component_has_a_file_of_its_own_which_can_be_verified() {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("new");
+        let flags = ["x", "generate", "--set", "profile=minimal", "-o", out.to_str().unwrap()];
+        manifest(&Flags::parse_from(flags).manifest).unwrap();
+        let mut found: Vec<PathBuf> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().path()).collect();
+        found.sort();
+        assert_eq!(found, ["base.yaml", "citadel.yaml", "pilot.yaml"].map(|name| out.join(name)));
+        let spec = Spec::new(&[], &["profile=minimal".to_owned()]).unwrap();
+        let wanted: Vec<Value> = render(&spec).unwrap().into_iter().flat_map(|part| part.objects).collect();
+        assert_eq!(manifests(&cluster::read_files(&found).unwrap()).unwrap(), wanted);
+    }
+
+    // spec: CT-9
+    #[test]
+    fn a_specification_is_no_object_to_verify() {
+        for text in
+            ["apiVersion: install.istio.io/v1alpha1\nkind: IstioOperator\nspec: {profile: demo}\n", "profile: demo\n"]
+        {
+            assert!(manifests(&[text.to_owned()]).unwrap().is_empty(), "{text}");
+        }
+        assert!(manifests(&[]).unwrap().is_empty());
+    }
 }

@@ -1,7 +1,10 @@
 //! `meshctl kube-inject`: what the webhook would do, done to files (CT-13).
 
+use crate::install::{Spec, render};
 use crate::output;
+use crate::reach::Place;
 use anyhow::{Context as _, ensure};
+use pilot::admission::{NativeSidecars, Origin};
 use pilot::inject::{Config, MeshSettings, Namespaces, Outcome, Settings, Values, into_object};
 use serde_json::Value;
 use std::io::Read as _;
@@ -13,12 +16,13 @@ const MAX_INPUT_BYTES: u64 = 256 << 20;
 /// `meshctl kube-inject`.
 ///
 /// Workloads in the files (Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, Pod, List) get the sidecar that the
-/// webhook would give their pods; everything else comes out as it went in. Without the files of an installation its defaults
-/// are taken: kubectl gets them, as
-///   kubectl -n istio-system get cm istio-sidecar-injector -o jsonpath='{.data.values}'
+/// webhook would give their pods; everything else comes out as it went in. The settings are those of the cluster's mesh, of an
+/// installation that is yet to be (--operatorFileName), or of files. Where there is no kubeconfig they are a default
+/// installation's.
 ///
 /// Examples:
 ///   meshctl kube-inject -f shop.yaml | kubectl apply -f -
+///   meshctl kube-inject -f shop.yaml --operatorFileName mesh.yaml
 ///   meshctl kube-inject -f - --values-file values.json --mesh-config-file mesh.yaml -o injected.yaml < shop.yaml
 #[derive(Debug, Clone, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -38,20 +42,26 @@ pub struct KubeInjectArgs {
     /// The mesh's own settings: key `mesh` of the ConfigMap istio.
     #[arg(long, alias = "meshConfigFile", value_name = "FILE")]
     mesh_config_file: Option<PathBuf>,
+    /// An IstioOperator: what `meshctl install -f FILE` would have proxies injected with. No cluster is asked.
+    #[arg(id = "operatorFileName", long = "operatorFileName", alias = "operator-file-name", value_name = "FILE")]
+    operator_file: Option<PathBuf>,
+    #[command(flatten)]
+    at: Place,
     /// The revision that injects; the default one where it is not given.
     #[arg(short, long, default_value = "", hide_default_value = true)]
     revision: String,
-    /// Whether the cluster knows init containers that keep running (Kubernetes 1.33 and later).
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
-    native_sidecars: bool,
+    /// Whether proxies become init containers that keep running (Kubernetes 1.33 and later) [default: where every node of the
+    /// cluster knows them, or nobody can be asked].
+    #[arg(long, action = clap::ArgAction::Set)]
+    native_sidecars: Option<bool>,
 }
 
 /// Injects and writes.
 ///
 /// # Errors
-/// Where a file cannot be read, or an object cannot be injected.
-pub fn run(args: &KubeInjectArgs) -> anyhow::Result<()> {
-    let settings = settings(args)?;
+/// Where a file or the settings of the cluster cannot be read, or an object cannot be injected.
+pub async fn run(args: &KubeInjectArgs) -> anyhow::Result<()> {
+    let settings = settings(args).await?;
     let text = read(&args.filename)?;
     let (result, skipped) = injected(&text, &settings)?;
     skipped.iter().for_each(|line| output::note(line));
@@ -71,22 +81,76 @@ pub(super) fn joined(documents: &[String]) -> String {
     documents.iter().map(|document| format!("{}\n", document.trim_end())).collect::<Vec<_>>().join("---\n")
 }
 
-fn settings(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
+/// What files say, laid over what an installation or the cluster says.
+async fn settings(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
     fn of<T>(
         path: Option<&PathBuf>,
-        default: impl FnOnce() -> T,
+        into: &mut T,
         parse: fn(&str) -> Result<T, pilot::inject::InjectError>,
-    ) -> anyhow::Result<T> {
-        let Some(path) = path else { return Ok(default()) };
-        parse(&read(path)?).with_context(|| format!("{}", path.display()))
+    ) -> anyhow::Result<()> {
+        if let Some(path) = path {
+            *into = parse(&read(path)?).with_context(|| format!("{}", path.display()))?;
+        }
+        Ok(())
     }
+    let files = [&args.inject_config_file, &args.values_file, &args.mesh_config_file];
+    let mut settings = match &args.operator_file {
+        Some(path) => of_installation(&[read(path)?]).with_context(|| format!("{}", path.display()))?,
+        None if files.iter().all(|file| file.is_some()) => of_installation(&[])?,
+        None => of_cluster(args).await?,
+    };
+    of(args.inject_config_file.as_ref(), &mut settings.config, Config::parse)?;
+    of(args.values_file.as_ref(), &mut settings.values, Values::parse)?;
+    of(args.mesh_config_file.as_ref(), &mut settings.mesh, MeshSettings::parse)?;
+    if !args.revision.is_empty() {
+        settings.revision.clone_from(&args.revision);
+    }
+    settings.native_sidecars = args.native_sidecars.unwrap_or(settings.native_sidecars);
+    Ok(settings)
+}
+
+/// What `meshctl install` would write for pilot to inject by.
+fn of_installation(operators: &[String]) -> anyhow::Result<Settings> {
+    let spec = Spec::new(operators, &[])?;
+    let parts = render(&spec)?;
+    let data = |name: &str, key: &str| -> anyhow::Result<String> {
+        let name = spec.of_revision(name);
+        let mut objects = parts.iter().flat_map(|part| &part.objects).filter(|object| object["kind"] == "ConfigMap");
+        let map = objects.find(|map| map["metadata"]["name"] == name);
+        let text = map.and_then(|map| map["data"][key].as_str()).context("it installs no pilot")?;
+        Ok(text.to_owned())
+    };
     Ok(Settings {
-        config: of(args.inject_config_file.as_ref(), Config::built_in, Config::parse)?,
-        values: of(args.values_file.as_ref(), Values::default, Values::parse)?,
-        mesh: of(args.mesh_config_file.as_ref(), MeshSettings::default, MeshSettings::parse)?,
-        revision: args.revision.clone(),
-        native_sidecars: args.native_sidecars,
+        config: Config::parse(&data("istio-sidecar-injector", "config")?)?,
+        values: Values::parse(&data("istio-sidecar-injector", "values")?)?,
+        mesh: MeshSettings::parse(&data("istio", "mesh")?)?,
+        revision: spec.revision(),
+        native_sidecars: true,
     })
+}
+
+/// Settings of the cluster's mesh; without any kubeconfig those of a default installation.
+async fn of_cluster(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
+    let cluster = match args.at.cluster().await {
+        Ok(cluster) => cluster,
+        Err(error) if args.at.at.is_named() => return Err(error),
+        Err(_) => {
+            output::note("there is no kubeconfig: the settings are those of a default installation");
+            return of_installation(&[]);
+        }
+    };
+    let native = match args.native_sidecars {
+        None => NativeSidecars::Auto,
+        Some(true) => NativeSidecars::True,
+        Some(false) => NativeSidecars::False,
+    };
+    let mesh = args.mesh_config_file.as_ref().map(|path| read(path)).transpose()?;
+    let (client, namespace, revision) = (cluster.client, cluster.control_plane, args.revision.clone());
+    let origin = Origin { client, namespace, revision, mesh, native };
+    pilot::admission::read(&origin).await.context(
+        "the settings of the cluster's mesh; name its namespace with -i, or give what shall hold: --operatorFileName, or \
+         --values-file, --mesh-config-file and --inject-config-file",
+    )
 }
 
 pub(super) fn read(path: &Path) -> anyhow::Result<String> {
@@ -161,16 +225,7 @@ mod tests {
     const FILE: &str = "# a shop\napiVersion: v1\nkind: Service\nmetadata: {name: shop} # stays\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop, namespace: ns}\nspec:\n  template:\n    metadata:\n      labels: {app: shop, version: '1'}\n      annotations: {port: '8080', on: 'true', time: '12:30', empty: ''}\n    spec:\n      containers:\n      - {name: app, image: a, ports: [{containerPort: 80}]}\n---\napiVersion: batch/v1\nkind: Job\nmetadata: {name: once}\nspec: {template: {metadata: {labels: {sidecar.istio.io/inject: 'false'}}, spec: {containers: []}}}\n";
 
     fn settings() -> Settings {
-        let args = KubeInjectArgs {
-            filename: "-".into(),
-            output: None,
-            inject_config_file: None,
-            values_file: None,
-            mesh_config_file: None,
-            revision: String::new(),
-            native_sidecars: true,
-        };
-        super::settings(&args).unwrap()
+        of_installation(&[]).unwrap()
     }
 
     /// The pod that the webhook is asked about where a controller makes it from the template, as it answers.

@@ -1,30 +1,42 @@
-//! `meshctl proxy-status`: which proxies pilot knows and how current they are (spec CT-2).
+//! `meshctl proxy-status`: which proxies pilot knows and how current they are, or whether one holds what pilot sends (spec CT-2).
 
+use super::config::agreement::{Agreement, agreements};
+use super::config::dump;
 use crate::output::{self, Format, Table};
-use crate::reach::{At, Part};
+use crate::reach::{At, Part, Wanted};
 use anyhow::Context;
 use proto::type_url;
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 /// `meshctl proxy-status`.
+///
+/// With a name clusters, listeners, routes and endpoints that the proxy holds are compared with those that pilot sends it now;
+/// exit code 1 where they do not match.
+///
+/// Examples:
+///   meshctl proxy-status
+///   meshctl proxy-status productpage-v1-5d4f-x.default
+///   meshctl proxy-status deploy/productpage-v1 -o json
 #[derive(Debug, Clone, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub struct StatusArgs {
-    /// Show only proxies whose name contains this.
-    proxy: Option<String>,
+    /// Compare what the proxy of this pod or workload holds with what pilot sends it.
+    proxy: Option<Wanted>,
     /// Address of pilot's debug pages; that of the mesh where it is not given.
     #[arg(long, value_name = "HOST:PORT")]
     pilot: Option<String>,
     #[command(flatten)]
     at: At,
-    /// Only proxies of this namespace.
+    /// Only proxies of this namespace; that of a name without one.
     #[arg(short, long)]
     namespace: Option<String>,
-    /// Saved answer of /debug/syncz to read instead.
-    #[arg(short, long, value_name = "FILE", conflicts_with = "pilot")]
+    /// Saved answer of /debug/syncz to read instead; with a name the proxy's saved /config_dump?include_eds.
+    #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
     /// A column per type instead of a summary.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "proxy")]
     verbosity: bool,
     /// How to show the result.
     #[arg(short, long, value_enum, default_value_t)]
@@ -34,28 +46,63 @@ pub struct StatusArgs {
 /// Types in the order in which istioctl lists them.
 const TYPES: &[&str] = &["CDS", "LDS", "EDS", "RDS", "ECDS"];
 
-/// Shows the proxies that are connected to pilot.
+/// Shows the proxies that are connected to pilot, or compares what one holds.
 ///
 /// # Errors
-/// Where pilot does not answer.
-pub async fn run(args: StatusArgs) -> anyhow::Result<()> {
+/// Where pilot or the proxy does not answer.
+pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
+    if let Some(wanted) = &args.proxy {
+        return compare(&args, wanted).await;
+    }
     let mut values = fetch(&args).await?;
     values.retain(|value| {
         let name = Client::read(value).name;
         let inside = |space: &String| name.rsplit_once('.').is_some_and(|(_, own)| own == space);
-        args.proxy.as_ref().is_none_or(|part| name.contains(part.as_str()))
-            && args.namespace.as_ref().is_none_or(inside)
+        args.namespace.as_ref().is_none_or(inside)
     });
     let clients: Vec<Client> = values.iter().map(Client::read).collect();
     let table = if args.verbosity { verbose(&clients) } else { summary(&clients) };
-    output::show(args.output, &table, &Value::Array(values))
+    output::show(args.output, &table, &Value::Array(values))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Compares what the proxy beside the first pod that is meant holds with what pilot sends it.
+async fn compare(args: &StatusArgs, wanted: &Wanted) -> anyhow::Result<ExitCode> {
+    let reach = args.at.reach().await;
+    let pods = reach.pods(wanted, args.namespace.as_deref()).await?;
+    let pod = pods.first().context("no pod")?;
+    let path = format!("/debug/config_dump?types=cds,lds,rds,eds&proxyID={}", pod.id());
+    // Of several pilots the one answers that the proxy is connected to.
+    let pages = Part::Pilot.of_all(args.pilot.as_deref(), &reach, &path).await?;
+    let (_, page) = pages.first().context("no pilot")?;
+    let sent: Value =
+        serde_json::from_slice(page).with_context(|| format!("what pilot gives for {path} is no JSON"))?;
+    let held = match &args.file {
+        Some(file) => serde_json::from_slice(&std::fs::read(file).with_context(|| unreadable(file))?)
+            .with_context(|| format!("{} is no JSON", file.display()))?,
+        None => dump(&reach, pod).await?,
+    };
+    verdict(&agreements(&sent, &held), args.output)
+}
+
+/// Shows what agrees and what does not.
+fn verdict(found: &[Agreement], output: Format) -> anyhow::Result<ExitCode> {
+    match output {
+        Format::Table => found.iter().flat_map(Agreement::lines).try_for_each(|line| output::say(&line))?,
+        _ => output::show(output, &Table::new(&[]), &serde_json::to_value(found)?)?,
+    }
+    Ok(if found.iter().all(Agreement::is_match) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn fetch(args: &StatusArgs) -> anyhow::Result<Vec<Value>> {
     match &args.file {
-        Some(file) => read(&std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?),
+        Some(file) => read(&std::fs::read(file).with_context(|| unreadable(file))?),
         None => Part::Pilot.list(args.pilot.as_deref(), &args.at.reach().await, "/debug/syncz").await,
     }
+}
+
+fn unreadable(file: &Path) -> String {
+    format!("cannot read {}", file.display())
 }
 
 fn read(bytes: &[u8]) -> anyhow::Result<Vec<Value>> {
@@ -197,6 +244,17 @@ mod tests {
                 "EDS": {"sent": "c", "acked": "b", "lastError": "bad"},
             },
         })
+    }
+
+    // spec: CT-2
+    #[test]
+    fn the_exit_code_tells_whether_a_proxy_holds_what_pilot_sends() {
+        let cluster = json!({"name": "a", "type": "EDS"});
+        let sent = json!({"CDS": [{"name": "a", "version": "1", "resource": cluster}]});
+        let held = |clusters: Value| json!({"configs": [{"@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "dynamic_active_clusters": clusters}]});
+        let code = |held: &Value| verdict(&agreements(&sent, held), Format::Table).unwrap();
+        assert_eq!(code(&held(json!([{"version_info": "1", "cluster": cluster}]))), ExitCode::SUCCESS);
+        assert_eq!(code(&held(json!([]))), ExitCode::FAILURE);
     }
 
     // spec: CT-2

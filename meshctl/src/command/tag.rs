@@ -1,7 +1,7 @@
 //! `meshctl tag`: other names for revisions, so that namespaces need no new label at an upgrade (CT-26, IN-31).
 
 use crate::install::cluster::{Cluster, Name, TAG};
-use crate::install::objects::{REVISION, webhook};
+use crate::install::objects::{OWNER, REVISION, webhook};
 use crate::install::spec::is_label;
 use crate::output::{self, Format, Table};
 use crate::reach::Place;
@@ -118,8 +118,10 @@ async fn set(args: SetArgs) -> anyhow::Result<()> {
         let moved = format!("the tag {:?} stands for {revision}: --overwrite moves it", args.tag);
         anyhow::ensure!(args.overwrite, moved);
     }
-    let suffix = if args.revision == "default" { String::new() } else { format!("-{}", args.revision) };
-    let own = cluster.get(&hooks(&format!("istio-sidecar-injector{suffix}"))).await?;
+    let own = match injection(&cluster, namespace, &args.revision).await? {
+        Some(name) => cluster.get(&name).await?,
+        None => None,
+    };
     let bundle = own.map(|own| own.data["webhooks"][0]["clientConfig"]["caBundle"].clone()).unwrap_or_default();
     for mut object in webhook::of_tag(&args.tag, &args.revision, namespace) {
         // pilot fills it in as well; until then pods would be refused.
@@ -130,7 +132,9 @@ async fn set(args: SetArgs) -> anyhow::Result<()> {
     }
     if args.tag == "default" && args.revision != "default" && pilots.contains_key("default") {
         // Two that answer the same label would inject twice.
-        cluster.delete(&hooks("istio-sidecar-injector")).await?;
+        if let Some(name) = injection(&cluster, namespace, "default").await? {
+            cluster.delete(&name).await?;
+        }
         output::say(
             "the default revision injects no more: meshctl tag remove default, then meshctl install, brings it back",
         )?;
@@ -138,8 +142,11 @@ async fn set(args: SetArgs) -> anyhow::Result<()> {
     output::say(&format!("✔ the tag {} stands for the revision {}: restart pods to move them", args.tag, args.revision))
 }
 
-fn hooks(name: &str) -> Name {
-    Name { kind: "MutatingWebhookConfiguration".to_owned(), namespace: String::new(), name: name.to_owned() }
+/// The configuration of a revision's own injection; none where a tag does it.
+async fn injection(cluster: &Cluster, namespace: &str, revision: &str) -> anyhow::Result<Option<Name>> {
+    let own = format!("{}={namespace},{REVISION}={revision},!{TAG}", OWNER);
+    let found = cluster.labelled("MutatingWebhookConfiguration", &own).await?;
+    Ok(found.into_iter().map(|(name, _)| name).next())
 }
 
 /// Tags and their revisions.

@@ -39,6 +39,7 @@ fn rendered(enabled: &[&str], more: &[&str]) -> anyhow::Result<Vec<Rendered>> {
         "tag=@@.Values.global.tag@@".to_owned(),
         "namespace=@@.Release.Namespace@@".to_owned(),
         "values.global.logging.level=@@.Values.global.logging.level@@".to_owned(),
+        "values.global.networkPolicy.enabled=true".to_owned(),
         "values.global.imagePullPolicy=@@.Values.global.imagePullPolicy@@".to_owned(),
     ];
     sets.extend(enabled.iter().map(|name| format!("components.{name}.enabled=true")));
@@ -67,12 +68,22 @@ fn frame(chart: &str, about: &str, values: &Value, helpers: &str) -> anyhow::Res
 fn globals() -> Value {
     json!({
         "hub": "ferromesh", "tag": env!("CARGO_PKG_VERSION"), "imagePullPolicy": "IfNotPresent",
-        "logging": {"level": "info"},
+        "logging": {"level": "info"}, "networkPolicy": {"enabled": false},
     })
 }
 
-/// Documents under a condition.
+/// Documents under a condition, network policies where they are wanted as well.
 fn documents(condition: &str, objects: &[Value]) -> anyhow::Result<String> {
+    let (policies, rest): (Vec<&Value>, Vec<&Value>) =
+        objects.iter().partition(|object| object["kind"] == "NetworkPolicy");
+    let mut text = block(condition, &rest)?;
+    if !policies.is_empty() {
+        text.push_str(&block(&format!("and ({condition}) .Values.global.networkPolicy.enabled"), &policies)?);
+    }
+    Ok(text)
+}
+
+fn block(condition: &str, objects: &[&Value]) -> anyhow::Result<String> {
     let mut text = format!("{{{{- if {condition} }}}}\n");
     for object in objects {
         text.push_str("---\n");
@@ -163,8 +174,13 @@ fn base() -> anyhow::Result<Vec<File>> {
 fn istiod_values() -> anyhow::Result<Value> {
     let spec = Spec::new(&[], &[])?;
     let pilot = spec.at("values.pilot");
+    // It follows release and revision.
+    let mut mesh = spec.at("meshConfig").clone();
+    mesh["defaultConfig"].as_object_mut().map(|config| config.remove("discoveryAddress"));
     let mut global = globals();
     global["proxy"] = json!({});
+    global["trustBundleName"] = json!(proto::wire::ROOTS_CONFIG_MAP);
+    global["sds"] = json!({"token": {"aud": proto::wire::TOKEN_AUDIENCE}});
     global["multiCluster"] = json!({"clusterName": ""});
     Ok(json!({
         "global": global,
@@ -175,7 +191,7 @@ fn istiod_values() -> anyhow::Result<Value> {
         "env": {}, "nodeSelector": {}, "tolerations": [], "affinity": {}, "topologySpreadConstraints": [],
         "podAnnotations": {}, "cni": {"enabled": false, "provider": "default"},
         "sidecarInjectorWebhook": {"rewriteAppHTTPProbe": true},
-        "meshConfig": spec.at("meshConfig"),
+        "meshConfig": mesh, "traceSampling": pilot["traceSampling"], "jwksResolverExtraRootCA": "",
         "citadel": {"resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
         "mixer": {"enabled": true, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
     }))
@@ -191,12 +207,18 @@ const ISTIOD_HELPERS: &str = r#"{{- define "istiod.injection" -}}
 {{- $mesh = omit (deepCopy $mesh) "mixerCheckServer" "mixerReportServer" -}}
 {{- with ($mesh.defaultConfig | default dict).proxyMetadata -}}{{- $_ := unset . "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT" -}}{{- end -}}
 {{- end -}}
+{{- $pilot := ternary "istiod" (printf "istiod-%s" .Values.revision) (empty .Values.revision) -}}
+{{- $config := merge (deepCopy ($mesh.defaultConfig | default dict)) (dict "discoveryAddress" (printf "%s.%s.svc:15012" $pilot .Release.Namespace)) -}}
+{{- $mesh = merge (dict "defaultConfig" $config) (deepCopy $mesh) -}}
 {{- $mesh | toYaml | replace ".istio-system.svc." (printf ".%s.svc." .Release.Namespace) | toJson -}}
 {{- end -}}
 {{- define "istiod.env" -}}
 {{- $list := list (dict "name" "POD_NAME" "valueFrom" (dict "fieldRef" (dict "apiVersion" "v1" "fieldPath" "metadata.name"))) (dict "name" "POD_NAMESPACE" "valueFrom" (dict "fieldRef" (dict "apiVersion" "v1" "fieldPath" "metadata.namespace"))) -}}
 {{- range $name, $value := .Values.env -}}
 {{- $list = append $list (dict "name" $name "value" ($value | toString)) -}}
+{{- end -}}
+{{- if .Values.jwksResolverExtraRootCA -}}
+{{- $list = append $list (dict "name" "JWKS_EXTRA_ROOTS" "value" "/cacerts/extra.pem") -}}
 {{- end -}}
 {{- $list | toJson -}}
 {{- end -}}
@@ -214,7 +236,14 @@ const ISTIOD_HELPERS: &str = r#"{{- define "istiod.injection" -}}
 
 /// Where values of the chart go in pilot's objects.
 fn istiod_objects(more: &[&str]) -> anyhow::Result<Vec<Value>> {
-    let sets = [&["values.pilot.cni.enabled=false"], more].concat();
+    let own = [
+        "values.pilot.cni.enabled=false",
+        "values.global.trustBundleName=@@.Values.global.trustBundleName@@",
+        "values.global.sds.token.aud=@@.Values.global.sds.token.aud@@",
+        "values.pilot.traceSampling=@@.Values.traceSampling@@",
+        "values.pilot.jwksResolverExtraRootCA=@@=.Values.jwksResolverExtraRootCA@@",
+    ];
+    let sets = [&own, more].concat();
     let parts = rendered(&["pilot", "citadel", "mixer"], &sets)?;
     let mut objects: Vec<Value> = parts.into_iter().flat_map(|part| part.objects).collect();
     objects.retain(|object| object["metadata"]["name"].as_str().is_none_or(|name| !name.starts_with("istio-install")));
@@ -258,7 +287,37 @@ fn istiod_objects(more: &[&str]) -> anyhow::Result<Vec<Value>> {
     {
         put(object, "/data/mesh", "@@!include `istiod.mesh` .@@");
     }
-    for argument in arguments(&mut objects) {
+    name_injection(&mut objects);
+    mount_issuer_roots(&mut objects);
+    tell_of_values(&mut objects);
+    Ok(objects)
+}
+
+/// The namespace stands in the name of injection where it is not the usual one.
+fn name_injection(objects: &mut [Value]) {
+    for object in objects.iter_mut().filter(|object| object["kind"] == "MutatingWebhookConfiguration") {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let other = "@@ternary `` (printf `-%s` .Release.Namespace) (eq .Release.Namespace `istio-system`)@@";
+        object["metadata"]["name"] = json!(name.replace("-@@.Release.Namespace@@", other));
+    }
+}
+
+/// Roots of token issuers are named by a variable where there are some, and their ConfigMap is mounted if it is there.
+fn mount_issuer_roots(objects: &mut [Value]) {
+    for pod in objects.iter_mut().filter_map(|object| object.pointer_mut("/spec/template/spec")) {
+        let volumes = pod["volumes"].as_array_mut().into_iter().flatten();
+        for volume in volumes.filter(|volume| volume["name"] == "extracacerts") {
+            volume["configMap"]["optional"] = json!(true);
+        }
+        if let Some(args) = pod["containers"][0]["args"].as_array_mut() {
+            args.retain(|argument| !argument.as_str().is_some_and(|text| text.starts_with("--jwks-extra-roots=")));
+        }
+    }
+}
+
+/// Arguments that follow values of the chart.
+fn tell_of_values(objects: &mut [Value]) {
+    for argument in arguments(objects) {
         let text = argument.as_str().unwrap_or_default().to_owned();
         if let Some((names, _)) = text.strip_prefix("--host-names=").and_then(|names| names.split_once('=')) {
             *argument = json!(format!("--host-names={names}=@@include `istiod.hosts` .@@"));
@@ -273,7 +332,6 @@ fn istiod_objects(more: &[&str]) -> anyhow::Result<Vec<Value>> {
         let own = "=spiffe://@@.Values.meshConfig.trustDomain | replace `@` `.`@@/";
         *argument = json!(text.replace("=spiffe://cluster.local/", own));
     }
-    Ok(objects)
 }
 
 /// Arguments of all containers.
@@ -287,6 +345,7 @@ fn istiod() -> anyhow::Result<Vec<File>> {
         frame("istiod", "Discovery, certificates, policy and telemetry.", &istiod_values()?, ISTIOD_HELPERS)?;
     let is_scaler = |object: &Value| object["kind"] == "HorizontalPodAutoscaler";
     let of_mixer = |object: &Value| object["metadata"]["name"] == "mixer";
+    let is_issuer_roots = |object: &Value| object["kind"] == "ConfigMap" && !object["data"]["extra.pem"].is_null();
     for (name, condition, sets) in [
         ("default", "not .Values.revision", Vec::new()),
         ("revision", ".Values.revision", vec![format!("revision={REVISION}")]),
@@ -299,8 +358,10 @@ fn istiod() -> anyhow::Result<Vec<File>> {
         }
         let (scalers, rest): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(is_scaler);
         let (mixer, rest): (Vec<Value>, Vec<Value>) = rest.into_iter().partition(of_mixer);
+        let (issuer_roots, rest): (Vec<Value>, Vec<Value>) = rest.into_iter().partition(is_issuer_roots);
         let mut text = documents(condition, &rest)?;
         text.push_str(&documents(&format!("and ({condition}) .Values.autoscaleEnabled"), &scalers)?);
+        text.push_str(&documents(&format!("and ({condition}) .Values.jwksResolverExtraRootCA"), &issuer_roots)?);
         if !mixer.is_empty() {
             text.push_str(&documents(&format!("and ({condition}) .Values.mixer.enabled"), &mixer)?);
         }
@@ -315,6 +376,17 @@ const GATEWAY_HELPERS: &str = r#"{{- define "gateway.name" -}}
 {{- define "gateway.replicas" -}}
 {{- if .Values.autoscaling.enabled }}null{{ else }}{{ .Values.replicaCount }}{{ end -}}
 {{- end -}}
+{{- define "gateway.env" -}}
+{{- $list := list -}}
+{{- range $name, $value := .Values.env }}{{ $list = append $list (dict "name" $name "value" ($value | toString)) }}{{ end -}}
+{{- $list | toJson -}}
+{{- end -}}
+{{- define "gateway.openPorts" -}}
+{{- $ports := list -}}
+{{- range list 15020 15021 15090 }}{{ $ports = append $ports (dict "port" . "protocol" "TCP") }}{{ end -}}
+{{- range .Values.service.ports }}{{ $ports = append $ports (dict "port" (.targetPort | default .port) "protocol" "TCP") }}{{ end -}}
+{{- $ports | toJson -}}
+{{- end -}}
 "#;
 
 /// Values of the chart `gateway`.
@@ -324,7 +396,7 @@ fn gateway_values(ports: &Value) -> Value {
         "name": "", "global": globals(), "revision": "", "replicaCount": 1, "resources": resources,
         "service": {"type": "LoadBalancer", "ports": ports, "annotations": {}, "externalTrafficPolicy": "", "loadBalancerIP": ""},
         "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 5, "targetCPUUtilizationPercentage": 80},
-        "podDisruptionBudget": {"minAvailable": 1},
+        "podDisruptionBudget": {"minAvailable": 1}, "routes": {"enabled": false},
         "podAnnotations": {}, "nodeSelector": {}, "tolerations": [], "affinity": {}, "env": {},
     })
 }
@@ -337,6 +409,9 @@ fn gateway() -> anyhow::Result<Vec<File>> {
         own(&format!("label.istio={LABEL}")),
         own("k8s.hpaSpec.maxReplicas=5"),
         own("namespace=@@.Release.Namespace@@"),
+        own("routes.enabled=true"),
+        own("k8s.service.ports[0].name=http2"),
+        own("k8s.service.ports[1].name=https"),
     ];
     let parts = rendered(&[], &sets.iter().map(String::as_str).collect::<Vec<_>>())?;
     let named = |part: &Rendered| part.component == Component::Gateways;
@@ -360,6 +435,7 @@ fn gateway() -> anyhow::Result<Vec<File>> {
             (&pod("tolerations"), "@@=.Values.tolerations@@"),
             (&pod("affinity"), "@@=.Values.affinity@@"),
             (&pod("containers/0/resources"), "@@=.Values.resources@@"),
+            (&pod("containers/0/env"), "@@!include `gateway.env` .@@"),
         ],
     );
     let service = [
@@ -385,17 +461,25 @@ fn gateway() -> anyhow::Result<Vec<File>> {
         GATEWAY,
         &[("/spec/minAvailable", "@@=.Values.podDisruptionBudget.minAvailable@@")],
     );
-    let (scalers, rest): (Vec<Value>, Vec<Value>) =
-        objects.into_iter().partition(|object| object["kind"] == "HorizontalPodAutoscaler");
-    let mut text = documents("true", &rest)?;
-    text.push_str(&documents(".Values.autoscaling.enabled", &scalers)?);
-    let text = text
+    change(&mut objects, "NetworkPolicy", GATEWAY, &[("/spec/ingress/0/ports", "@@!include `gateway.openPorts` .@@")]);
+    let text = gateway_documents(objects)?
         .replace("istio.io~1rev", "istio.io/rev")
         .replace(GATEWAY, "{{ include `gateway.name` . }}")
         .replace(LABEL, "{{ include `gateway.name` . | trimPrefix `istio-` }}");
     let mut files = frame("gateway", "A gateway: a proxy that injection fills in.", &values, GATEWAY_HELPERS)?;
     files.push(file("gateway", "templates/gateway.yaml", text));
     Ok(files)
+}
+
+/// The objects of a gateway, each kind where it is wanted.
+fn gateway_documents(objects: Vec<Value>) -> anyhow::Result<String> {
+    let (routes, objects): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(|object| object["kind"] == "Route");
+    let (scalers, rest): (Vec<Value>, Vec<Value>) =
+        objects.into_iter().partition(|object| object["kind"] == "HorizontalPodAutoscaler");
+    let mut text = documents("true", &rest)?;
+    text.push_str(&documents(".Values.autoscaling.enabled", &scalers)?);
+    text.push_str(&documents(".Values.routes.enabled", &routes)?);
+    Ok(text)
 }
 
 fn cni() -> anyhow::Result<Vec<File>> {

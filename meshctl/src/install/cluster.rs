@@ -1,10 +1,11 @@
 //! Objects in a cluster: applied by server-side apply, awaited, listed by their label, deleted.
 
-use super::objects::{MANAGED, RECONCILE, REVISION, VERSION, WRITTEN};
+use super::objects::{MANAGED, OWNER, RECONCILE, REVISION, VERSION, WRITTEN};
 use super::platform::{Platform, keeper};
 use crate::reach::Where;
 use crate::reach::cluster::said;
 use anyhow::{Context as _, bail};
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt as _};
@@ -158,12 +159,12 @@ impl Cluster {
         self.api(name)?.get_opt(&name.name).await.map_err(said).with_context(|| name.to_string())
     }
 
-    /// Everything that was installed, in the order of deletion; with a revision what is its own. Tags are nobody's: they come
-    /// and go by their own command.
+    /// Everything that was installed, in the order of deletion; with a revision what is its own, with a namespace what belongs
+    /// to the control plane there. Tags are nobody's: they come and go by their own command.
     ///
     /// # Errors
     /// What the API server says, with the kind.
-    pub async fn installed(&self, revision: Option<&str>) -> anyhow::Result<Vec<Name>> {
+    pub async fn installed(&self, revision: Option<&str>, namespace: Option<&str>) -> anyhow::Result<Vec<Name>> {
         let mut names = Vec::new();
         for row in &KINDS {
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(row).0);
@@ -178,7 +179,12 @@ impl Cluster {
                 Err(kube::Error::Api(status)) if status.code == 404 => continue,
                 Err(error) => return Err(said(error)).with_context(|| row.2.to_owned()),
             };
-            names.extend(list.items.iter().map(|one| Name {
+            let belongs = |one: &&PartialObjectMeta<DynamicObject>| match (one.labels().get(OWNER), namespace) {
+                (Some(owner), Some(namespace)) => owner == namespace,
+                // Nobody is asked about, or it was installed before the label was there.
+                _ => true,
+            };
+            names.extend(list.items.iter().filter(belongs).map(|one| Name {
                 kind: row.2.to_owned(),
                 namespace: one.namespace().unwrap_or_default(),
                 name: one.name_any(),
@@ -187,12 +193,12 @@ impl Cluster {
         Ok(names)
     }
 
-    /// What was installed with a revision and is wanted no longer.
+    /// What was installed with a revision in the mesh of a namespace and is wanted no longer.
     ///
     /// # Errors
     /// As [`Cluster::installed`].
-    pub async fn superfluous(&self, wanted: &[Name], revision: &str) -> anyhow::Result<Vec<Name>> {
-        let installed = self.installed(Some(revision)).await?;
+    pub async fn superfluous(&self, wanted: &[Name], revision: &str, namespace: &str) -> anyhow::Result<Vec<Name>> {
+        let installed = self.installed(Some(revision), Some(namespace)).await?;
         Ok(installed.into_iter().filter(|name| !is_kept(name) && !wanted.contains(name)).collect())
     }
 
@@ -249,20 +255,24 @@ impl Cluster {
         }
     }
 
-    /// Deletes what the components made themselves: roots in all namespaces, and in the control plane's the CA's Secret and
-    /// leases.
+    /// The roots that the citadel of a namespace has written.
     ///
     /// # Errors
     /// What the API server says.
-    pub async fn delete_made(&self, namespace: &str) -> anyhow::Result<usize> {
-        let map = resource(&("", "v1", "ConfigMap", "configmaps", true)).0;
-        let by_name = ListParams::default().fields("metadata.name=istio-ca-root-cert").labels("istio.io/config=true");
-        let maps: Api<DynamicObject> = Api::all_with(self.client.clone(), &map);
-        let list = maps.list_metadata(&by_name).await.map_err(said).context("ConfigMaps with the roots")?;
+    pub async fn own_roots(&self, namespace: &str) -> anyhow::Result<Vec<Name>> {
+        roots(Api::namespaced(self.client.clone(), namespace), &[CITADEL]).await
+    }
+
+    /// Deletes what the components made themselves: copies of their `own` roots in all namespaces, and in the control plane's
+    /// the CA's Secret and leases.
+    ///
+    /// # Errors
+    /// What the API server says.
+    pub async fn delete_made(&self, namespace: &str, own: &[Name]) -> anyhow::Result<usize> {
+        let all = roots(Api::all(self.client.clone()), &[CITADEL, PILOT]).await?;
         let mut count = 0;
-        for one in &list.items {
-            let namespace = one.namespace().unwrap_or_default();
-            self.delete(&Name { kind: "ConfigMap".to_owned(), namespace, name: one.name_any() }).await?;
+        for one in all.iter().filter(|one| own.iter().any(|own| own.name == one.name)) {
+            self.delete(one).await?;
             count += 1;
         }
         let leases = [pilot::status::leader::LEASE, pilot::trust::roots::LEASE];
@@ -348,6 +358,32 @@ impl Cluster {
         });
         Some(waits.collect())
     }
+}
+
+/// Who writes the roots of a mesh in the namespace of its control plane.
+pub const CITADEL: &str = citadel::bundle::FIELD_MANAGER;
+/// Who writes them in all others.
+const PILOT: &str = pilot::trust::roots::MANAGER;
+
+/// ConfigMaps with roots that some of these write, as their fields say: those of another mesh may have the same name.
+///
+/// # Errors
+/// What the API server says.
+pub async fn roots(maps: Api<ConfigMap>, writers: &[&str]) -> anyhow::Result<Vec<Name>> {
+    let list = maps.list_metadata(&ListParams::default().labels("istio.io/config=true")).await;
+    let list = list.map_err(said).context("ConfigMaps with the roots")?;
+    let is_ours = |one: &&PartialObjectMeta<ConfigMap>| {
+        one.managed_fields()
+            .iter()
+            .filter_map(|fields| fields.manager.as_deref())
+            .any(|manager| writers.contains(&manager))
+    };
+    let name = |one: &PartialObjectMeta<ConfigMap>| Name {
+        kind: "ConfigMap".to_owned(),
+        namespace: one.namespace().unwrap_or_default(),
+        name: one.name_any(),
+    };
+    Ok(list.items.iter().filter(is_ours).map(name).collect())
 }
 
 /// Whether an object is one of those that hold what users made.

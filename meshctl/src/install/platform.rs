@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 /// Controller of the GatewayClasses that OpenShift's Ingress Operator serves, from 4.19 on, by an istiod of its own.
 const INGRESS_OPERATOR: &str = "openshift.io/gateway-controller/v1";
 /// The ConfigMap with roots that a control plane of Istio writes where nothing else is said.
-const ROOTS: &str = pilot::trust::CONFIG_MAP;
+const ROOTS: &str = proto::wire::ROOTS_CONFIG_MAP;
 
 /// Who brings operators to OpenShift, and their definitions with them.
 pub const OLM: &str = "Operator Lifecycle Manager";
@@ -48,8 +48,8 @@ pub struct Neighbour {
     pub object: String,
     /// Its namespace.
     pub namespace: String,
-    /// Whether it writes the roots where we do.
-    pub writes_roots: bool,
+    /// Name of the ConfigMap that it writes its roots into.
+    pub roots: String,
     /// Whether its webhook answers `istio-injection=enabled` everywhere.
     pub is_default: bool,
 }
@@ -141,10 +141,10 @@ impl Platform {
                 let what = format!("{who} has its control plane in the namespace {own}");
                 found.push(Finding { what, hint: "give this mesh another one: --set namespace=NAME".into() });
             }
-            if other.writes_roots && !chosen {
+            if other.roots == spec.roots() && !chosen {
                 found.push(Finding {
-                    what: format!("{who} writes {ROOTS} into its namespaces, and this mesh would into all: proxies of one of them would trust nobody"),
-                    hint: "say which namespaces are this mesh's: --set 'meshConfig.discoverySelectors[0].matchLabels.mesh=ferromesh', and label them mesh=ferromesh".into(),
+                    what: format!("{who} writes {} into its namespaces, and this mesh would into all: proxies of one of them would trust nobody", other.roots),
+                    hint: "give this mesh's roots a name of their own, --set values.global.trustBundleName=ferromesh-ca-root-cert, or say which namespaces are this mesh's: --set 'meshConfig.discoverySelectors[0].matchLabels.mesh=ferromesh', and label them mesh=ferromesh".into(),
                 });
             }
             if other.is_default && spec.revision().is_empty() {
@@ -211,7 +211,7 @@ fn of_second(one: &DynamicObject) -> Neighbour {
     let namespace = one.namespace().unwrap_or_default();
     let object = format!("ServiceMeshControlPlane {namespace}/{}", one.name_any());
     // Its webhooks look at the members of its roll alone.
-    Neighbour { product: Product::Two, object, namespace, writes_roots: true, is_default: false }
+    Neighbour { product: Product::Two, object, namespace, roots: ROOTS.to_owned(), is_default: false }
 }
 
 fn of_third(one: &DynamicObject) -> Neighbour {
@@ -223,7 +223,7 @@ fn of_third(one: &DynamicObject) -> Neighbour {
         product: Product::Three,
         object: format!("Istio {}", one.name_any()),
         namespace: spec["namespace"].as_str().unwrap_or("istio-system").to_owned(),
-        writes_roots: bundle.is_none_or(|name| name == ROOTS),
+        roots: bundle.unwrap_or(ROOTS).to_owned(),
         is_default: !revision_based && revision.map_or_else(|| one.name_any() == "default", |name| name == "default"),
     }
 }

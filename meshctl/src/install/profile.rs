@@ -6,6 +6,23 @@ use serde_json::{Value, json};
 /// The profiles.
 pub const NAMES: [&str; 6] = ["default", "demo", "minimal", "empty", "openshift", "preview"];
 
+/// The platforms that `values.global.platform` may name.
+pub const PLATFORMS: [&str; 6] = ["openshift", "gke", "k3d", "k3s", "microk8s", "minikube"];
+
+/// Where a platform has a directory of the node agent that is elsewhere by default (Istio's `platform-*.yaml`; for GKE its
+/// chart of the agent): `cniBinDir` or `cniConfDir`. OpenShift's are in its profile.
+pub fn directory(platform: &str, name: &str) -> Option<&'static str> {
+    match (platform, name) {
+        ("gke", "cniBinDir") => Some("/home/kubernetes/bin"),
+        ("k3d", "cniBinDir") => Some("/bin"),
+        ("k3s", "cniBinDir") => Some("/var/lib/rancher/k3s/data/cni"),
+        ("k3d" | "k3s", "cniConfDir") => Some("/var/lib/rancher/k3s/agent/etc/cni/net.d"),
+        ("microk8s", "cniBinDir") => Some("/var/snap/microk8s/current/opt/cni/bin"),
+        ("microk8s", "cniConfDir") => Some("/var/snap/microk8s/current/args/cni-network"),
+        _ => None,
+    }
+}
+
 /// The specification of a profile; none where there is no such profile.
 pub fn of(name: &str) -> Option<Value> {
     let mut spec = everything();

@@ -1,6 +1,7 @@
 //! Which fields of an IstioOperator and which values there are (IN-3 to IN-6): those that our components have. Istio's others
 //! are refused by name, for to ignore them would change what the user asked for.
 
+use super::profile::PLATFORMS;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
 
@@ -84,9 +85,43 @@ fn proxy() -> Value {
     })
 }
 
-/// The first field of a specification that there is not, with the way out; none where all is known.
+/// The first field or value of a specification that there is not, with the way out; none where all is known.
 pub fn unknown(spec: &Value) -> Option<String> {
-    look(spec, &SCHEMA, "")
+    look(spec, &SCHEMA, "").or_else(|| platform(spec)).or_else(|| compliance(spec))
+}
+
+/// A platform that is not known would get what it cannot run.
+fn platform(spec: &Value) -> Option<String> {
+    let given = match &spec["values"]["global"]["platform"] {
+        Value::Null => return None,
+        Value::String(name) => name.clone(),
+        other => other.to_string(),
+    };
+    let known = PLATFORMS.map(str::to_owned);
+    (!given.is_empty() && !known.contains(&given)).then(|| {
+        let (near, all) = (hint(&given, known.iter()), known.join(", "));
+        format!(
+            "values.global.platform: there is no {given:?}{near}; there are {all}, and without it any other cluster"
+        )
+    })
+}
+
+/// Istio's variable chooses a validated module and its algorithms (PI-61). To take it without one would let users believe that
+/// they have it.
+fn compliance(spec: &Value) -> Option<String> {
+    const NAME: &str = "COMPLIANCE_POLICY";
+    let k8s = &spec["components"]["pilot"]["k8s"]["env"];
+    let listed = k8s.as_array().into_iter().flatten().filter(|one| one["name"] == NAME).map(|one| &one["value"]);
+    let places = [
+        ("values.pilot.env", Some(&spec["values"]["pilot"]["env"][NAME])),
+        ("components.pilot.k8s.env", listed.into_iter().next()),
+        ("meshConfig.defaultConfig.proxyMetadata", Some(&spec["meshConfig"]["defaultConfig"]["proxyMetadata"][NAME])),
+    ];
+    let is_set = |value: &&Value| !value.is_null() && **value != "";
+    let (place, _) = places.into_iter().find(|(_, value)| value.as_ref().is_some_and(is_set))?;
+    Some(format!(
+        "{place}.{NAME}: no program of this mesh is built with a validated cryptographic module: leave it out"
+    ))
 }
 
 fn look(given: &Value, known: &Value, path: &str) -> Option<String> {
@@ -157,5 +192,39 @@ mod tests {
         assert_eq!(unknown(json!({"profile": ["demo"]})), "profile: one value is needed, not a structure");
         assert_eq!(unknown(json!({"values": {"pilot": 1}})), "values.pilot: a mapping is needed");
         assert_eq!(super::unknown(&json!({"meshConfig": {"anything": [1]}, "hub": null, "tag": 3})), None);
+    }
+
+    // spec: IN-1
+    #[test]
+    fn a_platform_that_is_not_known_is_refused_by_name() {
+        let of = |platform: Value| unknown(&json!({"values": {"global": {"platform": platform}}}));
+        for known in PLATFORMS.iter().chain(&[""]) {
+            assert_eq!(of(json!(known)), None, "{known}");
+        }
+        assert_eq!(of(Value::Null), None);
+        assert_eq!(
+            of(json!("openshit")).unwrap(),
+            "values.global.platform: there is no \"openshit\"; did you mean openshift?; there are openshift, gke, k3d, k3s, \
+             microk8s, minikube, and without it any other cluster"
+        );
+        assert!(of(json!("azure")).is_some() && of(json!(3)).is_some());
+    }
+
+    // spec: PI-61
+    #[test]
+    fn a_policy_of_compliance_that_nobody_keeps_is_refused() {
+        let named = |spec: Value| unknown(&spec).unwrap();
+        let fips = "fips-140-2";
+        assert!(
+            named(json!({"values": {"pilot": {"env": {"COMPLIANCE_POLICY": fips}}}}))
+                .starts_with("values.pilot.env.COMPLIANCE_POLICY: no program")
+        );
+        let listed = json!([{"name": "A", "value": "b"}, {"name": "COMPLIANCE_POLICY", "value": fips}]);
+        assert!(
+            named(json!({"components": {"pilot": {"k8s": {"env": listed}}}})).starts_with("components.pilot.k8s.env")
+        );
+        let metadata = json!({"proxyMetadata": {"COMPLIANCE_POLICY": fips}});
+        assert!(named(json!({"meshConfig": {"defaultConfig": metadata}})).starts_with("meshConfig"));
+        assert_eq!(unknown(&json!({"values": {"pilot": {"env": {"COMPLIANCE_POLICY": "", "A": "b"}}}})), None);
     }
 }

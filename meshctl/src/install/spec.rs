@@ -78,6 +78,20 @@ impl Spec {
                 self.whole["revision"] = json!(revision);
             }
         }
+        for variable in ["DEFAULT_WORKLOAD_CERT_TTL", "MAX_WORKLOAD_CERT_TTL"] {
+            let place = format!("values.pilot.env.{variable}");
+            let text = self.text(&place);
+            anyhow::ensure!(
+                text.is_empty() || self.life(variable).is_some(),
+                "{place}: {text:?} is no duration such as 24h"
+            );
+        }
+        // Proxies ask the pilot of their own revision and namespace (PI-61).
+        let pilot = format!("{}.{}.svc:15012", self.of_revision("istiod"), self.namespace());
+        let config = &mut self.whole["meshConfig"]["defaultConfig"];
+        if config["discoveryAddress"].is_null() {
+            config["discoveryAddress"] = json!(pilot);
+        }
         Ok(self)
     }
 
@@ -161,6 +175,23 @@ impl Spec {
     /// Namespace of the control plane.
     pub fn namespace(&self) -> String {
         self.text("values.global.istioNamespace")
+    }
+
+    /// Name of the ConfigMap with the roots in every namespace.
+    pub fn roots(&self) -> String {
+        let name = self.text("values.global.trustBundleName");
+        if name.is_empty() { proto::wire::ROOTS_CONFIG_MAP.to_owned() } else { name }
+    }
+
+    /// The audience that tokens of proxies and of the control plane name.
+    pub fn audience(&self) -> String {
+        let audience = self.text("values.global.sds.token.aud");
+        if audience.is_empty() { proto::wire::TOKEN_AUDIENCE.to_owned() } else { audience }
+    }
+
+    /// A duration among the variables of pilot (`values.pilot.env`), where it is set and can be read.
+    pub fn life(&self, variable: &str) -> Option<std::time::Duration> {
+        proto::duration::parse(&self.text(&format!("values.pilot.env.{variable}"))).ok()
     }
 
     /// Trust domain of the mesh.

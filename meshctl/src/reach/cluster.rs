@@ -30,7 +30,7 @@ pub struct Where {
 
 impl Where {
     /// Whether a cluster is named.
-    pub(super) fn is_named(&self) -> bool {
+    pub fn is_named(&self) -> bool {
         self.kubeconfig.is_some() || self.context.is_some()
     }
 

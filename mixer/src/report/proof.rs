@@ -32,7 +32,7 @@ pub struct Forged(String);
 
 impl<'c> From<&'c Peer> for Caller<'c> {
     fn from(peer: &'c Peer) -> Self {
-        Self { address: peer.address.ip(), id: peer.id.as_ref() }
+        Self { address: peer.address.ip(), id: peer.id() }
     }
 }
 

@@ -86,7 +86,7 @@ impl AccessLogService for AccessLog {
         &self,
         request: Request<Streaming<StreamAccessLogsMessage>>,
     ) -> Result<Response<StreamAccessLogsResponse>, Status> {
-        let proven = peer_of(&request)?.id;
+        let proven = peer_of(&request)?.id().cloned();
         let mut stream = request.into_inner();
         let mut origin = Origin::default();
         let mut log = Log::Complete;

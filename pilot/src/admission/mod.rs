@@ -16,7 +16,7 @@ mod validate;
 pub use bundle::Bundle;
 pub use probe::until_it_answers;
 pub use serve::{Webhooks, serve};
-pub use settings::{NativeSidecars, Origin, follow};
+pub use settings::{NativeSidecars, Origin, follow, read};
 
 #[cfg(test)]
 mod tests;

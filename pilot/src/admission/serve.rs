@@ -57,13 +57,13 @@ impl Webhooks {
     }
 }
 
-/// Serves webhooks for ever; the files are read anew for each connection.
+/// Serves webhooks for ever.
 ///
 /// # Errors
 /// When the server fails.
 pub async fn serve(listener: TcpListener, files: Files, router: Router) -> anyhow::Result<()> {
     let local = listener.local_addr().context("local address")?;
-    let connections = accept_tls(listener, move || files.server(&PROTOCOLS));
+    let connections = accept_tls(listener, files.serving(&PROTOCOLS));
     axum::serve(Connections { connections, local }, router).await.context("serve webhooks")
 }
 

@@ -2,9 +2,10 @@
 //! the cluster knows native sidecars (PI-7, PI-63).
 
 use crate::inject::{Config, InjectError, MeshSettings, Settings, Values};
+use anyhow::Context as _;
 use futures_util::stream::{BoxStream, StreamExt as _};
 use k8s_openapi::api::core::v1::{ConfigMap, Node};
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Config as Watch, watcher};
 use kube::{Client, ResourceExt as _};
@@ -83,11 +84,47 @@ pub async fn follow(origin: Origin, settings: watch::Sender<Option<Arc<Settings>
     Ok(())
 }
 
+/// The settings of the moment, asked for once.
+///
+/// # Errors
+/// What the API server says, a ConfigMap that is missing, settings that cannot be used.
+pub async fn read(origin: &Origin) -> anyhow::Result<Settings> {
+    let maps: Api<ConfigMap> = Api::namespaced(origin.client.clone(), &origin.namespace);
+    let data = async |name: &str| -> anyhow::Result<BTreeMap<String, String>> {
+        let name = origin.of_revision(name);
+        let map = maps.get_opt(&name).await.with_context(|| format!("ConfigMap {}/{name}", origin.namespace))?;
+        let map = map.with_context(|| format!("there is no ConfigMap {}/{name}", origin.namespace))?;
+        Ok(map.data.unwrap_or_default())
+    };
+    let mut injector = data("istio-sidecar-injector").await?;
+    let mut found = Found {
+        config: injector.remove("config"),
+        values: injector.remove("values"),
+        mesh: origin.mesh.clone(),
+        ..Found::default()
+    };
+    if origin.mesh.is_none() {
+        found.mesh = data("istio").await?.remove("mesh");
+    }
+    if origin.native == NativeSidecars::Auto {
+        let nodes: Api<Node> = Api::all(origin.client.clone());
+        let list = nodes.list(&ListParams::default()).await.context("nodes")?;
+        found.nodes = list.items.iter().map(|node| (node.name_any(), knows_native(node))).collect();
+    }
+    Ok(found.settings(origin)?)
+}
+
+impl Origin {
+    /// The name of a ConfigMap of the revision.
+    fn of_revision(&self, name: &str) -> String {
+        if self.revision.is_empty() { name.to_owned() } else { format!("{name}-{}", self.revision) }
+    }
+}
+
 fn changes(origin: &Origin) -> BoxStream<'static, Change> {
-    let suffix = if origin.revision.is_empty() { String::new() } else { format!("-{}", origin.revision) };
     let maps: Api<ConfigMap> = Api::namespaced(origin.client.clone(), &origin.namespace);
     let map = |name: &str| {
-        let one = Watch::default().fields(&format!("metadata.name={name}{suffix}"));
+        let one = Watch::default().fields(&format!("metadata.name={}", origin.of_revision(name)));
         watcher(maps.clone(), one).default_backoff()
     };
     let mut streams = vec![map("istio-sidecar-injector").map(Change::Injector).boxed()];

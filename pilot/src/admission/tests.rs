@@ -31,6 +31,19 @@ fn injected(pod: &Value, path: &str) -> (Review, Answer) {
     (review, answer)
 }
 
+// spec: PC-2, PI-32
+#[test]
+fn a_pod_that_no_proxy_would_serve_is_refused() {
+    let pod = |mode: &str| {
+        json!({"metadata": {"name": "a", "annotations": {"sidecar.istio.io/interceptionMode": mode}},
+            "spec": {"containers": [{"name": "app", "image": "a"}]}})
+    };
+    let (_, answer) = injected(&pod("TPROXY"), "/inject");
+    let Answer::Refused(why) = answer else { panic!("{answer:?}") };
+    assert!(why.contains("sidecar.istio.io/interceptionMode") && why.contains("use REDIRECT"), "{why}");
+    assert!(matches!(injected(&pod("REDIRECT"), "/inject").1, Answer::Patched(_)));
+}
+
 // spec: PI-54, PI-57, PI-58
 #[test]
 fn a_pod_is_answered_with_a_patch() {

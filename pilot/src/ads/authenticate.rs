@@ -1,11 +1,9 @@
 //! Who may connect, and as whom (PI-51 to PI-53, XI-2).
 
-use super::review::ReviewedTokens;
 use crate::translate::Node;
 use credentials::accept::Peer;
-use identity::jwks::KeySet;
-use identity::jwt::{self, TokenRules};
-use identity::spiffe::{SpiffeId, TrustDomain};
+use credentials::tokens::{Tokens, Unproven};
+use identity::spiffe::SpiffeId;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tonic::metadata::MetadataMap;
@@ -16,31 +14,8 @@ use tonic::{Extensions, Status};
 pub enum Authenticator {
     /// Plaintext inside a trusted place: callers are believed (PI-52).
     Nobody,
-    /// Client certificate first, then a bearer token.
-    Proof(Arc<Proof>),
-}
-
-/// What proves an identity.
-pub struct Proof {
-    /// What checks bearer tokens.
-    pub tokens: Tokens,
-}
-
-/// What checks bearer tokens.
-pub enum Tokens {
-    /// Nothing: certificates alone prove.
-    Nothing,
-    /// Keys of their issuer.
-    Keys {
-        /// The keys.
-        keys: KeySet,
-        /// What tokens must satisfy.
-        rules: TokenRules,
-        /// Trust domain of service accounts.
-        domain: TrustDomain,
-    },
-    /// A Kubernetes API server.
-    Review(ReviewedTokens),
+    /// Client certificate first, then a bearer token, which these check.
+    Proof(Arc<Tokens>),
 }
 
 /// A caller that is admitted.
@@ -56,27 +31,21 @@ impl Authenticator {
     /// Who the caller is.
     ///
     /// # Errors
-    /// `Unauthenticated`, with what is missing.
+    /// `Unauthenticated`, with what is missing or wrong; `Unavailable` when a token cannot be checked now.
     pub async fn identify(&self, metadata: &MetadataMap, extensions: &Extensions) -> Result<Caller, Status> {
-        let Self::Proof(proof) = self else { return Ok(Caller::Unproven) };
-        let presented = extensions.get::<Peer>().and_then(|peer| peer.proven(SystemTime::now()).cloned());
-        if let Some(id) = presented {
-            return Ok(Caller::Proven(id));
+        let Self::Proof(tokens) = self else { return Ok(Caller::Unproven) };
+        let now = SystemTime::now();
+        if let Some(id) = extensions.get::<Peer>().and_then(|peer| peer.proven(now)) {
+            return Ok(Caller::Proven(id.clone()));
         }
-        let token = metadata.get("authorization").and_then(|value| value.to_str().ok());
-        let token = token.and_then(|text| text.strip_prefix("Bearer "));
-        let refused = |error: &dyn std::fmt::Display| Status::unauthenticated(format!("token: {error}"));
-        let id = match (token, &proof.tokens) {
-            (None, _) | (_, Tokens::Nothing) => {
-                return Err(Status::unauthenticated("a client certificate or a bearer token is needed"));
+        match tokens.identify(metadata, now).await {
+            Ok(id) => Ok(Caller::Proven(id)),
+            Err(error @ Unproven::Unavailable(_)) => {
+                tracing::warn!("{error}");
+                Err(Status::unavailable("tokens cannot be checked now: try again"))
             }
-            (Some(token), Tokens::Review(reviewed)) => reviewed.identify(token.trim(), SystemTime::now()).await?,
-            (Some(token), Tokens::Keys { keys, rules, domain }) => {
-                let claims = jwt::verify(token, keys, rules, SystemTime::now()).map_err(|error| refused(&error))?;
-                claims.workload_id(domain).map_err(|error| refused(&error))?
-            }
-        };
-        Ok(Caller::Proven(id))
+            Err(error) => Err(Status::unauthenticated(error.to_string())),
+        }
     }
 }
 
@@ -102,6 +71,7 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use credentials::accept::Certificate;
     use proto::envoy::core::Node as Wire;
     use std::time::Duration;
 
@@ -111,7 +81,7 @@ mod tests {
     }
 
     fn proof() -> Authenticator {
-        Authenticator::Proof(Arc::new(Proof { tokens: Tokens::Nothing }))
+        Authenticator::Proof(Arc::new(Tokens::Nothing))
     }
 
     // spec: PI-51, PI-52, XI-2
@@ -125,8 +95,10 @@ mod tests {
         assert_eq!(Authenticator::Nobody.identify(&MetadataMap::new(), &extensions).await.unwrap(), Caller::Unproven);
         let id = SpiffeId::parse("spiffe://cluster.local/ns/a/sa/b").unwrap();
         let now = SystemTime::now();
-        let shown =
-            |until| Peer { id: Some(id.clone()), until: Some(until), ..Peer::unproven(([10, 0, 0, 1], 1).into()) };
+        let shown = |until| Peer {
+            address: ([10, 0, 0, 1], 1).into(),
+            certificate: Some(Certificate { id: Some(id.clone()), until }),
+        };
         extensions.insert(shown(now + Duration::from_secs(60)));
         let caller = proof().identify(&MetadataMap::new(), &extensions).await.unwrap();
         assert_eq!(caller, Caller::Proven(id.clone()));

@@ -137,15 +137,15 @@ async fn pass(State(gate): State<Gate>, mut request: Request, next: Next) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ads::authenticate::{Proof, Tokens};
     use axum::body::{Body, to_bytes};
     use axum::routing::get;
-    use credentials::accept::Peer;
+    use credentials::accept::{Certificate, Peer};
+    use credentials::tokens::Tokens;
     use identity::spiffe::SpiffeId;
     use tower::ServiceExt as _;
 
     fn guarded() -> Gate {
-        let authenticator = Authenticator::Proof(Arc::new(Proof { tokens: Tokens::Nothing }));
+        let authenticator = Authenticator::Proof(Arc::new(Tokens::Nothing));
         let namespaces = ["istio-system", "ops"].map(str::to_owned).into();
         Gate::Guarded(Arc::new(Guard { authenticator, namespaces }))
     }
@@ -157,9 +157,9 @@ mod tests {
         let mut request = Request::get(path).body(Body::empty()).unwrap();
         let ends = Ends { peer: peer.parse().unwrap(), own: Some("10.0.0.1:8080".parse().unwrap()) };
         request.extensions_mut().insert(ConnectInfo(ends));
-        let id = id.map(|id| SpiffeId::parse(id).unwrap());
-        let until = id.as_ref().map(|_| std::time::SystemTime::now() + std::time::Duration::from_secs(60));
-        request.extensions_mut().insert(Peer { id, until, ..Peer::unproven(peer.parse().unwrap()) });
+        let until = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+        let certificate = id.map(|id| Certificate { id: Some(SpiffeId::parse(id).unwrap()), until });
+        request.extensions_mut().insert(Peer { address: peer.parse().unwrap(), certificate });
         let answer = gate.before(routes).oneshot(request).await.unwrap();
         let status = answer.status().as_u16();
         (status, String::from_utf8(to_bytes(answer.into_body(), 4096).await.unwrap().to_vec()).unwrap())

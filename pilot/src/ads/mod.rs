@@ -10,7 +10,6 @@ pub mod debug;
 pub mod frame;
 pub mod gate;
 pub mod relay;
-pub mod review;
 pub mod service;
 pub mod session;
 pub mod tls;

@@ -17,7 +17,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio::time::Interval;
 use tonic::codegen::{Body, BoxFuture, Service, StdError, http};
@@ -36,6 +36,7 @@ pub struct Ads {
     authenticator: Authenticator,
     access: Access,
     metrics: Metrics,
+    max_age: Duration,
 }
 
 impl NamedService for Ads {
@@ -92,9 +93,15 @@ impl Asked for DiscoveryRequest {
 
 impl Ads {
     /// A service that serves what the hub publishes to those that the authenticator admits, and secrets to those that have
-    /// access to them.
-    pub fn new(hub: HubHandle, authenticator: Authenticator, access: Access, metrics: Metrics) -> Self {
-        Self { hub, authenticator, access, metrics }
+    /// access to them. A stream ends after `max_age` and up to a tenth more: its client finds a pilot anew.
+    pub fn new(
+        hub: HubHandle,
+        authenticator: Authenticator,
+        access: Access,
+        metrics: Metrics,
+        max_age: Duration,
+    ) -> Self {
+        Self { hub, authenticator, access, metrics, max_age }
     }
 
     async fn open<R: Asked>(&self, request: Request<Streaming<R>>) -> Result<Response<Responses>, Status> {
@@ -195,8 +202,11 @@ impl Stream {
         let mut access = Watch { caller, again: None };
         self.review(&mut session, &mut access, &first, &name).await;
         self.answer(&mut session, &progress, &first, &name).await?;
+        let age = tokio::time::sleep(self.ads.max_age.mul_f64(1.0 + fastrand::f64() / 10.0));
+        tokio::pin!(age);
         loop {
             tokio::select! {
+                () = &mut age => break,
                 request = requests.message() => match request {
                     Ok(Some(request)) => {
                         self.review(&mut session, &mut access, &request, &name).await;

@@ -150,6 +150,7 @@ impl Intake {
                     let mut config = MeshConfig::new((*written).clone(), &own.domain, &own.cluster);
                     config.istio_defaults = own.istio_defaults;
                     config.ip_autoallocate = own.ip_autoallocate;
+                    config.sampling = own.sampling;
                     if self.selection.handle_selectors(&config.discovery_selectors) {
                         self.reselect(&mut changed);
                     }

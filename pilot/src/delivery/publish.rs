@@ -55,7 +55,7 @@ impl Classes {
 
     fn scope(&mut self, class: &Class, mesh: &Mesh) -> (ScopeKey, Arc<Scope>) {
         let sidecar = match class.role {
-            Role::Sidecar => scope::choose(mesh, &class.namespace, &class.labels),
+            Role::Sidecar => scope::choose(mesh, &class.namespace, &class.place.labels),
             Role::Router => None,
         };
         let key = (class.role, class.namespace.clone(), sidecar.map(crate::model::Shared::revision));

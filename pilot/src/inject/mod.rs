@@ -91,6 +91,22 @@ pub enum InjectError {
     },
 }
 
+/// Refuses what no proxy would serve: pilot sends no listener that takes connections transparently, so that such a pod would get
+/// no traffic.
+///
+/// # Errors
+/// [`InjectError::Annotation`] with what to write instead.
+pub fn served(pod: &Pod, settings: &Settings) -> Result<(), InjectError> {
+    let proxy = settings.mesh.proxy_for(pod)?;
+    match pod.annotation(proxy::INTERCEPTION_MODE).unwrap_or_else(|| proxy.interception_mode()) {
+        "TPROXY" => {
+            let why = "not served yet, the pod would get no traffic: use REDIRECT";
+            Err(InjectError::annotation(proxy::INTERCEPTION_MODE, "TPROXY", why))
+        }
+        _ => Ok(()),
+    }
+}
+
 impl InjectError {
     fn pod(path: impl Into<Box<str>>, why: impl Into<Box<str>>) -> Self {
         Self::Pod { path: path.into(), why: why.into() }

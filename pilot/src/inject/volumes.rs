@@ -2,6 +2,7 @@
 
 use super::pod::Pod;
 use super::proxy::Facts;
+use proto::wire::ROOTS_CONFIG_MAP;
 use serde_json::{Value, json};
 
 const BOOTSTRAP_OVERRIDE: &str = "sidecar.istio.io/bootstrapOverride";
@@ -60,7 +61,8 @@ impl Facts<'_> {
             json!({"name": "istio-token", "projected": {"sources": [{"serviceAccountToken": token}]}}),
         ]);
         if self.roots_come_from_pilot() {
-            volumes.push(json!({"name": "istiod-ca-cert", "configMap": {"name": values.at("global.trustBundleName")}}));
+            let roots = values.filled("global.trustBundleName").unwrap_or_else(|| ROOTS_CONFIG_MAP.to_owned());
+            volumes.push(json!({"name": "istiod-ca-cert", "configMap": {"name": roots}}));
         }
         if with_crl {
             let name = values.at("pilot.crlConfigMapName");

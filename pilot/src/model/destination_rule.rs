@@ -7,9 +7,10 @@ use super::host;
 use super::secret;
 use super::shared::Shared;
 use crate::registry::ServiceKey;
+use crate::registry::endpoint::LABEL_NODE;
 use crate::source::{Key, Object, Problem};
 use proto::istio::destination_rule as written;
-use proto::istio::destination_rule::{ClientTlsMode, Subset, TrafficPolicy};
+use proto::istio::destination_rule::{ClientTlsMode, LocalityLbSetting, Subset, TrafficPolicy};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
@@ -187,6 +188,13 @@ pub struct Rules {
     by_namespace: HashMap<String, BTreeMap<String, Vec<Shared<DestinationRule>>>>,
     /// Any of them names a secret.
     name_secrets: bool,
+    /// Any of them orders endpoints by the node of the client.
+    order_by_nodes: bool,
+}
+
+/// Whether a setting orders endpoints by the node of the client.
+pub fn orders_by_nodes(setting: &LocalityLbSetting) -> bool {
+    setting.failover_priority.iter().any(|key| key == LABEL_NODE)
 }
 
 impl Rules {
@@ -218,9 +226,15 @@ impl Rules {
                 (namespace, hosts)
             })
             .collect();
-        let rules = Self { by_namespace, name_secrets: false };
+        let rules = Self { by_namespace, ..Self::default() };
         let name_secrets = rules.iter().any(|rule| !rule.secrets().is_empty());
-        Self { name_secrets, ..rules }
+        let order_by_nodes = rules.iter().any(|rule| rule.localities().any(orders_by_nodes));
+        Self { name_secrets, order_by_nodes, ..rules }
+    }
+
+    /// Whether any of them orders endpoints by the node of the client.
+    pub fn order_by_nodes(&self) -> bool {
+        self.order_by_nodes
     }
 
     /// Whether any of them names a secret.
@@ -278,13 +292,25 @@ impl Rules {
 impl DestinationRule {
     /// Names of the secrets that its clients need (DR-35): gateways, and the workloads that it selects.
     pub fn secrets(&self) -> Vec<String> {
-        let policies =
-            self.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref()).chain(&self.traffic_policy);
-        let settings = policies.flat_map(|policy| {
+        let settings = self.policies().flat_map(|policy| {
             let ports = policy.port_level_settings.iter().filter_map(|port| port.tls.as_ref());
             policy.tls.iter().chain(ports)
         });
         settings.flat_map(client_secrets).collect()
+    }
+
+    /// Its policies, of all subsets.
+    fn policies(&self) -> impl Iterator<Item = &TrafficPolicy> {
+        self.subsets.iter().filter_map(|subset| subset.traffic_policy.as_ref()).chain(&self.traffic_policy)
+    }
+
+    /// Its locality settings, of all ports and subsets.
+    fn localities(&self) -> impl Iterator<Item = &LocalityLbSetting> {
+        let balancers = self.policies().flat_map(|policy| {
+            let ports = policy.port_level_settings.iter().filter_map(|port| port.load_balancer.as_ref());
+            policy.load_balancer.iter().chain(ports)
+        });
+        balancers.filter_map(|balancer| balancer.locality_lb_setting.as_ref())
     }
 
     fn exported(&self, client: &str, default: &[String]) -> bool {

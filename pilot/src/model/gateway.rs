@@ -7,7 +7,8 @@ use crate::registry::entry::selects;
 use crate::source::{Key, Object, Problem};
 use proto::istio::gateway as written;
 use proto::istio::gateway::ServerTlsMode;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 
 /// A Gateway.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +40,27 @@ pub struct Server {
     pub port_name: String,
     /// What is done about TLS, where it is spoken.
     pub tls: Option<Tls>,
+}
+
+/// What comes to a port: servers of one port take the same (GW-17).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Traffic {
+    /// Requests without TLS.
+    Http,
+    /// Connections without TLS.
+    Tcp,
+    /// TLS, whose names tell servers apart.
+    Tls,
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "HTTP",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+        })
+    }
 }
 
 /// What a server does with the TLS of its clients.
@@ -122,6 +144,15 @@ impl Server {
         }
     }
 
+    /// What comes to it.
+    pub fn traffic(&self) -> Traffic {
+        match self.tls {
+            Some(_) => Traffic::Tls,
+            None if self.is_http() => Traffic::Http,
+            None => Traffic::Tcp,
+        }
+    }
+
     /// Names by which TLS finds this server; none where it takes any.
     pub fn names(&self) -> Vec<String> {
         if self.hosts.iter().any(|(_, host)| host == "*") {
@@ -162,7 +193,7 @@ impl Server {
 pub fn parse(object: &Object, spec: &written::Gateway) -> Result<Gateway, Vec<Problem>> {
     let mut check = Check::new(object);
     check.require(!spec.servers.is_empty(), "spec.servers", "at least one server is needed");
-    let mut servers = Vec::new();
+    let (mut servers, mut names) = (Vec::new(), HashSet::new());
     for (i, server) in spec.servers.iter().enumerate() {
         let at = format!("spec.servers[{i}]");
         let Some(port) = &server.port else {
@@ -170,6 +201,8 @@ pub fn parse(object: &Object, spec: &written::Gateway) -> Result<Gateway, Vec<Pr
             continue;
         };
         check.port(port.number, format!("{at}.port.number"));
+        let twice = format!("{:?} is there twice: the port of each server has a name of its own", port.name);
+        check.require(names.insert(&port.name), format!("{at}.port.name"), twice);
         check.require(!server.hosts.is_empty(), format!("{at}.hosts"), "at least one host is needed");
         let protocol = port.protocol.to_ascii_uppercase();
         let mut tls = None;
@@ -204,6 +237,15 @@ pub fn parse(object: &Object, spec: &written::Gateway) -> Result<Gateway, Vec<Pr
 /// The protocols of requests without TLS.
 const HTTP: [&str; 4] = ["HTTP", "HTTP2", "GRPC", "GRPC-WEB"];
 const VERSIONS: [&str; 5] = ["TLS_AUTO", "TLSV1_0", "TLSV1_1", "TLSV1_2", "TLSV1_3"];
+/// The ciphers of TLS 1.2 that proxies offer, all with forward secrecy; those of TLS 1.3 are not chosen (GW-15).
+const CIPHERS: [&str; 6] = [
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+];
 
 fn parse_tls(written: &written::ServerTlsSettings, at: &str, check: &mut Check<'_>) -> Option<Tls> {
     let mode = written.mode.unwrap_or(ServerTlsMode::Passthrough);
@@ -224,13 +266,7 @@ fn parse_tls(written: &written::ServerTlsSettings, at: &str, check: &mut Check<'
             sources(written, mode, &format!("{at}.tls"), check);
         }
     }
-    let mut version = |text: &String, field: &str| {
-        let text = if text.is_empty() { VERSIONS[0] } else { text };
-        let at = format!("{at}.tls.{field}");
-        let number = VERSIONS.iter().position(|known| *known == text);
-        check.require(number.is_some(), at, format!("one of {}", VERSIONS.join(", ")));
-        number.and_then(|number| i32::try_from(number).ok()).unwrap_or(0)
-    };
+    let at = format!("{at}.tls");
     Some(Tls::Terminate(Termination {
         mode,
         credentials: credentials(written).map(|(_, name)| secret::resource(name)).collect(),
@@ -239,12 +275,36 @@ fn parse_tls(written: &written::ServerTlsSettings, at: &str, check: &mut Check<'
         private_key: written.private_key.clone(),
         authorities: written.ca_certificates.clone(),
         names: written.subject_alt_names.clone(),
-        versions: (
-            version(&written.min_protocol_version, "minProtocolVersion"),
-            version(&written.max_protocol_version, "maxProtocolVersion"),
-        ),
-        ciphers: written.cipher_suites.clone(),
+        versions: versions(written, &at, check),
+        ciphers: ciphers(&written.cipher_suites, format!("{at}.cipherSuites"), check),
     }))
+}
+
+/// The least and the greatest version; proxies speak none below TLS 1.2 (GW-14).
+fn versions(written: &written::ServerTlsSettings, at: &str, check: &mut Check<'_>) -> (i32, i32) {
+    let mut version = |text: &String, field: &str| {
+        let text = if text.is_empty() { VERSIONS[0] } else { text };
+        let number = VERSIONS.iter().position(|known| *known == text);
+        check.require(number.is_some(), format!("{at}.{field}"), format!("one of {}", VERSIONS.join(", ")));
+        number.and_then(|number| i32::try_from(number).ok()).unwrap_or(0)
+    };
+    let least = version(&written.min_protocol_version, "minProtocolVersion");
+    let most = version(&written.max_protocol_version, "maxProtocolVersion");
+    let greatest = || format!("{at}.maxProtocolVersion");
+    let spoken = !matches!(written.max_protocol_version.as_str(), "TLSV1_0" | "TLSV1_1");
+    check.require(spoken, greatest(), "TLS below 1.2 is not offered: use TLSV1_2 or TLSV1_3");
+    check.require(!spoken || most == 0 || least <= most, greatest(), "it is below minProtocolVersion");
+    (least, most)
+}
+
+/// The ciphers that proxies offer, of those that are written: one that they do not is left out, as Istio leaves out what it
+/// does not know. `[A|B]` are of equal preference.
+fn ciphers(written: &[String], at: String, check: &mut Check<'_>) -> Vec<String> {
+    let offered = |entry: &&String| entry.trim_matches(['[', ']']).split('|').all(|name| CIPHERS.contains(&name));
+    let left: Vec<String> = written.iter().filter(offered).cloned().collect();
+    let message = format!("none of {} is offered: use some of {}", written.join(", "), CIPHERS.join(", "));
+    check.require(written.is_empty() || !left.is_empty(), at, message);
+    left
 }
 
 /// Most certificates of one server: one per kind of key.

@@ -2,15 +2,13 @@
 
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 
-/// Completes a short name with the namespace of the rule and the domain; leaves everything else as it is.
+/// Completes a short name with the namespace of the rule and the domain; leaves everything else as it is, addresses too.
 pub fn resolve(host: &str, namespace: &str, domain: &str) -> String {
     let host = host.to_ascii_lowercase();
-    if host.is_empty() || host.contains('.') || host.starts_with('*') {
-        host
-    } else {
-        format!("{host}.{namespace}.svc.{domain}")
-    }
+    let as_it_is = host.is_empty() || host.contains('.') || host.starts_with('*');
+    if as_it_is || host.parse::<Ipv6Addr>().is_ok() { host } else { format!("{host}.{namespace}.svc.{domain}") }
 }
 
 /// Whether a host is a wildcard.
@@ -90,6 +88,7 @@ mod tests {
         assert_eq!(resolve("Reviews", "ns", "cluster.local"), "reviews.ns.svc.cluster.local");
         assert_eq!(resolve("a.b", "ns", "cluster.local"), "a.b");
         assert_eq!(resolve("*", "ns", "cluster.local"), "*");
+        assert_eq!(resolve("2001:DB8::1", "ns", "cluster.local"), "2001:db8::1");
     }
 
     // spec: GEN-3, VSM-4

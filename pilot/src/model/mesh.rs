@@ -4,7 +4,7 @@ use super::MeshConfig;
 use super::authn::{self, Policies};
 use super::authz::{self, AuthorizationPolicy};
 use super::delegate;
-use super::destination_rule::{self, Rules};
+use super::destination_rule::{self, Rules, orders_by_nodes};
 use super::gateway::{self, Gateway};
 use super::rate_limit::{self, RateLimit};
 use super::request_authn::{self, RequestAuthentication};
@@ -14,7 +14,9 @@ use super::shared::Shared;
 use super::sidecar::{self, Sidecar};
 use super::telemetry::{self, Telemetries};
 use super::virtual_service::{self, VirtualService};
-use crate::registry::{self, EndpointSet, Registry, Service, ServiceKey, Settings, Workload};
+use crate::registry::pod::Workloads;
+use crate::registry::service::Distribution;
+use crate::registry::{self, EndpointSet, Registry, Service, ServiceKey, Settings};
 use crate::source::key_sets::{KeySets, Wanted};
 use crate::source::{Key, Kind, Object, Problem, Spec, Store};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -40,8 +42,8 @@ pub struct Mesh {
     pub services: Arc<Vec<Shared<Service>>>,
     /// Endpoints by service.
     pub endpoints: Arc<HashMap<ServiceKey, Shared<EndpointSet>>>,
-    /// Workloads by address.
-    pub workloads: Arc<BTreeMap<String, Arc<Workload>>>,
+    /// Workloads by address, namespace and name.
+    pub workloads: Arc<Workloads>,
     /// What is served at an address.
     pub instances: Arc<HashMap<String, Vec<Instance>>>,
     /// Rules with their delegates merged in, oldest first.
@@ -66,6 +68,8 @@ pub struct Mesh {
     pub limits: Arc<Vec<Shared<RateLimit>>>,
     /// Secrets.
     pub secrets: Arc<Secrets>,
+    /// Whether some endpoints are chosen by the node of who asks.
+    pub counts_nodes: bool,
 }
 
 /// What a rebuilding has changed.
@@ -142,6 +146,7 @@ impl Mesh {
             telemetry: Arc::default(),
             limits: Arc::default(),
             secrets: Arc::default(),
+            counts_nodes: false,
         }
     }
 
@@ -194,6 +199,11 @@ impl Mesh {
             } else {
                 change.full = true;
             }
+        }
+        if change.full {
+            self.counts_nodes = self.rules.order_by_nodes()
+                || orders_by_nodes(&self.config.locality)
+                || self.services.iter().any(|one| one.node_local || one.distribution == Distribution::SameNode);
         }
         change
     }
@@ -254,6 +264,8 @@ impl Mesh {
         let mut namespaces: HashSet<&str> = HashSet::new();
         let mut names: HashSet<(Arc<str>, Arc<str>)> = HashSet::new();
         let mut declared: HashSet<&Key> = HashSet::new();
+        // Whoever declared a host before may leave it to another one.
+        let mut hosts_of: HashSet<&str> = HashSet::new();
         for (key, object) in changed {
             match key.kind {
                 Kind::Pod | Kind::WorkloadEntry => {
@@ -264,6 +276,7 @@ impl Mesh {
                 }
                 Kind::Service | Kind::ServiceEntry => {
                     declared.insert(key);
+                    hosts_of.insert(&key.namespace);
                 }
                 _ => {}
             }
@@ -271,6 +284,7 @@ impl Mesh {
         let stale = |service: &&Shared<Service>| {
             all || namespaces.contains(&*service.key.namespace)
                 || declared.contains(&service.declared_by)
+                || (service.registry == Registry::External && hosts_of.contains(&*service.key.namespace))
                 || !self.endpoints.contains_key(&service.key)
                 || (service.registry == Registry::Kubernetes
                     && names.contains(&(service.key.namespace.clone(), service.name.as_str().into())))

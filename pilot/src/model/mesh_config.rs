@@ -1,5 +1,6 @@
 //! The mesh's own settings with their defaults (spec 1.14, PI-78).
 
+use super::proxy_config::ProxyConfig;
 use proto::istio::destination_rule::{H2UpgradePolicy, LocalityLbSetting, TcpKeepalive};
 use proto::istio::mesh_config as written;
 use proto::istio::mesh_config::{AccessLogEncoding, NormalizationType};
@@ -8,6 +9,9 @@ use proto::istio::provider::ExtensionProvider;
 use proto::istio::sidecar::OutboundMode;
 use proto::istio::virtual_service::HttpRetry;
 use std::time::Duration;
+
+/// Share of requests that are traced where nothing is said (TR-2): 1 %.
+const SAMPLING: u32 = 100;
 
 /// The settings of the mesh.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +63,10 @@ pub struct MeshConfig {
     pub ip_autoallocate: bool,
     /// Proxies answer DNS, where nothing else is said of them (`defaultConfig.proxyMetadata.ISTIO_META_DNS_CAPTURE`).
     pub captures_dns: bool,
+    /// What proxies do that say nothing else (`defaultConfig`).
+    pub proxy: ProxyConfig,
+    /// Share of requests that are traced where nothing is said, in hundredths of a percent; a flag, not a field.
+    pub sampling: u32,
 }
 
 impl MeshConfig {
@@ -72,6 +80,7 @@ impl MeshConfig {
         let all = |list: Vec<String>| if list.is_empty() { vec!["*".to_owned()] } else { list };
         // As citadel names it in certificates (CA-6).
         let domain_name = |text: String| text.replace('@', ".");
+        let default_config = written.default_config.clone().unwrap_or_default();
         let mode = written.outbound_traffic_policy.and_then(|policy| policy.mode);
         Self {
             proxy_listen_port: written.proxy_listen_port.unwrap_or(proto::wire::PORT_OUTBOUND),
@@ -117,10 +126,9 @@ impl MeshConfig {
             cluster: cluster.to_owned(),
             istio_defaults: false,
             ip_autoallocate: true,
-            captures_dns: written
-                .default_config
-                .as_ref()
-                .is_some_and(|config| config["proxyMetadata"]["ISTIO_META_DNS_CAPTURE"] == "true"),
+            captures_dns: default_config["proxyMetadata"]["ISTIO_META_DNS_CAPTURE"] == "true",
+            proxy: ProxyConfig::parse(&default_config).unwrap_or_default(),
+            sampling: SAMPLING,
         }
     }
 
@@ -191,6 +199,8 @@ fn supported(config: written::MeshConfig) -> anyhow::Result<written::MeshConfig>
             anyhow::bail!("extensionProviders[{index}]: a name and exactly one kind of provider are needed");
         }
     }
+    ProxyConfig::parse(config.default_config.as_ref().unwrap_or(&serde_json::Value::Null))
+        .map_err(anyhow::Error::msg)?;
     if config.disable_policy_checks == Some(false) && server(config.mixer_check_server.as_deref()).is_none() {
         anyhow::bail!("mixerCheckServer: HOST:PORT is needed where disablePolicyChecks is false");
     }

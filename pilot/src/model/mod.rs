@@ -15,6 +15,7 @@ pub mod gateway;
 pub mod host;
 pub mod mesh;
 pub mod mesh_config;
+pub mod proxy_config;
 pub mod rate_limit;
 pub mod references;
 pub mod request_authn;

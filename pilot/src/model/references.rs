@@ -3,7 +3,7 @@
 //! A rule that dangles is applied as it is (the cluster is missing, requests get 503 with flag NC: VS-16), unless an
 //! earlier version of the same object did not dangle: then that one stays until the reference exists.
 
-use super::gateway::Gateway;
+use super::gateway::{Gateway, Server};
 use super::mesh::Mesh;
 use super::virtual_service::{MESH, VirtualService};
 use crate::source::{Class, Key, Object, Problem, Store};
@@ -26,13 +26,14 @@ pub fn secrets(object: &Object, gateway: &Gateway, mesh: &Mesh) -> Vec<Problem> 
     problems
 }
 
-/// What of the VirtualServices in force has no effect: gateways that are not there, and hosts of sidecars that an older
-/// rule has (VSM-1). Rules that the older one's namespace keeps to itself are not looked at.
+/// What of the objects in force has no effect: of VirtualServices gateways that are not there, and hosts of sidecars that an
+/// older rule has (VSM-1); rules that the older one's namespace keeps to itself are not looked at. Of Gateways servers whose
+/// port an older one has for other traffic (GW-17).
 pub fn without_effect(store: &Store, mesh: &Mesh) -> BTreeMap<Key, Vec<Problem>> {
     let gateways: HashSet<String> =
         mesh.gateways.iter().map(|gateway| format!("{}/{}", gateway.key.namespace, gateway.key.name)).collect();
     let mut owners: HashMap<&str, &VirtualService> = HashMap::new();
-    let mut found: BTreeMap<Key, Vec<Problem>> = BTreeMap::new();
+    let mut found = left_out(store, mesh);
     for rule in mesh.virtual_services.iter() {
         let Some(object) = store.get(&rule.key) else { continue };
         let mut problems = Vec::new();
@@ -56,6 +57,37 @@ pub fn without_effect(store: &Store, mesh: &Mesh) -> BTreeMap<Key, Vec<Problem>>
         }
         if !problems.is_empty() {
             found.insert(rule.key.clone(), problems);
+        }
+    }
+    found
+}
+
+/// The servers of Gateways that are left out where a proxy serves an older one as well (GW-17).
+fn left_out(store: &Store, mesh: &Mesh) -> BTreeMap<Key, Vec<Problem>> {
+    let mut ports: HashMap<_, Vec<(&Gateway, &Server)>> = HashMap::new();
+    let mut found: BTreeMap<Key, Vec<Problem>> = BTreeMap::new();
+    let meet = |one: &Gateway, other: &Gateway| {
+        let mut labels = mesh.workloads.values().map(|workload| &workload.labels);
+        one.key == other.key || labels.any(|labels| one.selects(labels) && other.selects(labels))
+    };
+    for gateway in mesh.gateways.iter() {
+        let Some(object) = store.get(&gateway.key) else { continue };
+        for (i, server) in gateway.servers.iter().enumerate() {
+            let older = ports.entry((server.bind.as_deref(), server.port)).or_default();
+            let other = older.iter().find(|(its, own)| own.traffic() != server.traffic() && meet(its, gateway));
+            let Some((its, own)) = other else {
+                older.push((gateway, server));
+                continue;
+            };
+            let message = format!(
+                "port {} is for {} already by Gateway {}: this server for {} is left out; give it another port or bind",
+                server.port,
+                own.traffic(),
+                its.full_name(),
+                server.traffic()
+            );
+            let problem = object.problem(Class::Conflict, format!("spec.servers[{i}].port"), message);
+            found.entry(gateway.key.clone()).or_default().push(problem);
         }
     }
     found

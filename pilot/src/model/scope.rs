@@ -99,22 +99,26 @@ pub fn choose<'a>(mesh: &'a Mesh, namespace: &str, labels: &BTreeMap<String, Str
         })
 }
 
-/// The services that a namespace sees, one per host: its own first, then Kubernetes before ServiceEntry, then the
-/// oldest (PI-86).
+/// The services that a namespace sees, oldest first.
 fn visible_services(mesh: &Mesh, namespace: &str) -> Vec<Shared<Service>> {
+    let default = &mesh.config.service_export_to;
+    let visible =
+        |service: &&Shared<Service>| export::visible(&service.export_to, default, &service.key.namespace, namespace);
+    mesh.services.iter().filter(visible).cloned().collect()
+}
+
+/// One service per host: the namespace's own first, then Kubernetes before ServiceEntry, then the oldest (PI-86).
+fn one_per_host(services: impl Iterator<Item = Shared<Service>>, namespace: &str) -> Vec<Shared<Service>> {
     let mut by_host: HashMap<Arc<str>, usize, RandomState> = HashMap::default();
     let mut out: Vec<Shared<Service>> = Vec::new();
     let rank = |service: &Service| (&*service.key.namespace != namespace, service.registry != Registry::Kubernetes);
-    for service in mesh.services.iter() {
-        if !export::visible(&service.export_to, &mesh.config.service_export_to, &service.key.namespace, namespace) {
-            continue;
-        }
+    for service in services {
         match by_host.get(&service.key.host) {
             None => {
                 by_host.insert(service.key.host.clone(), out.len());
-                out.push(service.clone());
+                out.push(service);
             }
-            Some(&at) if rank(service) < rank(&out[at]) => out[at] = service.clone(),
+            Some(&at) if rank(&service) < rank(&out[at]) => out[at] = service,
             Some(_better) => {}
         }
     }
@@ -142,7 +146,8 @@ pub fn visible_rules(mesh: &Mesh, namespace: &str, gateway: &str) -> Vec<Shared<
 
 /// What a sidecar with the chosen `sidecar` in `namespace` sees.
 pub fn build(mesh: &Mesh, namespace: &str, sidecar: Option<&Shared<Sidecar>>) -> Scope {
-    let services = visible_services(mesh, namespace);
+    let visible = visible_services(mesh, namespace);
+    let services = one_per_host(visible.iter().cloned(), namespace);
     let rules = visible_rules(mesh, namespace, MESH);
     let outbound_mode = sidecar.and_then(|sidecar| sidecar.outbound_mode).unwrap_or(mesh.config.outbound_mode);
     let egress = match sidecar.filter(|sidecar| !sidecar.egress.is_empty()) {
@@ -153,15 +158,23 @@ pub fn build(mesh: &Mesh, namespace: &str, sidecar: Option<&Shared<Sidecar>>) ->
             services: services.clone(),
             virtual_services: rules,
         }],
-        Some(sidecar) => sidecar.egress.iter().map(|written| import(written, &services, &rules)).collect(),
+        Some(sidecar) => sidecar.egress.iter().map(|written| import(written, namespace, &visible, &rules)).collect(),
     };
     let extra = if sidecar.is_some() { destinations(mesh, &egress, &services) } else { Vec::new() };
     Scope::new(sidecar.cloned(), egress, extra, outbound_mode)
 }
 
-fn import(written: &super::sidecar::Egress, services: &[Shared<Service>], rules: &[Shared<VirtualService>]) -> Egress {
-    let admits =
-        |namespace: &str, host: &str| written.hosts.iter().any(|import: &Import| import.admits(namespace, host));
+/// What an egress listener of a client in a namespace imports. Of two services with one host the better of those that are
+/// imported counts: one that is not does not hide the other.
+fn import(
+    written: &super::sidecar::Egress,
+    client: &str,
+    services: &[Shared<Service>],
+    rules: &[Shared<VirtualService>],
+) -> Egress {
+    let admits = |namespace: &str, host: &str| {
+        written.hosts.iter().any(|import: &Import| import.admits(client, namespace, host))
+    };
     let on_port = |service: &Service| written.port.is_none_or(|(number, _)| service.port(number).is_some());
     let service = |service: &Shared<Service>| {
         if !on_port(service) {
@@ -181,7 +194,7 @@ fn import(written: &super::sidecar::Egress, services: &[Shared<Service>], rules:
         port: written.port,
         bind: written.bind.clone(),
         capture: written.capture,
-        services: services.iter().filter_map(service).collect(),
+        services: one_per_host(services.iter().filter_map(service), client),
         virtual_services: rules
             .iter()
             .filter(|rule| rule.hosts.iter().any(|host| admits(&rule.key.namespace, host)))
@@ -211,7 +224,7 @@ pub fn of_gateway(mesh: &Mesh, namespace: &str) -> Scope {
         port: None,
         bind: String::new(),
         capture: CaptureMode::Default,
-        services: visible_services(mesh, namespace),
+        services: one_per_host(visible_services(mesh, namespace).into_iter(), namespace),
         virtual_services: Vec::new(),
     };
     Scope::new(None, vec![egress], Vec::new(), OutboundMode::AllowAny)

@@ -39,16 +39,17 @@ pub struct Egress {
 /// `namespace/host`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Import {
-    /// A namespace, `*` or `~` (none).
+    /// A namespace, `.` (that of the client, for a default of the root namespace holds in all), `*` or `~` (none).
     pub namespace: String,
     /// A host or a wildcard.
     pub host: String,
 }
 
 impl Import {
-    /// Whether something of a namespace with a host is imported.
-    pub fn admits(&self, namespace: &str, host: &str) -> bool {
-        (self.namespace == "*" || self.namespace == namespace) && host::overlap(&self.host, host)
+    /// Whether a client of a namespace imports something of `namespace` with a host.
+    pub fn admits(&self, client: &str, namespace: &str, host: &str) -> bool {
+        let from = if self.namespace == "." { client } else { &self.namespace };
+        (from == "*" || from == namespace) && host::overlap(&self.host, host)
     }
 }
 
@@ -78,8 +79,7 @@ pub fn parse(object: &Object, spec: &written::Sidecar) -> Result<Sidecar, Vec<Pr
         check.require(!second, at.clone(), "the listener without a port is the catch-all: at most one");
         let unix = listener.bind.starts_with("unix://");
         check.require(!unix, format!("{at}.bind"), format!("{}: {at}.bind unix", proto::istio::NOT_SUPPORTED_YET));
-        let hosts =
-            listener.hosts.iter().enumerate().map(|(j, text)| import(&mut check, text, &at, j, object)).collect();
+        let hosts = listener.hosts.iter().enumerate().map(|(j, text)| import(&mut check, text, &at, j)).collect();
         let port = listener.port.as_ref().map(|port| {
             check.port(port.number, format!("{at}.port.number"));
             (u16::try_from(port.number).unwrap_or(0), Protocol::parse(&port.protocol).unwrap_or(Protocol::Sniff))
@@ -119,7 +119,7 @@ pub fn parse(object: &Object, spec: &written::Sidecar) -> Result<Sidecar, Vec<Pr
     })
 }
 
-fn import(check: &mut Check<'_>, text: &str, at: &str, index: usize, object: &Object) -> Import {
+fn import(check: &mut Check<'_>, text: &str, at: &str, index: usize) -> Import {
     let field = format!("{at}.hosts[{index}]");
     let Some((namespace, host)) = text.split_once('/') else {
         check.semantic(field, format!("{text:?} has no namespace: write it like ./*, */* or namespace/host"));
@@ -130,8 +130,7 @@ fn import(check: &mut Check<'_>, text: &str, at: &str, index: usize, object: &Ob
     if namespace != "~" {
         check.host(host, field);
     }
-    let namespace = if namespace == "." { object.key.namespace.to_string() } else { namespace.to_owned() };
-    Import { namespace, host: host.to_ascii_lowercase() }
+    Import { namespace: namespace.to_owned(), host: host.to_ascii_lowercase() }
 }
 
 fn endpoint(check: &mut Check<'_>, text: &str, at: &str) -> Option<(String, u16)> {

@@ -164,6 +164,8 @@ pub struct Defaults<'a> {
     pub tracing: Option<&'a String>,
     /// Traces are made at all.
     pub enable_tracing: bool,
+    /// Share of requests that are traced, in hundredths of a percent.
+    pub sampling: u32,
     /// Providers of metrics.
     pub metrics: &'a [String],
 }
@@ -182,9 +184,6 @@ const METRICS: [(IstioMetric, &str); 10] = [
     (IstioMetric::GrpcResponseMessages, "response_messages_total"),
 ];
 
-/// Share of requests that are traced where nothing is said (TR-2): 1 %.
-const SAMPLING: u32 = 100;
-
 impl Telemetries {
     /// Telemetries that come oldest first.
     pub fn new(all: Vec<Telemetry>, root: &str) -> Self {
@@ -202,7 +201,7 @@ impl Telemetries {
             logs: defaults.logs.iter().map(|name| Logging { provider: name.clone(), filter: None }).collect(),
             tracing: defaults.enable_tracing.then(|| Tracing {
                 provider: defaults.tracing.cloned(),
-                sampling: SAMPLING,
+                sampling: defaults.sampling,
                 no_reports: false,
                 tags: BTreeMap::new(),
                 by_request_id: true,

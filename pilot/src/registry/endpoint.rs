@@ -3,6 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Labels of places, which nobody has to write: what is known of an endpoint and of a client stands for them.
+pub const LABEL_NETWORK: &str = "topology.istio.io/network";
+/// Region.
+pub const LABEL_REGION: &str = "topology.kubernetes.io/region";
+/// Zone.
+pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
+/// Part of a zone.
+pub const LABEL_SUB_ZONE: &str = "topology.istio.io/subzone";
+/// Node.
+pub const LABEL_NODE: &str = "kubernetes.io/hostname";
+
 /// Where an endpoint runs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Locality {
@@ -51,6 +62,8 @@ pub struct Endpoint {
     pub service_account: String,
     /// Where it runs.
     pub locality: Locality,
+    /// Node that it runs on; empty where none is known.
+    pub node: String,
     /// Share of traffic, at least 1.
     pub weight: u32,
     /// Whether it takes traffic.

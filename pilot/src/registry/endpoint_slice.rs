@@ -32,11 +32,8 @@ pub fn endpoints(service: &Service, store: &Store, settings: &Settings) -> Endpo
 }
 
 fn health(conditions: &EndpointConditions) -> Health {
-    if conditions.ready.unwrap_or(true) && !conditions.terminating.unwrap_or(false) {
-        Health::Healthy
-    } else {
-        Health::NotReady
-    }
+    // Who ends is ready where its service publishes it all the same, and only there.
+    if conditions.ready.unwrap_or(true) { Health::Healthy } else { Health::NotReady }
 }
 
 fn add(
@@ -47,11 +44,15 @@ fn add(
     (store, settings): (&Store, &Settings),
 ) {
     let Some(address) = endpoint.addresses.first() else { return };
-    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").and_then(|target| {
+    let pod = endpoint.target_ref.as_ref().filter(|target| target.kind == "Pod").map(|target| {
         let namespace = target.namespace.as_deref().unwrap_or(&service.key.namespace);
         store.get(&Key { kind: Kind::Pod, namespace: namespace.into(), name: target.name.as_str().into() })
     });
-    let workload = pod.and_then(|pod| pod::workload(pod, store, settings));
+    let workload = pod.flatten().and_then(|pod| pod::workload(pod, store, settings));
+    // Who its pod is and whether it speaks mTLS is not known yet: it waits for the pod (PI-15).
+    if pod.is_some() && workload.is_none() {
+        return;
+    }
     let locality = workload.as_ref().map_or_else(
         || pod::locality_of_node(endpoint.node_name.as_deref(), endpoint.zone.as_deref(), store),
         |workload| workload.locality.clone(),
@@ -63,6 +64,7 @@ fn add(
         namespace: service.key.namespace.to_string(),
         service_account: workload.as_ref().map(|w| w.service_account.clone()).unwrap_or_default(),
         locality,
+        node: endpoint.node_name.clone().or_else(|| Some(workload.as_ref()?.node.clone())).unwrap_or_default(),
         weight: 1,
         health: health(&endpoint.conditions),
         mesh_tls: workload.as_ref().is_some_and(|w| w.mesh_tls),

@@ -4,7 +4,7 @@ use super::Settings;
 use super::endpoint::{self, Endpoint, EndpointSet, Health, Locality};
 use super::pod::{self, Workload};
 use super::protocol::Protocol;
-use super::service::{Port, Registry, Resolution, Service, ServiceKey};
+use super::service::{Distribution, Port, Registry, Resolution, Service, ServiceKey};
 use crate::source::{Kind, Object, Spec, Store};
 use proto::istio::service_entry::{self, Location, ServiceEntry, WorkloadEntry};
 use std::collections::BTreeMap;
@@ -25,6 +25,7 @@ pub fn services(object: &Object, spec: &ServiceEntry) -> Vec<Service> {
             name: port.name.clone(),
             number: u16::try_from(port.number).unwrap_or(0),
             target: port.target_port.and_then(|number| u16::try_from(number).ok()),
+            target_name: None,
             protocol: Protocol::parse(&port.protocol).unwrap_or(Protocol::Sniff),
         })
         .filter(|port| port.protocol != Protocol::Udp)
@@ -39,60 +40,80 @@ pub fn services(object: &Object, spec: &ServiceEntry) -> Vec<Service> {
         registry: Registry::External,
         external: spec.location == Location::MeshExternal,
         headless: false,
+        distribution: Distribution::of(None, object),
+        node_local: false,
         export_to: spec.export_to.clone(),
         selector: spec.workload_selector.as_ref().map(|s| s.match_labels.clone()).unwrap_or_default(),
         subject_alt_names: spec.subject_alt_names.clone(),
         aliases: Vec::new(),
         declared_by: object.key.clone(),
+        added_by: Vec::new(),
     };
     spec.hosts.iter().map(service).collect()
 }
 
 /// The endpoints of a ServiceEntry's service: inline ones, selected ones, or its host itself where DNS is asked.
 pub fn endpoints(service: &Service, store: &Store, settings: &Settings) -> EndpointSet {
-    let Some(object) = store.get(&service.declared_by) else { return EndpointSet::default() };
-    let Spec::ServiceEntry(spec) = &object.spec else { return EndpointSet::default() };
     let mut out = Vec::new();
-    if !service.selector.is_empty() {
+    if service.selector.is_empty() {
+        for object in service.declared().filter_map(|key| store.get(key)) {
+            add_declared(&mut out, service, object, settings);
+        }
+    } else {
         add_selected(&mut out, service, store, settings, &[Kind::WorkloadEntry, Kind::Pod]);
-    } else if spec.endpoints.is_empty() && matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin) {
+    }
+    out.sort_by(|a, b| (a.service_port, &a.address, a.port).cmp(&(b.service_port, &b.address, b.port)));
+    out.dedup_by(|a, b| (a.service_port, &a.address, a.port) == (b.service_port, &b.address, b.port));
+    EndpointSet::new(out, &settings.trust_domains)
+}
+
+/// Adds what one of the entries of a service says of the ports that it declares.
+fn add_declared(out: &mut Vec<Endpoint>, service: &Service, object: &Object, settings: &Settings) {
+    let Spec::ServiceEntry(spec) = &object.spec else { return };
+    let own = |port: &&Port| spec.ports.iter().any(|declared| declared.number == u32::from(port.number));
+    let ports: Vec<&Port> = service.ports.iter().filter(own).collect();
+    if spec.endpoints.is_empty() && matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin) {
         let host = WorkloadEntry { address: service.key.host.to_string(), ..WorkloadEntry::default() };
-        for port in &service.ports {
-            out.push(inline(service, port, &host, &object.key.name, settings));
+        for port in ports {
+            out.extend(inline(service, port, &host, &object.key.name, settings));
         }
     } else {
         for (index, entry) in spec.endpoints.iter().enumerate() {
             let name = format!("{}-{index}", object.key.name);
-            for port in &service.ports {
-                out.push(inline(service, port, entry, &name, settings));
+            for port in &ports {
+                out.extend(inline(service, port, entry, &name, settings));
             }
         }
     }
-    out.sort_by(|a, b| (a.service_port, &a.address, a.port).cmp(&(b.service_port, &b.address, b.port)));
-    EndpointSet::new(out, &settings.trust_domains)
 }
 
-fn inline(service: &Service, port: &Port, entry: &WorkloadEntry, name: &str, settings: &Settings) -> Endpoint {
+fn inline(service: &Service, port: &Port, entry: &WorkloadEntry, name: &str, settings: &Settings) -> Option<Endpoint> {
     let namespace = &service.key.namespace;
-    Endpoint {
+    Some(Endpoint {
         address: entry.address.clone(),
-        port: port_of(entry, port),
+        port: port_of(entry, port)?,
         service_port: port.number,
         namespace: namespace.to_string(),
         service_account: entry.service_account.clone(),
         locality: Locality::parse(&entry.locality),
+        node: String::new(),
         weight: entry.weight.unwrap_or(1).max(1),
         health: Health::Unknown,
         mesh_tls: mesh_tls(entry),
         workload: endpoint::workload_text(name, namespace, &entry.labels, &settings.cluster),
         hostname: String::new(),
         labels: Arc::new(entry.labels.clone()),
-    }
+    })
 }
 
-fn port_of(entry: &WorkloadEntry, port: &Port) -> u16 {
-    let named = entry.ports.get(&port.name).and_then(|number| u16::try_from(*number).ok());
-    named.or(port.target).unwrap_or(port.number)
+/// The port at a workload: by the name that the service's target has, else by that of its port, else by number. None where
+/// the workload has no port of the target's name.
+fn port_of(entry: &WorkloadEntry, port: &Port) -> Option<u16> {
+    let named = |name: &str| entry.ports.get(name).and_then(|number| u16::try_from(*number).ok());
+    match &port.target_name {
+        Some(target) => named(target),
+        None => named(&port.name).or(port.target).or(Some(port.number)),
+    }
 }
 
 /// The label says it; without it, a service account means mesh mTLS (as Istio has it for entries).
@@ -114,7 +135,7 @@ pub fn add_selected(out: &mut Vec<Endpoint>, service: &Service, store: &Store, s
         match &object.spec {
             Spec::WorkloadEntry(entry) if selects(&service.selector, &labels(object, entry)) => {
                 for port in &service.ports {
-                    let mut endpoint = inline(service, port, entry, &object.key.name, settings);
+                    let Some(mut endpoint) = inline(service, port, entry, &object.key.name, settings) else { continue };
                     endpoint.labels = Arc::new(labels(object, entry));
                     endpoint.workload = endpoint::workload_text(
                         &object.key.name,
@@ -125,10 +146,11 @@ pub fn add_selected(out: &mut Vec<Endpoint>, service: &Service, store: &Store, s
                     out.push(endpoint);
                 }
             }
-            Spec::Pod(..) if selects(&service.selector, &object.meta.labels) => {
+            Spec::Pod(_, status) if selects(&service.selector, &object.meta.labels) => {
                 let Some(workload) = pod::workload(object, store, settings) else { continue };
+                let health = pod::health(object, status);
                 for port in &service.ports {
-                    out.push(of_pod(service, port, &workload));
+                    out.push(of_pod(service, port, &workload, health));
                 }
             }
             _ => {}
@@ -136,7 +158,7 @@ pub fn add_selected(out: &mut Vec<Endpoint>, service: &Service, store: &Store, s
     }
 }
 
-fn of_pod(service: &Service, port: &Port, workload: &Workload) -> Endpoint {
+fn of_pod(service: &Service, port: &Port, workload: &Workload, health: Health) -> Endpoint {
     Endpoint {
         address: workload.addresses.first().cloned().unwrap_or_default(),
         port: port.target.unwrap_or(port.number),
@@ -145,8 +167,9 @@ fn of_pod(service: &Service, port: &Port, workload: &Workload) -> Endpoint {
         namespace: service.key.namespace.to_string(),
         service_account: workload.service_account.clone(),
         locality: workload.locality.clone(),
+        node: workload.node.clone(),
         weight: 1,
-        health: Health::Healthy,
+        health,
         mesh_tls: workload.mesh_tls,
         workload: workload.text.clone(),
         hostname: String::new(),
@@ -170,6 +193,7 @@ pub fn workload(object: &Object, entry: &WorkloadEntry, settings: &Settings) -> 
         name: object.key.name.to_string(),
         service_account: entry.service_account.clone(),
         locality: Locality::parse(&entry.locality),
+        node: String::new(),
         mesh_tls: mesh_tls(entry),
         text: endpoint::workload_text(name, &object.key.namespace, &labels, &settings.cluster),
         labels: Arc::new(labels),

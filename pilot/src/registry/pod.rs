@@ -1,10 +1,11 @@
 //! Workloads: pods and WorkloadEntries by address (PI-16, PI-19).
 
 use super::Settings;
-use super::endpoint::{self, Locality};
+use super::endpoint::{self, Health, Locality};
 use super::owner::workload_name;
 use crate::source::{Key, Kind, Object, Spec, Store};
-use std::collections::BTreeMap;
+use proto::istio::core::{PodCondition, PodStatus};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// A workload.
@@ -22,6 +23,8 @@ pub struct Workload {
     pub service_account: String,
     /// Where it runs.
     pub locality: Locality,
+    /// Node that it runs on; empty where none is known.
+    pub node: String,
     /// Whether it accepts mesh mTLS.
     pub mesh_tls: bool,
     /// `workload;namespace;canonical-name;canonical-revision;cluster`.
@@ -50,10 +53,19 @@ pub fn workload(object: &Object, store: &Store, settings: &Settings) -> Option<W
         name: object.key.name.to_string(),
         service_account: spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()),
         locality,
+        node: spec.node_name.clone().unwrap_or_default(),
         mesh_tls: labels.get(proto::wire::LABEL_TLS_MODE).is_some_and(|mode| mode == "istio"),
         text: endpoint::workload_text(workload_name(&object.meta), &object.key.namespace, labels, &settings.cluster),
         labels: Arc::new(labels.clone()),
     })
+}
+
+/// Whether a pod takes traffic: not before it is ready, and not once it ends (SE-10). One without conditions is written in a
+/// file, and takes it. No part of its [`Workload`], on which far more rests.
+pub fn health(object: &Object, status: &PodStatus) -> Health {
+    let holds = |condition: &PodCondition| condition.kind == "Ready" && condition.status == "True";
+    let ready = status.conditions.is_empty() || status.conditions.iter().any(holds);
+    if ready && object.meta.deletion_timestamp.is_none() { Health::Healthy } else { Health::NotReady }
 }
 
 /// The locality that the labels of a node say; the zone of the slice where the node is not known.
@@ -64,25 +76,39 @@ pub fn locality_of_node(node: Option<&str>, zone: Option<&str>, store: &Store) -
     };
     let label = |key: &str| object.meta.labels.get(key).cloned().unwrap_or_default();
     Locality {
-        region: label("topology.kubernetes.io/region"),
-        zone: label("topology.kubernetes.io/zone"),
-        sub_zone: label("topology.istio.io/subzone"),
+        region: label(endpoint::LABEL_REGION),
+        zone: label(endpoint::LABEL_ZONE),
+        sub_zone: label(endpoint::LABEL_SUB_ZONE),
     }
 }
 
-/// All workloads by address; pods win over entries.
-pub fn workloads(store: &Store, settings: &Settings) -> BTreeMap<String, Arc<Workload>> {
-    let mut out = BTreeMap::new();
-    for object in store.of_kind(Kind::WorkloadEntry).chain(store.of_kind(Kind::Pod)) {
-        let workload = match &object.spec {
-            Spec::Pod(..) => workload(object, store, settings),
-            Spec::WorkloadEntry(spec) => Some(super::entry::workload(object, spec, settings)),
-            _ => None,
-        };
-        if let Some(workload) = workload.map(Arc::new) {
-            for address in &workload.addresses {
-                out.insert(address.clone(), workload.clone());
-            }
+/// Workloads by address, namespace and name: pods on their node's network share its address.
+pub type Workloads = BTreeMap<(String, String, String), Arc<Workload>>;
+
+/// The workload of a namespace at an address, that of this name where there are several.
+pub fn at<'w>(workloads: &'w Workloads, address: &str, namespace: &str, name: &str) -> Option<&'w Arc<Workload>> {
+    let key = |name: &str| (address.to_owned(), namespace.to_owned(), name.to_owned());
+    let first = || {
+        let (found, workload) = workloads.range(key("")..).next()?;
+        (found.0 == address && found.1 == namespace).then_some(workload)
+    };
+    workloads.get(&key(name)).or_else(first)
+}
+
+/// All workloads; of an address that a pod has no entry counts.
+pub fn workloads(store: &Store, settings: &Settings) -> Workloads {
+    let entry = |object: &Arc<Object>| match &object.spec {
+        Spec::WorkloadEntry(spec) => Some(super::entry::workload(object, spec, settings)),
+        _ => None,
+    };
+    let pods: Vec<Workload> = store.of_kind(Kind::Pod).filter_map(|object| workload(object, store, settings)).collect();
+    let taken: BTreeSet<&String> = pods.iter().flat_map(|pod| &pod.addresses).collect();
+    let free = |workload: &Workload| !workload.addresses.iter().any(|address| taken.contains(address));
+    let entries: Vec<Workload> = store.of_kind(Kind::WorkloadEntry).filter_map(entry).filter(free).collect();
+    let mut out = Workloads::new();
+    for workload in pods.into_iter().chain(entries).map(Arc::new) {
+        for address in &workload.addresses {
+            out.insert((address.clone(), workload.namespace.clone(), workload.name.clone()), workload.clone());
         }
     }
     out

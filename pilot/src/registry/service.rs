@@ -1,6 +1,7 @@
 //! A service: a host name with ports, and how its addresses are found (PI-14).
 
 use super::Settings;
+use super::endpoint::{LABEL_NETWORK, LABEL_NODE, LABEL_REGION, LABEL_SUB_ZONE, LABEL_ZONE};
 use super::protocol::Protocol;
 use crate::source::{Key, Kind, Object, Spec, Store};
 use proto::istio::core::ServiceSpec;
@@ -45,6 +46,40 @@ pub enum Resolution {
     DnsRoundRobin,
 }
 
+/// Which endpoints are asked first (DR-19).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, serde::Serialize)]
+pub enum Distribution {
+    /// Nothing is said: the mesh's own order.
+    #[default]
+    Any,
+    /// Those of the client's zone, then of its region, then all.
+    SameZone,
+    /// Those of the client's node, then as with [`Self::SameZone`].
+    SameNode,
+}
+
+impl Distribution {
+    /// What a Service or a ServiceEntry says: its field before its annotation; a text of later times means nothing.
+    pub(super) fn of(field: Option<&str>, object: &Object) -> Self {
+        let annotation = object.meta.annotations.get(proto::wire::ANNOTATION_TRAFFIC_DISTRIBUTION).map(String::as_str);
+        match field.or(annotation) {
+            Some("PreferSameZone" | "PreferClose") => Self::SameZone,
+            Some("PreferSameNode") => Self::SameNode,
+            _ => Self::Any,
+        }
+    }
+
+    /// The labels that an endpoint shares with its client, the first ones first.
+    pub fn order(self) -> &'static [&'static str] {
+        const ORDER: [&str; 5] = [LABEL_NETWORK, LABEL_REGION, LABEL_ZONE, LABEL_SUB_ZONE, LABEL_NODE];
+        match self {
+            Self::Any => &[],
+            Self::SameZone => &ORDER[..3],
+            Self::SameNode => &ORDER,
+        }
+    }
+}
+
 /// A port of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct Port {
@@ -54,6 +89,8 @@ pub struct Port {
     pub number: u16,
     /// The port at the endpoints, where the declaration says so by number.
     pub target: Option<u16>,
+    /// The name of that port, where the declaration gives a name.
+    pub target_name: Option<String>,
     /// What it speaks.
     pub protocol: Protocol,
 }
@@ -79,6 +116,10 @@ pub struct Service {
     pub external: bool,
     /// A headless Kubernetes service.
     pub headless: bool,
+    /// Which endpoints are asked first.
+    pub distribution: Distribution,
+    /// Whether clients are led to endpoints of their own node alone (`internalTrafficPolicy: Local`).
+    pub node_local: bool,
     /// Who may see it: the texts of the exportTo rule.
     pub export_to: Vec<String>,
     /// Selector of its workloads.
@@ -89,9 +130,35 @@ pub struct Service {
     pub aliases: Vec<ServiceKey>,
     /// The object that declares it.
     pub declared_by: Key,
+    /// Younger ServiceEntries of the same host that add ports to it (PI-86).
+    pub added_by: Vec<Key>,
 }
 
 impl Service {
+    /// Takes in the ports that a younger ServiceEntry adds, where both say the same of everything else.
+    pub fn absorb(&mut self, younger: Self) {
+        let same = self.registry == Registry::External
+            && younger.registry == Registry::External
+            && self.resolution == younger.resolution
+            && self.external == younger.external
+            && self.selector == younger.selector
+            && self.export_to == younger.export_to;
+        if !same {
+            return;
+        }
+        for port in younger.ports {
+            if self.port(port.number).is_none() {
+                self.ports.push(port);
+            }
+        }
+        self.added_by.push(younger.declared_by);
+    }
+
+    /// The objects that declare it.
+    pub fn declared(&self) -> impl Iterator<Item = &Key> {
+        std::iter::once(&self.declared_by).chain(&self.added_by)
+    }
+
     /// The port of a number.
     pub fn port(&self, number: u16) -> Option<&Port> {
         self.ports.iter().find(|port| port.number == number)
@@ -117,12 +184,12 @@ pub fn from_kubernetes(object: &Object, spec: &ServiceSpec, settings: &Settings)
         let name = port.name.clone().unwrap_or_default();
         let transport = port.protocol.as_deref().unwrap_or("TCP");
         let protocol = Protocol::of_port(port.port, &name, transport, port.app_protocol.as_deref());
-        let target = match &port.target_port {
-            Some(proto::istio::core::IntOrString::Number(number)) => Some(*number),
-            Some(proto::istio::core::IntOrString::Name(_)) => None,
-            None => Some(port.port),
+        let (target, target_name) = match &port.target_port {
+            Some(proto::istio::core::IntOrString::Number(number)) => (Some(*number), None),
+            Some(proto::istio::core::IntOrString::Name(name)) => (None, Some(name.clone())),
+            None => (Some(port.port), None),
         };
-        Port { name, number: port.port, target, protocol }
+        Port { name, number: port.port, target, target_name, protocol }
     });
     let exported = object.meta.annotations.get(proto::wire::ANNOTATION_EXPORT_TO);
     Some(Service {
@@ -138,6 +205,8 @@ pub fn from_kubernetes(object: &Object, spec: &ServiceSpec, settings: &Settings)
         registry: Registry::Kubernetes,
         external: false,
         headless,
+        distribution: Distribution::of(spec.traffic_distribution.as_deref(), object),
+        node_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         export_to: exported
             .map(|list| list.split(',').map(|part| part.trim().to_owned()).collect())
             .unwrap_or_default(),
@@ -145,6 +214,7 @@ pub fn from_kubernetes(object: &Object, spec: &ServiceSpec, settings: &Settings)
         subject_alt_names: Vec::new(),
         aliases: Vec::new(),
         declared_by: object.key.clone(),
+        added_by: Vec::new(),
     })
 }
 

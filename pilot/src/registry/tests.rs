@@ -51,7 +51,8 @@ endpoints:
 - {addresses: [10.0.0.1], targetRef: {kind: Pod, name: p1}}
 - {addresses: [10.0.0.2], conditions: {ready: true}, targetRef: {kind: Pod, name: p2}}
 - {addresses: [10.0.0.3], conditions: {ready: false}}
-- {addresses: [10.0.0.4], conditions: {ready: true, terminating: true}}
+- {addresses: [10.0.0.4], conditions: {ready: false, serving: true, terminating: true}}
+- {addresses: [10.0.0.5], conditions: {ready: true, terminating: true}}
 ";
 
 // spec: PI-14, PR-4, GEN-4
@@ -77,7 +78,8 @@ fn endpoints_take_identity_locality_and_tls_mode_from_their_pod() {
             ("10.0.0.1", Health::Healthy, true),
             ("10.0.0.2", Health::Healthy, false),
             ("10.0.0.3", Health::NotReady, false),
-            ("10.0.0.4", Health::NotReady, false)
+            ("10.0.0.4", Health::NotReady, false),
+            ("10.0.0.5", Health::Healthy, false)
         ],
         "the port without a service port of its name gives none"
     );
@@ -88,6 +90,27 @@ fn endpoints_take_identity_locality_and_tls_mode_from_their_pod() {
     let moving = EndpointSet::new(set.endpoints.clone(), &domains).identities;
     assert_eq!((moving.len(), moving[0].as_str()), (4, "spiffe://old/ns/default/sa/sa1"), "aliases are as good");
     assert_eq!(set.endpoints[0].workload, "p1;default;a;;Kubernetes");
+}
+
+// spec: PI-15
+#[test]
+fn an_endpoint_waits_for_its_pod() {
+    let (_, pod) = PODS.split_once("---").unwrap();
+    let (pod, _) = pod.split_once("---").unwrap();
+    let addresses = |yaml: &str| -> Vec<String> {
+        let (store, settings, services) = world(yaml);
+        endpoints(&services[0], &store, &settings).endpoints.into_iter().map(|endpoint| endpoint.address).collect()
+    };
+    let all = addresses(PODS);
+    assert_eq!(all[0], "10.0.0.1");
+    assert_eq!(addresses(&PODS.replace(pod, "\n")), all[1..], "those without a pod do not wait");
+    assert_eq!(addresses(&PODS.replace("status: {podIP: 10.0.0.1}", "status: {}")), all[1..], "it has no address yet");
+    let derived = "{multicluster.kubernetes.io/service-name: a, kubernetes.io/service-name: a}";
+    assert_eq!(
+        addresses(&PODS.replace("{kubernetes.io/service-name: a}", derived)),
+        [""; 0],
+        "it repeats other slices"
+    );
 }
 
 // spec: PI-85
@@ -123,6 +146,63 @@ fn services_come_oldest_first_and_the_oldest_of_one_name_stays() {
     let (_, _, services) = world(&yaml);
     let seen: Vec<_> = services.iter().map(|s| (&*s.key.host, &*s.declared_by.name)).collect();
     assert_eq!(seen, [("y.com", "c"), ("x.com", "b"), (k, "k")]);
+}
+
+// spec: PI-20
+#[test]
+fn a_workload_entry_serves_the_port_of_the_name_that_a_service_targets() {
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: 10.9.0.1, selector: {app: a}, ports: [{name: http, port: 80, targetPort: web}]}\n";
+    let entry = |ports: &str| {
+        format!(
+            "{service}---\napiVersion: networking.istio.io/v1\nkind: WorkloadEntry\nmetadata: {{name: w}}\nspec: {{address: 10.1.0.1, labels: {{app: a}}, ports: {{{ports}}}}}\n"
+        )
+    };
+    let ports = |yaml: &str| -> Vec<u16> {
+        let (store, settings, services) = world(yaml);
+        endpoints(&services[0], &store, &settings).endpoints.into_iter().map(|endpoint| endpoint.port).collect()
+    };
+    assert_eq!(ports(&entry("web: 8080")), [8080]);
+    assert_eq!(ports(&entry("http: 8080")), [0u16; 0], "it has no port of this name");
+}
+
+// spec: PI-19
+#[test]
+fn pods_that_share_the_address_of_their_node_are_told_apart_by_name() {
+    let pod = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec: {{}}\nstatus: {{podIP: 10.0.0.9}}\n"
+        )
+    };
+    let (store, settings, _) = world(&format!("{}{}", pod("b"), pod("c")));
+    let workloads = pod::workloads(&store, &settings);
+    let label = |name: &str, namespace: &str| {
+        pod::at(&workloads, "10.0.0.9", namespace, name).map(|found| found.labels["app"].clone())
+    };
+    assert_eq!(label("b", "default").as_deref(), Some("b"));
+    assert_eq!(label("c", "default").as_deref(), Some("c"));
+    assert_eq!(label("other", "default").as_deref(), Some("b"), "who has another name is the first of its namespace");
+    assert_eq!(label("b", "other"), None);
+}
+
+// spec: PI-86
+#[test]
+fn entries_of_one_host_add_their_ports_where_they_say_the_same_of_the_rest() {
+    let entry = |name: &str, year: u32, port: u32, resolution: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {name}, creationTimestamp: '{year}-01-01T00:00:00Z'}}\nspec: {{hosts: [x.com], ports: [{{number: {port}, name: p{port}, protocol: TCP}}], resolution: {resolution}, endpoints: [{{address: 10.1.0.{port}}}]}}\n"
+        )
+    };
+    let found = |yaml: &str| -> Vec<(u16, String)> {
+        let (store, settings, services) = world(yaml);
+        assert_eq!(services.len(), 1);
+        assert!(services[0].ports.len() >= endpoints(&services[0], &store, &settings).endpoints.len());
+        let set = endpoints(&services[0], &store, &settings);
+        set.endpoints.into_iter().map(|endpoint| (endpoint.service_port, endpoint.address)).collect()
+    };
+    let both = format!("{}{}", entry("a", 2000, 80, "STATIC"), entry("b", 2010, 81, "STATIC"));
+    assert_eq!(found(&both), [(80, "10.1.0.80".to_owned()), (81, "10.1.0.81".to_owned())]);
+    let other = format!("{}{}", entry("a", 2000, 80, "STATIC"), entry("b", 2010, 81, "DNS"));
+    assert_eq!(found(&other), [(80, "10.1.0.80".to_owned())], "the older stays as it is");
 }
 
 // spec: PI-14, PI-17

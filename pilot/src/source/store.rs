@@ -12,8 +12,14 @@ pub struct Store {
     slices: HashMap<(Arc<str>, Arc<str>), BTreeSet<Key>>,
 }
 
+/// Label of slices that a controller of the multi-cluster API has made: what they hold is in other slices too.
+const LABEL_DERIVED: &str = "multicluster.kubernetes.io/service-name";
+
 /// The Service that an EndpointSlice belongs to, by its label (PI-15).
 pub fn service_of_slice(object: &Object) -> Option<(Arc<str>, Arc<str>)> {
+    if object.meta.labels.contains_key(LABEL_DERIVED) {
+        return None;
+    }
     let service = object.meta.labels.get(wire::LABEL_SERVICE_NAME)?;
     Some((object.key.namespace.clone(), service.as_str().into()))
 }

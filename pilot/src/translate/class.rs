@@ -1,12 +1,13 @@
 //! Nodes that are told the same: work is done per class and not per node (design decision E).
 
 use super::family::Families;
+use super::locality::Place;
 use super::node::{Flavor, Node, Role};
 use super::telemetry::{Identity, Reports};
 use crate::model::Mesh;
 use crate::model::mesh::Instance;
-use crate::registry::{Locality, Resolution, Service};
-use std::collections::BTreeMap;
+use crate::model::proxy_config::Topology;
+use crate::registry::{Resolution, Service};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -17,10 +18,8 @@ pub struct Class {
     pub role: Role,
     /// Its namespace.
     pub namespace: String,
-    /// Its labels.
-    pub labels: Arc<BTreeMap<String, String>>,
-    /// Where it runs.
-    pub locality: Locality,
+    /// Where it is, and its labels.
+    pub place: Place,
     /// Which filters it has.
     pub flavor: Flavor,
     /// Which kinds of addresses it has.
@@ -33,6 +32,8 @@ pub struct Class {
     pub instances: Vec<Instance>,
     /// Whether it answers its workload's DNS.
     pub captures_dns: bool,
+    /// What stands before a gateway.
+    pub topology: Topology,
     /// Its address, where a resource names it: headless services, Sidecars with ingress, gRPC servers.
     pub address: Option<String>,
 }
@@ -83,18 +84,23 @@ impl Class {
             .unwrap_or_else(|| "latest".to_owned());
         let ids = [&node.mesh_id, &mesh.config.mesh_id, &mesh.config.trust_domain];
         let mesh_id = ids.into_iter().find(|id| !id.is_empty()).cloned().unwrap_or_default();
-        let reports = Arc::new(Reports::of(&node.namespace, &node.labels, mesh));
+        let proxy = node.proxy.clone().or(&mesh.config.proxy);
+        let reports = Arc::new(Reports::of(&node.namespace, &node.labels, &proxy, mesh));
         Self {
             role: node.role,
             reports,
             identity: Identity { service, revision, cluster: node.cluster, mesh_id, namespace: node.namespace.clone() },
             namespace: node.namespace,
-            labels: node.labels,
-            locality: node.locality,
+            place: Place {
+                locality: node.locality,
+                node: if mesh.counts_nodes { node.node } else { String::new() },
+                labels: node.labels,
+            },
             flavor: node.flavor,
             families: Families::of(&node.addresses),
             instances,
             captures_dns: node.captures_dns,
+            topology: if node.role == Role::Router { proxy.topology } else { Topology::default() },
             address: node.addresses.first().filter(|_| headless || ingress || serves_grpc).cloned(),
         }
     }

@@ -5,13 +5,13 @@ use super::class::Class;
 use super::inputs::{
     Client, ClusterInput, EndpointsInput, FixedCluster, GatewayListenerInput, GatewayRouteInput, InboundClusterInput,
     InboundInput, Input, NameTableInput, Named, OutboundHttpInput, OutboundInput, OutboundRouteInput, OutboundTcpInput,
-    Owner, Part, SecretInput,
+    Owner, Part, SecretInput, Upstream,
 };
 use super::node::{Flavor, Role};
 use super::outbound_plan::OutboundPlan;
 use super::{policy, tls};
 use crate::model::destination_rule::DestinationRule;
-use crate::model::gateway::Gateway;
+use crate::model::gateway::{Gateway, Server, Traffic};
 use crate::model::host;
 use crate::model::scope::{self, Egress};
 use crate::model::virtual_service::VirtualService;
@@ -38,11 +38,18 @@ pub struct ClassInputs<'a> {
 
 impl ClassInputs<'_> {
     pub(super) fn rule(&self, service: &Service) -> Option<Shared<DestinationRule>> {
-        self.mesh.rules.find((&self.class.namespace, &self.class.labels), &service.key, &self.mesh.config)
+        self.mesh.rules.find((&self.class.namespace, &self.class.place.labels), &service.key, &self.mesh.config)
     }
 
     pub(super) fn set(&self, service: &Service) -> Option<&Shared<EndpointSet>> {
         self.mesh.endpoints.get(&service.key)
+    }
+
+    /// Who the certificate of a server may name: identities of the endpoints, and names that a ServiceEntry gives (SE-11).
+    pub(super) fn identities(&self, service: &Service) -> Vec<String> {
+        let own = self.set(service).map(|set| set.identities.as_slice()).unwrap_or_default();
+        let all: BTreeSet<&String> = own.iter().chain(&service.subject_alt_names).collect();
+        all.into_iter().cloned().collect()
     }
 
     /// One after the other: every service, port and subset (none first).
@@ -62,7 +69,7 @@ impl ClassInputs<'_> {
             for (port, subset) in self.parts(&service, rule.as_deref()) {
                 out.push(self.cache.get(Input::Cluster(ClusterInput {
                     part: Part { service: service.clone(), port, subset, rule: rule.clone() },
-                    identities: self.set(&service).map(|set| set.identities.clone()).unwrap_or_default(),
+                    identities: self.identities(&service),
                     endpoints: self.set(&service).filter(|_| in_dns).cloned(),
                     role: self.class.role,
                     flavor: self.class.flavor,
@@ -143,12 +150,12 @@ impl ClassInputs<'_> {
                 if passthrough && self.class.flavor != Flavor::Grpc {
                     continue;
                 }
-                let local = policy.locality(&self.mesh.config).is_some();
+                let local = service.node_local || policy.locality(&service, &self.mesh.config).is_some();
                 out.push(self.cache.get(Input::Endpoints(EndpointsInput {
                     part: Part { service: service.clone(), port, subset, rule: rule.clone() },
                     endpoints: endpoints.clone(),
                     authn: authn.clone(),
-                    client: local.then(|| (self.class.locality.clone(), self.class.labels.clone())),
+                    client: local.then(|| self.class.place.clone()),
                     mesh: self.mesh.config.clone(),
                 })));
             }
@@ -164,7 +171,7 @@ impl ClassInputs<'_> {
         });
         Client {
             namespace: self.class.namespace.clone(),
-            labels: if looked_at { self.class.labels.clone() } else { Arc::default() },
+            labels: if looked_at { self.class.place.labels.clone() } else { Arc::default() },
         }
     }
 
@@ -203,25 +210,21 @@ impl ClassInputs<'_> {
             for (address, port, services) in &plan.http {
                 let input = self.route_input(&port.to_string(), *port, services, (egress, false));
                 routes.push(self.cache.get(Input::OutboundRoute(input)));
-                let outbound = self.outbound((address, *port), Vec::new(), egress);
+                let outbound = self.outbound((address, *port), &[], egress);
                 listeners.push(self.cache.get(Input::OutboundHttp(OutboundHttpInput { outbound, sniffed: None })));
             }
             for (address, port, service) in &plan.sniffed {
                 let name = format!("{}:{port}", service.key.host);
                 let input = self.route_input(&name, *port, std::slice::from_ref(service), (egress, true));
                 routes.push(self.cache.get(Input::OutboundRoute(input)));
-                let rules = self.connection_rules(egress, std::slice::from_ref(service));
-                let outbound = self.outbound((address, *port), rules, egress);
+                let outbound = self.outbound((address, *port), std::slice::from_ref(service), egress);
                 let sniffed = Some(service.clone());
                 listeners.push(self.cache.get(Input::OutboundHttp(OutboundHttpInput { outbound, sniffed })));
             }
             for (address, port, services) in &plan.tcp {
-                let rules = self.connection_rules(egress, services);
-                listeners.push(self.cache.get(Input::OutboundTcp(OutboundTcpInput {
-                    outbound: self.outbound((address, *port), rules, egress),
-                    services: services.clone(),
-                    destination_rules: services.iter().filter_map(|service| self.rule(service)).collect(),
-                })));
+                let outbound = self.outbound((address, *port), services, egress);
+                let services = services.clone();
+                listeners.push(self.cache.get(Input::OutboundTcp(OutboundTcpInput { outbound, services })));
             }
         }
         let fixed = Input::VirtualOutbound(self.scope.outbound_mode, self.owner());
@@ -277,22 +280,21 @@ impl ClassInputs<'_> {
             families: self.class.families,
             identity: self.class.identity.clone(),
             reports: Arc::clone(&self.class.reports),
+            topology: self.class.topology,
             mesh: self.mesh.config.clone(),
         }
     }
 
-    fn outbound(
-        &self,
-        (address, port): (&str, u16),
-        rules: Vec<Shared<VirtualService>>,
-        egress: &Egress,
-    ) -> OutboundInput {
+    /// What a listener depends on that leads connections to these services; none where it leads requests.
+    fn outbound(&self, (address, port): (&str, u16), services: &[Shared<Service>], egress: &Egress) -> OutboundInput {
+        let rules = self.connection_rules(egress, services);
         OutboundInput {
             address: address.to_owned(),
             port,
             client: self.client(&rules),
+            upstreams: self.upstreams(services, &rules),
             rules,
-            bind: egress.capture == CaptureMode::None || !egress.bind.is_empty(),
+            bind: egress.capture == CaptureMode::None,
             outbound_mode: self.scope.outbound_mode,
             owner: self.owner(),
         }
@@ -301,7 +303,7 @@ impl ClassInputs<'_> {
     pub(super) fn authz(&self) -> Vec<Shared<crate::model::authz::AuthorizationPolicy>> {
         let root = &self.mesh.config.root_namespace;
         let applies = |policy: &&Shared<crate::model::authz::AuthorizationPolicy>| {
-            policy.applies(&self.class.namespace, &self.class.labels, root)
+            policy.applies(&self.class.namespace, &self.class.place.labels, root)
         };
         self.mesh.authz.iter().filter(applies).cloned().collect()
     }
@@ -313,7 +315,7 @@ impl ClassInputs<'_> {
     fn tokens(&self) -> Vec<Shared<crate::model::request_authn::RequestAuthentication>> {
         let root = &self.mesh.config.root_namespace;
         let applies = |policy: &&Shared<crate::model::request_authn::RequestAuthentication>| {
-            policy.applies(&self.class.namespace, &self.class.labels, root)
+            policy.applies(&self.class.namespace, &self.class.place.labels, root)
         };
         self.mesh.tokens.iter().filter(applies).cloned().collect()
     }
@@ -321,7 +323,7 @@ impl ClassInputs<'_> {
     fn limits(&self) -> Vec<Shared<crate::model::rate_limit::RateLimit>> {
         let root = &self.mesh.config.root_namespace;
         let applies = |limit: &&Shared<crate::model::rate_limit::RateLimit>| {
-            limit.applies(&self.class.namespace, &self.class.labels, root)
+            limit.applies(&self.class.namespace, &self.class.place.labels, root)
         };
         self.mesh.limits.iter().filter(applies).cloned().collect()
     }
@@ -329,7 +331,7 @@ impl ClassInputs<'_> {
     fn inbound_listener(&mut self) -> Arc<Encoded> {
         let input = InboundInput {
             instances: self.class.instances.clone(),
-            authn: self.mesh.authn.effective(&self.class.namespace, &self.class.labels),
+            authn: self.mesh.authn.effective(&self.class.namespace, &self.class.place.labels),
             judges: self.judges(),
             authz: self.authz(),
             tokens: self.tokens(),
@@ -346,7 +348,7 @@ impl ClassInputs<'_> {
     fn gateway(&mut self) -> (Vec<Arc<Encoded>>, Vec<Arc<Encoded>>) {
         let wildcard = self.class.families.wildcard();
         let mut ports: BTreeMap<(String, u16), Vec<BoundServer>> = BTreeMap::new();
-        for gateway in self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.labels)) {
+        for gateway in self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.place.labels)) {
             for (index, server) in gateway.servers.iter().enumerate() {
                 let address = server.bind.clone().unwrap_or_else(|| wildcard.to_owned());
                 ports.entry((address, self.target_port(server.port))).or_default().push((gateway.clone(), index));
@@ -354,38 +356,35 @@ impl ClassInputs<'_> {
         }
         let (mut listeners, mut routes) = (Vec::new(), Vec::new());
         for ((address, port), servers) in ports {
-            let server = |(gateway, index): &BoundServer| gateway.servers.get(*index).cloned();
-            let (plain, others): (Vec<BoundServer>, Vec<BoundServer>) = servers
-                .into_iter()
-                .partition(|bound| server(bound).is_some_and(|server| server.is_http() && server.tls.is_none()));
+            let (plain, others) = agreeing(servers);
             let bind = if address == wildcard { String::new() } else { format!(".{address}") };
             let name = format!("http.{port}{bind}");
-            let prefixes = plain.iter().chain(&others).filter_map(server).map(|server| server.name);
-            let stat_prefix = prefixes.filter(|name| !name.is_empty()).min();
+            let prefixes = plain.iter().chain(&others).filter_map(server).map(|server| &server.name);
+            let stat_prefix = prefixes.filter(|name| !name.is_empty()).min().cloned();
+            let grpc_web = plain.iter().filter_map(server).any(|server| server.protocol == "GRPC-WEB");
             let route = (!plain.is_empty()).then(|| name.clone());
             if !plain.is_empty() {
                 routes.push(self.gateway_route(name, port, plain));
             }
-            for (gateway, index) in &others {
-                if let Some(server) = gateway.servers.get(*index).filter(|server| server.is_http()) {
-                    let name = super::listener::gateway::route_name(gateway, server);
-                    routes.push(self.gateway_route(name, server.port, vec![(gateway.clone(), *index)]));
+            for bound in &others {
+                if let Some(server) = server(bound).filter(|server| server.is_http()) {
+                    let name = super::listener::gateway::route_name(&bound.0, server);
+                    routes.push(self.gateway_route(name, server.port, vec![bound.clone()]));
                 }
             }
             let mut rules = self.gateway_rules(&others);
             rules.retain(|rule| !rule.tcp.is_empty() || !rule.tls.is_empty());
-            let services = self.destinations(&rules);
             let input = GatewayListenerInput {
                 wildcard: address == wildcard,
                 address,
                 port,
                 route,
+                grpc_web,
                 stat_prefix,
                 servers: others,
-                destination_rules: services.iter().filter_map(|service| self.rule(service)).collect(),
                 client: self.client(&rules),
+                upstreams: self.upstreams(&[], &rules),
                 rules,
-                services,
                 judges: self.judges(),
                 authz: self.authz(),
                 tokens: self.tokens(),
@@ -411,6 +410,14 @@ impl ClassInputs<'_> {
             }
         }
         rules
+    }
+
+    /// These services and those that the rules lead to, each once.
+    fn upstreams(&self, services: &[Shared<Service>], rules: &[Shared<VirtualService>]) -> Vec<Upstream> {
+        let mut seen = HashSet::new();
+        let all = services.iter().cloned().chain(self.destinations(rules));
+        let all = all.filter(|service| seen.insert(service.key.host.clone()));
+        all.map(|service| Upstream { rule: self.rule(&service), service }).collect()
     }
 
     /// The services that the rules lead to.
@@ -448,7 +455,7 @@ impl ClassInputs<'_> {
     pub fn secrets(&mut self) -> Vec<Arc<Encoded>> {
         let mut names: BTreeSet<String> = BTreeSet::new();
         if self.class.role == Role::Router {
-            let gateways = self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.labels));
+            let gateways = self.mesh.gateways.iter().filter(|gateway| gateway.selects(&self.class.place.labels));
             names.extend(gateways.flat_map(|gateway| gateway.secrets().map(|(_, name)| name.clone())));
         }
         if self.mesh.rules.name_secrets() && self.class.flavor != Flavor::Grpc {
@@ -470,4 +477,17 @@ impl ClassInputs<'_> {
         let services = services.collect();
         self.cache.get(Input::NameTable(NameTableInput { services, mesh: self.mesh.config.clone() }))
     }
+}
+
+fn server((gateway, index): &BoundServer) -> Option<&Server> {
+    gateway.servers.get(*index)
+}
+
+/// The servers of a port, oldest first, for requests without TLS and for all else: the first one decides which of the two the
+/// port is for, and servers of other traffic are left out (GW-17).
+fn agreeing(mut servers: Vec<BoundServer>) -> (Vec<BoundServer>, Vec<BoundServer>) {
+    let traffic = |bound: &BoundServer| server(bound).map(Server::traffic);
+    let first = servers.first().and_then(traffic);
+    servers.retain(|bound| traffic(bound) == first);
+    if first == Some(Traffic::Http) { (servers, Vec::new()) } else { (Vec::new(), servers) }
 }

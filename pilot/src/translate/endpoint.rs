@@ -16,17 +16,19 @@ pub fn assignment(input: &EndpointsInput) -> ClusterLoadAssignment {
     let policy = input.part.policy();
     let mesh_tls = policy.tls.as_ref().is_none_or(|tls| tls.mode == ClientTlsMode::IstioMutual);
     let mut groups: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
+    let node = input.client.as_ref().filter(|_| input.part.service.node_local).map(|client| &client.node);
     for endpoint in &input.endpoints.endpoints {
         // A name belongs into a DNS cluster, never into EDS.
         let is_ip = endpoint.address.parse::<std::net::IpAddr>().is_ok();
-        if input.part.has(endpoint) && is_ip && endpoint.health != Health::NotReady {
+        let is_near = node.is_none_or(|node| *node == endpoint.node);
+        if input.part.has(endpoint) && is_ip && is_near && endpoint.health != Health::NotReady {
             groups.entry(&endpoint.locality).or_default().push(endpoint);
         }
     }
-    let setting = policy.locality(&input.mesh);
+    let setting = policy.locality(&input.part.service, &input.mesh);
     let tls = |endpoint: &Endpoint| mesh_tls && accepts_mesh_tls(input, endpoint);
     let endpoints = match (setting, &input.client) {
-        (Some(setting), Some((own, labels))) => locality::apply(&setting, own, labels, &groups, &tls),
+        (Some(setting), Some(client)) => locality::apply(&setting, client, &groups, &tls),
         _ => groups.iter().map(|(locality, endpoints)| group(locality, endpoints, &tls)).collect(),
     };
     ClusterLoadAssignment { cluster_name: input.part.cluster_name(), endpoints, ..ClusterLoadAssignment::default() }
@@ -76,7 +78,8 @@ fn lb_endpoint(endpoint: &Endpoint, mesh_tls: bool) -> LbEndpoint {
 /// The endpoints that a DNS cluster holds.
 pub fn of_dns(part: &Part, set: &EndpointSet, name: &str) -> ClusterLoadAssignment {
     let mut groups: BTreeMap<&Locality, Vec<&Endpoint>> = BTreeMap::new();
-    for endpoint in set.endpoints.iter().filter(|endpoint| part.has(endpoint)) {
+    let serves = |endpoint: &&Endpoint| part.has(endpoint) && endpoint.health != Health::NotReady;
+    for endpoint in set.endpoints.iter().filter(serves) {
         groups.entry(&endpoint.locality).or_default().push(endpoint);
     }
     let tls = |endpoint: &Endpoint| endpoint.mesh_tls && !part.service.external;

@@ -3,6 +3,7 @@
 use super::custom::Judge;
 use super::family::Families;
 use super::grpc::{GrpcClusterInput, GrpcListenerInput, GrpcServerInput};
+use super::locality::Place;
 use super::names;
 use super::node::{Flavor, Role};
 use super::policy::{self, Policy};
@@ -12,6 +13,7 @@ use crate::model::authz::AuthorizationPolicy;
 use crate::model::destination_rule::DestinationRule;
 use crate::model::gateway::Gateway;
 use crate::model::mesh::Instance;
+use crate::model::proxy_config::Topology;
 use crate::model::rate_limit::RateLimit;
 use crate::model::request_authn::RequestAuthentication;
 use crate::model::secret::Content;
@@ -19,7 +21,7 @@ use crate::model::sidecar::Sidecar;
 use crate::model::virtual_service::VirtualService;
 use crate::model::{MeshConfig, Shared};
 use crate::registry::entry::selects;
-use crate::registry::{Endpoint, EndpointSet, Locality, Protocol, Service};
+use crate::registry::{Endpoint, EndpointSet, Protocol, Service};
 use proto::istio::destination_rule::Subset;
 use proto::istio::sidecar::OutboundMode;
 use std::collections::BTreeMap;
@@ -150,8 +152,8 @@ pub struct EndpointsInput {
     pub endpoints: Shared<EndpointSet>,
     /// PeerAuthentications, where any turns mTLS off.
     pub authn: Option<Shared<Policies>>,
-    /// Where the client is and its labels, where that matters.
-    pub client: Option<(Locality, Arc<BTreeMap<String, String>>)>,
+    /// Where the client is, where that matters.
+    pub client: Option<Place>,
     /// The mesh's settings.
     pub mesh: Shared<MeshConfig>,
 }
@@ -167,8 +169,19 @@ pub struct Owner {
     pub identity: Identity,
     /// What it reports, and to whom.
     pub reports: Arc<Reports>,
+    /// What stands before a gateway.
+    pub topology: Topology,
     /// The mesh's settings.
     pub mesh: Shared<MeshConfig>,
+}
+
+/// A service that connections may lead to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// The service.
+    pub service: Shared<Service>,
+    /// The rule that the client follows for it.
+    pub rule: Option<Shared<DestinationRule>>,
 }
 
 /// What every listener for what a workload sends depends on.
@@ -180,6 +193,8 @@ pub struct OutboundInput {
     pub port: u16,
     /// TCP and TLS rules that may apply.
     pub rules: Vec<Shared<VirtualService>>,
+    /// Where connections may go: to the services of the listener, and to what the rules name.
+    pub upstreams: Vec<Upstream>,
     /// Who asks, for rules with source conditions.
     pub client: Client,
     /// Bind to the port rather than take captured traffic.
@@ -206,8 +221,6 @@ pub struct OutboundTcpInput {
     pub outbound: OutboundInput,
     /// Services of that address and port, oldest first.
     pub services: Vec<Shared<Service>>,
-    /// DestinationRules of the services, for hash policies.
-    pub destination_rules: Vec<Shared<DestinationRule>>,
 }
 
 /// The listener of everything that arrives.
@@ -246,16 +259,16 @@ pub struct GatewayListenerInput {
     pub port: u16,
     /// Name of the routes of requests without TLS, where it takes such.
     pub route: Option<String>,
+    /// Requests without TLS may be gRPC-Web.
+    pub grpc_web: bool,
     /// Prefix of its statistics, where a server gives one.
     pub stat_prefix: Option<String>,
     /// Servers for TLS and TCP: Gateways with the index of their server.
     pub servers: Vec<(Shared<Gateway>, usize)>,
     /// TLS and TCP rules bound to them.
     pub rules: Vec<Shared<VirtualService>>,
-    /// Services that destinations of the rules name.
-    pub services: Vec<Shared<Service>>,
-    /// DestinationRules of these services.
-    pub destination_rules: Vec<Shared<DestinationRule>>,
+    /// What destinations of the rules name.
+    pub upstreams: Vec<Upstream>,
     /// Who asks.
     pub client: Client,
     /// Who may do what.

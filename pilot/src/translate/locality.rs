@@ -2,26 +2,39 @@
 
 use super::endpoint::group;
 use super::message::uint;
+use crate::registry::endpoint::{LABEL_NODE, LABEL_REGION, LABEL_SUB_ZONE, LABEL_ZONE};
 use crate::registry::{Endpoint, Locality};
 use proto::envoy::endpoint::LocalityLbEndpoints;
 use proto::istio::destination_rule::{Distribute, LocalityLbSetting};
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Where a client is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// Its locality.
+    pub locality: Locality,
+    /// Its node; empty where none is known, or no endpoint is chosen by it.
+    pub node: String,
+    /// Labels of its workload.
+    pub labels: Arc<BTreeMap<String, String>>,
+}
 
 type Groups<'a> = BTreeMap<&'a Locality, Vec<&'a Endpoint>>;
 
-/// Groups with what the setting says for a client at `own` with `labels`.
+/// Groups with what the setting says for a client.
 pub fn apply(
     setting: &LocalityLbSetting,
-    own: &Locality,
-    labels: &BTreeMap<String, String>,
+    client: &Place,
     groups: &Groups<'_>,
     tls: &dyn Fn(&Endpoint) -> bool,
 ) -> Vec<LocalityLbEndpoints> {
+    let own = &client.locality;
     if let Some(shares) = setting.distribute.iter().find(|shares| covers(&shares.from, own)) {
         return distribute(shares, groups, tls);
     }
     if !setting.failover_priority.is_empty() {
-        return by_labels(&setting.failover_priority, labels, groups, tls);
+        return by_labels(&setting.failover_priority, client, groups, tls);
     }
     let rank = |locality: &Locality| {
         if locality.region != own.region {
@@ -80,13 +93,16 @@ fn distribute(shares: &Distribute, groups: &Groups<'_>, tls: &dyn Fn(&Endpoint) 
 /// Priority by how many of the leading labels an endpoint shares with the client.
 fn by_labels(
     keys: &[String],
-    labels: &BTreeMap<String, String>,
+    client: &Place,
     groups: &Groups<'_>,
     tls: &dyn Fn(&Endpoint) -> bool,
 ) -> Vec<LocalityLbEndpoints> {
     let shares = |key: &String, endpoint: &Endpoint| match key.split_once('=') {
-        Some((key, value)) => endpoint.labels.get(key).map(String::as_str) == Some(value),
-        None => labels.get(key) == endpoint.labels.get(key),
+        Some((key, value)) => label(key, &endpoint.locality, &endpoint.node, &endpoint.labels) == value,
+        None => {
+            label(key, &client.locality, &client.node, &client.labels)
+                == label(key, &endpoint.locality, &endpoint.node, &endpoint.labels)
+        }
     };
     let mut ranked: BTreeMap<(usize, &Locality), Vec<&Endpoint>> = BTreeMap::new();
     for (locality, endpoints) in groups {
@@ -96,6 +112,18 @@ fn by_labels(
         }
     }
     compact(ranked.iter().map(|((rank, locality), endpoints)| (*rank, group(locality, endpoints, tls))).collect())
+}
+
+/// The value of a label, empty where there is none. Places are labels too, without anybody writing them (as Istio has it).
+fn label<'a>(key: &str, locality: &'a Locality, node: &'a str, labels: &'a BTreeMap<String, String>) -> &'a str {
+    let place = match key {
+        LABEL_REGION => &locality.region,
+        LABEL_ZONE => &locality.zone,
+        LABEL_SUB_ZONE => &locality.sub_zone,
+        LABEL_NODE => node,
+        _ => "",
+    };
+    if place.is_empty() { labels.get(key).map_or("", String::as_str) } else { place }
 }
 
 /// Ranks become priorities without gaps, as Envoy needs them.

@@ -1,7 +1,8 @@
 //! Who asks: the xDS node, read (NI-1, NI-2, PI-19, PI-32).
 
 use crate::model::Mesh;
-use crate::registry::Locality;
+use crate::model::proxy_config::ProxyConfig;
+use crate::registry::{Locality, pod};
 use proto::envoy::core::Node as Wire;
 use proto::envoy::wkt::value::Kind;
 use proto::envoy::wkt::{Struct, Value};
@@ -45,6 +46,8 @@ pub struct Node {
     pub labels: Arc<BTreeMap<String, String>>,
     /// Where it runs.
     pub locality: Locality,
+    /// Node that it runs on; empty where none is known.
+    pub node: String,
     /// Its cluster.
     pub cluster: String,
     /// Its mesh; empty: the trust domain.
@@ -55,6 +58,8 @@ pub struct Node {
     pub flavor: Flavor,
     /// Whether it answers its workload's DNS (`DNS_CAPTURE`).
     pub captures_dns: bool,
+    /// What it says of itself (`PROXY_CONFIG`); what cannot be read says nothing.
+    pub proxy: ProxyConfig,
     /// `ISTIO_VERSION`, for people.
     pub version: String,
 }
@@ -120,11 +125,13 @@ impl Node {
                 zone: locality.zone.clone(),
                 sub_zone: locality.sub_zone.clone(),
             }),
+            node: string(&metadata, "NODE_NAME").unwrap_or_default(),
             cluster: string(&metadata, "CLUSTER_ID").unwrap_or_else(|| "Kubernetes".to_owned()),
             mesh_id: string(&metadata, "MESH_ID").unwrap_or_default(),
             service_account: string(&metadata, "SERVICE_ACCOUNT").unwrap_or_default(),
             flavor,
             captures_dns: string(&metadata, "DNS_CAPTURE").is_some_and(|value| value == "true"),
+            proxy: metadata.fields.get("PROXY_CONFIG").map_or_else(ProxyConfig::default, proxy_config),
             version: string(&metadata, "ISTIO_VERSION").unwrap_or_default(),
         })
     }
@@ -132,9 +139,12 @@ impl Node {
     /// The node as its workload says, where the workload is known: labels and locality are the pod's (PI-19).
     pub fn with_workload(&self, mesh: &Mesh) -> Self {
         let mut node = self.clone();
-        let known = self.addresses.iter().find_map(|address| mesh.workloads.get(address));
-        if let Some(workload) = known.filter(|workload| workload.namespace == self.namespace) {
+        let at = |address: &String| pod::at(&mesh.workloads, address, &self.namespace, &self.name);
+        if let Some(workload) = self.addresses.iter().find_map(at) {
             node.labels = workload.labels.clone();
+            if !workload.node.is_empty() {
+                node.node.clone_from(&workload.node);
+            }
             if workload.locality != Locality::default() {
                 node.locality = workload.locality.clone();
             }
@@ -158,6 +168,13 @@ fn string(metadata: &Struct, key: &str) -> Option<String> {
         Kind::StringValue(text) if !text.is_empty() => Some(text.clone()),
         _ => None,
     }
+}
+
+fn proxy_config(written: &Value) -> ProxyConfig {
+    ProxyConfig::parse(&proto::value::to_json(written)).unwrap_or_else(|error| {
+        tracing::debug!("PROXY_CONFIG of a proxy: {error}");
+        ProxyConfig::default()
+    })
 }
 
 fn labels(metadata: &Struct) -> BTreeMap<String, String> {

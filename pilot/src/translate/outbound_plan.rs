@@ -1,9 +1,11 @@
 //! Which outbound listeners a sidecar has.
 
 use super::class::Class;
+use super::family::Families;
 use crate::model::scope::Egress;
 use crate::model::{Mesh, Shared};
 use crate::registry::{Protocol, Registry, Service};
+use proto::istio::sidecar::CaptureMode;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A listener to be made: address, port, and the services behind it.
@@ -29,7 +31,8 @@ impl OutboundPlan {
         let mut has_http: HashSet<u16> = HashSet::new();
         let mut tcp: BTreeMap<(String, u16), Vec<Shared<Service>>> = BTreeMap::new();
         let mut sniffed: HashMap<(String, u16), Shared<Service>> = HashMap::new();
-        let bind = if egress.bind.is_empty() { class.families.wildcard() } else { &egress.bind };
+        let own = own_address(egress, class.families);
+        let bind = own.unwrap_or_else(|| class.families.wildcard());
         for service in &egress.services {
             let ports = service.ports.iter().filter(|port| egress.port.is_none_or(|(number, _)| port.number == number));
             for port in ports {
@@ -41,7 +44,8 @@ impl OutboundPlan {
                     has_http.insert(port.number);
                     continue;
                 }
-                for address in addresses(service, port.number, class, mesh, bind) {
+                let at_services = || addresses(service, port.number, class, mesh, bind);
+                for address in own.map_or_else(at_services, |address| vec![address.to_owned()]) {
                     let key = (address, port.number);
                     if protocol == Protocol::Sniff {
                         if !tcp.contains_key(&key) {
@@ -64,6 +68,16 @@ impl OutboundPlan {
         plan.tcp = tcp.into_iter().map(|((address, port), services)| (address, port, services)).collect();
         plan.sniffed = sniffed.into_iter().map(|((address, port), service)| (address, port, service)).collect();
         plan
+    }
+}
+
+/// The one address on which an egress listener has all its ports, where there is one: what it says, or the loopback where
+/// nothing is captured (SC-3).
+fn own_address(egress: &Egress, families: Families) -> Option<&str> {
+    let loopback = if families == Families::V6 { "::1" } else { "127.0.0.1" };
+    match egress.bind.as_str() {
+        "" => (egress.capture == CaptureMode::None).then_some(loopback),
+        bind => Some(bind),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::model::MeshConfig;
 use crate::model::destination_rule::DestinationRule;
+use crate::registry::Service;
 use proto::istio::destination_rule::{
     ClientTlsSettings, ConnectionPoolSettings, LoadBalancerSettings, LocalityLbSetting, OutlierDetection, RetryBudget,
     TrafficPolicy,
@@ -66,10 +67,16 @@ impl Policy {
         }
     }
 
-    /// The locality setting in force; none where it is off or would do nothing: failover needs outlier detection
-    /// (DR-14, PI-94).
-    pub fn locality(&self, mesh: &MeshConfig) -> Option<LocalityLbSetting> {
+    /// The locality setting in force: the rule's, else the order that the service asks for (DR-19), else the mesh's. None
+    /// where it is off or would do nothing: failover needs outlier detection (DR-14, PI-94), but the service's order holds
+    /// without.
+    pub fn locality(&self, service: &Service, mesh: &MeshConfig) -> Option<LocalityLbSetting> {
         let own = self.load_balancer.as_ref().and_then(|balancer| balancer.locality_lb_setting.as_ref());
+        let order = service.distribution.order();
+        if own.is_none() && !order.is_empty() {
+            let failover_priority = order.iter().map(|key| (*key).to_owned()).collect();
+            return Some(LocalityLbSetting { failover_priority, ..LocalityLbSetting::default() });
+        }
         let setting = own.unwrap_or(&mesh.locality);
         let enabled = setting.enabled.unwrap_or(true);
         let useful = self.outliers.is_some() || !setting.distribute.is_empty();
@@ -77,10 +84,9 @@ impl Policy {
     }
 
     /// Whether a locality is chosen before an endpoint in it: only where shares or an order are written (DR-14).
-    pub fn weighs_localities(&self, mesh: &MeshConfig) -> bool {
-        self.locality(mesh).is_some_and(|setting| {
-            let order = !setting.failover.is_empty() || !setting.failover_priority.is_empty();
-            !setting.distribute.is_empty() || (order && self.outliers.is_some())
+    pub fn weighs_localities(&self, service: &Service, mesh: &MeshConfig) -> bool {
+        self.locality(service, mesh).is_some_and(|setting| {
+            !setting.distribute.is_empty() || !setting.failover.is_empty() || !setting.failover_priority.is_empty()
         })
     }
 }

@@ -14,33 +14,32 @@ use kube::runtime::watcher::Event;
 use kube::runtime::{WatchStreamExt as _, watcher};
 use tokio::sync::watch;
 
-/// The ConfigMap with the roots, in every namespace (CA-14).
-pub const CONFIG_MAP: &str = "istio-ca-root-cert";
 /// The roots in it.
 pub const KEY: &str = "root-cert.pem";
 
-/// Follows the roots that citadel publishes in the control plane's namespace; a ConfigMap that is gone changes nothing.
+/// Follows the roots that citadel publishes in a ConfigMap, its namespace and name; one that is gone changes nothing.
 ///
 /// # Errors
 /// Never: an API server that is away is waited for.
-pub async fn follow(client: Client, namespace: String, roots: watch::Sender<Option<String>>) -> anyhow::Result<()> {
+pub async fn follow(
+    client: Client,
+    (namespace, name): (String, String),
+    roots: watch::Sender<Option<String>>,
+) -> anyhow::Result<()> {
     let api: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    let config = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"));
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let mut events = watcher(api, config).default_backoff().boxed();
     while let Some(event) = events.next().await {
         let map = match event {
             Ok(Event::Apply(map) | Event::InitApply(map)) => map,
             Ok(_) => continue,
             Err(error) => {
-                tracing::debug!("ConfigMap {CONFIG_MAP}: {error}");
+                tracing::debug!("ConfigMap {name}: {error}");
                 continue;
             }
         };
         let Some(found) = roots_of(&map) else {
-            tracing::warn!(
-                namespace,
-                "{KEY} of the ConfigMap {CONFIG_MAP} holds no certificates: the roots before stay"
-            );
+            tracing::warn!(namespace, "{KEY} of the ConfigMap {name} holds no certificates: the roots before stay");
             continue;
         };
         roots.send_if_modified(|held| {

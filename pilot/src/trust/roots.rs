@@ -1,6 +1,6 @@
 //! The roots in every namespace, for its pods to mount: one pilot of several copies them from the control plane's own (CA-14).
 
-use super::{CONFIG_MAP, KEY};
+use super::KEY;
 use crate::delivery::{Command, HubHandle};
 use crate::status::leader::Leadership;
 use futures_util::StreamExt as _;
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 /// Name of the Lease, as Istio has it (PI-44).
 pub const LEASE: &str = "istio-namespace-controller-election";
 /// Whose fields they are.
-const MANAGER: &str = "ferromesh-pilot";
+pub const MANAGER: &str = "ferromesh-pilot";
 /// Time from a change to the writing: what comes together is written together.
 const QUIET: Duration = Duration::from_millis(50);
 /// How often it is looked at without a change: whether this pilot leads, which namespaces count.
@@ -32,6 +32,8 @@ pub struct Distribution {
     pub client: Client,
     /// Namespace of the control plane: there citadel writes.
     pub namespace: String,
+    /// Name of the ConfigMap.
+    pub name: String,
     /// The way to the hub, which knows the discovery selectors.
     pub hub: HubHandle,
     /// Whether this pilot writes.
@@ -52,7 +54,7 @@ impl Distribution {
         let mut namespaces = reflector::reflector(writer, events).boxed();
         let (maps, writer) = reflector::store();
         let copies: Api<ConfigMap> = Api::all(self.client.clone());
-        let config = watcher::Config::default().fields(&format!("metadata.name={CONFIG_MAP}"));
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.name));
         let mut copied = reflector::reflector(writer, watcher(copies, config).default_backoff()).boxed();
         let mut ready = self.hub.ready();
         if ready.wait_for(|ready| *ready).await.is_err() {
@@ -95,7 +97,7 @@ impl Distribution {
                 continue;
             }
             if let Err(error) = self.write(&name, &roots).await {
-                tracing::warn!(namespace = name, "cannot write the ConfigMap {CONFIG_MAP}: {error}");
+                tracing::warn!(namespace = name, "cannot write the ConfigMap {}: {error}", self.name);
             }
         }
     }
@@ -112,10 +114,10 @@ impl Distribution {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         let map = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": CONFIG_MAP, "labels": {"istio.io/config": "true"}},
+            "metadata": {"name": self.name, "labels": {"istio.io/config": "true"}},
             "data": {KEY: roots},
         });
-        api.patch(CONFIG_MAP, &PatchParams::apply(MANAGER).force(), &Patch::Apply(map)).await.map(drop)
+        api.patch(&self.name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(map)).await.map(drop)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Spec 1.4: DestinationRule.
 
-use crate::told::{REVIEWS, World, object, object_in, refused};
+use crate::told::{BASE, REVIEWS, World, object, object_in, refused};
 use serde_json::{Value, json};
 
 fn rule(spec: &str) -> World {
@@ -287,6 +287,90 @@ fn failover_priority_goes_by_labels() {
     };
     assert_eq!(by("version"), expect(&[("z1", 0), ("z2", 1), ("z3", 1)]), "the client is v1");
     assert_eq!(by("version=v3"), expect(&[("z1", 1), ("z2", 1), ("z3", 0)]));
+}
+
+/// The base with a fifth of `reviews` in the client's zone on a node of its own, and more in the Service.
+fn reviews_with(service: &str, more: &str) -> World {
+    let near = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n5, labels: {topology.kubernetes.io/region: r1, topology.kubernetes.io/zone: z1}}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: reviews-5, labels: {app: reviews}}\nspec: {nodeName: n5}\nstatus: {podIP: 10.0.0.25}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: reviews-5, labels: {kubernetes.io/service-name: reviews}}\naddressType: IPv4\nports: [{name: http, port: 9080}]\nendpoints: [{addresses: [10.0.0.25], targetRef: {kind: Pod, name: reviews-5}}]\n";
+    let yaml = BASE.replace(
+        "metadata: {name: reviews}\nspec: {clusterIP",
+        &format!("metadata: {{name: reviews}}\nspec: {{{service}clusterIP"),
+    );
+    World::with_text("", &format!("{yaml}{near}{more}"))
+}
+
+/// Priority by the last byte of an address.
+fn by_address(world: &World) -> Vec<(String, u64)> {
+    let assignment = world.client().endpoints(REVIEWS);
+    let mut out = Vec::new();
+    for group in assignment["endpoints"].as_array().unwrap() {
+        for endpoint in group["lb_endpoints"].as_array().unwrap() {
+            let address = endpoint["endpoint"]["address"]["socket_address"]["address"].as_str().unwrap();
+            out.push((address.rsplit('.').next().unwrap().to_owned(), group["priority"].as_u64().unwrap_or(0)));
+        }
+    }
+    out.sort();
+    out
+}
+
+// spec: DR-17
+#[test]
+fn places_are_labels_that_nobody_has_to_write() {
+    let by = |keys: &str| {
+        let policy =
+            format!("{{outlierDetection: {{}}, loadBalancer: {{localityLbSetting: {{failoverPriority: [{keys}]}}}}}}");
+        by_address(&reviews_with(
+            "",
+            &object("DestinationRule", "r", &format!("host: reviews\ntrafficPolicy: {policy}")),
+        ))
+    };
+    let istios = "topology.istio.io/network, topology.kubernetes.io/region, topology.kubernetes.io/zone, topology.istio.io/subzone";
+    assert_eq!(by(istios), expect(&[("1", 0), ("2", 1), ("25", 0), ("3", 2)]));
+    assert_eq!(by("kubernetes.io/hostname"), expect(&[("1", 0), ("2", 1), ("25", 1), ("3", 1)]));
+    assert_eq!(by("topology.kubernetes.io/zone=z2"), expect(&[("1", 1), ("2", 0), ("25", 1), ("3", 1)]));
+}
+
+// spec: DR-19, PI-14
+#[test]
+fn a_service_says_which_endpoints_are_asked_first() {
+    let zone = expect(&[("1", 0), ("2", 1), ("25", 0), ("3", 2)]);
+    for text in ["PreferSameZone", "PreferClose"] {
+        assert_eq!(
+            by_address(&reviews_with(&format!("trafficDistribution: {text}, "), "")),
+            zone,
+            "without outlier detection"
+        );
+    }
+    let node = reviews_with("trafficDistribution: PreferSameNode, ", "");
+    assert_eq!(by_address(&node), expect(&[("1", 0), ("2", 2), ("25", 1), ("3", 3)]));
+    let common = &node.client().cluster(REVIEWS)["common_lb_config"];
+    assert!(common["locality_weighted_lb_config"].is_object(), "{common}");
+    let equal = expect(&[("1", 0), ("2", 0), ("25", 0), ("3", 0)]);
+    assert_eq!(by_address(&reviews_with("trafficDistribution: Later, ", "")), equal);
+    let off = "host: reviews\ntrafficPolicy: {loadBalancer: {localityLbSetting: {enabled: false}}}";
+    let ruled = reviews_with("trafficDistribution: PreferSameZone, ", &object("DestinationRule", "r", off));
+    assert_eq!(by_address(&ruled), equal, "a rule says more than a Service");
+
+    let entry = object(
+        "ServiceEntry",
+        "e",
+        "hosts: [e.example]\nports: [{number: 80, name: http, protocol: HTTP}]\nresolution: STATIC\nlocation: MESH_INTERNAL\nendpoints: [{address: 10.1.0.1, locality: r1/z1}, {address: 10.1.0.2, locality: r2/z3}]",
+    );
+    let annotated = entry.replace(
+        "namespace: default}",
+        "namespace: default, annotations: {networking.istio.io/traffic-distribution: PreferClose}}",
+    );
+    assert_ne!(entry, annotated);
+    let groups = |entry: &str| World::new(entry).client().endpoints("outbound|80||e.example")["endpoints"].clone();
+    assert_eq!((&groups(&entry)[1]["priority"], &groups(&annotated)[1]["priority"]), (&Value::Null, &json!(1)));
+}
+
+// spec: PI-14
+#[test]
+fn local_traffic_stays_on_its_node() {
+    let local = reviews_with("internalTrafficPolicy: Local, ", "");
+    assert_eq!(by_address(&local), expect(&[("1", 0)]));
+    assert_eq!(by_address(&reviews_with("internalTrafficPolicy: Cluster, ", "")).len(), 4);
 }
 
 // spec: DR-21, DR-25, DR-27

@@ -1,6 +1,8 @@
 //! Spec 1.5: Gateway.
 
 use crate::told::{World, manager, object, object_in, problems, refused, texts};
+use pilot::model::references;
+use pilot::source::{Store, memory};
 use pilot::translate::cache::ResourceType;
 use serde_json::{Value, json};
 
@@ -167,11 +169,12 @@ fn terminating(tls: &str) -> String {
 }
 
 const FILES: &str = "serverCertificate: /c.pem, privateKey: /k.pem";
+const CIPHER: &str = "ECDHE-RSA-AES256-GCM-SHA384";
 
 // spec: GW-6, GW-21
 #[test]
 fn https_ends_with_a_certificate_of_files() {
-    let server = terminating(&format!("mode: SIMPLE, {FILES}, minProtocolVersion: TLSV1_2, cipherSuites: [A]"));
+    let server = terminating(&format!("mode: SIMPLE, {FILES}, minProtocolVersion: TLSV1_2, cipherSuites: [{CIPHER}]"));
     let gateway = format!("selector: {{istio: ingressgateway}}\nservers: [{server}]");
     let told = world(&gateway, &rule("v", "shop.com", &format!("{{{TO}}}"))).gateway();
     let listener = told.listener("0.0.0.0_443");
@@ -184,7 +187,7 @@ fn https_ends_with_a_certificate_of_files() {
     let common = &context["common_tls_context"];
     assert_eq!(common["tls_certificate_sds_secret_configs"][0]["name"], "file-cert:/c.pem~/k.pem");
     assert_eq!(common["alpn_protocols"], json!(["h2", "http/1.1"]));
-    assert_eq!(common["tls_params"], json!({"tls_minimum_protocol_version": "TLSv1_2", "cipher_suites": ["A"]}));
+    assert_eq!(common["tls_params"], json!({"tls_minimum_protocol_version": "TLSv1_2", "cipher_suites": [CIPHER]}));
     let route = "https.443.https.g.default";
     assert_eq!(manager(chain)["rds"]["route_config_name"], route);
     assert_eq!(told.host(route, "shop.com:443")["domains"], json!(["shop.com"]));
@@ -260,4 +263,112 @@ fn a_name_that_two_servers_claim_is_the_first_ones() {
     let chains = secure(&both, "")["filter_chains"].as_array().unwrap().clone();
     let names: Vec<&Value> = chains.iter().map(|chain| &chain["filter_chain_match"]["server_names"]).collect();
     assert_eq!(names, [&json!(["a.com", "b.com"]), &json!(["c.com"])], "Envoy refuses a listener with a name twice");
+}
+
+/// A server at port 443, and what it takes.
+fn taking(what: &str, name: &str) -> String {
+    let (protocol, tls) = match what {
+        "HTTPS" => ("HTTPS", format!(", tls: {{mode: SIMPLE, {FILES}}}")),
+        "TLS" => ("TLS", ", tls: {mode: PASSTHROUGH}".to_owned()),
+        plain => (plain, String::new()),
+    };
+    format!("{{port: {{number: 443, name: {name}, protocol: {protocol}}}, hosts: [{name}.com]{tls}}}")
+}
+
+const ALL: &str = "hosts: [a.com, b.com]\ngateways: [g, h]\ntls: [{match: [{sniHosts: [a.com]}, {sniHosts: [b.com]}], route: [{destination: {host: reviews}}]}]\ntcp: [{route: [{destination: {host: mysql}}]}]";
+
+// spec: GW-17
+#[test]
+fn the_oldest_server_decides_what_a_port_is_for() {
+    let rules = object("VirtualService", "v", ALL);
+    let aged = |name: &str, year: u32, server: &str| {
+        object("Gateway", name, &format!("selector: {{istio: ingressgateway}}\nservers: [{server}]"))
+            .replace(&format!("name: {name},"), &format!("name: {name}, creationTimestamp: '{year}-01-01T00:00:00Z',"))
+    };
+    for (first, second) in
+        [("HTTPS", "HTTP"), ("HTTP", "HTTPS"), ("TLS", "TCP"), ("TCP", "TLS"), ("HTTP", "TCP"), ("TCP", "HTTP")]
+    {
+        let (one, other) = (taking(first, "a"), taking(second, "b"));
+        let alone = secure(&one, &rules)["filter_chains"].clone();
+        assert_eq!(secure(&format!("{one}, {other}"), &rules)["filter_chains"], alone, "{first} before {second}");
+        let two = format!("{}{}{rules}", aged("g", 2000, &one), aged("h", 2010, &other));
+        let told = World::new(&two).gateway();
+        assert_eq!(told.listener("0.0.0.0_443")["filter_chains"], alone, "{first} older than {second}");
+        let requests = usize::from(first.starts_with("HTTP"));
+        assert_eq!(told.names(ResourceType::Route).len(), requests, "no routes for what is left out");
+    }
+    let both = secure(&format!("{}, {}", taking("HTTPS", "a"), taking("TLS", "b")), &rules);
+    assert_eq!(both["filter_chains"].as_array().unwrap().len(), 2, "names tell TLS apart");
+}
+
+// spec: GW-17
+#[test]
+fn whoever_is_left_out_is_told() {
+    let gateway = |name: &str, selector: &str, server: &str| {
+        object("Gateway", name, &format!("selector: {{{selector}}}\nservers: [{server}]"))
+    };
+    let found = |second: &str| {
+        let first = gateway("g", "istio: ingressgateway", &taking("HTTPS", "a"));
+        let world = World::new(&format!("{first}{second}"));
+        let objects = memory::parse(&format!("{first}{second}"), None).objects;
+        let mut store = Store::default();
+        objects.into_iter().for_each(|object| drop(store.insert(object)));
+        references::without_effect(&store, &world.mesh).into_values().flatten().collect::<Vec<_>>()
+    };
+    let problems = found(&gateway("h", "istio: ingressgateway", &taking("HTTP", "b")));
+    assert_eq!(problems.len(), 1);
+    assert_eq!(
+        problems[0].to_string(),
+        "Gateway default/h: spec.servers[0].port: port 443 is for TLS already by Gateway default/g: this server for HTTP is left out; give it another port or bind"
+    );
+    assert!(found(&gateway("h", "istio: ingressgateway", &taking("TLS", "b"))).is_empty());
+    assert!(found(&gateway("h", "istio: egressgateway", &taking("HTTP", "b"))).is_empty(), "other proxies");
+}
+
+// spec: GW-2
+#[test]
+fn grpc_web_is_translated_at_the_gateway() {
+    let filters = |servers: &str| {
+        let listener = secure(servers, "");
+        manager(&listener["filter_chains"][0])["http_filters"].to_string().contains("envoy.filters.http.grpc_web")
+    };
+    assert!(filters(&taking("GRPC-WEB", "a")));
+    assert!(
+        filters(&format!("{}, {}", taking("HTTP", "a"), taking("GRPC-WEB", "b"))),
+        "where one of the servers asks for it"
+    );
+    assert!(!filters(&taking("HTTP", "a")) && !filters(&taking("HTTPS", "a")));
+}
+
+// spec: GW-2
+#[test]
+fn ports_of_one_gateway_have_names_of_their_own() {
+    let servers = format!("servers: [{}, {}]", taking("HTTPS", "a"), taking("HTTPS", "a"));
+    assert_eq!(refused("Gateway", &servers), "spec.servers[1].port.name");
+}
+
+// spec: GW-14, GW-15
+#[test]
+fn ciphers_and_versions_are_those_that_proxies_offer() {
+    let server = |settings: &str| terminating(&format!("mode: SIMPLE, {FILES}, {settings}"));
+    let written = format!("cipherSuites: [ALL, AES128-SHA, X, {CIPHER}, '[{CIPHER}|AES128-SHA]']");
+    let chain = &secure(&server(&written), "")["filter_chains"][0];
+    let common = &chain["transport_socket"]["typed_config"]["common_tls_context"];
+    assert_eq!(common["tls_params"]["cipher_suites"], json!([CIPHER]));
+    let found = |settings: &str| {
+        let found = problems(&object_in("default", "Gateway", "x", &format!("servers: [{}]", server(settings))));
+        assert_eq!(found.len(), 1, "{found:?}");
+        (found[0].field.clone(), found[0].message.clone())
+    };
+    let (field, message) = found("cipherSuites: [ALL, AES128-SHA]");
+    assert_eq!(field, "spec.servers[0].tls.cipherSuites");
+    assert!(message.starts_with("none of ALL, AES128-SHA is offered") && message.contains(CIPHER), "{message}");
+    let most = "spec.servers[0].tls.maxProtocolVersion";
+    assert_eq!(
+        found("maxProtocolVersion: TLSV1_1"),
+        (most.to_owned(), "TLS below 1.2 is not offered: use TLSV1_2 or TLSV1_3".to_owned())
+    );
+    assert_eq!(found("minProtocolVersion: TLSV1_3, maxProtocolVersion: TLSV1_2").0, most);
+    let old = secure(&server("minProtocolVersion: TLSV1_0"), "");
+    assert!(old["filter_chains"].is_array(), "a least version that is too low changes nothing");
 }

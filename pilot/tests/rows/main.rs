@@ -15,6 +15,7 @@ mod grpc;
 mod inbound;
 mod names;
 mod outbound;
+mod proxy_config;
 mod secret;
 mod security;
 mod service_entry;

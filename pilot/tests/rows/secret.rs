@@ -21,7 +21,7 @@ fn secret(namespace: &str, name: &str, fields: &[(&str, &str)]) -> String {
 const PAIR: [(&str, &str); 2] = [("tls.crt", "server.pem"), ("tls.key", "server.key")];
 
 fn server(host: &str, tls: &str) -> String {
-    format!("{{port: {{number: 443, name: https, protocol: HTTPS}}, hosts: [{host}], tls: {{{tls}}}}}")
+    format!("{{port: {{number: 443, name: https-{host}, protocol: HTTPS}}, hosts: [{host}], tls: {{{tls}}}}}")
 }
 
 fn gateway(servers: &[String]) -> String {

@@ -199,6 +199,34 @@ fn a_selector_picks_entries_and_pods_and_services_pick_entries() {
     assert_eq!(refused("ServiceEntry", both), "spec.workloadSelector");
 }
 
+// spec: SE-10
+#[test]
+fn pods_take_no_traffic_before_they_are_ready_and_once_they_end() {
+    let pod = |name: &str, meta: &str, conditions: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: db}}{meta}}}\nspec: {{}}\nstatus: {{podIP: {name}, conditions: [{conditions}]}}\n"
+        )
+    };
+    let ready = "{type: PodScheduled, status: 'True'}, {type: Ready, status: 'True'}";
+    let pods = pod("10.0.8.1", "", ready)
+        + &pod("10.0.8.2", "", "{type: PodScheduled, status: 'True'}, {type: Ready, status: 'False'}")
+        + &pod("10.0.8.3", "", "{type: PodScheduled, status: 'True'}")
+        + &pod("10.0.8.4", ", deletionTimestamp: '2026-01-01T00:00:00Z'", ready)
+        + &pod("10.0.8.5", "", "");
+    let world = |resolution: &str| {
+        let entry = format!(
+            "hosts: [db.internal]\nlocation: MESH_INTERNAL\nresolution: {resolution}\nports: [{{number: 80, name: http, protocol: HTTP}}]\nworkloadSelector: {{labels: {{app: db}}}}"
+        );
+        World::new(&format!("{pods}{}", object("ServiceEntry", "e", &entry)))
+    };
+    let told = world("STATIC").client();
+    assert_eq!(told.addresses("outbound|80||db.internal"), ["10.0.8.1", "10.0.8.5"]);
+    let of_dns = world("DNS").client().cluster("outbound|80||db.internal")["load_assignment"].to_string();
+    assert!(of_dns.contains("10.0.8.1") && !of_dns.contains("10.0.8.2"), "{of_dns}");
+    let own = world("STATIC").node("sidecar~10.0.8.2~x.default~default.svc.cluster.local", &[]);
+    assert!(own.has_cluster("inbound|80||"), "its own proxy knows what it will serve");
+}
+
 // spec: SE-11, GEN-4
 #[test]
 fn export_and_names_of_the_server() {
@@ -216,6 +244,38 @@ fn export_and_names_of_the_server() {
     let rule = object("DestinationRule", "r", "host: a.com\ntrafficPolicy: {tls: {mode: SIMPLE, sni: a.com}}");
     let world = World::new(&format!("{}{rule}", object("ServiceEntry", "e", &spec("*"))));
     assert!(world.client().cluster("outbound|443||a.com").to_string().contains("san.com"));
+}
+
+// spec: SE-11, MT-6
+#[test]
+fn names_of_the_server_are_expected_beside_identities_of_its_endpoints() {
+    let entry = object(
+        "ServiceEntry",
+        "e",
+        "hosts: [db.internal]\nlocation: MESH_INTERNAL\nresolution: STATIC\nports: [{number: 80, name: http, protocol: HTTP}]\nendpoints: [{address: 10.9.9.9, serviceAccount: vm}]\nsubjectAltNames: [db.example, 'spiffe://other/ns/a/sa/b']",
+    );
+    let names = |mode: &str| {
+        let rule = match mode {
+            "" => String::new(),
+            mode => {
+                object("DestinationRule", "r", &format!("host: db.internal\ntrafficPolicy: {{tls: {{mode: {mode}}}}}"))
+            }
+        };
+        let cluster = World::new(&format!("{entry}{rule}")).client().cluster("outbound|80||db.internal");
+        let socket = match mode {
+            "" => &cluster["transport_socket_matches"][0]["transport_socket"],
+            _ => &cluster["transport_socket"],
+        };
+        socket["typed_config"]["common_tls_context"]["combined_validation_context"]["default_validation_context"]["match_subject_alt_names"].clone()
+    };
+    let all = json!([
+        {"exact": "db.example"},
+        {"exact": "spiffe://cluster.local/ns/default/sa/vm"},
+        {"exact": "spiffe://other/ns/a/sa/b"}
+    ]);
+    assert_eq!((names(""), names("ISTIO_MUTUAL")), (all.clone(), all));
+    let own = json!([{"exact": "db.example"}, {"exact": "spiffe://other/ns/a/sa/b"}]);
+    assert_eq!(names("SIMPLE"), own, "a server outside of the mesh has no identity in it");
 }
 
 // spec: SE-13, DN-1

@@ -2,7 +2,7 @@
 
 use crate::told::{World, object, object_in, refused};
 use pilot::translate::cache::ResourceType;
-use serde_json::json;
+use serde_json::{Value, json};
 
 const FAR: &str = "outbound|8080||far.other.svc.cluster.local";
 
@@ -20,6 +20,8 @@ fn the_selector_comes_before_the_namespace_and_the_namespace_before_the_root() {
     let other = object("Sidecar", "o", "workloadSelector: {labels: {app: other}}\negress: [{hosts: ['./*']}]");
     assert!(sees(String::new()), "without one everything is imported");
     assert!(!sees(root.clone()));
+    let everywhere = World::new(&root).client();
+    assert!(everywhere.has_cluster(crate::told::REVIEWS), "`.` is the namespace of who follows it");
     assert!(sees(format!("{root}{own}")));
     assert!(!sees(format!("{root}{own}{selected}")));
     assert!(sees(other), "not for this workload");
@@ -42,6 +44,23 @@ fn egress_hosts_limit_what_is_sent() {
     assert_eq!(refused("Sidecar", "egress: [{hosts: [reviews]}]"), "spec.egress[0].hosts[0]");
 }
 
+// spec: PI-86
+#[test]
+fn a_service_that_is_not_imported_hides_none_that_is() {
+    let entry = |namespace: &str, year: u32| {
+        object_in(
+            namespace,
+            "ServiceEntry",
+            "x",
+            "hosts: [api.x.com]\nresolution: DNS\nports: [{number: 443, name: tls, protocol: TLS}]",
+        )
+        .replace("name: x,", &format!("name: x, creationTimestamp: '{year}-01-01T00:00:00Z',"))
+    };
+    let imports = default("egress: [{hosts: ['shared/*']}]");
+    let told = World::new(&format!("{}{}{imports}", entry("team-a", 2000), entry("shared", 2010))).client();
+    assert!(told.has_cluster("outbound|443||api.x.com"));
+}
+
 // spec: SC-3
 #[test]
 fn an_egress_listener_may_have_a_port_of_its_own() {
@@ -50,10 +69,33 @@ fn an_egress_listener_may_have_a_port_of_its_own() {
     );
     let told = World::new(&yaml).client();
     let listener = told.listener("127.0.0.1_8080");
-    assert_eq!(listener["bind_to_port"], serde_json::Value::Null, "it binds");
+    assert_eq!(listener["bind_to_port"], false, "it takes what is captured for that address");
     assert_eq!(told.host("8080", "far.other.svc.cluster.local:8080")["name"], "far.other.svc.cluster.local:8080");
     assert!(told.has_listener("0.0.0.0_9080"));
     assert_eq!(refused("Sidecar", "egress: [{hosts: ['./*']}, {hosts: ['*/*']}]"), "spec.egress[1]");
+}
+
+// spec: SC-3
+#[test]
+fn where_nothing_is_captured_a_listener_binds_the_loopback() {
+    let told = |more: &str| {
+        let yaml = default(&format!("egress:\n- captureMode: NONE\n  hosts: ['./*']\n{more}"));
+        World::new(&yaml).client()
+    };
+    let alone = told("");
+    for name in ["127.0.0.1_9080", "127.0.0.1_3306", "127.0.0.1_8000"] {
+        assert_eq!(alone.listener(name)["bind_to_port"], Value::Null, "{name} binds, and not for others");
+    }
+    for name in ["0.0.0.0_9080", "10.96.0.3_3306"] {
+        assert!(!alone.has_listener(name), "{name} is no address of the workload, or of the network");
+    }
+    let to = alone.listener("127.0.0.1_3306")["filter_chains"][0]["filters"][0]["typed_config"]["cluster"].clone();
+    assert_eq!(to, "outbound|3306||mysql.default.svc.cluster.local");
+    let own = told("  bind: 127.0.0.7\n  port: {number: 3306, protocol: TCP, name: tcp}\n");
+    assert_eq!(own.listener("127.0.0.7_3306")["bind_to_port"], Value::Null);
+    let world = World::new(&default("egress: [{captureMode: NONE, hosts: ['./*']}]"));
+    let six = world.node("sidecar~fd00::9~client-1.default~default.svc.cluster.local", &[]);
+    assert!(six.has_listener("[::1]_9080"), "{:?}", six.names(ResourceType::Listener));
 }
 
 // spec: SC-4, OD-5

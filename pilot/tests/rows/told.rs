@@ -171,9 +171,14 @@ impl World {
 
     /// The same with settings of the mesh.
     pub(crate) fn with_mesh(config: &str, more: &str) -> Self {
+        Self::with_text(config, &format!("{BASE}{more}"))
+    }
+
+    /// A text alone, with settings of the mesh.
+    pub(crate) fn with_text(config: &str, yaml: &str) -> Self {
         let written = if config.is_empty() { Default::default() } else { mesh_config::parse(config).unwrap() };
         let config = MeshConfig { istio_defaults: true, ..MeshConfig::new(written, "cluster.local", "Kubernetes") };
-        Self::of(config, &format!("{BASE}{more}"))
+        Self::of(config, yaml)
     }
 
     pub(crate) fn of(config: MeshConfig, yaml: &str) -> Self {
@@ -222,16 +227,35 @@ impl World {
         self.told(&WireNode { id: id.to_owned(), metadata: Some(Struct { fields }), ..WireNode::default() })
     }
 
+    /// What a node that says this of itself is told.
+    pub(crate) fn with_proxy_config(&self, id: &str, config: &Value) -> Told {
+        let fields = [("PROXY_CONFIG".to_owned(), of_json(config))].into_iter().collect();
+        self.told(&WireNode { id: id.to_owned(), metadata: Some(Struct { fields }), ..WireNode::default() })
+    }
+
     fn told(&self, wire: &WireNode) -> Told {
         let class = Class::of(&Node::parse(wire).unwrap(), &self.mesh);
         let scope = match class.role {
-            Role::Sidecar => {
-                scope::build(&self.mesh, &class.namespace, scope::choose(&self.mesh, &class.namespace, &class.labels))
-            }
+            Role::Sidecar => scope::build(
+                &self.mesh,
+                &class.namespace,
+                scope::choose(&self.mesh, &class.namespace, &class.place.labels),
+            ),
             Role::Router => scope::of_gateway(&self.mesh, &class.namespace),
         };
         Told { snapshot: Snapshot::build(&class, &self.mesh, &scope, &mut Cache::default()) }
     }
+}
+
+fn of_json(value: &Value) -> WireValue {
+    let kind = match value {
+        Value::Object(fields) => ValueKind::StructValue(Struct {
+            fields: fields.iter().map(|(name, value)| (name.clone(), of_json(value))).collect(),
+        }),
+        Value::Number(number) => ValueKind::NumberValue(number.as_f64().unwrap()),
+        other => ValueKind::StringValue(other.as_str().unwrap().to_owned()),
+    };
+    WireValue { kind: Some(kind) }
 }
 
 pub(crate) struct Told {

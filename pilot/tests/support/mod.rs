@@ -93,6 +93,12 @@ impl Client {
         next.map(|response| response.expect("the stream ended"))
     }
 
+    /// Waits until the server ends the stream, and wants no error.
+    pub async fn ended(&mut self) {
+        let end = async { while self.responses.message().await.unwrap().is_some() {} };
+        tokio::time::timeout(PATIENCE, end).await.expect("the stream never ended");
+    }
+
     /// Whether nothing comes for a while.
     pub async fn silent(&mut self, time: Duration) -> bool {
         tokio::time::timeout(time, self.responses.message()).await.is_err()

@@ -16,6 +16,8 @@ core_struct! {
         selector: BTreeMap<String, String>,
         ports: Vec<ServicePort>,
         publish_not_ready_addresses: bool,
+        traffic_distribution: Option<String>,
+        internal_traffic_policy: Option<String>,
     }
 }
 
@@ -135,6 +137,17 @@ core_struct! {
         pod_ip: Option<String>,
         #[serde(rename = "podIPs")]
         pod_ips: Vec<PodIp>,
+        conditions: Vec<PodCondition>,
+    }
+}
+
+core_struct! {
+    /// A condition of a Pod.
+    #[derive(Eq)]
+    PodCondition {
+        #[serde(rename = "type")]
+        kind: String,
+        status: String,
     }
 }
 

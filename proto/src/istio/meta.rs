@@ -11,6 +11,7 @@ core_struct! {
         labels: BTreeMap<String, String>,
         annotations: BTreeMap<String, String>,
         creation_timestamp: Option<String>,
+        deletion_timestamp: Option<String>,
         generation: Option<i64>,
         resource_version: Option<String>,
         owner_references: Vec<OwnerReference>,

@@ -68,27 +68,11 @@ pub fn node_json(node: &Node) -> serde_json::Value {
     serde_json::json!({
         "id": node.id,
         "cluster": node.cluster,
-        "metadata": node.metadata.as_ref().map(struct_json),
+        "metadata": node.metadata.as_ref().map(proto::value::of_struct),
         "locality": {"region": locality.region, "zone": locality.zone, "sub_zone": locality.sub_zone},
         "user_agent_name": node.user_agent_name,
         "extensions": extensions,
     })
-}
-
-fn struct_json(object: &Struct) -> serde_json::Value {
-    let sorted: std::collections::BTreeMap<&String, &Value> = object.fields.iter().collect();
-    sorted.into_iter().map(|(name, value)| (name.clone(), value_json(value))).collect()
-}
-
-fn value_json(value: &Value) -> serde_json::Value {
-    match &value.kind {
-        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
-        Some(Kind::BoolValue(value)) => (*value).into(),
-        Some(Kind::NumberValue(number)) => (*number).into(),
-        Some(Kind::StringValue(text)) => text.as_str().into(),
-        Some(Kind::StructValue(object)) => struct_json(object),
-        Some(Kind::ListValue(list)) => list.values.iter().map(value_json).collect(),
-    }
 }
 
 /// `<type>~<ip>~<name>.<namespace>~<namespace>.svc.<domain>` from the variables that injection sets.

@@ -20,6 +20,14 @@ const READY_VARIABLE: &str = "ENVOY_STATUS_PORT";
 const METRICS_VARIABLE: &str = "ENVOY_PROMETHEUS_PORT";
 /// Time between two reports of metrics.
 const REPORT_EVERY: &str = "1s";
+/// Annotations of the pod that win over `PROXY_CONFIG`, as with Istio's agent (spec AN-2, AN-3).
+const STATUS_PORT: &str = "status.sidecar.istio.io/port";
+const DISCOVERY_ADDRESS: &str = "sidecar.istio.io/discoveryAddress";
+/// Where another process, SPIRE for one, has its socket of secrets (spec PT-14, CA-19).
+pub(crate) const IDENTITY_SOCKETS: &str = "/var/run/secrets/workload-spiffe-uds";
+/// Name of that socket, and the variable that gives it another one.
+pub(crate) const IDENTITY_SOCKET: &str = "socket";
+pub(crate) const IDENTITY_SOCKET_VARIABLE: &str = "WORKLOAD_IDENTITY_SOCKET_FILE";
 /// Name of the file that Istio's agent writes for Envoy; ours is written for whoever looks into the pod.
 const FILE: &str = "envoy-rev.json";
 
@@ -84,16 +92,29 @@ pub struct PodArgs {
 
 /// What the variable `PROXY_CONFIG` says.
 #[derive(Debug, Default)]
-struct ProxyConfig(Map<String, Value>);
+pub(crate) struct ProxyConfig(Map<String, Value>);
 
 impl ProxyConfig {
-    fn of(environment: &Environment) -> Result<Self, BootstrapError> {
+    pub(crate) fn of(environment: &Environment) -> Result<Self, BootstrapError> {
         let text = environment.get("PROXY_CONFIG").map(str::trim).filter(|text| !text.is_empty());
         let parsed = text.map(serde_json::from_str).transpose();
         Ok(Self(parsed.map_err(|error| BootstrapError::field("PROXY_CONFIG", error.to_string()))?.unwrap_or_default()))
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    /// This with what annotations of the pod say in its place.
+    fn with(mut self, annotations: &Value) -> Result<Self, BootstrapError> {
+        let written = |name: &str| annotations[name].as_str().map(str::trim).filter(|text| !text.is_empty());
+        if let Some(port) = written(STATUS_PORT) {
+            let bad = |_| BootstrapError::field(STATUS_PORT, format!("{port:?} is no port from 0 (none) to 65535"));
+            self.0.insert("statusPort".to_owned(), json!(port.parse::<u16>().map_err(bad)?));
+        }
+        if let Some(address) = written(DISCOVERY_ADDRESS) {
+            self.0.insert("discoveryAddress".to_owned(), json!(address));
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name)?.as_str().filter(|text| !text.is_empty())
     }
 
@@ -101,8 +122,10 @@ impl ProxyConfig {
         self.0.get(name)?.as_u64()
     }
 
-    fn port(&self, name: &str, default: u16) -> u16 {
-        self.number(name).and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(default)
+    /// A port where 0 is none.
+    fn port(&self, name: &str, default: u16) -> Option<u16> {
+        let written = self.number(name).and_then(|port| u16::try_from(port).ok());
+        Some(written.unwrap_or(default)).filter(|port| *port != 0)
     }
 }
 
@@ -111,7 +134,7 @@ impl ProxyConfig {
 /// # Errors
 /// [`BootstrapError`] with the variable or file that cannot be used.
 pub fn flags(args: &PodArgs, environment: &Environment) -> Result<Flags, BootstrapError> {
-    let config = ProxyConfig::of(environment)?;
+    let config = ProxyConfig::of(environment)?.with(&pod_info(&args.pod_info_dir.join("annotations")))?;
     let own = environment.get("ISTIO_BOOTSTRAP_OVERRIDE").map(Path::new);
     let config_yaml = own.map(std::fs::read_to_string).transpose().map_err(failed_override)?;
     let mut bootstrap = bootstrap(args, environment, &config)?;
@@ -128,7 +151,6 @@ pub fn flags(args: &PodArgs, environment: &Environment) -> Result<Flags, Bootstr
     };
     std::fs::create_dir_all(&args.config_dir).map_err(failed)?;
     std::fs::write(&path, format!("{bootstrap:#}\n")).map_err(failed)?;
-    let status_port = config.port("statusPort", PORT_STATUS);
     Ok(Flags {
         config_path: Some(path),
         config_yaml,
@@ -144,7 +166,7 @@ pub fn flags(args: &PodArgs, environment: &Environment) -> Result<Flags, Bootstr
         parent_shutdown_time_s: 900,
         state_dir: Some(args.config_dir.clone()),
         admin_address_path: None,
-        status_port: Some(status_port),
+        status_port: config.port("statusPort", PORT_STATUS),
         ready_port: Some(port_of(environment, READY_VARIABLE, PORT_READY)?),
         metrics_port: Some(port_of(environment, METRICS_VARIABLE, PORT_METRICS)?),
         file_flush_interval_msec: 1_000,
@@ -214,7 +236,7 @@ fn bootstrap(args: &PodArgs, environment: &Environment, config: &ProxyConfig) ->
     Ok(json!({
         "node": node(args, environment, config)?,
         "admin": {"address": {"socket_address": {
-            "address": "127.0.0.1", "port_value": config.port("proxyAdminPort", PORT_ADMIN),
+            "address": "127.0.0.1", "port_value": config.port("proxyAdminPort", PORT_ADMIN).unwrap_or(PORT_ADMIN),
         }}},
         "dynamic_resources": {
             "ads_config": {
@@ -223,7 +245,7 @@ fn bootstrap(args: &PodArgs, environment: &Environment, config: &ProxyConfig) ->
             },
             "cds_config": ads, "lds_config": ads,
         },
-        "static_resources": {"clusters": [pilot_cluster(pilot)?, secrets_cluster()]},
+        "static_resources": {"clusters": [pilot_cluster(pilot)?, secrets_cluster(environment)]},
     }))
 }
 
@@ -272,7 +294,7 @@ fn pod_info(path: &Path) -> Value {
 
 /// pilot over mutual TLS with the certificate that this process has from its CA.
 fn pilot_cluster(address: &str) -> Result<Value, BootstrapError> {
-    let bad = || BootstrapError::field("PROXY_CONFIG.discoveryAddress", format!("{address:?} is no HOST:PORT"));
+    let bad = || BootstrapError::field("discoveryAddress", format!("{address:?} is no HOST:PORT"));
     let (host, port) = address.rsplit_once(':').ok_or_else(bad)?;
     let port: u16 = port.parse().map_err(|_| bad())?;
     let secret = |name: &str| {
@@ -305,9 +327,15 @@ fn pilot_cluster(address: &str) -> Result<Value, BootstrapError> {
     Ok(cluster)
 }
 
-/// Where secrets would come from beside this process; it provides its own.
-fn secrets_cluster() -> Value {
-    http2(CLUSTER_SDS, "STATIC", &json!({"pipe": {"path": "/var/run/secrets/workload-spiffe-uds/socket"}}))
+/// Where secrets come from beside this process; without anybody there it provides its own.
+fn secrets_cluster(environment: &Environment) -> Value {
+    let path = format!("{IDENTITY_SOCKETS}/{}", identity_socket(environment));
+    http2(CLUSTER_SDS, "STATIC", &json!({"pipe": {"path": path}}))
+}
+
+/// Name of the socket in [`IDENTITY_SOCKETS`].
+pub(crate) fn identity_socket(environment: &Environment) -> &str {
+    environment.get(IDENTITY_SOCKET_VARIABLE).filter(|name| !name.is_empty()).unwrap_or(IDENTITY_SOCKET)
 }
 
 fn http2(name: &str, kind: &str, address: &Value) -> Value {
@@ -456,5 +484,40 @@ mod tests {
         let nobody = Environment::from([("POD_NAME", "p")]);
         let error = load(directory.path(), &[], &nobody).unwrap_err().to_string();
         assert_eq!(error, "POD_NAMESPACE: this variable is needed: injection sets it from the pod");
+    }
+
+    // spec: AN-2, AN-3
+    #[test]
+    fn annotations_of_the_pod_win_over_proxy_config() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = r#"{"statusPort": 16020, "discoveryAddress": "istiod-canary.mesh.svc:15012"}"#;
+        let with = |annotations: &str| {
+            std::fs::write(directory.path().join("annotations"), annotations).unwrap();
+            let status_port = load(directory.path(), &[], &environment(config))?.flags.status_port;
+            let text = std::fs::read_to_string(directory.path().join(FILE)).unwrap();
+            let written: Value = serde_json::from_str(&text).unwrap();
+            let pilot = &written["static_resources"]["clusters"][0]["transport_socket"]["typed_config"]["sni"];
+            let in_force = &written["node"]["metadata"]["PROXY_CONFIG"];
+            Ok::<_, BootstrapError>((status_port, pilot.clone(), in_force.clone()))
+        };
+        let annotations = "status.sidecar.istio.io/port=\"17020\"\n\
+            sidecar.istio.io/discoveryAddress=\"istiod-red.mesh.svc:15012\"\n";
+        let in_force = json!({"statusPort": 17020, "discoveryAddress": "istiod-red.mesh.svc:15012"});
+        assert_eq!(with(annotations).unwrap(), (Some(17020), json!("istiod-red.mesh.svc"), in_force));
+        let (status_port, pilot, in_force) = with("status.sidecar.istio.io/port=\"0\"\n").unwrap();
+        assert_eq!((status_port, pilot), (None, json!("istiod-canary.mesh.svc")));
+        assert_eq!(in_force["statusPort"], 0);
+        let error = with("status.sidecar.istio.io/port=\"x\"\n").unwrap_err().to_string();
+        assert_eq!(error, "status.sidecar.istio.io/port: \"x\" is no port from 0 (none) to 65535");
+    }
+
+    // spec: PT-14, CA-19
+    #[test]
+    fn secrets_come_from_the_socket_that_the_variable_names() {
+        let address = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/pipe/path";
+        let path = |environment| secrets_cluster(&environment).pointer(address).cloned();
+        assert_eq!(path(Environment::default()), Some(json!("/var/run/secrets/workload-spiffe-uds/socket")));
+        let named = Environment::from([("WORKLOAD_IDENTITY_SOCKET_FILE", "spire.sock")]);
+        assert_eq!(path(named), Some(json!("/var/run/secrets/workload-spiffe-uds/spire.sock")));
     }
 }

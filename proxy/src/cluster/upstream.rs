@@ -38,14 +38,16 @@ pub struct Failure {
     pub outcome: Outcome,
     /// Nothing of the request was sent.
     pub unsent: bool,
-    /// The connection had served before and died without a byte of answer: the keep-alive race (D3).
-    pub stale: bool,
+    /// The connection died without a byte of answer.
+    pub silent: bool,
+    /// It had served before.
+    pub reused: bool,
 }
 
 impl Failure {
     /// A failure before anything was sent.
     pub fn before_sending(outcome: Outcome) -> Self {
-        Self { outcome, unsent: true, stale: false }
+        Self { outcome, unsent: true, silent: false, reused: false }
     }
 }
 
@@ -134,8 +136,8 @@ impl Upstream {
             Wire::H1(exchange) => exchange.progress(),
             Wire::H2(exchange) => exchange.progress(),
         };
-        let stale = progress.reused && !progress.answered && outcome.reason == Reason::UpstreamClosed;
-        Failure { outcome, unsent: progress.sent_bytes == 0, stale }
+        let silent = !progress.answered && outcome.reason == Reason::UpstreamClosed;
+        Failure { outcome, unsent: progress.sent_bytes == 0, silent, reused: progress.reused }
     }
 
     /// The response's body, after a final head.

@@ -387,7 +387,6 @@ async fn one_request(
         shared.owes_continue = meta.expects_continue && !settings.config.proxy_100_continue;
         shared.body = meta.body;
         shared.requests += 1;
-        shared.stay.served();
         if meta.expects_continue && !settings.config.proxy_100_continue {
             head.headers.remove(Known::Expect);
         }

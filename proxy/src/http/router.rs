@@ -4,7 +4,7 @@ use super::downstream::Downstream;
 use super::limits;
 use super::log::{self, facts, millis};
 use super::trace;
-use crate::cluster::{Cluster, Upstream};
+use crate::cluster::{Cluster, Failure, Upstream};
 use crate::endpoint::{Limit, Permit, Verdict};
 use crate::env::Instant;
 use crate::filter::{StreamCx, plain};
@@ -298,6 +298,13 @@ impl<'a> Tries<'a> {
         .await
     }
 
+    /// A connection that dies without a byte of answer is stale where it had served before (D3), and towards the own
+    /// application in any case: one that ends closes its port, and whoever waits there to be accepted is cut off unseen.
+    fn failed(&self, failure: Failure) -> Tried {
+        let stale = failure.silent && (failure.reused || self.cx.inbound);
+        Tried::Failed { outcome: failure.outcome, unsent: failure.unsent, stale }
+    }
+
     async fn exchange(&mut self, head: &RequestHead, body: Body, down: &mut Downstream) -> Tried {
         let opened = attempt(&self.cluster, head, body, &mut self.ask).await;
         if let Some(endpoint) = self.ask.tried.last() {
@@ -306,7 +313,7 @@ impl<'a> Tries<'a> {
         let mut upstream = match opened {
             Ok(upstream) => upstream,
             Err(failure) => {
-                return Tried::Failed { outcome: failure.outcome, unsent: failure.unsent, stale: failure.stale };
+                return self.failed(failure);
             }
         };
         {
@@ -323,8 +330,7 @@ impl<'a> Tries<'a> {
                 }
                 Ok(head) => return Tried::Head(head, upstream),
                 Err(outcome) => {
-                    let failure = upstream.failure(outcome);
-                    return Tried::Failed { outcome: failure.outcome, unsent: failure.unsent, stale: failure.stale };
+                    return self.failed(upstream.failure(outcome));
                 }
             }
         }

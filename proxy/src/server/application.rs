@@ -1,34 +1,34 @@
 //! The application beside this proxy: its probes and its metrics.
 //!
 //! Probes of the kubelet cannot speak mutual TLS, so injection rewrites them to this process, which asks the application
-//! over the loopback device, from an address that redirection leaves alone (spec HL-1).
+//! where the kubelet would, from an address that redirection leaves alone (spec HL-1).
+
+mod destination;
+mod http_get;
 
 use super::answer::{Answer, text};
 use crate::bootstrap::Environment;
-use crate::tls::Unverified;
-use bytes::{BufMut, Bytes, BytesMut};
-use http_body_util::{BodyExt, Empty, Full, Limited};
+use bytes::{BufMut, BytesMut};
+use destination::Destination;
+use futures_util::future::join_all;
+use http_body_util::{BodyExt, Full, Limited};
+use http_get::{HttpGet, MAX_BYTES, Reply};
 use hyper::Request;
+use hyper::header::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use identity::svid::provider;
 use prost::Message;
-use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use std::collections::BTreeMap;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpSocket, TcpStream};
 
 /// Probes by the path that injection gave them.
 const PROBES_VARIABLE: &str = "ISTIO_KUBE_APP_PROBERS";
 /// Where the application's own metrics are.
 const METRICS_VARIABLE: &str = "ISTIO_PROMETHEUS_ANNOTATIONS";
-/// Bytes of application metrics that are taken over.
-const METRICS_MAX_BYTES: usize = 16 << 20;
+/// Time for one target to show its metrics.
 const METRICS_TIMEOUT: Duration = Duration::from_secs(5);
+/// Begin of the paths of hooks, which take as long as the pod's grace period lets them.
+const HOOKS: &str = "/app-lifecycle/";
 
 /// One probe of the application, as Kubernetes writes it.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,23 +38,6 @@ struct Probe {
     tcp_socket: Option<TcpTarget>,
     grpc: Option<GrpcTarget>,
     timeout_seconds: Option<u64>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct HttpGet {
-    path: Option<String>,
-    port: u16,
-    host: Option<String>,
-    scheme: Option<String>,
-    #[serde(default)]
-    http_headers: Vec<Header>,
-}
-
-#[derive(Debug, Clone, Deserialize)]
-struct Header {
-    name: String,
-    value: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -70,10 +53,20 @@ struct GrpcTarget {
     service: Option<String>,
 }
 
-/// Where an application shows its metrics, as its pod's annotations say; all of it is text there.
-#[derive(Debug, Clone, Deserialize)]
-struct ScrapeTarget {
+/// What the pod's annotations say of metrics; all of it is text, and any may be empty.
+#[derive(Debug, Deserialize)]
+struct Annotations {
+    #[serde(default)]
     scrape: String,
+    #[serde(flatten)]
+    only: ScrapeTarget,
+    /// Stand for the only one where there are any.
+    #[serde(default)]
+    targets: Vec<ScrapeTarget>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ScrapeTarget {
     #[serde(default)]
     path: String,
     #[serde(default)]
@@ -84,7 +77,9 @@ struct ScrapeTarget {
 #[derive(Debug, Clone, Default)]
 pub struct Application {
     probes: BTreeMap<String, Probe>,
-    metrics: Option<(u16, String)>,
+    destination: Destination,
+    /// Ports and paths.
+    metrics: Vec<(u16, String)>,
 }
 
 impl Application {
@@ -97,107 +92,90 @@ impl Application {
             Some(json) => serde_json::from_str(json).map_err(|error| format!("{PROBES_VARIABLE}: {error}"))?,
             None => BTreeMap::new(),
         };
-        let target: Option<ScrapeTarget> = match environment.get(METRICS_VARIABLE) {
-            Some(json) => Some(serde_json::from_str(json).map_err(|error| format!("{METRICS_VARIABLE}: {error}"))?),
-            None => None,
-        };
-        let metrics = match target.filter(|target| target.scrape == "true") {
-            Some(target) => {
-                let port = if target.port.is_empty() { "80" } else { &target.port };
-                let port = port.parse().map_err(|_| format!("{METRICS_VARIABLE}: {port:?} is no port"))?;
-                Some((port, if target.path.is_empty() { "/metrics".to_owned() } else { target.path }))
-            }
-            None => None,
-        };
-        Ok(Self { probes, metrics })
+        Ok(Self { probes, destination: Destination::of(environment)?, metrics: scrape_targets(environment)? })
     }
 
-    /// Asks what the probe of this path asks; `None` where there is none.
-    pub(super) async fn probe(&self, path: &str) -> Option<Answer> {
+    /// Asks what the probe of this path asks, with the headers of who asks; `None` where there is none.
+    pub(super) async fn probe(&self, path: &str, headers: &HeaderMap) -> Option<Answer> {
         let probe = self.probes.get(path)?;
-        let limit = Duration::from_secs(probe.timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or(1));
-        Some(match tokio::time::timeout(limit, Box::pin(probe.ask())).await {
-            Ok(Ok(status)) => text(status, ""),
-            Ok(Err(why)) => text(500, format!("{why}\n")),
-            Err(_) => text(500, format!("no answer within {limit:?}\n")),
+        let asked = Box::pin(probe.ask(&self.destination, headers));
+        let reply = if path.starts_with(HOOKS) {
+            asked.await
+        } else {
+            let limit = Duration::from_secs(probe.timeout_seconds.filter(|seconds| *seconds > 0).unwrap_or(1));
+            let in_time = tokio::time::timeout(limit, asked).await;
+            in_time.unwrap_or_else(|_| Err(format!("no answer within {limit:?}")))
+        };
+        Some(match reply {
+            // It leads elsewhere, which the kubelet takes for a success; but not without a `Location`.
+            Ok(reply) if (300..400).contains(&reply.status) => text(200, reply.body),
+            Ok(reply) => text(reply.status, reply.body),
+            Err(why) => text(500, format!("{why}\n")),
         })
     }
 
-    /// Adds the application's metrics to this proxy's own; where they cannot be had they are left out.
+    /// Adds the application's metrics to this proxy's own; those that cannot be had are left out.
     pub(super) async fn add_metrics(&self, own: &mut String) {
-        let Some((port, path)) = &self.metrics else { return };
-        match scrape(*port, path).await {
-            Ok(theirs) => own.push_str(&theirs),
-            Err(why) => tracing::warn!(port, path, why, "metrics of the application are left out"),
+        let scrapes = self.metrics.iter().map(|(port, path)| Box::pin(scrape(*port, path)));
+        for ((port, path), theirs) in self.metrics.iter().zip(join_all(scrapes).await) {
+            match theirs {
+                Ok(theirs) => own.push_str(&theirs),
+                Err(why) => tracing::warn!(port, path, why, "metrics of the application are left out"),
+            }
         }
     }
+}
+
+/// Ports and paths of the application's metrics. Istio's agent asks unless it is told not to.
+fn scrape_targets(environment: &Environment) -> Result<Vec<(u16, String)>, String> {
+    let Some(json) = environment.get(METRICS_VARIABLE) else { return Ok(Vec::new()) };
+    let told: Annotations = serde_json::from_str(json).map_err(|error| format!("{METRICS_VARIABLE}: {error}"))?;
+    let targets = match told {
+        Annotations { scrape, .. } if scrape == "false" => Vec::new(),
+        Annotations { only, targets, .. } if targets.is_empty() => vec![only],
+        Annotations { targets, .. } => targets,
+    };
+    let parsed = targets.into_iter().map(|ScrapeTarget { path, port }| {
+        let port = if port.is_empty() { "80" } else { &port };
+        let port = port.parse().map_err(|_| format!("{METRICS_VARIABLE}: {port:?} is no port"))?;
+        Ok((port, if path.is_empty() { "/metrics".to_owned() } else { path }))
+    });
+    parsed.collect()
 }
 
 async fn scrape(port: u16, path: &str) -> Result<String, String> {
-    let get = HttpGet { path: Some(path.to_owned()), port, host: None, scheme: None, http_headers: Vec::new() };
-    let (status, body) = tokio::time::timeout(METRICS_TIMEOUT, get.send())
+    let (get, destination, headers) = (HttpGet::new(port, path), Destination::default(), HeaderMap::new());
+    let reply = tokio::time::timeout(METRICS_TIMEOUT, get.send(&destination, &headers))
         .await
         .map_err(|_| format!("no answer within {METRICS_TIMEOUT:?}"))??;
-    if status != 200 {
-        return Err(format!("status {status}"));
+    if reply.status != 200 {
+        return Err(format!("status {}", reply.status));
     }
-    let mut text = String::from_utf8(body).map_err(|_| "the answer is not UTF-8".to_owned())?;
-    if !text.ends_with('\n') {
-        text.push('\n');
+    let text = std::str::from_utf8(&reply.body).map_err(|_| "the answer is not UTF-8".to_owned())?;
+    Ok(whole_lines(text))
+}
+
+/// Metrics after which others can stand: OpenMetrics' mark of the end is left out.
+fn whole_lines(text: &str) -> String {
+    let text = text.trim_end();
+    let text = text.strip_suffix("# EOF").filter(|before| before.is_empty() || before.ends_with('\n')).unwrap_or(text);
+    let mut lines = text.trim_end().to_owned();
+    if !lines.is_empty() {
+        lines.push('\n');
     }
-    Ok(text)
+    lines
 }
 
 impl Probe {
-    async fn ask(&self) -> Result<u16, String> {
+    async fn ask(&self, destination: &Destination, headers: &HeaderMap) -> Result<Reply, String> {
         match (&self.http_get, &self.tcp_socket, &self.grpc) {
-            (Some(get), _, _) => get.send().await.map(|(status, _)| status),
-            (_, Some(target), _) => connect(target.host.as_deref(), target.port).await.map(|_| 200),
-            (_, _, Some(target)) => target.check().await,
+            (Some(get), _, _) => get.send(destination, headers).await,
+            (_, Some(target), _) => {
+                destination.or(target.host.as_deref())?.connect(target.port).await.map(|_| Reply::healthy())
+            }
+            (_, _, Some(target)) => target.check(destination).await.map(|()| Reply::healthy()),
             _ => Err("a probe needs httpGet, tcpSocket or grpc".to_owned()),
         }
-    }
-}
-
-impl HttpGet {
-    async fn send(&self) -> Result<(u16, Vec<u8>), String> {
-        let stream = connect(self.host.as_deref(), self.port).await?;
-        if self.scheme.as_deref().is_some_and(|scheme| scheme.eq_ignore_ascii_case("https")) {
-            let session = unverified(stream).await.map_err(|error| error.to_string())?;
-            return Box::pin(self.exchange(session)).await;
-        }
-        Box::pin(self.exchange(stream)).await
-    }
-
-    async fn exchange(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(u16, Vec<u8>), String> {
-        let (mut client, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        let request = self.request()?;
-        let exchange = async move {
-            let answer = client.send_request(request).await.map_err(|error| error.to_string())?;
-            let status = answer.status().as_u16();
-            let body = Limited::new(answer.into_body(), METRICS_MAX_BYTES).collect().await;
-            Ok((status, body.map_err(|error| error.to_string())?.to_bytes().to_vec()))
-        };
-        tokio::pin!(connection);
-        tokio::pin!(exchange);
-        tokio::select! {
-            done = &mut exchange => done,
-            _ = &mut connection => exchange.await,
-        }
-    }
-
-    fn request(&self) -> Result<Request<Empty<Bytes>>, String> {
-        let path = self.path.as_deref().filter(|path| !path.is_empty()).unwrap_or("/");
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        let mut request = Request::get(path).header("host", format!("localhost:{}", self.port));
-        for header in &self.http_headers {
-            if header.name.eq_ignore_ascii_case("host") {
-                request.headers_mut().map(|headers| headers.remove("host"));
-            }
-            request = request.header(&header.name, &header.value);
-        }
-        request.header("connection", "close").body(Empty::new()).map_err(|error| error.to_string())
     }
 }
 
@@ -219,22 +197,23 @@ struct HealthCheckResponse {
 const SERVING: i32 = 1;
 
 impl GrpcTarget {
-    async fn check(&self) -> Result<u16, String> {
-        let stream = connect(None, self.port).await?;
+    async fn check(&self, destination: &Destination) -> Result<(), String> {
+        let stream = destination.connect(self.port).await?;
         let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (mut client, connection) = handshake.map_err(|error| error.to_string())?;
         let asked = HealthCheckRequest { service: self.service.clone().unwrap_or_default() }.encode_to_vec();
         let mut frame = BytesMut::from(&[0][..]);
         frame.put_u32(u32::try_from(asked.len()).map_err(|error| error.to_string())?);
         frame.extend_from_slice(&asked);
-        let request = Request::post(format!("http://localhost:{}/grpc.health.v1.Health/Check", self.port))
+        let authority = destination.authority(self.port);
+        let request = Request::post(format!("http://{authority}/grpc.health.v1.Health/Check"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(Full::new(frame.freeze()))
             .map_err(|error| error.to_string())?;
         let exchange = async move {
             let answer = client.send_request(request).await.map_err(|error| error.to_string())?;
-            let body = Limited::new(answer.into_body(), METRICS_MAX_BYTES).collect().await;
+            let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
             Ok::<_, String>(body.map_err(|error| error.to_string())?.to_bytes())
         };
         let body = tokio::select! {
@@ -243,34 +222,9 @@ impl GrpcTarget {
         };
         let message = body.get(5..).unwrap_or_default();
         let answer = HealthCheckResponse::decode(message).map_err(|error| error.to_string())?;
-        if answer.status == SERVING { Ok(200) } else { Err(format!("status {}, not SERVING", answer.status)) }
+        if answer.status == SERVING { Ok(()) } else { Err(format!("status {}, not SERVING", answer.status)) }
     }
 }
 
-/// TLS as the kubelet speaks it: no certificate is looked at.
-async fn unverified(stream: TcpStream) -> io::Result<impl AsyncRead + AsyncWrite + Unpin> {
-    let builder = rustls::ClientConfig::builder_with_provider(Arc::new(provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    let mut config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified)).with_no_client_auth();
-    config.enable_sni = false;
-    let name = ServerName::IpAddress(Ipv4Addr::LOCALHOST.into());
-    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
-}
-
-/// Connects to the application on this machine, from the address that redirection leaves alone (PT-13).
-async fn connect(host: Option<&str>, port: u16) -> Result<TcpStream, String> {
-    let target: IpAddr = match host.filter(|host| !host.is_empty() && *host != "localhost") {
-        Some(host) => host.parse().map_err(|_| format!("not supported yet: host {host}"))?,
-        None => Ipv4Addr::LOCALHOST.into(),
-    };
-    let address = SocketAddr::new(target, port);
-    let connected = async {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        if target.is_ipv4() {
-            socket.bind(SocketAddr::new(Ipv4Addr::new(127, 0, 0, 6).into(), 0))?;
-        }
-        socket.connect(address).await
-    };
-    connected.await.map_err(|error: io::Error| format!("{address}: {error}"))
-}
+#[cfg(test)]
+mod tests;

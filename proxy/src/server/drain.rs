@@ -3,6 +3,7 @@
 //! Who calls it learns late that it is going: kube-proxy changes its rules once a second at most, and until then sends new
 //! connections here. A listener that had closed by then would refuse them.
 
+use crate::bootstrap::pod::ProxyConfig;
 use crate::bootstrap::{Bootstrap, DrainStrategy, Environment};
 use crate::drain::Terms;
 use crate::publish::Workers;
@@ -46,13 +47,16 @@ pub(super) struct Termination {
 }
 
 impl Termination {
-    /// Reads flags, and the variables by which Istio's users set it.
+    /// Reads flags, and the variables by which Istio's users set it; that for the drain alone wins over `PROXY_CONFIG`.
     ///
     /// # Errors
     /// The variable that cannot be read.
     pub(super) fn of(bootstrap: &Bootstrap) -> anyhow::Result<Self> {
         let which = if bootstrap.node.id.starts_with("sidecar~") { Which::Inbound } else { Which::All };
-        let set = seconds(&bootstrap.environment, "TERMINATION_DRAIN_DURATION_SECONDS")?;
+        let set = match seconds(&bootstrap.environment, "TERMINATION_DRAIN_DURATION_SECONDS")? {
+            None => drain_duration(&ProxyConfig::of(&bootstrap.environment)?)?,
+            set => set,
+        };
         let (earliest, uncalled, latest) = match set {
             _ if is_true(&bootstrap.environment, "EXIT_ON_ZERO_ACTIVE_CONNECTIONS")? => {
                 let least = go_duration(&bootstrap.environment, "MINIMUM_DRAIN_DURATION")?.unwrap_or(MINIMUM);
@@ -73,6 +77,11 @@ impl Termination {
 fn seconds(environment: &Environment, name: &str) -> anyhow::Result<Option<Duration>> {
     let set = environment.get(name).map(str::parse).transpose();
     Ok(set.with_context(|| format!("{name}: whole seconds are needed"))?.map(Duration::from_secs))
+}
+
+fn drain_duration(config: &ProxyConfig) -> anyhow::Result<Option<Duration>> {
+    let set = config.text("terminationDrainDuration").map(proto::duration::parse).transpose();
+    set.context("PROXY_CONFIG.terminationDrainDuration: a duration as 5s or 1m30s is needed")
 }
 
 fn is_true(environment: &Environment, name: &str) -> anyhow::Result<bool> {
@@ -193,6 +202,25 @@ mod tests {
         }
         let gateway = termination("router~1.2.3.4~a.b~b", &[], none()).unwrap();
         assert_eq!((gateway.which, gateway.uncalled), (Which::All, s(5)), "somebody may call it for the first time");
+    }
+
+    // spec: HL-5, PC-2
+    #[test]
+    fn proxy_config_sets_the_drain_where_the_variable_does_not() {
+        let of = |config: &str, variable: Option<&str>| {
+            let config = ("PROXY_CONFIG", config);
+            let set = variable.map(|seconds| ("TERMINATION_DRAIN_DURATION_SECONDS", seconds));
+            let variables = set.map_or_else(|| Environment::from([config]), |set| Environment::from([config, set]));
+            let found = termination("sidecar~1.2.3.4~a.b~b", &[], variables)?;
+            Ok::<_, anyhow::Error>([found.terms.spread, found.earliest, found.uncalled, found.latest])
+        };
+        let all = |seconds| [Duration::from_secs(seconds); 4];
+        let config = r#"{"terminationDrainDuration": "1m30s"}"#;
+        assert_eq!(of(config, None).unwrap(), all(90));
+        assert_eq!(of(config, Some("20")).unwrap(), all(20));
+        assert_eq!(of("{}", None).unwrap()[3], Duration::from_secs(600));
+        let error = of(r#"{"terminationDrainDuration": "soon"}"#, None).unwrap_err().to_string();
+        assert!(error.starts_with("PROXY_CONFIG.terminationDrainDuration: "), "{error}");
     }
 
     // spec: HL-5

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Where and as whom this proxy enrols; `None` where its secrets come from a file or another process.
+/// Where and as whom this proxy enrols; `None` where its secrets come from a file or another process, as SPIRE (CA-19).
 ///
 /// # Errors
 /// Names the variable that is missing or cannot be used.

@@ -97,7 +97,7 @@ async fn respond(role: Role, parts: &AdminParts, application: &Application, requ
             send(parts, Command::Drain { inbound_only: true, graceful: true, skip_exit: true }).await
         }
         (Role::Status, path) if path.starts_with("/debug/pprof") => text(404, PROFILES),
-        (Role::Status, _) => match application.probe(path).await {
+        (Role::Status, _) => match application.probe(path, request.headers()).await {
             Some(answer) => answer,
             None => text(404, "not found\n"),
         },

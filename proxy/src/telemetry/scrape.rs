@@ -117,6 +117,9 @@ struct Key {
     labels: Labels,
 }
 
+/// That this proxy runs, and which version of it: dashboards count proxies so (OB-1).
+const BUILD: Metric = Metric { name: "istio_build", kind: MetricKind::Gauge, help: "Component and version." };
+
 /// The values of all metrics at one time.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -128,6 +131,13 @@ impl Snapshot {
     /// Prometheus' text format. Samples of one metric stand together under one `# TYPE`; there is no `# HELP`.
     pub fn prometheus(&self, selection: &Selection) -> String {
         let mut metrics: BTreeMap<String, (MetricKind, String)> = BTreeMap::new();
+        let matches = |name: &str| selection.filter.as_ref().is_none_or(|filter| filter.is_match(name));
+        if selection.takes(&BUILD, &[1]) && matches(BUILD.name) {
+            let labels = concat!("component=\"proxy\",tag=\"", env!("CARGO_PKG_VERSION"), "\"");
+            let mut sample = String::new();
+            write_samples(BUILD.name, labels, BUILD.kind, &[1], &mut sample);
+            metrics.insert(BUILD.name.to_owned(), (BUILD.kind, sample));
+        }
         for (key, cells) in &self.sums {
             let family = key.family.0;
             for (index, metric) in family.metrics.iter().enumerate() {
@@ -136,7 +146,7 @@ impl Snapshot {
                     continue;
                 }
                 let (name, code) = prometheus_name(family, metric);
-                if selection.filter.as_ref().is_some_and(|filter| !filter.is_match(&name)) {
+                if !matches(&name) {
                     continue;
                 }
                 let (_, out) = metrics.entry(name.clone()).or_insert_with(|| (metric.kind, String::new()));

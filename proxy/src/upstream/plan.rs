@@ -23,7 +23,7 @@ pub enum Event<'a> {
         outcome: &'a Outcome,
         /// Nothing of the request was sent.
         unsent: bool,
-        /// A reused connection died without a byte of answer.
+        /// A connection died without a byte of answer that had served before, or leads to the own application.
         stale: bool,
     },
     /// The try's own timeout passed.
@@ -127,7 +127,7 @@ impl<'a> Plan<'a> {
     }
 
     fn failed(&mut self, outcome: &Outcome, (unsent, stale): (bool, bool), now: Instant, random: f64) -> Action {
-        // D3: the keep-alive race. Once, on a fresh connection, where repeating is harmless.
+        // D3: nobody read the request, most likely. Once, on a fresh connection, where repeating is harmless.
         if stale && !self.replayed && !self.spilled && (self.idempotent || unsent) {
             self.replayed = true;
             return Action::Retry { after: Duration::ZERO, fresh: true, by_policy: false };

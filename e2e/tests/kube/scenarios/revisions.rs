@@ -83,6 +83,9 @@ fn no_call_fails_from_one_revision_to_the_next_and_when_the_old_one_goes() {
     shop.kubectl(&["rollout", "restart", "deployments"]).unwrap();
     shop.rolled_out();
     all_are_of(&shop, "green");
+    let pods = shop.kubectl(&["get", "pods", "-o", "yaml"]).unwrap();
+    let pilot = r#"discoveryAddress":"istiod-green.istio-system.svc:15012"#;
+    assert!(pods.contains(pilot), "proxies ask the pilot of their own revision");
     door.apply(&GATEWAY.replace("REVISION", "green"));
     door.rolled_out();
     door.kubectl(&["delete", "deployment", "door-blue"]).unwrap();

@@ -51,6 +51,7 @@ fn well(now: SystemTime) -> Kubernetes {
             running: true,
             ..PodFacts::default()
         }]),
+        roots_map: "istio-ca-root-cert".to_owned(),
         roots: Ok(vec![root(now, 3650)]),
     }
 }
@@ -100,12 +101,17 @@ fn before_an_installation_on_openshift_its_other_meshes_are_named() {
         product: Product::Two,
         object: "ServiceMeshControlPlane a/b".into(),
         namespace: namespace.into(),
-        writes_roots: true,
+        roots: "istio-ca-root-cert".to_owned(),
         is_default: false,
     };
     let beside = |namespace: &str| complaints(|k| k.platform.as_mut().unwrap().neighbours = vec![neighbour(namespace)]);
     assert_eq!(beside("istio-system"), ["Error no other control plane is in the namespace"]);
     assert_eq!(beside("ossm"), ["Warning no other mesh shares its namespaces"]);
+    let apart = complaints(|k| {
+        k.platform.as_mut().unwrap().neighbours = vec![neighbour("ossm")];
+        k.roots_map = "ferromesh-ca-root-cert".to_owned();
+    });
+    assert_eq!(apart, [""; 0], "its roots do not meet ours");
     assert_eq!(complaints(|k| k.platform = Err("forbidden".into())), ["Error it is known what else is in the cluster"]);
 }
 

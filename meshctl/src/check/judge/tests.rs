@@ -137,6 +137,7 @@ fn a_pod_that_speaks_mutual_tls_itself_needs_no_proxy() {
             agent: None,
             namespaces: std::collections::BTreeMap::new(),
             pods: Ok(vec![own]),
+            roots_map: "istio-ca-root-cert".to_owned(),
             roots: nothing().map(|()| Vec::new()),
         }
     };

@@ -6,6 +6,7 @@ use base64::Engine;
 use identity::pem;
 use identity::svid::LeafFacts;
 use jiff::Timestamp;
+use proto::wire::SECRET_ROOT;
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use std::time::SystemTime;
@@ -64,6 +65,13 @@ pub(super) fn chains(dump: &Value) -> Vec<Vec<CertificateDer<'static>>> {
     let chains =
         entries.map(|entry| certificates(path(member(entry, "secret"), &["tls_certificate", "certificate_chain"])));
     chains.filter(|chain| !chain.is_empty()).collect()
+}
+
+/// The roots of the mesh that a proxy trusts.
+pub(super) fn roots(dump: &Value) -> Vec<CertificateDer<'static>> {
+    let entries = sections(dump, "SecretsConfigDump").flat_map(|section| items(section, "dynamic_active_secrets"));
+    let roots = entries.filter(|entry| text(&entry["name"]) == SECRET_ROOT);
+    roots.flat_map(|entry| certificates(path(member(entry, "secret"), &["validation_context", "trusted_ca"]))).collect()
 }
 
 /// What the certificates of an inline data source say.

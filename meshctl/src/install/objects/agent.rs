@@ -3,6 +3,7 @@
 use super::rights::{READ, in_cluster, in_namespace, rule, rule_for};
 use super::workload::{merged, network_policy};
 use super::{Spec, account, own};
+use crate::install::profile;
 use serde_json::{Value, json};
 
 /// Name of the DaemonSet, Istio's.
@@ -14,12 +15,21 @@ const PORT: u16 = 8000;
 
 pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     let mut objects = vec![account(spec, ACCOUNT)];
-    objects.extend(in_cluster(spec, ACCOUNT, &[rule("", &["pods"], &READ[..2])]));
+    objects.extend(in_cluster(spec, ACCOUNT, &cluster_rules(spec)));
     objects.extend(in_namespace(spec, ACCOUNT, &[rule_for("apps", &["daemonsets"], &[NODE], &["get"])]));
     objects.extend(network(spec));
     objects.push(daemon_set(spec));
     objects.extend(network_policy(spec, NODE, &spec.namespace(), &json!({"k8s-app": NODE}), &[PORT]));
     objects
+}
+
+/// To look at pods; and on OpenShift to be what no other constraint lets a pod be.
+fn cluster_rules(spec: &Spec) -> Vec<Value> {
+    let mut rules = vec![rule("", &["pods"], &READ[..2])];
+    if spec.text("values.global.platform") == "openshift" {
+        rules.push(rule_for("security.openshift.io", &["securitycontextconstraints"], &["privileged"], &["use"]));
+    }
+    rules
 }
 
 /// Where Multus sets up pods, it runs the plugin for those that ask for this network (IN-23).
@@ -43,8 +53,8 @@ fn daemon_set(spec: &Spec) -> Value {
         "tolerations": if k8s["tolerations"].is_null() { tolerate } else { k8s["tolerations"].clone() },
         "containers": [container(spec, cni)],
         "volumes": [
-            host("bin", &text(cni, "cniBinDir"), "Directory"),
-            host("conf", &text(cni, "cniConfDir"), "DirectoryOrCreate"),
+            host("bin", &directory(spec, "cniBinDir"), "Directory"),
+            host("conf", &directory(spec, "cniConfDir"), "DirectoryOrCreate"),
             host("run", "/var/run/istio-cni", "DirectoryOrCreate"),
             host("networks", "/var/run/netns", "DirectoryOrCreate"),
         ],
@@ -66,6 +76,13 @@ fn daemon_set(spec: &Spec) -> Value {
         },
     });
     set
+}
+
+/// A directory of the node: as users wrote it, else as the platform has it, else as the profile does.
+fn directory(spec: &Spec, name: &str) -> String {
+    let written = spec.written()["values"]["cni"][name].is_string();
+    let platform = profile::directory(&spec.text("values.global.platform"), name).filter(|_| !written);
+    platform.map_or_else(|| text(spec.at("values.cni"), name), str::to_owned)
 }
 
 fn text(cni: &Value, name: &str) -> String {
@@ -119,4 +136,56 @@ fn container(spec: &Spec, cni: &Value) -> Value {
         container["imagePullPolicy"] = json!(pull);
     }
     container
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn agent(sets: &[&str]) -> Vec<Value> {
+        objects(&Spec::new(&[], &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>()).unwrap())
+    }
+
+    fn of<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
+        objects.iter().find(|object| object["kind"] == kind).unwrap()
+    }
+
+    // spec: IN-15, IN-23
+    #[test]
+    fn on_openshift_alone_it_may_use_the_privileged_constraint() {
+        let constraint = json!({
+            "apiGroups": ["security.openshift.io"], "resources": ["securitycontextconstraints"],
+            "resourceNames": ["privileged"], "verbs": ["use"],
+        });
+        for sets in [&["profile=openshift"][..], &["values.global.platform=openshift"]] {
+            let rules = of(&agent(sets), "ClusterRole")["rules"].clone();
+            assert!(rules.as_array().unwrap().contains(&constraint), "{sets:?}: {rules}");
+        }
+        for sets in [&[][..], &["values.global.platform=gke"]] {
+            assert!(!of(&agent(sets), "ClusterRole").to_string().contains("openshift"), "{sets:?}");
+        }
+    }
+
+    // spec: IN-1, IN-23
+    #[test]
+    fn its_directories_are_those_of_the_platform_unless_somebody_says_otherwise() {
+        let directories = |sets: &[&str]| {
+            let volumes = of(&agent(sets), "DaemonSet")["spec"]["template"]["spec"]["volumes"].clone();
+            [0, 1].map(|nth| volumes[nth]["hostPath"]["path"].as_str().unwrap().to_owned())
+        };
+        let net_d = "/var/lib/rancher/k3s/agent/etc/cni/net.d";
+        for (platform, expected) in [
+            ("", ["/opt/cni/bin", "/etc/cni/net.d"]),
+            ("minikube", ["/opt/cni/bin", "/etc/cni/net.d"]),
+            ("gke", ["/home/kubernetes/bin", "/etc/cni/net.d"]),
+            ("k3d", ["/bin", net_d]),
+            ("k3s", ["/var/lib/rancher/k3s/data/cni", net_d]),
+            ("microk8s", ["/var/snap/microk8s/current/opt/cni/bin", "/var/snap/microk8s/current/args/cni-network"]),
+        ] {
+            assert_eq!(directories(&[&format!("values.global.platform={platform}")]), expected, "{platform}");
+        }
+        let own = ["values.global.platform=k3s", "values.cni.cniBinDir=/opt/cni/bin"];
+        assert_eq!(directories(&own), ["/opt/cni/bin", net_d]);
+        assert_eq!(directories(&["profile=openshift"]), ["/var/lib/cni/bin", "/etc/cni/multus/net.d"]);
+    }
 }

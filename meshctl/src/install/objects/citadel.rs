@@ -3,7 +3,6 @@
 use super::rights::{READ, in_cluster, in_namespace, rule, rule_for};
 use super::workload::Program;
 use super::{Spec, account, service};
-use citadel::bundle::CONFIG_MAP;
 use citadel::ca::secret::{OWN, PLUGGED};
 use serde_json::{Value, json};
 
@@ -11,6 +10,10 @@ use serde_json::{Value, json};
 pub(super) const NAME: &str = "citadel";
 /// Port of the certificate service.
 pub(super) const PORT: u16 = 8060;
+
+/// Variables of istiod's with the life of certificates, which are citadel's, and its flags.
+const LIVES: [(&str, &str); 2] =
+    [("DEFAULT_WORKLOAD_CERT_TTL", "workload-cert-ttl-s"), ("MAX_WORKLOAD_CERT_TTL", "max-workload-cert-ttl-s")];
 
 /// Names under which pilots are found: those of all revisions, which have one identity.
 fn hosts(spec: &Spec) -> Vec<String> {
@@ -24,24 +27,31 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     let review = rule("authentication.k8s.io", &["tokenreviews"], &["create"]);
     let own = [
         rule_for("", &["secrets"], &[PLUGGED, OWN], &["get", "list", "watch", "update"]),
-        rule_for("", &["configmaps"], &[CONFIG_MAP], &[READ[0], READ[1], READ[2], "patch"]),
+        rule_for("", &["configmaps"], &[&spec.roots()], &[READ[0], READ[1], READ[2], "patch"]),
         rule("", &["secrets", "configmaps"], &["create"]),
     ];
     let istiod = format!("spiffe://{}/ns/{namespace}/sa/istiod", spec.trust_domain().replace('@', "."));
+    let mut args = vec![
+        "serve".to_owned(),
+        format!("--log={}", spec.text("values.global.logging.level")),
+        format!("--listen=0.0.0.0:{PORT}"),
+        "--monitoring-addr=:15014".to_owned(),
+        format!("--trust-domain={}", spec.trust_domain()),
+        format!("--host={NAME}.{namespace}.svc"),
+        format!("--roots-config-map={}", spec.roots()),
+        format!("--token-audience={}", spec.audience()),
+        format!("--relay={istiod}"),
+        format!("--host-names={istiod}={}", hosts(spec).join(",")),
+    ];
+    for (variable, flag) in LIVES {
+        let life = spec.life(variable);
+        args.extend(life.map(|life| format!("--{flag}={}", life.as_secs())));
+    }
     let program = Program {
         name: NAME,
         app: NAME,
         image: spec.image(NAME),
-        args: vec![
-            "serve".to_owned(),
-            format!("--log={}", spec.text("values.global.logging.level")),
-            format!("--listen=0.0.0.0:{PORT}"),
-            "--monitoring-addr=:15014".to_owned(),
-            format!("--trust-domain={}", spec.trust_domain()),
-            format!("--host={NAME}.{namespace}.svc"),
-            format!("--relay={istiod}"),
-            format!("--host-names={istiod}={}", hosts(spec).join(",")),
-        ],
+        args,
         ports: &[("grpc-ca", PORT), ("http-monitoring", 15014)],
         ready: ("/ready", 15014),
         k8s: "components.citadel.k8s",

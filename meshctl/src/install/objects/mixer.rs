@@ -2,7 +2,6 @@
 
 use super::workload::{Program, mount, token};
 use super::{Spec, account, citadel, service};
-use ::citadel::bundle::CONFIG_MAP as ROOTS;
 use proto::wire::{LABEL_TLS_MODE, PORT_XDS_TLS};
 use serde_json::{Value, json};
 
@@ -47,8 +46,8 @@ pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     deployment["spec"]["template"]["spec"]["automountServiceAccountToken"] = json!(false);
     // Proxies speak mTLS to it, as to every workload of the mesh.
     deployment["spec"]["template"]["metadata"]["labels"][LABEL_TLS_MODE] = json!("istio");
-    mount(&mut deployment, "istio-token", "/var/run/secrets/tokens", &token());
-    mount(&mut deployment, "roots", "/var/run/secrets/istio", &json!({"configMap": {"name": ROOTS}}));
+    mount(&mut deployment, "istio-token", "/var/run/secrets/tokens", &token(spec));
+    mount(&mut deployment, "roots", "/var/run/secrets/istio", &json!({"configMap": {"name": spec.roots()}}));
     mount(&mut deployment, "identity", "/var/run/secrets/mixer", &json!({"emptyDir": {"medium": "Memory"}}));
     let replicas = spec.at("components.mixer.k8s.replicaCount");
     deployment["spec"]["replicas"] = if replicas.is_null() { 1.into() } else { replicas.clone() };

@@ -30,6 +30,8 @@ pub const REVISION: &str = "istio.io/rev";
 const COMPONENT: &str = "operator.istio.io/component";
 /// Label that names the version of the installer.
 pub const VERSION: &str = "operator.istio.io/version";
+/// Label: the namespace of the control plane, as several meshes may be in a cluster.
+pub const OWNER: &str = "install.operator.istio.io/namespace";
 
 /// A component, in the order of installation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +120,9 @@ fn labelled(spec: &Spec, mut object: Value, component: Component) -> Value {
     labels[MANAGED] = json!(RECONCILE);
     labels[COMPONENT] = json!(component.name());
     labels[VERSION] = json!(env!("CARGO_PKG_VERSION"));
+    if kind != "CustomResourceDefinition" {
+        labels[OWNER] = json!(spec.namespace());
+    }
     if kind != "Namespace" {
         // of a namespace it would ask for sidecars
         labels[REVISION] = json!(if of_revision { spec.revision_label() } else { "default".to_owned() });
@@ -127,11 +132,10 @@ fn labelled(spec: &Spec, mut object: Value, component: Component) -> Value {
 
 /// Whether an object is a revision's own. What all share is the default one's, whoever brings it.
 fn is_of_revision(spec: &Spec, component: Component, name: &str) -> bool {
-    let own = ["istiod", "istio", "istio-sidecar-injector", "istiod-settings", WRITTEN];
-    let validator = format!("{}-{}", spec.of_revision("istio-validator"), spec.namespace());
+    let own = ["istiod", "istio", "istio-sidecar-injector", "istiod-settings", pilot::ISSUER_ROOTS.0, WRITTEN];
     !spec.revision().is_empty()
         && component == Component::Pilot
-        && (name == validator || own.iter().any(|own| name == spec.of_revision(own)))
+        && (webhook::names(spec).iter().any(|own| own == name) || own.iter().any(|own| name == spec.of_revision(own)))
 }
 
 /// An object in the namespace of the control plane.

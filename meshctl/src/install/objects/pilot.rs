@@ -17,9 +17,7 @@ const PORTS: [(&str, u16); 4] =
 /// Annotation of its pods: pilot takes the trust domain at its start, and so a change of it starts it anew.
 const TRUST_DOMAIN: &str = "ferromesh.io/trust-domain";
 /// The ConfigMap with roots of token issuers beside the public ones (CA-32), and where pilot finds it.
-const ISSUER_ROOTS: (&str, &str) = ("pilot-jwks-extra-cacerts", "/cacerts");
-/// The ConfigMap with the roots.
-const ROOTS: &str = pilot::trust::CONFIG_MAP;
+pub(super) const ISSUER_ROOTS: (&str, &str) = ("pilot-jwks-extra-cacerts", "/cacerts");
 
 pub(super) fn objects(spec: &Spec) -> anyhow::Result<Vec<Value>> {
     let ports = [
@@ -36,9 +34,9 @@ pub(super) fn objects(spec: &Spec) -> anyhow::Result<Vec<Value>> {
     service["spec"]["selector"][REVISION] = json!(spec.revision_label());
     let mut objects = settings(spec)?;
     objects.push(account(spec, NAME));
-    objects.extend(in_cluster(spec, NAME, &cluster_rules()));
+    objects.extend(in_cluster(spec, NAME, &cluster_rules(spec)));
     objects.extend(settings_rights(spec));
-    objects.extend(in_namespace(spec, NAME, &own_rules()));
+    objects.extend(in_namespace(spec, NAME, &own_rules(spec)));
     objects.extend(secrets(spec));
     objects.push(service);
     objects.extend(issuer_roots(spec));
@@ -113,6 +111,8 @@ fn deployment(spec: &Spec) -> Value {
         "discovery".to_owned(),
         format!("--namespace={namespace}"),
         format!("--ca-addr={}.{namespace}.svc:{}", citadel::NAME, citadel::PORT),
+        format!("--roots-config-map={}", spec.roots()),
+        format!("--token-audience={}", spec.audience()),
         format!("--secret-namespaces={}", secret_namespaces(spec).join(",")),
         format!("--log-output-level={}", spec.text("values.global.logging.level")),
     ];
@@ -122,6 +122,10 @@ fn deployment(spec: &Spec) -> Value {
     }
     if !spec.revision().is_empty() {
         args.push(format!("--revision={}", spec.revision()));
+    }
+    let sampling = spec.text("values.pilot.traceSampling");
+    if !sampling.is_empty() {
+        args.push(format!("--trace-sampling={sampling}"));
     }
     if spec.is_on("values.global.logAsJson") {
         args.push("--log-as-json".to_owned());
@@ -147,7 +151,7 @@ fn deployment(spec: &Spec) -> Value {
         deployment["spec"]["strategy"] =
             json!({"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": "25%"}});
     }
-    mount(&mut deployment, "istio-token", "/var/run/secrets/tokens", &token());
+    mount(&mut deployment, "istio-token", "/var/run/secrets/tokens", &token(spec));
     mount(&mut deployment, "tls", "/var/run/secrets/istiod", &json!({"emptyDir": {"medium": "Memory"}}));
     if let Some(map) = issuer_roots {
         let volume = json!({"configMap": {"name": map["metadata"]["name"]}});
@@ -220,7 +224,7 @@ fn secrets(spec: &Spec) -> Vec<Value> {
 
 /// To see the cluster, to say what became of the mesh's objects, to bring the roots to every namespace, to ask whether a
 /// token is good and whether a gateway may have Secrets, and to keep the webhooks current.
-fn cluster_rules() -> Vec<Value> {
+fn cluster_rules(spec: &Spec) -> Vec<Value> {
     let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for row in kinds::TABLE.iter().filter(|row| row.is_custom()) {
         groups.entry(row.group).or_default().push(row.plural());
@@ -237,7 +241,7 @@ fn cluster_rules() -> Vec<Value> {
         rules.push(json!({"apiGroups": [group], "resources": names(&status), "verbs": ["patch", "update"]}));
     }
     rules.extend([
-        rule_for("", &["configmaps"], &[ROOTS], &["get", "list", "watch", "patch"]),
+        rule_for("", &["configmaps"], &[&spec.roots()], &["get", "list", "watch", "patch"]),
         rule("", &["configmaps"], &["create"]),
         rule("authentication.k8s.io", &["tokenreviews"], &["create"]),
         rule("authorization.k8s.io", &["subjectaccessreviews"], &["create"]),
@@ -263,10 +267,10 @@ fn settings_rights(spec: &Spec) -> [Value; 2] {
 }
 
 /// Leases, the roots, and the probe of the validation, which is never stored.
-fn own_rules() -> Vec<Value> {
+fn own_rules(spec: &Spec) -> Vec<Value> {
     vec![
         rule("coordination.k8s.io", &["leases"], &["get", "create", "update"]),
-        rule_for("", &["configmaps"], &[ROOTS], &READ),
+        rule_for("", &["configmaps"], &[&spec.roots()], &READ),
         rule("networking.istio.io", &["gateways"], &["create"]),
     ]
 }

@@ -310,6 +310,73 @@ fn pilot_gets_the_roots_of_token_issuers() {
     assert!(!json!(of(&[])).to_string().contains("cacerts/extra.pem"));
 }
 
+// spec: CA-14, IN-4
+#[test]
+fn the_roots_have_the_name_that_users_choose() {
+    let of = |name: &str| {
+        let sets = [format!("values.global.trustBundleName={name}"), "profile=demo".to_owned()];
+        let parts = render(&Spec::new(&[], &sets).unwrap()).unwrap();
+        parts.into_iter().flat_map(|part| part.objects).collect::<Vec<Value>>()
+    };
+    let given = json!(of("mesh-two-roots")).to_string();
+    assert!(!given.contains("istio-ca-root-cert"), "pilot, citadel, mixer, injection, rights");
+    for part in [
+        "--roots-config-map=mesh-two-roots",
+        "\"resourceNames\":[\"mesh-two-roots\"]",
+        "\"configMap\":{\"name\":\"mesh-two-roots\"}",
+    ] {
+        assert!(given.contains(part), "{part}");
+    }
+    assert!(json!(of("")).to_string().contains("--roots-config-map=istio-ca-root-cert"), "as where nothing is said");
+}
+
+// spec: PI-61, IN-3, IN-4
+#[test]
+fn proxies_find_the_pilot_of_their_revision_and_namespace() {
+    let of = |sets: &[&str]| {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        let parts = render(&Spec::new(&[], &sets).unwrap()).unwrap();
+        parts.into_iter().flat_map(|part| part.objects).collect::<Vec<Value>>()
+    };
+    for (sets, map, address) in [
+        (&[][..], "istio", "istiod.istio-system.svc:15012"),
+        (&["namespace=mesh"], "istio", "istiod.mesh.svc:15012"),
+        (&["revision=canary"], "istio-canary", "istiod-canary.istio-system.svc:15012"),
+        (&["meshConfig.defaultConfig.discoveryAddress=a.b:1"], "istio", "a.b:1"),
+    ] {
+        let mesh = named(&of(sets), "ConfigMap", map)["data"]["mesh"].as_str().unwrap().to_owned();
+        let mesh: Value = serde_saphyr::from_str(&mesh).unwrap();
+        assert_eq!(mesh["defaultConfig"]["discoveryAddress"], address, "{sets:?}");
+    }
+}
+
+// spec: PI-51, CA-8, IN-1, IN-4
+#[test]
+fn the_audience_of_tokens_and_the_share_of_traces_reach_who_needs_them() {
+    let sets = ["values.global.sds.token.aud=mesh", "profile=demo"].map(str::to_owned);
+    let parts = render(&Spec::new(&[], &sets).unwrap()).unwrap();
+    let objects: Vec<Value> = parts.into_iter().flat_map(|part| part.objects).collect();
+    let args = |name: &str| {
+        let pod = &named(&objects, "Deployment", name)["spec"]["template"]["spec"];
+        (pod["containers"][0]["args"].to_string(), pod["volumes"].to_string())
+    };
+    for name in ["istiod", "citadel"] {
+        assert!(args(name).0.contains("--token-audience=mesh"), "{name}");
+    }
+    for name in ["istiod", "mixer"] {
+        assert!(args(name).1.contains("\"audience\":\"mesh\""), "{name}");
+    }
+    assert!(args("istiod").0.contains("--trace-sampling=100"), "the demo shows every trace");
+    let life = |text: &str| {
+        let spec = Spec::new(&[], &[format!("values.pilot.env.DEFAULT_WORKLOAD_CERT_TTL={text}")])?;
+        let parts = render(&spec)?;
+        let objects: Vec<Value> = parts.into_iter().flat_map(|part| part.objects).collect();
+        anyhow::Ok(named(&objects, "Deployment", "citadel").to_string())
+    };
+    assert!(life("2h").unwrap().contains("--workload-cert-ttl-s=7200"), "citadel signs");
+    assert!(life("a day").unwrap_err().to_string().starts_with("values.pilot.env.DEFAULT_WORKLOAD_CERT_TTL: "));
+}
+
 // spec: IN-3, PI-57
 #[test]
 fn the_settings_are_those_that_pilot_reads() {

@@ -2,7 +2,7 @@
 //! it answers (PI-48, PI-54).
 
 use super::pilot::NAME;
-use super::{MANAGED, RECONCILE, REVISION, Spec};
+use super::{MANAGED, OWNER, RECONCILE, REVISION, Spec};
 use serde_json::{Value, json};
 
 /// Label of a pod: whether it wants a sidecar.
@@ -11,6 +11,16 @@ const INJECT: &str = "sidecar.istio.io/inject";
 const NAMESPACE: &str = "istio-injection";
 /// Longest time that the API server waits.
 const TIMEOUT_S: u32 = 10;
+/// The namespace that stands in no name of injection.
+const USUAL: &str = "istio-system";
+
+/// Names of the configurations of injection and of validation. They are in no namespace, and so hold that of the control
+/// plane, the former as Istio's only where it is not the usual one.
+pub(super) fn names(spec: &Spec) -> [String; 2] {
+    let (injector, namespace) = (spec.of_revision("istio-sidecar-injector"), spec.namespace());
+    let injector = if namespace == USUAL { injector } else { format!("{injector}-{namespace}") };
+    [injector, format!("{}-{namespace}", spec.of_revision("istio-validator"))]
+}
 
 pub(super) fn objects(spec: &Spec) -> Vec<Value> {
     let mut objects = vec![injection(spec)];
@@ -56,7 +66,7 @@ pub fn of_tag(tag: &str, revision: &str, namespace: &str) -> Vec<Value> {
     let hooks = Hooks { service, namespace: namespace.to_owned(), chosen_by: tag.to_owned(), is_default };
     let labels = json!({
         "app": "sidecar-injector", "istio.io/tag": tag, REVISION: revision, MANAGED: RECONCILE,
-        "install.operator.istio.io/namespace": namespace,
+        OWNER: namespace,
     });
     let named = |kind: &str, name: String, webhooks: Vec<Value>| json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name, "labels": labels}, "webhooks": webhooks});
     let mut objects =
@@ -77,11 +87,12 @@ fn injection(spec: &Spec) -> Value {
     for hook in hooks.iter_mut().filter(|_| !policy.is_empty()) {
         hook["reinvocationPolicy"] = json!(policy);
     }
-    configuration(spec, "MutatingWebhookConfiguration", &spec.of_revision("istio-sidecar-injector"), hooks)
+    let [name, _] = names(spec);
+    configuration(spec, "MutatingWebhookConfiguration", &name, hooks)
 }
 
 fn validation(spec: &Spec) -> Value {
-    let name = format!("{}-{}", spec.of_revision("istio-validator"), spec.namespace());
+    let [_, name] = names(spec);
     configuration(spec, "ValidatingWebhookConfiguration", &name, Hooks::of(spec).validation())
 }
 
@@ -154,6 +165,47 @@ impl Hooks {
 }
 
 fn configuration(spec: &Spec, kind: &str, name: &str, hooks: Vec<Value>) -> Value {
-    let labels = json!({"app": "istiod", "install.operator.istio.io/namespace": spec.namespace()});
+    let labels = json!({"app": "istiod", OWNER: spec.namespace()});
     json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": name, "labels": labels}, "webhooks": hooks})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::install::render;
+
+    // spec: PI-54
+    #[test]
+    fn meshes_of_two_namespaces_have_webhooks_of_their_own() {
+        let hooks = |sets: &[&str]| {
+            let spec = Spec::new(&[], &sets.iter().map(|set| (*set).to_owned()).collect::<Vec<_>>()).unwrap();
+            let objects = render(&spec).unwrap().into_iter().flat_map(|part| part.objects);
+            let hooks = objects.filter(|object| object["webhooks"].is_array());
+            let fact = |hook: Value| {
+                let labels = &hook["metadata"]["labels"];
+                format!("{} {} {}", hook["metadata"]["name"], labels[REVISION], labels[OWNER]).replace('"', "")
+            };
+            hooks.map(fact).collect::<Vec<_>>()
+        };
+        for (sets, injector, validator) in [
+            (
+                &[][..],
+                "istio-sidecar-injector default istio-system",
+                "istio-validator-istio-system default istio-system",
+            ),
+            (&["namespace=mesh"], "istio-sidecar-injector-mesh default mesh", "istio-validator-mesh default mesh"),
+            (
+                &["revision=fm"],
+                "istio-sidecar-injector-fm fm istio-system",
+                "istio-validator-fm-istio-system fm istio-system",
+            ),
+            (
+                &["revision=fm", "namespace=mesh"],
+                "istio-sidecar-injector-fm-mesh fm mesh",
+                "istio-validator-fm-mesh fm mesh",
+            ),
+        ] {
+            assert_eq!(hooks(sets), [injector, validator], "{sets:?}");
+        }
+    }
 }

@@ -92,9 +92,8 @@ fn push(list: &mut Value, one: Value) {
 }
 
 /// The volume with the token for citadel.
-pub(super) fn token() -> Value {
-    let token =
-        json!({"audience": proto::wire::TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": "istio-token"});
+pub(super) fn token(spec: &Spec) -> Value {
+    let token = json!({"audience": spec.audience(), "expirationSeconds": TOKEN_SECONDS, "path": "istio-token"});
     json!({"projected": {"sources": [{"serviceAccountToken": token}]}})
 }
 

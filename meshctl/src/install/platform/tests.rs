@@ -60,6 +60,8 @@ fn a_second_mesh_is_refused_until_both_have_namespaces_of_their_own() {
     assert!(hints(&third, &apart)[0].contains("--set revision=NAME"), "both would inject");
     assert_eq!(hints(&third, &[apart[1], "revision=fm"]), Vec::<String>::new());
     assert_eq!(hints(&third, &["profile=empty", "components.base.enabled=true"]), Vec::<String>::new());
+    let named = ["values.global.trustBundleName=ferromesh-ca-root-cert", "revision=fm"];
+    assert_eq!(hints(&third, &named), Vec::<String>::new(), "roots of two names do not meet");
 }
 
 // spec: IN-24

@@ -29,10 +29,11 @@ pub fn manifests() -> Value {
 fn manifest(row: &Row) -> Value {
     let plural = row.plural();
     let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-    let columns = json!([
-        {"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"},
-        {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-    ]);
+    let accepted = ("Accepted", ".status.conditions[?(@.type==\"Accepted\")].status");
+    let shown = columns(row.name).iter().chain([&accepted]);
+    let mut columns: Vec<Value> =
+        shown.map(|(name, path)| json!({"name": name, "type": "string", "jsonPath": path})).collect();
+    columns.push(json!({"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}));
     let version = |(index, name): (usize, &&str)| {
         json!({
             "name": name, "served": true, "storage": index == 0,
@@ -55,6 +56,21 @@ fn manifest(row: &Row) -> Value {
     })
 }
 
+/// What `kubectl get` shows of a kind, as Istio's definitions have it.
+fn columns(kind: &str) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        "VirtualService" => &[("Gateways", ".spec.gateways"), ("Hosts", ".spec.hosts")],
+        "DestinationRule" => &[("Host", ".spec.host")],
+        "ServiceEntry" => {
+            &[("Hosts", ".spec.hosts"), ("Location", ".spec.location"), ("Resolution", ".spec.resolution")]
+        }
+        "WorkloadEntry" => &[("Address", ".spec.address")],
+        "AuthorizationPolicy" => &[("Action", ".spec.action")],
+        "PeerAuthentication" => &[("Mode", ".spec.mtls.mode")],
+        _ => &[],
+    }
+}
+
 /// Istio's own abbreviations.
 fn short_names(kind: &str) -> &'static [&'static str] {
     match kind {
@@ -65,6 +81,7 @@ fn short_names(kind: &str) -> &'static [&'static str] {
         "WorkloadEntry" => &["we"],
         "PeerAuthentication" => &["pa"],
         "AuthorizationPolicy" => &["ap"],
+        "RequestAuthentication" => &["ra"],
         "Telemetry" => &["telemetry"],
         _ => &[],
     }
@@ -100,6 +117,7 @@ mod tests {
         assert!(serves(&other).is_none());
     }
 
+    // spec: PI-49
     #[test]
     fn every_kind_of_the_mesh_has_a_manifest() {
         let manifests = manifests();
@@ -109,5 +127,9 @@ mod tests {
             let versions = item["spec"]["versions"].as_array().unwrap();
             assert_eq!(versions.iter().filter(|version| version["storage"] == true).count(), 1, "{item}");
         }
+        let rules = items.iter().find(|item| item["spec"]["names"]["kind"] == "VirtualService").unwrap();
+        let columns = rules["spec"]["versions"][0]["additionalPrinterColumns"].as_array().unwrap();
+        let names: Vec<&str> = columns.iter().map(|column| column["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["Gateways", "Hosts", "Accepted", "Age"]);
     }
 }

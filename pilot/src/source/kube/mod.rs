@@ -4,13 +4,10 @@
 //! What this part knows: lists, watches, what an API server that is away means (nothing: all that is held stays). What it
 //! must never know: what an object means. Objects come in by the same door as those of a directory, [`memory::object`].
 
-mod client;
 pub mod crd;
 mod held;
 pub mod metrics;
 mod stream;
-
-pub use client::connect;
 
 use super::kinds::{self, Row};
 use super::mesh_file::Parse;
@@ -348,6 +345,7 @@ fn taken_apart(object: DynamicObject) -> (ObjectMeta, Node) {
         labels: meta.labels.unwrap_or_default(),
         annotations: without_noise(meta.annotations.unwrap_or_default()),
         creation_timestamp: meta.creation_timestamp.map(|time| time.0.to_string()),
+        deletion_timestamp: meta.deletion_timestamp.map(|time| time.0.to_string()),
         generation: meta.generation,
         resource_version: None,
         owner_references: meta.owner_references.into_iter().flatten().map(owner).collect(),

@@ -99,7 +99,7 @@ pub fn outbound(input: &ClusterInput) -> Cluster {
     pool::limits(&mut cluster, &mut options, policy.pool.as_ref(), &input.mesh);
     pool::retry_budget(&mut cluster, &policy);
     pool::outliers(&mut cluster, &policy);
-    if policy.weighs_localities(&input.mesh) && input.role_uses_locality() {
+    if policy.weighs_localities(service, &input.mesh) && input.role_uses_locality() {
         let common = cluster.common_lb_config.get_or_insert_default();
         common.locality_config_specifier =
             Some(LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {}));

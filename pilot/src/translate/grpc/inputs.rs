@@ -60,7 +60,7 @@ impl ClassInputs<'_> {
             self.scope.services().filter(|service| Self::has_endpoints(service)).cloned().collect();
         for service in services {
             let rule = self.rule(&service);
-            let identities = self.set(&service).map(|set| set.identities.clone()).unwrap_or_default();
+            let identities = self.identities(&service);
             for (port, subset) in self.parts(&service, rule.as_deref()) {
                 let part = Part { service: service.clone(), port, subset, rule: rule.clone() };
                 let identities = identities.clone();
@@ -101,8 +101,8 @@ impl ClassInputs<'_> {
     /// A server asks by the address that it listens on: every one, or its own.
     fn grpc_servers(&mut self) -> Vec<Arc<Encoded>> {
         let ports: BTreeSet<u16> = self.class.instances.iter().map(|instance| instance.port).collect();
-        let authn = self.mesh.authn.effective(&self.class.namespace, &self.class.labels);
-        let meshed = self.class.labels.get(proto::wire::LABEL_TLS_MODE).is_some_and(|mode| mode == "istio");
+        let authn = self.mesh.authn.effective(&self.class.namespace, &self.class.place.labels);
+        let meshed = self.class.place.labels.get(proto::wire::LABEL_TLS_MODE).is_some_and(|mode| mode == "istio");
         let addresses = ["0.0.0.0", "::"].into_iter().map(str::to_owned).chain(self.class.address.clone());
         let addresses: Vec<String> = addresses.collect();
         let mut out = Vec::new();

@@ -16,7 +16,7 @@ use proto::envoy::listener::{
     AdditionalAddress, Filter, FilterChain, FilterChainMatch, ListenerFilter, ListenerFilterChainMatchPredicate,
 };
 use proto::envoy::listener::{filter, listener_filter};
-use proto::envoy::listener_filters::{http_inspector, original_dst, tls_inspector};
+use proto::envoy::listener_filters::{http_inspector, original_dst, proxy_protocol, tls_inspector};
 use proto::envoy::tcp_proxy::TcpProxy;
 use proto::envoy::types::Int32Range;
 use proto::envoy::wkt::Any;
@@ -134,6 +134,11 @@ fn listener_filter(name: &str, config: Any, disabled: Option<ListenerFilterChain
 /// Finds the destination of captured traffic.
 pub fn original_dst() -> ListenerFilter {
     listener_filter("original_dst", any::pack(&original_dst::v3::OriginalDst::default()), None)
+}
+
+/// Reads the addresses that a load balancer sends first (PROXY protocol), which every connection must.
+pub fn proxy_protocol() -> ListenerFilter {
+    listener_filter("proxy_protocol", any::pack(&proxy_protocol::v3::ProxyProtocol::default()), None)
 }
 
 /// Looks at the first bytes for TLS, but on these ports.

@@ -31,7 +31,9 @@ pub fn listener(input: &GatewayListenerInput) -> Listener {
         },
         traffic_direction: TrafficDirection::Outbound.into(),
         max_connections_to_accept_per_socket_event: uint(1),
-        listener_filters: chains.iter().any(looks).then(|| chain::tls_inspector(&[])).into_iter().collect(),
+        listener_filters: { input.owner.topology.proxy_protocol.then(chain::proxy_protocol).into_iter() }
+            .chain(chains.iter().any(looks).then(|| chain::tls_inspector(&[])))
+            .collect(),
         filter_chains: chains,
         ..Listener::default()
     }
@@ -52,7 +54,7 @@ fn requests(input: &GatewayListenerInput, route: String) -> Filter {
         judges: &input.judges,
         tokens: &input.tokens,
         limits: &input.limits,
-        grpc_web: false,
+        grpc_web: input.grpc_web,
         owner: &input.owner,
     };
     manager.build()
@@ -69,8 +71,7 @@ fn of_server(gateway: &Gateway, server: &Server, input: &GatewayListenerInput) -
             port: server.port,
             gateway: &full_name,
             rules: &input.rules,
-            destination_rules: &input.destination_rules,
-            services: &input.services,
+            upstreams: &input.upstreams,
             client: &input.client,
             owner: &input.owner,
         },

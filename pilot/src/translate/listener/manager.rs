@@ -12,6 +12,7 @@ use super::super::tokens;
 use super::chain;
 use crate::model::Shared;
 use crate::model::authz::AuthorizationPolicy;
+use crate::model::proxy_config::ClientCert;
 use crate::model::rate_limit::RateLimit;
 use crate::model::request_authn::RequestAuthentication;
 use proto::any;
@@ -132,9 +133,11 @@ impl Manager<'_> {
         if self.direction != Direction::Outbound {
             manager.server_name = "istio-envoy".to_owned();
             let gateway = self.direction == Direction::Gateway;
-            let details =
+            let default =
                 if gateway { ForwardClientCertDetails::SanitizeSet } else { ForwardClientCertDetails::AppendForward };
+            let details = self.owner.topology.client_cert.map_or(default, client_cert);
             manager.forward_client_cert_details = details.into();
+            manager.xff_num_trusted_hops = self.owner.topology.trusted_proxies;
             manager.set_current_client_cert_details = Some(SetCurrentClientCertDetails {
                 subject: boolean(true),
                 dns: true,
@@ -149,6 +152,16 @@ impl Manager<'_> {
             Err(inline) => RouteSpecifier::RouteConfig(inline),
         });
         chain::filter("envoy.filters.network.http_connection_manager", any::pack(&manager))
+    }
+}
+
+fn client_cert(details: ClientCert) -> ForwardClientCertDetails {
+    match details {
+        ClientCert::Sanitize => ForwardClientCertDetails::Sanitize,
+        ClientCert::ForwardOnly => ForwardClientCertDetails::ForwardOnly,
+        ClientCert::AppendForward => ForwardClientCertDetails::AppendForward,
+        ClientCert::SanitizeSet => ForwardClientCertDetails::SanitizeSet,
+        ClientCert::AlwaysForwardOnly => ForwardClientCertDetails::AlwaysForwardOnly,
     }
 }
 

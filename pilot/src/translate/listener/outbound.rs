@@ -1,14 +1,13 @@
 //! Listeners for what a workload sends (PR-6 to PR-8, OD-1 to OD-3, VS-38 to VS-40).
 
 use super::super::defaults;
-use super::super::inputs::{Client, OutboundHttpInput, OutboundInput, OutboundTcpInput, Owner};
+use super::super::inputs::{Client, OutboundHttpInput, OutboundInput, OutboundTcpInput, Owner, Upstream};
 use super::super::message::{address, boolean, cidr, config_metadata, duration};
 use super::super::names;
 use super::super::policy;
 use super::super::telemetry::{self, Direction};
 use super::chain::{self, PLAIN_HTTP};
 use super::manager::Manager;
-use crate::model::destination_rule::DestinationRule;
 use crate::model::virtual_service::{MESH, VirtualService};
 use crate::model::{Shared, host};
 use crate::registry::entry::selects;
@@ -94,7 +93,7 @@ pub fn http(input: &OutboundHttpInput) -> Listener {
     let mut out = listener(outbound, detection);
     let mut others = match &input.sniffed {
         None => Vec::new(),
-        Some(service) => Routing::of(outbound, &[]).tcp_chains(service),
+        Some(service) => chain::distinct(Routing::of(outbound).tcp_chains(service)),
     };
     let rest = others.iter().position(|chain| chain.filter_chain_match.is_none()).map(|rest| others.remove(rest));
     out.default_filter_chain = Some(rest.unwrap_or_else(|| passthrough_chain(outbound.outbound_mode, &outbound.owner)));
@@ -106,7 +105,7 @@ pub fn http(input: &OutboundHttpInput) -> Listener {
 /// A listener for TCP, and for TLS that passes through.
 pub fn tcp(input: &OutboundTcpInput) -> Listener {
     let outbound = &input.outbound;
-    let routing = Routing::of(outbound, &input.destination_rules);
+    let routing = Routing::of(outbound);
     // The first by age keeps a match that two services claim (PR-7).
     let mut chains = chain::distinct(input.services.iter().flat_map(|service| routing.chains(service)));
     let by_name = |chain: &FilterChain| chain.filter_chain_match.as_ref().is_some_and(|m| !m.server_names.is_empty());
@@ -143,10 +142,8 @@ pub struct Routing<'a> {
     pub gateway: &'a str,
     /// TLS and TCP rules.
     pub rules: &'a [Shared<VirtualService>],
-    /// DestinationRules of what they lead to.
-    pub destination_rules: &'a [Shared<DestinationRule>],
-    /// Services whose only port is meant where a destination names none.
-    pub services: &'a [Shared<Service>],
+    /// What they may lead to.
+    pub upstreams: &'a [Upstream],
     /// Who asks.
     pub client: &'a Client,
     /// Whose listener it is.
@@ -154,14 +151,13 @@ pub struct Routing<'a> {
 }
 
 impl<'a> Routing<'a> {
-    fn of(input: &'a OutboundInput, destination_rules: &'a [Shared<DestinationRule>]) -> Self {
+    fn of(input: &'a OutboundInput) -> Self {
         Self {
             address: &input.address,
             port: input.port,
             gateway: MESH,
-            services: &[],
             rules: &input.rules,
-            destination_rules,
+            upstreams: &input.upstreams,
             client: &input.client,
             owner: &input.owner,
         }
@@ -193,8 +189,8 @@ impl<'a> Routing<'a> {
     }
 
     fn own_chain(&self, service: &Service, server_name: Option<String>) -> FilterChain {
-        let cluster = names::outbound(self.port, "", &service.key.host);
-        let mut chain = self.chain(self.with_policy(chain::to_cluster(&cluster), &service.key.host, ""));
+        let own = Destination { host: service.key.host.to_string(), ..Destination::default() };
+        let mut chain = self.chain(self.to(&own));
         chain.filter_chain_match = condition(server_name.into_iter().collect(), &self.networks(service));
         chain
     }
@@ -204,11 +200,11 @@ impl<'a> Routing<'a> {
         chain::outbound(stats.into_iter().chain([chain::tcp_proxy(proxy, self.owner, Direction::Outbound)]).collect())
     }
 
-    /// Idle timeout and hash of the destination's rule (DR-12, DR-24).
-    fn with_policy(&self, mut proxy: TcpProxy, host: &str, subset: &str) -> TcpProxy {
-        let rule = self.destination_rules.iter().find(|rule| host::covers(&rule.host, host));
-        let subset = rule.and_then(|rule| rule.subsets.iter().position(|own| own.name == subset));
-        let policy = policy::effective(rule.map(|rule| &**rule), subset, self.port);
+    /// Idle timeout, longest duration and hash of the rule for a destination (DR-12, DR-24).
+    fn with_policy(&self, mut proxy: TcpProxy, destination: &Destination) -> TcpProxy {
+        let rule = self.upstream(destination).and_then(|upstream| upstream.rule.as_deref());
+        let subset = rule.and_then(|rule| rule.subsets.iter().position(|own| own.name == destination.subset));
+        let policy = policy::effective(rule, subset, self.port_of(destination));
         let tcp = policy.pool.as_ref().and_then(|pool| pool.tcp.as_ref());
         proxy.idle_timeout = tcp.and_then(|tcp| tcp.idle_timeout).and_then(|idle| duration(idle.0));
         proxy.max_downstream_connection_duration =
@@ -234,16 +230,17 @@ impl<'a> Routing<'a> {
             && selects(labels, &self.client.labels)
     }
 
-    fn applies(&self, rule: &VirtualService, service: &Service) -> bool {
-        rule.hosts.iter().any(|host| host::covers(host, &service.key.host) || service.addresses.contains(host))
+    /// The rules for a service, in the order in which they apply.
+    fn applying(&self, service: &Service) -> impl Iterator<Item = &VirtualService> {
+        let applies = move |rule: &&Shared<VirtualService>| {
+            rule.hosts.iter().any(|host| host::covers(host, &service.key.host) || service.addresses.contains(host))
+        };
+        self.rules.iter().filter(applies).map(|rule| &**rule)
     }
 
     fn tls_chains(&self, service: &Service) -> Vec<FilterChain> {
         let mut out = Vec::new();
-        let Some(rule) = self.rules.iter().find(|rule| !rule.tls.is_empty() && self.applies(rule, service)) else {
-            return out;
-        };
-        for route in &rule.tls {
+        for (rule, route) in self.applying(service).flat_map(|rule| rule.tls.iter().map(move |route| (rule, route))) {
             for block in &route.matches {
                 if self.admits(block.port, &block.gateways, &block.source_namespace, &block.source_labels) {
                     let mut chain = self.chain(self.destinations(rule, &route.route));
@@ -258,12 +255,11 @@ impl<'a> Routing<'a> {
         out
     }
 
-    /// The rule's routes up to the one that takes everything; the service's own cluster where none does.
+    /// The routes of the rules up to the one that takes everything; the service's own cluster where none does.
     fn tcp_chains(&self, service: &Service) -> Vec<FilterChain> {
         let mut out = Vec::new();
         let networks = self.networks(service);
-        let rule = self.rules.iter().find(|rule| !rule.tcp.is_empty() && self.applies(rule, service));
-        for (rule, route) in rule.into_iter().flat_map(|rule| rule.tcp.iter().map(move |route| (rule, route))) {
+        for (rule, route) in self.applying(service).flat_map(|rule| rule.tcp.iter().map(move |route| (rule, route))) {
             let blocks = route.matches.iter().filter(|block| {
                 self.admits(block.port, &block.gateways, &block.source_namespace, &block.source_labels)
             });
@@ -287,15 +283,26 @@ impl<'a> Routing<'a> {
         out
     }
 
-    fn cluster(&self, destination: &Destination) -> String {
+    fn upstream(&self, destination: &Destination) -> Option<&Upstream> {
+        self.upstreams.iter().find(|upstream| *upstream.service.key.host == destination.host)
+    }
+
+    /// The port that a destination names, else the only one of its service, else the listener's (VS-16).
+    fn port_of(&self, destination: &Destination) -> u16 {
         let own = destination.port.as_ref().and_then(|port| u16::try_from(port.number).ok());
-        let only = || match self.services.iter().find(|service| *service.key.host == destination.host)?.ports.as_slice()
-        {
+        let only = || match self.upstream(destination)?.service.ports.as_slice() {
             [only] => Some(only.number),
             _ => None,
         };
-        let port = own.or_else(only).unwrap_or(self.port);
-        names::outbound(port, &destination.subset, &destination.host)
+        own.or_else(only).unwrap_or(self.port)
+    }
+
+    fn cluster(&self, destination: &Destination) -> String {
+        names::outbound(self.port_of(destination), &destination.subset, &destination.host)
+    }
+
+    fn to(&self, destination: &Destination) -> TcpProxy {
+        self.with_policy(chain::to_cluster(&self.cluster(destination)), destination)
     }
 
     /// The proxy to the destinations of a route.
@@ -303,10 +310,7 @@ impl<'a> Routing<'a> {
         let weighted = routes.len() > 1;
         let live: Vec<_> = routes.iter().filter(|to| !weighted || to.weight.unwrap_or(0) > 0).collect();
         if let [only] = live.as_slice() {
-            let default = Destination::default();
-            let destination = only.destination.as_ref().unwrap_or(&default);
-            let proxy = chain::to_cluster(&self.cluster(destination));
-            return self.with_policy(proxy, &destination.host, &destination.subset);
+            return self.to(&only.destination.clone().unwrap_or_default());
         }
         let weight = |to: &&RouteDestination| ClusterWeight {
             name: to.destination.as_ref().map(|to| self.cluster(to)).unwrap_or_default(),
@@ -321,8 +325,8 @@ impl<'a> Routing<'a> {
             ..TcpProxy::default()
         };
         // The rule of the first destination holds for all.
-        let first = routes.first().and_then(|to| to.destination.as_ref()).map_or("", |to| &to.host);
-        self.with_policy(proxy, first, "")
+        let first = routes.first().and_then(|to| to.destination.clone()).unwrap_or_default();
+        self.with_policy(proxy, &Destination { subset: String::new(), ..first })
     }
 }
 

@@ -16,6 +16,7 @@ use super::message::{list, nested, text};
 use super::names;
 use super::node::Flavor;
 use crate::model::Mesh;
+use crate::model::proxy_config::ProxyConfig;
 use crate::model::telemetry::{Defaults, Effective, Side};
 use proto::any;
 use proto::duration::to_proto;
@@ -95,12 +96,13 @@ pub struct Reports {
 impl Reports {
     /// What holds for a workload. A provider whose service is not in the mesh is passed over: an Envoy refuses a
     /// listener that names a cluster that is not there.
-    pub fn of(namespace: &str, labels: &BTreeMap<String, String>, mesh: &Mesh) -> Self {
+    pub fn of(namespace: &str, labels: &BTreeMap<String, String>, proxy: &ProxyConfig, mesh: &Mesh) -> Self {
         let config = &mesh.config;
         let defaults = Defaults {
             logs: &config.log_providers,
             tracing: config.trace_provider.as_ref(),
             enable_tracing: config.enable_tracing,
+            sampling: proxy.sampling.unwrap_or(config.sampling),
             metrics: &config.metrics_providers,
         };
         let usable = |name: &String| match config.providers.iter().find(|provider| provider.name == *name) {

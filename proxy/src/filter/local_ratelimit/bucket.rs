@@ -174,6 +174,6 @@ mod tests {
             workers.into_iter().map(|worker| worker.join().unwrap()).sum()
         });
         // A worker that has just made the bucket fills it once more at most.
-        assert!((1000..2000).contains(&taken), "{taken}");
+        assert!((1000..=2000).contains(&taken), "{taken}");
     }
 }

@@ -26,7 +26,8 @@ use proto::envoy::extensions::access_loggers::stream::v3::{
     StderrAccessLog, StdoutAccessLog, stderr_access_log, stdout_access_log,
 };
 use proto::envoy::types::fractional_percent::DenominatorType;
-use proto::envoy::wkt::{Any, ListValue, Struct, Value, value::Kind};
+use proto::envoy::wkt::{Any, Struct};
+use proto::value::of_struct;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -199,28 +200,9 @@ fn text_format(text: &str, cx: LogContext<'_>) -> Result<Format, Refusal> {
     Format::parse(text, cx.environment).map_err(|error| Refusal::new("", error.to_string()))
 }
 
-/// Protobuf does not keep the order of the keys; they come out sorted.
 fn json_line(object: &Struct, omit_absent: bool, cx: LogContext<'_>) -> Result<Line, Refusal> {
-    let serde_json::Value::Object(object) = of_struct(object) else { return Err(Refusal::new("", "is no object")) };
-    let format = JsonFormat::parse(&object, omit_absent, cx.environment);
+    let format = JsonFormat::parse(&of_struct(object), omit_absent, cx.environment);
     format.map(Line::Json).map_err(|error| Refusal::new("", error.to_string()))
-}
-
-fn of_struct(object: &Struct) -> serde_json::Value {
-    let sorted: BTreeMap<&String, &Value> = object.fields.iter().collect();
-    serde_json::Value::Object(sorted.into_iter().map(|(key, value)| (key.clone(), of_value(value))).collect())
-}
-
-fn of_value(value: &Value) -> serde_json::Value {
-    match &value.kind {
-        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
-        Some(Kind::BoolValue(value)) => (*value).into(),
-        Some(Kind::NumberValue(number)) if number.fract() == 0.0 && number.abs() < 1e15 => (*number as i64).into(),
-        Some(Kind::NumberValue(number)) => (*number).into(),
-        Some(Kind::StringValue(text)) => text.as_str().into(),
-        Some(Kind::StructValue(object)) => of_struct(object),
-        Some(Kind::ListValue(ListValue { values })) => values.iter().map(of_value).collect(),
-    }
 }
 
 fn parse_filter(written: &AccessLogFilter, cx: LogContext<'_>) -> Result<LogFilter, Refusal> {

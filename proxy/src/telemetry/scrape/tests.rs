@@ -72,6 +72,16 @@ fn buckets_are_istios() {
     assert!(text.contains("istio_request_duration_milliseconds_count{reporter=\"source\"} 2\n"));
 }
 
+// spec: OB-1
+#[test]
+fn the_version_that_runs_is_shown() {
+    let snapshot = Registry::new().collect();
+    let build = concat!("istio_build{component=\"proxy\",tag=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n");
+    assert_eq!(snapshot.prometheus(&Selection::default()), format!("# TYPE istio_build gauge\n{build}"));
+    let others = Selection { filter: Some(Regex::new("envoy").unwrap()), ..Selection::default() };
+    assert_eq!(snapshot.prometheus(&others), "");
+}
+
 #[test]
 fn a_scope_that_is_gone_is_shown_once_more_and_the_number_of_scopes_is_bounded() {
     let mut registry = Registry::new();
@@ -126,9 +136,11 @@ fn what_istio_does_not_keep_is_neither_counted_nor_shown() {
     let snapshot = registry.collect();
     let shown = snapshot.prometheus(&used);
     let lines: Vec<&str> = shown.lines().filter(|line| !line.starts_with('#')).collect();
+    let build = concat!("istio_build{component=\"proxy\",tag=\"", env!("CARGO_PKG_VERSION"), "\"} 1");
     let expected = [
         "envoy_cluster_upstream_rq_total{cluster_name=\"xds-grpc\"} 1",
         "envoy_http_rbac_denied{envoy_http_conn_manager_prefix=\"in\"} 1",
+        build,
         "istio_requests_total{} 1",
     ];
     assert_eq!(lines, expected);
