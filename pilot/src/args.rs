@@ -87,7 +87,7 @@ pub struct Discovery {
     #[arg(long, default_value = "cluster.local")]
     pub domain: String,
     /// Name of this cluster
-    #[arg(long, alias = "clusterID", default_value = "Kubernetes")]
+    #[arg(long, alias = "clusterID", env = "CLUSTER_ID", default_value = "Kubernetes")]
     pub cluster_id: String,
     /// Chain of the serving certificate, PEM
     #[arg(long, alias = "tlsCertFile")]

@@ -34,12 +34,12 @@ fn of_one_trust_domain(helm: &dyn Fn(&[&str]) -> String) {
 }
 
 /// What stands under a value that is off: network policies, OpenShift's Routes, roots of token issuers, the roots' name.
-fn wanted_by_values(helm: &dyn Fn(&[&str]) -> String) {
+fn wanted_by_values(helm: &dyn Fn(&[&str]) -> anyhow::Result<String>) {
     let rendered = |chart: &str, sets: &[&str]| {
         let mut arguments = vec!["template".to_owned(), "istio-ingressgateway".to_owned(), format!("charts/{chart}")];
         arguments.extend(["-n", "istio-system"].map(str::to_owned));
         arguments.extend(sets.iter().flat_map(|set| ["--set".to_owned(), (*set).to_owned()]));
-        objects(&helm(&arguments.iter().map(String::as_str).collect::<Vec<_>>()))
+        objects(&helm(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).unwrap())
     };
     let by_meshctl = |sets: &[&str]| {
         let mut meshctl = Command::new(e2e::program("meshctl").unwrap());
@@ -86,6 +86,20 @@ fn wanted_by_values(helm: &dyn Fn(&[&str]) -> String) {
         assert!(pod["containers"][0]["env"].as_array().unwrap().contains(&variable), "{pod}");
     }
 
+    for (chart, set) in [
+        ("istiod", "sidecarInjectorWebhook.templates.x=y"),
+        ("gateway", "kind=DaemonSet"),
+        ("cni", "ambient.enabled=true"),
+    ] {
+        let refused = helm(&["template", "x", &format!("charts/{chart}"), "--set", set]).unwrap_err().to_string();
+        let name = set.split(['.', '=']).next().unwrap();
+        assert!(refused.contains(name) && refused.contains("not allowed"), "{refused}");
+    }
+
+    let named = rendered("istiod", &["global.multiCluster.clusterName=c1"]);
+    let pod = &named["Deployment istiod"]["spec"]["template"]["spec"];
+    let variable = serde_json::json!({"name": "CLUSTER_ID", "value": "c1"});
+    assert!(pod["containers"][0]["env"].as_array().unwrap().contains(&variable), "{pod}");
     let named = rendered("istiod", &["global.trustBundleName=second-roots"]);
     let text = serde_json::to_string(&named).unwrap();
     assert!(text.contains("--roots-config-map=second-roots") && !text.contains("istio-ca-root-cert"), "{text}");
@@ -139,7 +153,7 @@ async fn helm_installs_what_meshctl_installs() {
     }
 
     of_one_trust_domain(&helm);
-    wanted_by_values(&helm);
+    wanted_by_values(&|arguments| real.run(arguments));
 
     // The API server takes them, values reach their objects, and a revision stands beside.
     helm(&["install", "base", "charts/base", "-n", "mesh", "--create-namespace"]);

@@ -110,7 +110,7 @@ async fn settings(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
 }
 
 /// What `meshctl install` would write for pilot to inject by.
-fn of_installation(operators: &[String]) -> anyhow::Result<Settings> {
+pub(crate) fn of_installation(operators: &[String]) -> anyhow::Result<Settings> {
     let spec = Spec::new(operators, &[])?;
     let parts = render(&spec)?;
     let data = |name: &str, key: &str| -> anyhow::Result<String> {

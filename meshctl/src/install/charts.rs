@@ -61,8 +61,37 @@ fn frame(chart: &str, about: &str, values: &Value, helpers: &str) -> anyhow::Res
     Ok(vec![
         file(chart, "Chart.yaml", serde_saphyr::to_string(&about)?),
         file(chart, "values.yaml", serde_saphyr::to_string(values)?),
+        file(chart, "values.schema.json", format!("{:#}\n", schema_of(values))),
         file(chart, "templates/_helpers.tpl", helpers),
     ])
+}
+
+/// Values of any content.
+const OPEN: [&str; 4] = ["meshConfig", "resources", "annotations", "podAnnotations"];
+
+/// The JSON schema of a chart's values: a name that has no place in the chart is refused by Helm, for to ignore it would change
+/// what the user asked for. `global` is what injection reads as well; a chart without it may stand below one that has it.
+fn schema_of(values: &Value) -> Value {
+    let mut known = values.clone();
+    known["global"] = if known["global"].is_object() { super::schema::globals() } else { json!({}) };
+    let mut schema = structure(&known);
+    schema["$schema"] = json!("https://json-schema.org/draft-07/schema#");
+    schema
+}
+
+/// Mappings have the names that they have, where they have some; all else is free.
+fn structure(known: &Value) -> Value {
+    match known.as_object().filter(|fields| !fields.is_empty()) {
+        Some(fields) => {
+            let of = |(name, known): (&String, &Value)| {
+                let open = OPEN.contains(&name.as_str());
+                (name.clone(), if open { json!({}) } else { structure(known) })
+            };
+            let properties: serde_json::Map<String, Value> = fields.iter().map(of).collect();
+            json!({"type": "object", "additionalProperties": false, "properties": properties})
+        }
+        None => json!({}),
+    }
 }
 
 fn globals() -> Value {
@@ -216,6 +245,9 @@ const ISTIOD_HELPERS: &str = r#"{{- define "istiod.injection" -}}
 {{- $list := list (dict "name" "POD_NAME" "valueFrom" (dict "fieldRef" (dict "apiVersion" "v1" "fieldPath" "metadata.name"))) (dict "name" "POD_NAMESPACE" "valueFrom" (dict "fieldRef" (dict "apiVersion" "v1" "fieldPath" "metadata.namespace"))) -}}
 {{- range $name, $value := .Values.env -}}
 {{- $list = append $list (dict "name" $name "value" ($value | toString)) -}}
+{{- end -}}
+{{- with (.Values.global.multiCluster | default dict).clusterName -}}
+{{- $list = append $list (dict "name" "CLUSTER_ID" "value" .) -}}
 {{- end -}}
 {{- if .Values.jwksResolverExtraRootCA -}}
 {{- $list = append $list (dict "name" "JWKS_EXTRA_ROOTS" "value" "/cacerts/extra.pem") -}}

@@ -15,10 +15,10 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         "meshConfig": OPEN,
         "components": {
             "base": {"enabled": null},
-            "cni": {"enabled": null, "k8s": workload()},
-            "pilot": {"enabled": null, "k8s": workload()},
-            "citadel": {"enabled": null, "k8s": workload()},
-            "mixer": {"enabled": null, "k8s": workload()},
+            "cni": {"enabled": null, "k8s": pods(&json!({}))},
+            "pilot": {"enabled": null, "k8s": pods(&with(&scaled(), &json!({"replicaCount": null})))},
+            "citadel": {"enabled": null, "k8s": pods(&json!({"replicaCount": null}))},
+            "mixer": {"enabled": null, "k8s": pods(&json!({"replicaCount": null}))},
             "ingressGateways": [gateway()],
             "egressGateways": [gateway()],
         },
@@ -26,20 +26,37 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     })
 });
 
-fn workload() -> Value {
-    json!({
-        "resources": OPEN, "replicaCount": null, "hpaSpec": {"minReplicas": null, "maxReplicas": null},
-        "env": OPEN, "nodeSelector": OPEN, "tolerations": OPEN, "affinity": OPEN, "podAnnotations": OPEN,
-        "priorityClassName": null, "imagePullPolicy": null, "strategy": OPEN, "serviceAnnotations": OPEN,
+/// Fields, and more of them.
+fn with(fields: &Value, more: &Value) -> Value {
+    let all = [fields, more].into_iter().filter_map(Value::as_object).flatten();
+    Value::Object(all.map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+/// What users change in the pods of every component, and more.
+fn pods(more: &Value) -> Value {
+    let all = json!({
+        "resources": OPEN, "env": OPEN, "nodeSelector": OPEN, "tolerations": OPEN, "affinity": OPEN, "podAnnotations": OPEN,
+        "priorityClassName": null, "imagePullPolicy": null, "strategy": OPEN,
+    });
+    with(&all, more)
+}
+
+fn scaled() -> Value {
+    json!({"hpaSpec": {"minReplicas": null, "maxReplicas": null}})
+}
+
+fn gateway() -> Value {
+    let service = json!({
+        "replicaCount": null, "serviceAnnotations": OPEN,
         "service": {
             "type": null, "ports": OPEN, "loadBalancerIP": null, "externalTrafficPolicy": null, "annotations": OPEN,
             "loadBalancerSourceRanges": OPEN,
         },
+    });
+    json!({
+        "name": null, "enabled": null, "namespace": null, "label": OPEN, "routes": {"enabled": null},
+        "k8s": pods(&with(&scaled(), &service)),
     })
-}
-
-fn gateway() -> Value {
-    json!({"name": null, "enabled": null, "namespace": null, "label": OPEN, "routes": {"enabled": null}, "k8s": workload()})
 }
 
 fn values() -> Value {
@@ -49,9 +66,9 @@ fn values() -> Value {
             "hub": null, "tag": null, "variant": null, "imagePullPolicy": null, "imagePullSecrets": OPEN,
             "istioNamespace": null, "platform": null, "meshID": null, "network": null, "caAddress": null,
             "multiCluster": {"clusterName": null}, "logging": {"level": null}, "logAsJson": null,
-            "priorityClassName": null, "defaultPodDisruptionBudget": {"enabled": null}, "networkPolicy": {"enabled": null}, "defaultResources": OPEN,
-            "mountMtlsCerts": null, "sts": {"servicePort": null}, "sds": OPEN, "trustBundleName": null,
-            "configValidation": null, "proxy": proxy(), "proxy_init": {"image": null, "resources": OPEN, "forceApplyIptables": null},
+            "priorityClassName": null, "defaultPodDisruptionBudget": {"enabled": null}, "networkPolicy": {"enabled": null},
+            "mountMtlsCerts": null, "sds": OPEN, "trustBundleName": null,
+            "configValidation": null, "proxy": proxy(), "proxy_init": {"image": null, "forceApplyIptables": null},
         },
         "pilot": {
             "autoscaleEnabled": null, "autoscaleMin": null, "autoscaleMax": null, "replicaCount": null,
@@ -83,6 +100,11 @@ fn proxy() -> Value {
         "startupProbe": {"enabled": null, "failureThreshold": null}, "autoInject": null, "privileged": null,
         "lifecycle": OPEN, "holdApplicationUntilProxyStarts": null, "outlierLogPath": null, "seccompProfile": OPEN,
     })
+}
+
+/// The fields of `values.global`.
+pub(super) fn globals() -> Value {
+    SCHEMA["values"]["global"].clone()
 }
 
 /// The first field or value of a specification that there is not, with the way out; none where all is known.
@@ -175,6 +197,9 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::kube_inject;
+    use crate::install::{Spec, render};
+    use pilot::inject::{Namespaces, into_object};
 
     // spec: IN-3, IN-4, IN-6
     #[test]
@@ -192,6 +217,106 @@ mod tests {
         assert_eq!(unknown(json!({"profile": ["demo"]})), "profile: one value is needed, not a structure");
         assert_eq!(unknown(json!({"values": {"pilot": 1}})), "values.pilot: a mapping is needed");
         assert_eq!(super::unknown(&json!({"meshConfig": {"anything": [1]}, "hub": null, "tag": 3})), None);
+    }
+
+    /// Paths of all fields that are no structures.
+    fn leaves(known: &Value, path: &str, found: &mut Vec<String>) {
+        match known {
+            Value::Object(fields) => {
+                let dot = if path.is_empty() { "" } else { "." };
+                fields.iter().for_each(|(name, known)| leaves(known, &format!("{path}{dot}{name}"), found));
+            }
+            Value::Array(elements) => leaves(&elements[0], &format!("{path}[0]"), found),
+            _ => found.push(path.to_owned()),
+        }
+    }
+
+    /// What becomes of a specification: objects without the note of what was written, and pods that are injected by it.
+    fn result(base: &str, set: Option<(&str, &Value)>) -> Option<Value> {
+        let mut written: Value = serde_saphyr::from_str(base).unwrap();
+        if let Some((path, value)) = set {
+            let pointer = format!("/{}", path.replace("[0]", ".0").replace('.', "/"));
+            let mut at = &mut written;
+            for name in pointer.split('/').skip(1) {
+                at = match name {
+                    "0" => &mut at[0],
+                    name => &mut at[name],
+                };
+            }
+            *at = value.clone();
+        }
+        let spec = Spec::new(&[written.to_string()], &[]).ok()?;
+        let parts = render(&spec).ok()?;
+        let mut objects: Vec<Value> = parts.into_iter().flat_map(|part| part.objects).collect();
+        objects
+            .retain(|object| object["metadata"]["name"].as_str().is_none_or(|name| !name.starts_with("istio-install")));
+        for object in &mut objects {
+            // What of it reaches a pod is seen there.
+            object["data"].as_object_mut().map(|data| data.remove("values"));
+        }
+        objects.extend(injected(&written.to_string()));
+        Some(objects.into())
+    }
+
+    /// Pods with a sidecar and as a gateway, its container native and not; none where that is not to be had.
+    fn injected(written: &str) -> Vec<Value> {
+        let pods = ["sidecar", "gateway"].map(|template| {
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": "a", "namespace": "n", "labels": {"app": "a"}, "annotations": {"inject.istio.io/templates": template}},
+                "spec": {"containers": [{"name": "a", "image": "a", "readinessProbe": {"httpGet": {"port": 1}}}]},
+            })
+        });
+        let Ok(mut settings) = kube_inject::of_installation(&[written.to_owned()]) else { return Vec::new() };
+        let by = |native: bool| {
+            settings.native_sidecars = native;
+            let all = pods.clone().into_iter();
+            all.filter_map(|mut pod| into_object(&mut pod, &settings, &Namespaces::new()).is_ok().then_some(pod))
+                .collect::<Vec<Value>>()
+        };
+        [true, false].map(by).concat()
+    }
+
+    // spec: IN-3, IN-4, IN-5, IN-6
+    #[test]
+    fn every_field_changes_what_is_installed_or_injected() {
+        let bases = [
+            "{profile: openshift, components: {base: {enabled: false}, ingressGateways: [{name: a, enabled: true, k8s: {service: {ports: [{name: http2, port: 80}]}}}], egressGateways: [{name: b, enabled: true, k8s: {service: {ports: [{name: http2, port: 80}]}}}]}}",
+            "{components: {base: {enabled: false}, cni: {enabled: false}, ingressGateways: [{name: a, enabled: true, k8s: {hpaSpec: {maxReplicas: 3}}}], egressGateways: [{name: b, enabled: true, k8s: {hpaSpec: {maxReplicas: 3}}}]}, values: {profile: default, pilot: {autoscaleEnabled: false}}}",
+        ];
+        let values = [
+            json!("minimal"),
+            json!("probe"),
+            json!("k3s"),
+            json!("multus"),
+            json!(7),
+            json!(0.5),
+            json!(true),
+            json!(false),
+            json!({"probe": "probe"}),
+            json!(["probe"]),
+            json!([{"name": "PROBE", "value": "probe"}]),
+            json!([{"matchLabels": {"app": "a"}}]),
+            json!({"type": "RuntimeDefault"}),
+            json!({"token": {"aud": "probe"}}),
+            json!("10.0.0.0/8"),
+            json!("1,2"),
+            json!("disabled"),
+            json!({"accessLogFile": "/probe"}),
+        ];
+        let before = bases.map(|base| result(base, None).unwrap());
+        let mut all = Vec::new();
+        leaves(&SCHEMA, "", &mut all);
+        assert!(all.len() > 100, "{}", all.len());
+        let counts = |path: &str| {
+            bases.iter().zip(&before).any(|(base, before)| {
+                values.iter().any(|value| result(base, Some((path, value))).is_some_and(|after| after != *before))
+            })
+        };
+        // Of the definitions there is nothing to see here.
+        let idle: Vec<&String> =
+            all.iter().filter(|path| *path != "components.base.enabled" && !counts(path)).collect();
+        assert!(idle.is_empty(), "accepted without effect: {idle:?}");
     }
 
     // spec: IN-1

@@ -1,7 +1,7 @@
 //! The node agent: on every node, with the rights to enter the networks of pods, and to look at pods (IN-10 to IN-15).
 
 use super::rights::{READ, in_cluster, in_namespace, rule, rule_for};
-use super::workload::{merged, network_policy};
+use super::workload::{changed, merged, network_policy};
 use super::{Spec, account, own};
 use crate::install::profile;
 use serde_json::{Value, json};
@@ -49,9 +49,7 @@ fn daemon_set(spec: &Spec) -> Value {
     let tolerate = json!([{"effect": "NoSchedule", "operator": "Exists"}, {"effect": "NoExecute", "operator": "Exists"}, {"key": "CriticalAddonsOnly", "operator": "Exists"}]);
     let mut pod = json!({
         "serviceAccountName": ACCOUNT, "priorityClassName": "system-node-critical", "terminationGracePeriodSeconds": 10,
-        "nodeSelector": merged(&json!({"kubernetes.io/os": "linux"}), &k8s["nodeSelector"]),
-        "tolerations": if k8s["tolerations"].is_null() { tolerate } else { k8s["tolerations"].clone() },
-        "containers": [container(spec, cni)],
+        "tolerations": tolerate,
         "volumes": [
             host("bin", &directory(spec, "cniBinDir"), "Directory"),
             host("conf", &directory(spec, "cniConfDir"), "DirectoryOrCreate"),
@@ -59,14 +57,14 @@ fn daemon_set(spec: &Spec) -> Value {
             host("networks", "/var/run/netns", "DirectoryOrCreate"),
         ],
     });
-    for field in ["affinity", "priorityClassName"] {
-        if !k8s[field].is_null() {
-            pod[field] = k8s[field].clone();
-        }
-    }
+    let mut container = container(spec, cni);
+    changed(&mut container, &mut pod, k8s);
+    pod["nodeSelector"] = merged(&json!({"kubernetes.io/os": "linux"}), &k8s["nodeSelector"]);
+    pod["containers"] = json!([container]);
+    let one_by_one = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}});
     set["spec"] = json!({
         "selector": {"matchLabels": {"k8s-app": NODE}},
-        "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1}},
+        "updateStrategy": if k8s["strategy"].is_null() { one_by_one } else { k8s["strategy"].clone() },
         "template": {
             "metadata": {
                 "labels": labels,
