@@ -55,6 +55,8 @@ struct State {
     /// The moment at which it is asked to leave, as a part of the spread.
     moment: f64,
     stage: Cell<Stage>,
+    /// When it was asked to leave.
+    asked: Cell<Option<Instant>>,
     task: RefCell<Option<Waker>>,
 }
 
@@ -69,11 +71,12 @@ impl Drain {
     }
 
     /// Calls a drain off; what was asked to leave goes on leaving.
-    pub fn call_off(&self) {
+    pub fn call_off(self: &Rc<Self>) {
         self.begun.set(None);
         if let Some(task) = self.task.take() {
             task.abort();
         }
+        self.watch();
     }
 
     /// A connection comes; it belongs here until the [`Stay`] is dropped.
@@ -83,6 +86,7 @@ impl Drain {
             joined: env.now(),
             moment: env.below(1 << 32) as f64 / f64::from(u32::MAX),
             stage: Cell::new(Stage::Stays),
+            asked: Cell::new(None),
             task: RefCell::default(),
         });
         self.stays.borrow_mut().insert(key, Rc::clone(&state));
@@ -111,35 +115,39 @@ impl Drain {
 
     /// Raises stages; the time until the next rise, `None` where there will be none.
     fn advance(&self) -> Option<Duration> {
-        let (since, terms) = self.begun.get()?;
+        let begun = self.begun.get();
         let now = Instant::now();
         let mut next: Option<Instant> = None;
         for state in self.stays.borrow().values() {
-            for (stage, at) in state.rises(since, terms).into_iter().filter_map(|(stage, at)| Some((stage, at?))) {
+            for (stage, at) in state.rises(begun).into_iter().filter_map(|(stage, at)| Some((stage, at?))) {
                 if at <= now {
-                    state.raise(stage);
+                    state.raise(stage, at);
                 } else {
                     next = Some(next.map_or(at, |other| other.min(at)));
                 }
             }
         }
-        let least = (terms.spread / 100).clamp(LOOK, Duration::from_secs(1));
+        let spread = begun.map(|(_, terms)| terms.spread).unwrap_or_default();
+        let least = (spread / 100).clamp(LOOK, Duration::from_secs(1));
         next.map(|at| at.saturating_duration_since(now).max(least))
     }
 }
 
 impl State {
     /// When it reaches which stage.
-    fn rises(&self, since: Instant, terms: Terms) -> [(Stage, Option<Instant>); 3] {
-        let asked = since + terms.spread.mul_f64(self.moment);
-        let released = asked.max(self.joined) + NEXT_REQUEST;
-        let over = terms.end.map(|end| since + end);
-        [(Stage::Asked, Some(asked)), (Stage::Released, Some(released)), (Stage::Over, over)]
+    fn rises(&self, begun: Option<(Instant, Terms)>) -> [(Stage, Option<Instant>); 3] {
+        let ask = || begun.map(|(since, terms)| (since + terms.spread.mul_f64(self.moment)).max(self.joined));
+        let asked = self.asked.get().or_else(ask);
+        let over = begun.and_then(|(since, terms)| Some(since + terms.end?));
+        [(Stage::Asked, asked), (Stage::Released, asked.map(|at| at + NEXT_REQUEST)), (Stage::Over, over)]
     }
 
-    fn raise(&self, stage: Stage) {
+    fn raise(&self, stage: Stage, at: Instant) {
         if self.stage.get() < stage {
             self.stage.set(stage);
+            if stage == Stage::Asked {
+                self.asked.set(Some(at));
+            }
             if let Some(task) = &*self.task.borrow() {
                 task.wake_by_ref();
             }
@@ -258,7 +266,22 @@ mod tests {
             drain.begin(Terms { spread: Duration::ZERO, end: Some(SECOND) });
             drain.call_off();
             tokio::time::sleep(SECOND * 2).await;
-            assert_eq!((early.stage(), drain.join(&env).stage()), (Stage::Asked, Stage::Stays));
+            assert_eq!((early.stage(), drain.join(&env).stage()), (Stage::Released, Stage::Stays));
+        });
+    }
+
+    #[test]
+    fn a_drain_that_begins_anew_lets_those_go_that_were_asked() {
+        run(async {
+            let (drain, env) = (Rc::new(Drain::default()), Env::seeded(7));
+            let early = drain.join(&env);
+            drain.begin(Terms { spread: Duration::ZERO, end: None });
+            tokio::time::sleep(SECOND * 7 / 10).await;
+            drain.begin(Terms { spread: SECOND * 100, end: None });
+            tokio::time::sleep(SECOND * 4 / 10).await;
+            assert_eq!(early.stage(), Stage::Asked, "the new drain looks once in a while");
+            tokio::time::sleep(SECOND).await;
+            assert_eq!(early.stage(), Stage::Released);
         });
     }
 }

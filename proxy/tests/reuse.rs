@@ -6,11 +6,11 @@
 mod support;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use support::{Proxy, cluster, free_port, http, listener, upstream};
+use support::{Proxy, cluster, file_log, free_port, http, listener, read_head, upstream};
 
 const IDLE: Duration = Duration::from_millis(30);
 const CLIENTS: usize = 8;
@@ -106,37 +106,126 @@ fn no_post_is_processed_twice_and_hardly_one_fails() {
     assert_eq!(processed, good, "each answer stands for one POST that the app processed");
 }
 
-/// The answer of a proxy whose listener is of this direction to a request of this method; the application cuts the first
-/// connection off without a byte of answer, as one does that ends with connections waiting to be accepted.
-fn cut_off(direction: &str, method: &str) -> (String, usize) {
+/// What comes of a request that an application ends with.
+#[derive(Debug, Clone, Copy)]
+enum Request {
+    /// Nobody reads it, as where it waits to be accepted.
+    Unread,
+    /// The application reads it and closes the connection.
+    Read,
+}
+
+impl Request {
+    fn end(self, mut stream: TcpStream) {
+        let mut chunk = [0; 2048];
+        match self {
+            Self::Unread => drop(stream.peek(&mut chunk)),
+            Self::Read => drop(stream.read(&mut chunk)),
+        }
+    }
+}
+
+/// A proxy before one application, whose listener has these fields.
+struct Before {
+    directory: tempfile::TempDir,
+    port: u16,
+    proxy: Proxy,
+}
+
+impl Before {
+    fn start(direction: &str, app: u16) -> Self {
+        let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
+        let log = format!("access_log: {},", file_log(&directory.path().join("log"), "%FERROMESH_REASON(side)%"));
+        let chain = format!("{{filters: [{}]}}", http(ROUTE, &format!("{log} {WEBSOCKETS}")));
+        let config = format!("  - {}\n  clusters:\n{}", listener("l", port, direction, &chain), cluster("up", &[app]));
+        let proxy = Proxy::start(directory.path(), &config);
+        Self { directory, port, proxy }
+    }
+
+    /// The connection that this request was sent on, and the head of the answer.
+    fn ask(&self, head: &str) -> (TcpStream, String) {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(format!("{head}\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
+        let answer = read_head(&mut stream);
+        (stream, answer)
+    }
+}
+
+const ROUTE: &str = "{match: {prefix: /}, route: {cluster: up}}";
+const WEBSOCKETS: &str = "upgrade_configs: [{upgrade_type: websocket}],";
+const INBOUND: &str = "traffic_direction: INBOUND,";
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// An application that ends its first connection so, and afterwards answers with `head` and echoes; how many came.
+fn cuts_off(first: Request, head: &'static str) -> (u16, Arc<AtomicUsize>) {
     let came = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&came);
     let app = upstream(move |mut stream| {
-        let first = counter.fetch_add(1, Ordering::SeqCst) == 0;
-        if stream.read(&mut [0; 2048]).is_ok_and(|n| n > 0) && !first {
-            // Who has gone hears no answer.
-            drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"));
+        if counter.fetch_add(1, Ordering::SeqCst) == 0 {
+            return first.end(stream);
         }
+        if read_head(&mut stream).is_empty() || stream.write_all(head.as_bytes()).is_err() {
+            return;
+        }
+        let mut back = stream.try_clone().unwrap();
+        drop(std::io::copy(&mut stream, &mut back));
     });
-    let (directory, port) = (tempfile::tempdir().unwrap(), free_port());
-    let chain = format!("{{filters: [{}]}}", http("{match: {prefix: /}, route: {cluster: up}}", ""));
-    let config = format!("  - {}\n  clusters:\n{}", listener("l", port, direction, &chain), cluster("up", &[app]));
-    let _proxy = Proxy::start(directory.path(), &config);
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    let request = format!("{method} / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    (answer, came.load(Ordering::SeqCst))
+    (app, came)
 }
 
 #[test]
-fn a_get_that_its_own_application_cut_off_unseen_is_asked_once_more() {
-    let inbound = "traffic_direction: INBOUND,";
-    let (answer, connections) = cut_off(inbound, "GET");
-    assert!(answer.starts_with("HTTP/1.1 200") && connections == 2, "{connections}: {answer}");
-    for (direction, method) in [(inbound, "POST"), ("", "GET")] {
-        let (answer, connections) = cut_off(direction, method);
-        assert!(answer.starts_with("HTTP/1.1 503") && connections == 1, "{direction} {method} {connections}: {answer}");
+fn a_get_that_its_own_application_cut_off_unread_is_asked_once_more() {
+    for (direction, first, method, status, connections) in [
+        (INBOUND, Request::Unread, "GET", "200", 2),
+        (INBOUND, Request::Read, "GET", "503", 1),
+        (INBOUND, Request::Unread, "POST", "503", 1),
+        ("", Request::Unread, "GET", "503", 1),
+    ] {
+        let (app, came) = cuts_off(first, OK);
+        let (_, answer) = Before::start(direction, app).ask(&format!("{method} / HTTP/1.1\r\ncontent-length: 0"));
+        let found = (answer.split(' ').nth(1).unwrap(), came.load(Ordering::SeqCst));
+        assert_eq!(found, (status, connections), "{direction} {first:?} {method}: {answer}");
     }
+}
+
+#[test]
+fn a_websocket_that_is_asked_for_once_more_carries_the_clients_bytes() {
+    let switches = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let (app, came) = cuts_off(Request::Unread, switches);
+    let before = Before::start(INBOUND, app);
+    let (mut stream, answer) = before.ask("GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: websocket");
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    stream.write_all(b"ping").unwrap();
+    let mut echo = [0; 4];
+    stream.read_exact(&mut echo).unwrap();
+    assert_eq!((&echo, came.load(Ordering::SeqCst)), (b"ping", 2));
+}
+
+/// What the log calls the side of a failure, where an application that has served ends with the next request, and nobody
+/// listens any more.
+fn side_of_the_end(last: Request) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let app = listener.local_addr().unwrap().port();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_head(&mut stream);
+        drop(listener);
+        stream.write_all(OK.as_bytes()).unwrap();
+        last.end(stream);
+    });
+    let before = Before::start(INBOUND, app);
+    assert!(before.ask("GET / HTTP/1.1").1.starts_with("HTTP/1.1 200"));
+    let (_, answer) = before.ask("GET / HTTP/1.1");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    serving.join().unwrap();
+    let log = before.directory.path().join("log");
+    let lines = || std::fs::read_to_string(&log).unwrap_or_default();
+    before.proxy.until(|_| lines().lines().count() == 2);
+    lines().lines().nth(1).unwrap().to_owned()
+}
+
+#[test]
+fn a_request_that_an_application_read_before_it_ended_is_not_called_unread() {
+    assert_eq!(side_of_the_end(Request::Read), "server", "another pod would end by it as well");
+    assert_eq!(side_of_the_end(Request::Unread), "network", "another pod may be asked");
 }

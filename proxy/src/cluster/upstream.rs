@@ -42,12 +42,14 @@ pub struct Failure {
     pub silent: bool,
     /// It had served before.
     pub reused: bool,
+    /// It ended, and the peer has not read all that was sent.
+    pub unread: bool,
 }
 
 impl Failure {
     /// A failure before anything was sent.
     pub fn before_sending(outcome: Outcome) -> Self {
-        Self { outcome, unsent: true, silent: false, reused: false }
+        Self { outcome, unsent: true, silent: false, reused: false, unread: false }
     }
 }
 
@@ -137,7 +139,13 @@ impl Upstream {
             Wire::H2(exchange) => exchange.progress(),
         };
         let silent = !progress.answered && outcome.reason == Reason::UpstreamClosed;
-        Failure { outcome, unsent: progress.sent_bytes == 0, silent, reused: progress.reused }
+        Failure {
+            outcome,
+            unsent: progress.sent_bytes == 0,
+            silent,
+            reused: progress.reused,
+            unread: progress.unread,
+        }
     }
 
     /// The response's body, after a final head.

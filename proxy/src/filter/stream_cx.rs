@@ -154,6 +154,8 @@ pub struct StreamInfo {
     pub upstream_local: Option<SocketAddr>,
     /// Tries so far.
     pub attempts: u32,
+    /// A try failed, or was repeated, whose endpoint may have read the request.
+    pub reached: bool,
     /// Why the upstream's transport failed.
     pub transport_failure: Option<Box<str>>,
     /// The request's body.

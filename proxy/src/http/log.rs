@@ -84,7 +84,7 @@ pub(super) fn began(cx: &StreamCx, request: &RequestHead) {
 /// A request as taps see it.
 fn seen<'a>(cx: &StreamCx, info: &StreamInfo, facts: &'a LogFacts<'a>) -> Seen<'a> {
     let mutual_tls = match cx.inbound {
-        true => cx.peer.peer_id().is_some() && cx.peer.local_id().is_some(),
+        true => is_of_mesh(cx),
         false => info.upstream_identity.is_some(),
     };
     Seen { id: cx.random, inbound: cx.inbound, mutual_tls, facts }
@@ -110,6 +110,7 @@ pub(super) fn facts<'a>(
         details: info.details.as_deref(),
         outcome: info.outcome.as_deref(),
         told: info.told.as_deref(),
+        reached: info.reached,
         downstream_workload: info.downstream_workload.as_deref(),
         upstream_workload: info.upstream_workload.as_deref(),
         metadata: info.metadata.as_deref(),
@@ -145,10 +146,15 @@ pub(super) fn facts<'a>(
     }
 }
 
+/// Whether the client and this proxy have proven to each other who they are in the mesh.
+fn is_of_mesh(cx: &StreamCx) -> bool {
+    cx.peer.peer_id().is_some() && cx.peer.local_id().is_some()
+}
+
 /// Tells a peer of the mesh, who has proven its identity, why this proxy answers by itself (design decision J).
 pub(super) fn tell_peer(cx: &StreamCx, request: &RequestHead, head: &mut ResponseHead) {
     let info = cx.info.borrow();
-    if info.outcome.is_none() || cx.peer.peer_id().is_none() {
+    if info.outcome.is_none() || !is_of_mesh(cx) {
         return;
     }
     let host = info.endpoint.as_ref().map(|endpoint| &*endpoint.text);
@@ -158,7 +164,7 @@ pub(super) fn tell_peer(cx: &StreamCx, request: &RequestHead, head: &mut Respons
     head.headers.set(Known::XFerromeshReason, text.as_bytes());
 }
 
-/// Whether the proxy of a proven peer says that it could not connect to its application.
+/// Whether the proxy of a proven peer says that its application has seen nothing of the request.
 pub(super) fn is_unreached(info: &StreamInfo, head: &ResponseHead) -> bool {
     info.upstream_identity.is_some() && head.headers.get(Known::XFerromeshReason).is_some_and(is_of_network)
 }
@@ -170,7 +176,7 @@ pub(super) fn told(cx: &StreamCx, info: &mut StreamInfo, head: &mut ResponseHead
     if info.upstream_identity.is_some() {
         info.told = Some(String::from_utf8_lossy(text).into());
     }
-    if info.upstream_identity.is_none() || cx.peer.peer_id().is_none() {
+    if info.upstream_identity.is_none() || !is_of_mesh(cx) {
         head.headers.remove(Known::XFerromeshReason);
     }
 }

@@ -169,6 +169,7 @@ impl<'a> Tries<'a> {
                     match action {
                         Action::Retry { after, fresh, by_policy } if self.can_rewind(by_policy) => {
                             drop(upstream);
+                            self.cx.info.borrow_mut().reached |= !unreached;
                             let told = self.route.retry.as_ref().and_then(|policy| policy.rate_limited.as_ref());
                             let asked = told.and_then(|told| told.wait(&head, self.cx.facts.env.wall(now)));
                             Action::Retry { after: asked.unwrap_or(after), fresh, by_policy }
@@ -176,7 +177,8 @@ impl<'a> Tries<'a> {
                         _ => return Ok(self.response(head, upstream, sent_at, now)),
                     }
                 }
-                Tried::Failed { outcome, unsent, stale } => {
+                Tried::Failed { outcome, unsent, stale, unread } => {
+                    self.cx.info.borrow_mut().reached |= !(unsent || unread);
                     if let Some(detail) = &outcome.detail {
                         self.cx.info.borrow_mut().transport_failure = Some(detail.clone());
                     }
@@ -185,12 +187,15 @@ impl<'a> Tries<'a> {
                         action => action,
                     }
                 }
-                Tried::TryTimeout => match self.handle(Event::TryTimeout, now) {
-                    Action::Retry { by_policy, .. } if !self.can_rewind(by_policy) => {
-                        Action::Fail(Reason::PerTryTimeout.into())
+                Tried::TryTimeout => {
+                    self.cx.info.borrow_mut().reached = true;
+                    match self.handle(Event::TryTimeout, now) {
+                        Action::Retry { by_policy, .. } if !self.can_rewind(by_policy) => {
+                            Action::Fail(Reason::PerTryTimeout.into())
+                        }
+                        action => action,
                     }
-                    action => action,
-                },
+                }
                 Tried::Deadline => self.handle(Event::Deadline, now),
             };
             match action {
@@ -244,7 +249,7 @@ impl<'a> Tries<'a> {
     /// Puts a replay between the request's body and the upstream where another try or a copy may need it.
     fn keep(&mut self, rq: &mut Request) -> Body {
         let body = std::mem::replace(&mut rq.body, Body::Empty);
-        if body.is_empty() || rq.head.wants_tunnel() {
+        if body.is_empty() {
             return body;
         }
         let limit = self.route.replay_limit_bytes.and_then(|n| usize::try_from(n).ok()).unwrap_or(REPLAY_BYTES);
@@ -261,8 +266,8 @@ impl<'a> Tries<'a> {
             }
             let Some(cluster) = self.cx.cluster(&mirror.cluster) else { continue };
             let body = match &self.replay {
-                Some(replay) => replay.tee().unwrap_or(Body::Empty),
-                None => Body::Empty,
+                Some(replay) if !rq.head.wants_tunnel() => replay.tee().unwrap_or(Body::Empty),
+                _ => Body::Empty,
             };
             let copy = Request { head: shadow(&rq.head, mirror), body };
             tokio::task::spawn_local(copy_request(cluster, copy));
@@ -299,10 +304,12 @@ impl<'a> Tries<'a> {
     }
 
     /// A connection that dies without a byte of answer is stale where it had served before (D3), and towards the own
-    /// application in any case: one that ends closes its port, and whoever waits there to be accepted is cut off unseen.
+    /// application where that has read nothing of it: one that ends closes its port, and whoever waits there to be accepted
+    /// is cut off unseen.
     fn failed(&self, failure: Failure) -> Tried {
-        let stale = failure.silent && (failure.reused || self.cx.inbound);
-        Tried::Failed { outcome: failure.outcome, unsent: failure.unsent, stale }
+        let Failure { outcome, unsent, silent, reused, unread } = failure;
+        let stale = silent && (reused || self.cx.inbound && (unsent || unread));
+        Tried::Failed { outcome, unsent, stale, unread }
     }
 
     async fn exchange(&mut self, head: &RequestHead, body: Body, down: &mut Downstream) -> Tried {
@@ -325,7 +332,7 @@ impl<'a> Tries<'a> {
             match poll_fn(|task| upstream.poll_head(task)).await {
                 Ok(head) if head.is_interim() => {
                     if let Err(outcome) = down.interim(head).await {
-                        return Tried::Failed { outcome, unsent: false, stale: false };
+                        return Tried::Failed { outcome, unsent: false, stale: false, unread: false };
                     }
                 }
                 Ok(head) => return Tried::Head(head, upstream),
@@ -409,7 +416,7 @@ impl<'a> Tries<'a> {
 
 enum Tried {
     Head(ResponseHead, Upstream),
-    Failed { outcome: Outcome, unsent: bool, stale: bool },
+    Failed { outcome: Outcome, unsent: bool, stale: bool, unread: bool },
     TryTimeout,
     Deadline,
 }

@@ -109,6 +109,15 @@ impl Io {
         }
     }
 
+    /// Whether the peer has left unread what was written last, asked once it has closed: its kernel has not taken it, or has
+    /// answered it with a reset. False where that cannot be seen (TLS, Unix sockets).
+    pub fn is_unread(&self) -> bool {
+        match self {
+            Self::Tcp(stream, _) => untaken(stream) > 0 || rustix::net::sockopt::socket_error(stream) != Ok(Ok(())),
+            _ => false,
+        }
+    }
+
     /// The protocol that TLS negotiated.
     pub fn alpn(&self) -> Option<&[u8]> {
         match self {
@@ -188,6 +197,19 @@ pub(super) fn with_scratch<T>(with: impl FnOnce(&mut BytesMut) -> T) -> T {
     })
 }
 
+/// Bytes in the socket's send queue, those on their way that nobody has acknowledged among them; 0 where it cannot be asked.
+fn untaken(socket: &impl rustix::fd::AsFd) -> i32 {
+    /// `SIOCOUTQ` of tcp(7), by its other name.
+    const TIOCOUTQ: rustix::ioctl::Opcode = 0x5411;
+    #[expect(unsafe_code, reason = "no safe interface asks this")]
+    // SAFETY: the opcode takes a pointer to an int and writes that; the descriptor is open as long as it is borrowed.
+    let asked = unsafe {
+        let getter = rustix::ioctl::Getter::<TIOCOUTQ, i32>::new();
+        rustix::ioctl::ioctl(socket, getter)
+    };
+    asked.unwrap_or(0)
+}
+
 pub(super) fn peek(socket: &impl rustix::fd::AsFd) -> Liveness {
     let mut byte = [0_u8; 1];
     let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
@@ -196,5 +218,61 @@ pub(super) fn peek(socket: &impl rustix::fd::AsFd) -> Liveness {
         Ok(_) => Liveness::Bytes,
         Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => Liveness::Open,
         Err(_) => Liveness::Rst,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    /// Our end of a connection, and the peer's.
+    async fn pair() -> (Io, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (Io::tcp(ours), listener.accept().await.unwrap().0)
+    }
+
+    async fn write(io: &mut Io) {
+        let Io::Tcp(stream, _) = io else { panic!("it is TCP") };
+        stream.write_all(b"ask").await.unwrap();
+    }
+
+    async fn end(io: &mut Io) {
+        let read = poll_fn(|cx| io.poll_read(cx, &mut BytesMut::new())).await;
+        assert_eq!(read.unwrap(), 0, "the end and no error");
+    }
+
+    #[tokio::test]
+    async fn what_comes_to_a_closed_socket_is_unread() {
+        let (mut ours, peer) = pair().await;
+        drop(peer);
+        write(&mut ours).await;
+        end(&mut ours).await;
+        assert!(ours.is_unread());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_the_end_is_not_unread() {
+        let (mut ours, mut peer) = pair().await;
+        write(&mut ours).await;
+        peer.read_exact(&mut [0; 3]).await.unwrap();
+        drop(peer);
+        end(&mut ours).await;
+        assert!(!ours.is_unread());
+    }
+
+    #[tokio::test]
+    async fn what_nobody_has_acknowledged_is_untaken() {
+        let (mut ours, peer) = pair().await;
+        let Io::Tcp(stream, _) = &mut ours else { panic!("it is TCP") };
+        let mut written = 0;
+        while let Ok(n) = stream.try_write(&[0; 64 << 10]) {
+            written += n;
+        }
+        assert!((1..i32::try_from(written).unwrap()).contains(&untaken(stream)), "the peer's kernel is full");
+        drop(peer);
     }
 }

@@ -79,6 +79,8 @@ pub struct Progress {
     pub sent_bytes: u64,
     /// Whether any byte of an answer came.
     pub answered: bool,
+    /// The connection ended, and the peer has not read all that was sent.
+    pub unread: bool,
 }
 
 /// One request in flight. Every poll pumps the upload, then the download: full duplex without a task.
@@ -94,6 +96,7 @@ pub struct Exchange {
     idle_before: Duration,
     sent_bytes: u64,
     received_bytes: u64,
+    unread: bool,
     limits: HeadLimits,
 }
 
@@ -129,6 +132,7 @@ impl Exchange {
             idle_before,
             sent_bytes: 0,
             received_bytes: 0,
+            unread: false,
             limits: HeadLimits { max_bytes: 96 << 10, max_fields: 200 },
         }
     }
@@ -139,6 +143,7 @@ impl Exchange {
             reused: self.conn.as_ref().is_some_and(|conn| conn.served > 1),
             sent_bytes: self.sent_bytes,
             answered: self.received_bytes > 0,
+            unread: self.unread,
         }
     }
 
@@ -176,9 +181,15 @@ impl Exchange {
                 return Poll::Ready(Ok(head));
             }
             match ready!(conn.io.poll_read(cx, &mut conn.buf)) {
-                Ok(0) => return Poll::Ready(Err(self.died())),
+                Ok(0) => {
+                    self.unread |= conn.io.is_unread();
+                    return Poll::Ready(Err(self.died()));
+                }
                 Ok(n) => self.received_bytes += n as u64,
-                Err(_) => return Poll::Ready(Err(self.died())),
+                Err(error) => {
+                    self.unread |= is_reset(&error);
+                    return Poll::Ready(Err(self.died()));
+                }
             }
         }
     }
@@ -252,7 +263,9 @@ impl Exchange {
                     self.sent_bytes += n as u64;
                     self.out.advance(n);
                 }
-                _ => {
+                failed => {
+                    // The error is told once: the next read will know nothing of it.
+                    self.unread |= failed.is_err_and(|error| is_reset(&error));
                     self.upload = Upload::Failed;
                     self.request = Body::Empty;
                     self.keep_alive = false;
@@ -330,6 +343,11 @@ impl Drop for Exchange {
             self.home.lost(None);
         }
     }
+}
+
+/// A peer resets what it closes with bytes that nobody has read.
+fn is_reset(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::ConnectionReset
 }
 
 fn take(out: &mut Outgoing, upload: &mut Upload, frame: Option<Frame>) {

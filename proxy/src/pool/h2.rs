@@ -99,7 +99,12 @@ impl Exchange {
 
     /// How far it came.
     pub fn progress(&self) -> super::h1::Progress {
-        super::h1::Progress { reused: self.shared.served.get() > 1, sent_bytes: 1, answered: self.answered }
+        super::h1::Progress {
+            reused: self.shared.served.get() > 1,
+            sent_bytes: 1,
+            answered: self.answered,
+            unread: false,
+        }
     }
 
     /// The next head, interim ones too.

@@ -12,7 +12,7 @@ use bytes::{BufMut, BytesMut};
 use destination::Destination;
 use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full, Limited};
-use http_get::{HttpGet, MAX_BYTES, Reply};
+use http_get::{HttpGet, MAX_BYTES, Reply, Taken};
 use hyper::Request;
 use hyper::header::HeaderMap;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -145,7 +145,7 @@ fn scrape_targets(environment: &Environment) -> Result<Vec<(u16, String)>, Strin
 
 async fn scrape(port: u16, path: &str) -> Result<String, String> {
     let (get, destination, headers) = (HttpGet::new(port, path), Destination::default(), HeaderMap::new());
-    let reply = tokio::time::timeout(METRICS_TIMEOUT, get.send(&destination, &headers))
+    let reply = tokio::time::timeout(METRICS_TIMEOUT, get.send(&destination, &headers, Taken::Whole))
         .await
         .map_err(|_| format!("no answer within {METRICS_TIMEOUT:?}"))??;
     if reply.status != 200 {
@@ -169,7 +169,7 @@ fn whole_lines(text: &str) -> String {
 impl Probe {
     async fn ask(&self, destination: &Destination, headers: &HeaderMap) -> Result<Reply, String> {
         match (&self.http_get, &self.tcp_socket, &self.grpc) {
-            (Some(get), _, _) => get.send(destination, headers).await,
+            (Some(get), _, _) => get.send(destination, headers, Taken::Start).await,
             (_, Some(target), _) => {
                 destination.or(target.host.as_deref())?.connect(target.port).await.map(|_| Reply::healthy())
             }

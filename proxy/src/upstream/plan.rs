@@ -14,8 +14,7 @@ const UNREACHED: RetryOn = RetryOn::CONNECT_FAILURE.with(RetryOn::RESET_BEFORE_R
 pub enum Event<'a> {
     /// A final response head.
     Head(&'a ResponseHead),
-    /// The head by which a proven peer's proxy says that it could not connect to its application, which therefore has
-    /// seen nothing of the request.
+    /// The head by which a proven peer's proxy says that its application has seen nothing of the request.
     Unreached(&'a ResponseHead),
     /// The try failed.
     Failed {
@@ -23,7 +22,8 @@ pub enum Event<'a> {
         outcome: &'a Outcome,
         /// Nothing of the request was sent.
         unsent: bool,
-        /// A connection died without a byte of answer that had served before, or leads to the own application.
+        /// A connection died without a byte of answer that had served before, or whose end, the own application, has not read
+        /// the request.
         stale: bool,
     },
     /// The try's own timeout passed.

@@ -2,8 +2,9 @@
 
 use super::destination::Destination;
 use crate::tls::Unverified;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
 use hyper::{Request, Uri};
 use hyper_util::rt::TokioIo;
@@ -18,8 +19,10 @@ use tokio::net::TcpStream;
 
 /// Bytes of an answer of the application that are taken over.
 pub(super) const MAX_BYTES: usize = 16 << 20;
-/// Redirects that a probe follows, as the kubelet's.
-const MAX_REDIRECTS: usize = 10;
+/// Bytes of an answer to a probe that are taken over, as the kubelet reads them.
+const PROBE_BYTES: usize = 10 << 10;
+/// Requests that a probe makes at most where it is led on, as the kubelet.
+const MAX_REQUESTS: usize = 10;
 /// Status codes of redirects that are followed.
 const FOLLOWED: [u16; 5] = [301, 302, 303, 307, 308];
 /// Headers of the kubelet's request that are its connection's own, and those that the request to the application has of
@@ -55,6 +58,15 @@ struct Header {
     value: String,
 }
 
+/// What of an answer is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// The first bytes: nobody reads more of the answer to a probe.
+    Start,
+    /// All of it, up to [`MAX_BYTES`].
+    Whole,
+}
+
 /// What the application answered.
 #[derive(Debug)]
 pub(super) struct Reply {
@@ -77,17 +89,22 @@ impl HttpGet {
     }
 
     /// Asks with the headers of an incoming request, and follows redirects to the same host.
-    pub(super) async fn send(&self, destination: &Destination, incoming: &HeaderMap) -> Result<Reply, String> {
+    pub(super) async fn send(
+        &self,
+        destination: &Destination,
+        incoming: &HeaderMap,
+        taken: Taken,
+    ) -> Result<Reply, String> {
         let mut headers = self.headers(incoming).map_err(|error| error.to_string())?;
         let mut target = self.target(destination, headers.remove(HOST))?;
-        for _ in 0..=MAX_REDIRECTS {
-            let reply = Box::pin(target.get(&headers)).await?;
+        for _ in 0..MAX_REQUESTS {
+            let reply = Box::pin(target.get(&headers, taken)).await?;
             match reply.location.as_deref().and_then(|location| target.redirected(location)) {
                 Some(next) => target = next,
                 None => return Ok(reply),
             }
         }
-        Err(format!("stopped after {MAX_REDIRECTS} redirects"))
+        Err(format!("stopped after {MAX_REQUESTS} redirects"))
     }
 
     fn target(&self, destination: &Destination, host: Option<HeaderValue>) -> Result<Target, String> {
@@ -110,6 +127,14 @@ impl HttpGet {
         for name in of_connection.flat_map(|names| names.split(',')).chain(NOT_FORWARDED) {
             headers.remove(name.trim());
         }
+        // Anybody reaches this port, and only a proxy may say these to the application.
+        let of_proxies = |name: &HeaderName| {
+            let name = name.as_str();
+            name == "x-forwarded-client-cert" || name.starts_with("x-envoy-") || name.starts_with("x-ferromesh-")
+        };
+        for name in incoming.keys().filter(|name| of_proxies(name)) {
+            headers.remove(name);
+        }
         let mut own = HeaderMap::new();
         for header in &self.http_headers {
             own.append(HeaderName::try_from(&header.name)?, HeaderValue::try_from(&header.value)?);
@@ -131,16 +156,16 @@ struct Target {
 }
 
 impl Target {
-    async fn get(&self, headers: &HeaderMap) -> Result<Reply, String> {
+    async fn get(&self, headers: &HeaderMap, taken: Taken) -> Result<Reply, String> {
         let mut request = Request::get(&self.path).body(Empty::new()).map_err(|error| error.to_string())?;
         *request.headers_mut() = headers.clone();
         request.headers_mut().insert(HOST, self.host.clone());
         let stream = self.destination.connect(self.port).await?;
         if self.is_https {
             let session = unverified(stream).await.map_err(|error| error.to_string())?;
-            return Box::pin(exchange(session, request)).await;
+            return Box::pin(exchange(session, request, taken)).await;
         }
-        Box::pin(exchange(stream, request)).await
+        Box::pin(exchange(stream, request, taken)).await
     }
 
     /// Where a `Location` leads, if that is the same host.
@@ -181,6 +206,7 @@ impl Target {
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     request: Request<Empty<Bytes>>,
+    taken: Taken,
 ) -> Result<Reply, String> {
     let (mut client, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
@@ -189,8 +215,14 @@ async fn exchange(
         let status = answer.status().as_u16();
         let location = answer.headers().get(LOCATION).filter(|_| FOLLOWED.contains(&status));
         let location = location.and_then(|location| location.to_str().ok()).map(str::to_owned);
-        let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
-        Ok(Reply { status, location, body: body.map_err(|error| error.to_string())?.to_bytes() })
+        let body = match taken {
+            Taken::Start => start_of(answer.into_body()).await?,
+            Taken::Whole => {
+                let body = Limited::new(answer.into_body(), MAX_BYTES).collect().await;
+                body.map_err(|error| error.to_string())?.to_bytes()
+            }
+        };
+        Ok(Reply { status, location, body })
     };
     tokio::pin!(connection);
     tokio::pin!(exchange);
@@ -198,6 +230,18 @@ async fn exchange(
         done = &mut exchange => done,
         _ = &mut connection => exchange.await,
     }
+}
+
+async fn start_of(mut body: Incoming) -> Result<Bytes, String> {
+    let mut start = BytesMut::new();
+    while start.len() < PROBE_BYTES
+        && let Some(frame) = body.frame().await
+    {
+        let frame = frame.map_err(|error| error.to_string())?;
+        start.extend_from_slice(frame.data_ref().map_or(&[][..], |data| data));
+    }
+    start.truncate(PROBE_BYTES);
+    Ok(start.freeze())
 }
 
 /// TLS as the kubelet speaks it: no certificate is looked at.

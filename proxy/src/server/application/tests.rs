@@ -219,7 +219,7 @@ async fn a_pod_with_an_ipv6_address_is_asked_there() {
 
 // spec: HL-1
 #[tokio::test]
-async fn redirects_to_the_same_host_are_followed_ten_times() {
+async fn redirects_to_the_same_host_are_followed_by_ten_requests() {
     let (port, _asked) = application(POD, |line| {
         let path = line.split(' ').nth(1).unwrap();
         let to = match path {
@@ -239,14 +239,30 @@ async fn redirects_to_the_same_host_are_followed_ten_times() {
     .await;
     let get = |path: &str| json!({"httpGet": {"path": path, "port": port}});
     let told = json!({
-        "a": get("/a/b"), "away": get("/away"), "same": get("/not-modified"), "10": get("/10"), "11": get("/11"),
+        "a": get("/a/b"), "away": get("/away"), "same": get("/not-modified"), "9": get("/9"), "10": get("/10"),
     });
     let (found, headers) = (probes(&told, &[("INSTANCE_IP", POD)]), HeaderMap::new());
     assert_eq!(answer(&found, "a", &headers).await, (200, "there".to_owned()));
     assert_eq!(answer(&found, "away", &headers).await.0, 200, "the kubelet takes it for a success");
     assert_eq!(answer(&found, "same", &headers).await.0, 200);
-    assert_eq!(answer(&found, "10", &headers).await, (200, "last".to_owned()));
-    assert_eq!(answer(&found, "11", &headers).await, (500, "stopped after 10 redirects\n".to_owned()));
+    assert_eq!(answer(&found, "9", &headers).await, (200, "last".to_owned()));
+    assert_eq!(answer(&found, "10", &headers).await, (500, "stopped after 10 redirects\n".to_owned()));
+}
+
+// spec: HL-1
+#[tokio::test]
+async fn of_an_answer_the_start_is_taken_over_and_what_only_proxies_say_is_not_asked() {
+    let (port, mut asked) = application(POD, |_| ok(&"x".repeat(20_000))).await;
+    let found = probes(&json!({"a": {"httpGet": {"path": "/", "port": port}}}), &[("INSTANCE_IP", POD)]);
+    let mut headers = HeaderMap::new();
+    for name in ["x-forwarded-client-cert", "x-envoy-original-path", "x-ferromesh-reason", "x-forwarded-proto"] {
+        headers.insert(name, HeaderValue::from_static("said"));
+    }
+    let (status, body) = answer(&found, "a", &headers).await;
+    assert_eq!((status, body.len()), (200, 10 << 10));
+    let head = asked.recv().await.unwrap().1;
+    let said: Vec<_> = head.lines().filter(|line| line.ends_with("said")).collect();
+    assert_eq!(said, ["x-forwarded-proto: said"]);
 }
 
 // spec: HL-1

@@ -33,6 +33,8 @@ pub struct LogFacts<'a> {
     pub outcome: Option<&'a Outcome>,
     /// What a proxy on the way says of why it answered by itself.
     pub told: Option<&'a str>,
+    /// A try failed, or was repeated, whose endpoint may have read the request.
+    pub reached: bool,
     /// The object that made the route, as its metadata says.
     pub origin: Option<&'a str>,
     /// The client's workload, by metadata exchange.

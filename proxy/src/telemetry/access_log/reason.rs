@@ -8,7 +8,7 @@ use std::fmt::Write;
 /// A part of the answer (`%FERROMESH_REASON(PART)%`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// `client`, `server`, `network` or `mesh`: who caused it.
+    /// `client`, `server`, `network` or `mesh`: who caused it; `network` only where no endpoint has read the request.
     Side,
     /// The other end, where an end caused it: its identity, else its address.
     Peer,
@@ -44,7 +44,7 @@ impl Part {
         let Some(outcome) = facts.outcome else { return self.of_server(facts) };
         let reason = outcome.reason;
         match self {
-            Self::Side => Some(side(reason).into()),
+            Self::Side => Some(side(reason, facts.reached).into()),
             Self::Peer => match reason.side() {
                 Side::Downstream => downstream(facts),
                 Side::Upstream => upstream(facts),
@@ -91,14 +91,14 @@ pub fn provenance(facts: &LogFacts<'_>) -> String {
     out
 }
 
-/// Whether a line of [`provenance`] tells of a connection that was never made: nothing of the request was sent.
+/// Whether a line of [`provenance`] tells that no endpoint has read the request.
 pub fn is_of_network(line: &[u8]) -> bool {
     line.starts_with(b"side=network;")
 }
 
-fn side(reason: Reason) -> &'static str {
+fn side(reason: Reason, reached: bool) -> &'static str {
     match reason {
-        Reason::ConnectFailure | Reason::ConnectTimeout | Reason::DnsFailure => "network",
+        Reason::ConnectFailure | Reason::ConnectTimeout | Reason::DnsFailure if !reached => "network",
         _ => match reason.side() {
             Side::Downstream => "client",
             Side::Upstream => "server",
@@ -170,6 +170,8 @@ mod tests {
             let outcome = Outcome::from(reason);
             let line = shown(&LogFacts { outcome: Some(&outcome), ..LogFacts::default() });
             assert_eq!(is_of_network(line.as_bytes()), never, "{line}");
+            let line = shown(&LogFacts { outcome: Some(&outcome), reached: true, ..LogFacts::default() });
+            assert!(!is_of_network(line.as_bytes()), "a try before it was read: {line}");
         }
     }
 
