@@ -42,9 +42,13 @@ impl Shop {
 
     /// Waits until no request is being answered.
     pub(crate) async fn is_idle(&self) {
-        drop(self.active.subscribe().wait_for(|active| *active == 0).await);
-        // What is answered is not yet written.
-        tokio::time::sleep(FLUSH).await;
+        while self.active.subscribe().wait_for(|active| *active == 0).await.is_ok() {
+            // What is answered is not yet written, and what comes meanwhile is answered as well.
+            tokio::time::sleep(FLUSH).await;
+            if *self.active.borrow() == 0 {
+                return;
+            }
+        }
     }
 
     /// One line when the port is open.
