@@ -2,6 +2,7 @@
 
 use crate::admission::NativeSidecars;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -148,7 +149,8 @@ pub struct Discovery {
     /// How long the answer may take
     #[arg(long, alias = "keepaliveTimeout", default_value = "10s", value_parser = duration)]
     pub keepalive_timeout: Duration,
-    /// How long a proxy stays connected before it finds a pilot anew, so that a new pilot gets its share; up to a tenth more
+    /// How long a proxy stays connected before it finds a pilot anew, so that a new pilot gets its share; up to a tenth more.
+    /// 0: as long as it likes
     #[arg(long, alias = "keepaliveMaxServerConnectionAge", default_value = "30m", value_parser = duration)]
     pub max_connection_age: Duration,
     /// How long streams may go on after the signal to stop
@@ -177,18 +179,35 @@ const ISTIODS: [&str; 9] = [
 
 /// Variables of istiod's that are set and that nothing here reads: whoever sets one should know.
 pub fn unread() -> Vec<String> {
-    unread_of(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok()))
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    unread_of(std::env::vars_os().filter_map(text))
 }
 
-fn unread_of(names: impl Iterator<Item = String>) -> Vec<String> {
+fn unread_of(set: impl Iterator<Item = (String, String)>) -> Vec<String> {
     let command = Cli::command();
     let read: Vec<_> = { command.get_subcommands().flat_map(clap::Command::get_arguments) }
         .filter_map(|argument| argument.get_env()?.to_str().map(str::to_owned))
         .collect();
     let istiods = |name: &String| ISTIODS.iter().any(|start| name.starts_with(start));
     // Kubernetes gives every pod some for each Service, as ISTIOD_SERVICE_HOST and ISTIOD_PORT_15012_TCP.
-    let of_service = |name: &String| name.contains("_SERVICE_") || name.contains("_PORT");
-    names.filter(|name| istiods(name) && !read.contains(name) && !of_service(name)).collect()
+    set.filter(|(name, value)| istiods(name) && !read.contains(name) && !of_service(name, value))
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Whether Kubernetes gives a variable for a Service: NAME_SERVICE_HOST, NAME_SERVICE_PORT and that with a port's name,
+/// NAME_PORT, and NAME_PORT_443_TCP with what follows.
+fn of_service(name: &str, value: &str) -> bool {
+    let of_port = |(_, rest): (&str, &str)| {
+        let mut parts = rest.split('_');
+        let number = parts.next().is_some_and(|number| number.parse::<u16>().is_ok());
+        number && matches!(parts.next(), Some("TCP" | "UDP" | "SCTP"))
+    };
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || name.rsplit_once("_PORT_").is_some_and(of_port)
 }
 
 impl Discovery {
@@ -204,6 +223,11 @@ impl Discovery {
         let loopback = ["127.0.0.0/8", "::1/128"].into_iter().filter_map(|block| block.parse().ok());
         let own = loopback.filter(|_| self.config_dir.is_none());
         self.jwks_blocked_cidrs.iter().copied().chain(own).collect()
+    }
+
+    /// How long a proxy stays connected; none: as long as it likes.
+    pub fn connection_age(&self) -> Option<Duration> {
+        Some(self.max_connection_age).filter(|age| !age.is_zero())
     }
 
     /// Under which name this process holds leases: its pod's, else one that no other process has.
@@ -228,9 +252,30 @@ mod tests {
     // spec: PI-33, PI-42
     #[test]
     fn variables_of_istiods_that_nothing_reads_are_told() {
-        let names =
-            ["PILOT_DEBOUNCE_AFTER", "PILOT_PUSH_THROTTLE", "ISTIOD_SERVICE_HOST", "ISTIOD_PORT_443_TCP", "HOME"];
-        assert_eq!(unread_of(names.map(str::to_owned).into_iter()), ["PILOT_PUSH_THROTTLE"]);
+        let unread = ["PILOT_PUSH_THROTTLE", "ENABLE_MCS_SERVICE_DISCOVERY", "PILOT_HTTP_PORT", "PILOT_PORT_RANGE"];
+        let read = [
+            "PILOT_DEBOUNCE_AFTER",
+            "ISTIOD_SERVICE_HOST",
+            "ISTIOD_SERVICE_PORT",
+            "ISTIOD_SERVICE_PORT_GRPC_XDS",
+            "ISTIOD_PORT_443_TCP",
+            "ISTIOD_PORT_443_TCP_ADDR",
+            "HOME",
+        ];
+        let set = unread.iter().chain(&read).map(|name| ((*name).to_owned(), "1".to_owned()));
+        let port = ("ISTIOD_PORT".to_owned(), "tcp://10.0.0.1:443".to_owned());
+        assert_eq!(unread_of(set.chain([port])), unread);
+    }
+
+    // spec: PI-3, PI-26
+    #[test]
+    fn no_age_is_no_limit() {
+        let age = |value: &str| {
+            let line = ["pilot", "discovery", "--keepaliveMaxServerConnectionAge", value];
+            let Command::Discovery(args) = Cli::try_parse_from(line).unwrap().command else { panic!("discovery") };
+            args.connection_age()
+        };
+        assert_eq!([age("0"), age("0s"), age("5m")], [None, None, Some(Duration::from_secs(300))]);
     }
 
     // spec: PI-1, PI-3

@@ -33,6 +33,7 @@ use identity::spiffe::{SpiffeId, TrustDomain};
 use proto::ca::istio_certificate_service_server::IstioCertificateServiceServer;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tonic::service::Routes;
@@ -47,6 +48,8 @@ const EVENTS: usize = 256;
 const CERTIFICATE_FLAGS: &str = "--tls-cert-file, --tls-key-file and --ca-cert-file, or on Kubernetes --ca-addr";
 /// Streams per connection (XI-3).
 const MAX_STREAMS: u32 = 100_000;
+/// How long a connection past its age may take to end what it has begun; istiod's.
+const AGE_GRACE: Duration = Duration::from_secs(10);
 
 /// pilot, made and not yet started.
 pub struct Server {
@@ -85,7 +88,7 @@ impl Running {
     }
 
     /// Stops: new streams are refused at once, open ones end within `grace`.
-    pub async fn stop(mut self, grace: std::time::Duration) {
+    pub async fn stop(mut self, grace: Duration) {
         self.stop.send_replace(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };
         if tokio::time::timeout(grace, ended).await.is_err() {
@@ -321,7 +324,7 @@ impl Server {
         stopped: &watch::Receiver<bool>,
     ) -> anyhow::Result<()> {
         let Served { proof, access, metrics, pages } = served;
-        let age = self.args.max_connection_age;
+        let age = self.args.connection_age();
         if !self.args.grpc_addr.is_empty() {
             let (listener, local) = admin::bind(&self.args.grpc_addr).await?;
             let ads = Ads::new(running.hub.clone(), Authenticator::Nobody, access.clone(), metrics.clone(), age);
@@ -363,11 +366,15 @@ impl Server {
     }
 
     fn grpc(&self) -> Grpc {
-        Grpc::builder()
+        let builder = Grpc::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(self.args.keepalive_interval))
-            .http2_keepalive_timeout(Some(self.args.keepalive_timeout))
-            .max_connection_age(self.args.max_connection_age)
+            .http2_keepalive_timeout(Some(self.args.keepalive_timeout));
+        match self.args.connection_age() {
+            // Streams end within a tenth more.
+            Some(age) => builder.max_connection_age(age).max_connection_age_grace(age / 10 + AGE_GRACE),
+            None => builder,
+        }
     }
 
     /// What checks bearer tokens: a key set where one is given, else the cluster.

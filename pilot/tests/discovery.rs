@@ -285,6 +285,25 @@ async fn a_stream_has_an_age_so_that_a_new_pilot_gets_its_share() {
     client.ended().await;
 }
 
+// spec: PI-26
+#[tokio::test]
+async fn a_stream_on_which_nothing_is_asked_has_an_age_as_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = pilot(dir.path(), &["--keepaliveMaxServerConnectionAge", "300ms"]).await;
+    Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await.ended().await;
+}
+
+// spec: PI-3, PI-26
+#[tokio::test]
+async fn without_an_age_a_stream_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = pilot(dir.path(), &["--keepaliveMaxServerConnectionAge", "0"]).await;
+    let mut client = Client::connect(channel(running.grpc.unwrap()).await, node(SIDECAR, &[])).await;
+    client.subscribe(type_url::CLUSTER, &["*"]);
+    assert_eq!(client.next().await.type_url, type_url::CLUSTER);
+    assert!(client.silent(Duration::from_millis(300)).await, "and does not end");
+}
+
 // spec: XD-2, PI-26
 #[tokio::test]
 async fn state_of_the_world_is_served_too() {

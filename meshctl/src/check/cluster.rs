@@ -11,11 +11,13 @@ use identity::svid::LeafFacts;
 use k8s_openapi::api::admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
-use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ListParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use kube::{Client, ResourceExt as _};
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 /// What `meshctl install` does in the whole cluster, and in its namespace: group, resource.
 const NEEDED: [(&str, &str, bool); 12] = [
@@ -58,8 +60,10 @@ pub struct Kubernetes {
     pub pods: Told<Vec<PodFacts>>,
     /// Name of the ConfigMap with the roots.
     pub roots_map: String,
-    /// The certificates of the roots that pods are given.
-    pub roots: Told<Vec<LeafFacts>>,
+    /// The roots that pods are given, as PEM.
+    pub roots: Told<Vec<u8>>,
+    /// When each node that is ready last said so, by its own clock.
+    pub heartbeats: Told<Vec<(String, SystemTime)>>,
 }
 
 /// A definition of one of the mesh's kinds.
@@ -74,7 +78,7 @@ pub struct Definition {
 }
 
 /// A webhook configuration.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Hook {
     /// Its name.
     pub name: String,
@@ -82,12 +86,14 @@ pub struct Hook {
     pub namespace: String,
     /// Whether it changes pods; else it looks at objects.
     pub injects: bool,
-    /// Whether all of its hooks know whom to trust.
-    pub has_bundle: bool,
+    /// Whom each of its hooks trusts; an error where one knows no root.
+    pub bundle: Told<Vec<LeafFacts>>,
     /// Whether all refuse when nobody answers.
     pub closes: bool,
     /// Whether we have installed it.
     pub ours: bool,
+    /// One that looks at objects: whether an invalid one is refused; none where this user may not try.
+    pub refuses: Option<Told<()>>,
 }
 
 /// A pod.
@@ -136,12 +142,13 @@ impl Kubernetes {
                 false => Ok(Platform::default()),
             },
             definitions: definitions(client).await,
-            webhooks: webhooks(client).await,
+            webhooks: webhooks(client, &space).await,
             deployments: deployments.map(|list| list.items.iter().map(|one| (one.name_any(), count(one))).collect()),
             agent: agent(client, &space).await,
             namespaces: namespaces.iter().map(|one| (one.name_any(), one.labels().clone())).collect(),
             pods: pods.map(|list| list.items.iter().map(pod).collect()),
             roots: roots(client, &space, &roots_map).await,
+            heartbeats: heartbeats(client).await,
             roots_map,
             version,
             control_plane: space,
@@ -192,7 +199,7 @@ async fn definitions(client: &Client) -> Told<Vec<Definition>> {
     Ok(list.items.iter().filter(ours).map(read).collect())
 }
 
-async fn webhooks(client: &Client) -> Told<Vec<Hook>> {
+async fn webhooks(client: &Client, namespace: &str) -> Told<Vec<Hook>> {
     let everything = ListParams::default();
     let mutating = Api::<MutatingWebhookConfiguration>::all(client.clone()).list(&everything).await.map_err(text)?;
     let validating =
@@ -206,7 +213,11 @@ async fn webhooks(client: &Client) -> Told<Vec<Hook>> {
     for one in &validating.items {
         let hooks = one.webhooks.as_deref().unwrap_or_default();
         let calls: Vec<_> = hooks.iter().map(|hook| (&hook.client_config, hook.failure_policy.as_deref())).collect();
-        found.extend(hook(one.name_any(), one.labels(), &calls, "/validate"));
+        let Some(mut hook) = hook(one.name_any(), one.labels(), &calls, "/validate") else { continue };
+        if hook.namespace == namespace {
+            hook.refuses = refuses(client, namespace, one.labels().get("istio.io/rev")).await;
+        }
+        found.push(hook);
     }
     Ok(found)
 }
@@ -223,12 +234,55 @@ fn hook(name: String, labels: &BTreeMap<String, String>, calls: &[Call<'_>], pat
         name,
         namespace: service,
         injects: path == "/inject",
-        has_bundle: calls
-            .iter()
-            .all(|(client, _)| client.ca_bundle.as_ref().is_some_and(|bundle| !bundle.0.is_empty())),
+        bundle: bundle(calls),
         closes: calls.iter().all(|(_, policy)| *policy == Some("Fail")),
         ours: labels.contains_key(MANAGED),
+        refuses: None,
     })
+}
+
+fn bundle(calls: &[Call<'_>]) -> Told<Vec<LeafFacts>> {
+    let one = |(client, _): &Call<'_>| {
+        let pem = client.ca_bundle.as_ref().filter(|bundle| !bundle.0.is_empty());
+        certificates(&pem.ok_or("it knows no root")?.0)
+    };
+    Ok(calls.iter().map(one).collect::<Told<Vec<_>>>()?.concat())
+}
+
+/// What certificates say, from PEM.
+///
+/// # Errors
+/// What is wrong with which of them.
+pub fn certificates(pem: &[u8]) -> Told<Vec<LeafFacts>> {
+    let certificates = identity::pem::certificates(pem).map_err(|error| error.to_string())?;
+    certificates.iter().map(|der| LeafFacts::read(der).map_err(|error| error.to_string())).collect()
+}
+
+/// Whether the API server refuses a Gateway without servers; it is asked for nothing but this, and stores nothing.
+async fn refuses(client: &Client, namespace: &str, revision: Option<&String>) -> Option<Told<()>> {
+    let kind = GroupVersionKind::gvk("networking.istio.io", "v1", "Gateway");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "gateways");
+    let mut invalid = DynamicObject::new("meshctl-check-probe", &resource)
+        .data(json!({"spec": {"selector": {"probe": "never"}, "servers": []}}));
+    let revision = revision.map_or("default", String::as_str);
+    invalid.labels_mut().insert("istio.io/rev".to_owned(), revision.to_owned());
+    let dry = PostParams { dry_run: true, field_manager: None };
+    match Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource).create(&dry, &invalid).await {
+        Ok(_) => Some(Err("it takes a Gateway without servers".to_owned())),
+        Err(kube::Error::Api(status)) if status.message.contains("denied the request") => Some(Ok(())),
+        Err(kube::Error::Api(status)) if status.message.contains("failed calling webhook") => Some(Err(status.message)),
+        Err(_) => None,
+    }
+}
+
+async fn heartbeats(client: &Client) -> Told<Vec<(String, SystemTime)>> {
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.map_err(text)?;
+    let last = |node: &Node| {
+        let conditions = node.status.as_ref()?.conditions.as_ref()?;
+        let ready = conditions.iter().find(|one| one.type_ == "Ready" && one.status == "True")?;
+        Some((node.name_any(), SystemTime::from(ready.last_heartbeat_time.as_ref()?.0)))
+    };
+    Ok(nodes.items.iter().filter_map(last).collect())
 }
 
 async fn agent(client: &Client, namespace: &str) -> Option<(i32, i32)> {
@@ -261,10 +315,9 @@ fn pod(pod: &Pod) -> PodFacts {
     }
 }
 
-async fn roots(client: &Client, namespace: &str, name: &str) -> Told<Vec<LeafFacts>> {
+async fn roots(client: &Client, namespace: &str, name: &str) -> Told<Vec<u8>> {
     let map = Api::<ConfigMap>::namespaced(client.clone(), namespace).get_opt(name).await.map_err(text)?;
     let map = map.ok_or_else(|| format!("there is no ConfigMap {namespace}/{name}"))?;
-    let pem = map.data.unwrap_or_default().remove("root-cert.pem").unwrap_or_default();
-    let certificates = identity::pem::certificates(pem.as_bytes()).map_err(|error| error.to_string())?;
-    certificates.iter().map(|der| LeafFacts::read(der).map_err(|error| error.to_string())).collect()
+    let pem = map.data.unwrap_or_default().remove("root-cert.pem");
+    Ok(pem.ok_or_else(|| format!("ConfigMap {namespace}/{name} has no root-cert.pem"))?.into_bytes())
 }

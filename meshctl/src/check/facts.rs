@@ -1,6 +1,6 @@
 //! What is asked of pilot, citadel, mixer and the proxies.
 
-use super::cluster::Kubernetes;
+use super::cluster::{Kubernetes, certificates as facts_of};
 use crate::admin;
 use crate::command::config;
 use crate::demo;
@@ -60,7 +60,7 @@ pub struct Facts {
     pub citadel: Told<()>,
     /// mixer's `/metrics`.
     pub mixer: Told<String>,
-    /// The roots of the mesh, where a file with them is known.
+    /// The roots of the mesh: of the file that was named, of the demo, or of the cluster.
     pub roots: Option<Told<Vec<LeafFacts>>>,
     /// Proxies whose certificate no root of the mesh vouches for, and why.
     pub strangers: Vec<(String, String)>,
@@ -94,6 +94,11 @@ impl Facts {
         let file = at.ca_root.clone();
         let file = file.or_else(|| demo.as_ref().map(|demo| demo::directory(demo).join(demo::ROOTS)));
         let roots = file.map(|file| std::fs::read(&file).map_err(|error| format!("{}: {error}", file.display())));
+        let kubernetes = match &at.reach {
+            Reach::Cluster(cluster) if pilot.is_none() => Some(Box::pin(Kubernetes::gather(cluster, false)).await),
+            _ => None,
+        };
+        let roots = roots.or_else(|| Some(kubernetes.as_ref()?.roots.clone()));
         let shown = if pilot.is_none() { certificates(&at.reach, &proxies).await } else { Vec::new() };
         Self {
             directory: demo.as_ref().is_some_and(|demo| demo::directory(demo).is_dir()),
@@ -118,10 +123,7 @@ impl Facts {
             },
             citadel: Part::Citadel.connect(at.citadel.as_deref(), &at.reach).await.map(drop).map_err(said),
             mixer: mixer.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).map_err(said),
-            kubernetes: match &at.reach {
-                Reach::Cluster(cluster) if pilot.is_none() => Some(Kubernetes::gather(cluster, false).await),
-                _ => None,
-            },
+            kubernetes,
             now: SystemTime::now(),
         }
     }
@@ -181,12 +183,6 @@ async fn chains(reach: &Reach, id: &str) -> anyhow::Result<Chains> {
 
 fn leaves(chains: &Chains) -> Vec<LeafFacts> {
     chains.iter().filter_map(|chain| LeafFacts::read(chain.first()?).ok()).collect()
-}
-
-/// What the certificates in a file say.
-fn facts_of(pem: &[u8]) -> Told<Vec<LeafFacts>> {
-    let certificates = identity::pem::certificates(pem).map_err(|error| error.to_string())?;
-    certificates.iter().map(|der| LeafFacts::read(der).map_err(|error| error.to_string())).collect()
 }
 
 /// Proxies whose chains do not lead to one of these roots.

@@ -2,13 +2,15 @@
 
 use super::cluster::{Hook, Kubernetes, PodFacts};
 use super::report::{Group, Line, Result};
+use identity::svid::LeafFacts;
 use pilot::source::kinds::TABLE;
 use std::time::{Duration, SystemTime};
 
 /// Oldest minor version of Kubernetes 1 that is taken: sidecars as init containers are on by default from here.
 const OLDEST_MINOR: u32 = 29;
-/// Life that a root should have left: as linkerd warns.
-const ROOT_LEFT: Duration = Duration::from_secs(60 * 86_400);
+/// How far a node's last word may lie ahead of our clock, and behind it: a kubelet speaks every five minutes at least.
+const AHEAD: Duration = Duration::from_secs(60);
+const BEHIND: Duration = Duration::from_secs(6 * 60);
 /// Restarts of the mesh's containers in a pod that should be looked at.
 const MANY_RESTARTS: i32 = 5;
 /// What runs in the namespace of the control plane, and what stands still without it.
@@ -164,8 +166,8 @@ fn control_plane(kubernetes: &Kubernetes, now: SystemTime) -> Group {
     let restarting: Vec<String> = own.filter_map(restarts).collect();
     let hint = "kubectl logs --previous tells why; meshctl bug-report keeps it";
     lines.push(Line::of("its pods do not restart", &restarting, hint, Result::Warning));
-    lines.extend(webhooks(kubernetes));
-    lines.push(roots(kubernetes, now));
+    lines.extend(webhooks(kubernetes, now));
+    lines.push(clocks(kubernetes, now));
     Group { name: "control plane", lines }
 }
 
@@ -198,7 +200,7 @@ fn deployments(kubernetes: &Kubernetes) -> Vec<Line> {
     DEPLOYMENTS.into_iter().filter_map(one).collect()
 }
 
-fn webhooks(kubernetes: &Kubernetes) -> Vec<Line> {
+fn webhooks(kubernetes: &Kubernetes, now: SystemTime) -> Vec<Line> {
     let hooks = match &kubernetes.webhooks {
         Ok(hooks) => hooks,
         Err(error) => {
@@ -210,10 +212,18 @@ fn webhooks(kubernetes: &Kubernetes) -> Vec<Line> {
         let there = own().any(|hook| hook.injects == injects);
         (!there).then(|| format!("no webhook {what}")).into_iter().collect::<Vec<_>>()
     };
-    let blind = |hook: &Hook| {
-        (!hook.has_bundle).then(|| format!("{} knows no root: the API server does not believe pilot", hook.name))
+    let holds = |root: &LeafFacts| root.lifetime.not_before <= now && root.lifetime.not_after > now;
+    let blind = |hook: &Hook| match &hook.bundle {
+        Ok(roots) if roots.iter().any(holds) => None,
+        Ok(_) => Some(format!("{}: no root that it trusts is valid now", hook.name)),
+        Err(error) => Some(format!("{}: {error}", hook.name)),
     };
     let blind: Vec<String> = own().filter_map(blind).collect();
+    let silent = |hook: &Hook| match &hook.refuses {
+        Some(Err(error)) => Some(format!("{}: {error}", hook.name)),
+        _ => None,
+    };
+    let silent: Vec<String> = own().filter_map(silent).collect();
     let open: Vec<String> = own()
         .filter(|hook| !hook.injects && !hook.closes)
         .map(|hook| format!("{} lets objects pass while nobody answers", hook.name))
@@ -233,6 +243,12 @@ fn webhooks(kubernetes: &Kubernetes) -> Vec<Line> {
             Result::Error,
         ),
         Line::of(
+            "an invalid object is refused",
+            &silent,
+            "the API server must reach the webhook's Service: look at its endpoints, at network policies, and at pilot's log",
+            Result::Error,
+        ),
+        Line::of(
             "validation is obligatory",
             &open,
             "pilot makes it so once it has seen it answer: look again with --wait 1m, then at its log",
@@ -241,25 +257,25 @@ fn webhooks(kubernetes: &Kubernetes) -> Vec<Line> {
     ]
 }
 
-fn roots(kubernetes: &Kubernetes, now: SystemTime) -> Line {
-    let description = "roots are valid for 60 days";
-    let roots = match &kubernetes.roots {
-        Ok(roots) => roots,
-        Err(error) => {
-            return Line::bad(description, error.clone(), "citadel writes it: look at its log");
+/// Whether the nodes' clocks agree with ours (linkerd's check of clock skew).
+fn clocks(kubernetes: &Kubernetes, now: SystemTime) -> Line {
+    let description = "clocks of nodes agree with this machine's";
+    let heartbeats = match &kubernetes.heartbeats {
+        Ok(heartbeats) => heartbeats,
+        Err(error) => return Line::warning(description, error.clone(), "listing nodes is needed"),
+    };
+    let skewed = |(node, at): &(String, SystemTime)| {
+        let ahead = at.duration_since(now).unwrap_or_default();
+        let behind = now.duration_since(*at).unwrap_or_default();
+        match () {
+            () if ahead > AHEAD => Some(format!("{node} last spoke {} s in the future", ahead.as_secs())),
+            () if behind > BEHIND => Some(format!("{node} is ready, and last spoke {} s ago", behind.as_secs())),
+            () => None,
         }
     };
-    let newest = roots.iter().map(|root| root.lifetime.not_after).max();
-    let short = match newest {
-        None => vec!["there is none".to_owned()],
-        Some(end) if end < now + ROOT_LEFT => {
-            let days = end.duration_since(now).unwrap_or_default().as_secs() / 86_400;
-            vec![format!("the newest one ends in {days} days")]
-        }
-        Some(_) => Vec::new(),
-    };
-    let hint = "a root of citadel's own is renewed by itself; one that was plugged in (cacerts) you must replace";
-    Line::of(description, &short, hint, Result::Warning)
+    let skewed: Vec<String> = heartbeats.iter().filter_map(skewed).collect();
+    let hint = "set clocks by NTP: certificates and tokens are refused where clocks differ by minutes";
+    Line::of(description, &skewed, hint, Result::Warning)
 }
 
 fn data_plane(kubernetes: &Kubernetes) -> Group {

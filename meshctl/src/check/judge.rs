@@ -38,6 +38,8 @@ pub fn judge(facts: &Facts) -> Report {
     }
     if facts.ready.is_ok() {
         groups.extend([proxies(facts), identity(facts), configuration(facts)]);
+    } else if facts.kubernetes.is_some() {
+        groups.push(identity(facts));
     }
     groups.retain(|group| !group.lines.is_empty());
     Report { groups }
@@ -213,17 +215,18 @@ fn roots(facts: &Facts) -> Vec<Line> {
         None => return Vec::new(),
         Some(Err(error)) => wrong.push(error.clone()),
         Some(Ok(roots)) => {
-            for root in roots {
-                let end = root.lifetime.not_after.duration_since(facts.now);
-                match end {
-                    _ if root.lifetime.not_before > facts.now => {
-                        wrong.push(format!("root {} is not valid yet", root.subject));
-                    }
-                    Err(_) => wrong.push(format!("root {} is not valid any more", root.subject)),
-                    Ok(left) if left < ROOTS_WARNING => {
-                        late.push(format!("root {} is valid for {} days", root.subject, left.as_secs() / 86_400));
-                    }
-                    Ok(_) => {}
+            // One that has ended beside another that holds is what a rotation leaves.
+            let holds =
+                |root: &&LeafFacts| root.lifetime.not_before <= facts.now && root.lifetime.not_after > facts.now;
+            match roots.iter().filter(holds).max_by_key(|root| root.lifetime.not_after) {
+                None if roots.is_empty() => wrong.push("there is none".to_owned()),
+                None => wrong.extend(roots.iter().map(|root| format!("root {} is not valid now", root.subject))),
+                Some(root) => {
+                    let left = root.lifetime.not_after.duration_since(facts.now).unwrap_or_default();
+                    let days = left.as_secs() / 86_400;
+                    late.extend(
+                        (left < ROOTS_WARNING).then(|| format!("root {} is valid for {days} days", root.subject)),
+                    );
                 }
             }
         }
@@ -233,13 +236,13 @@ fn roots(facts: &Facts) -> Vec<Line> {
         Line::of(
             "the roots of the mesh are valid",
             &wrong,
-            "give citadel another root; name the file of the roots with --ca-root",
+            "citadel makes and renews a root of its own, look at its log; one that was plugged in (cacerts) you must replace",
             Result::Error,
         ),
         Line::of(
             "the roots are valid for 60 days at least",
             &late,
-            "replace the root now: proxies must have the new one before the old one ends",
+            "a root of citadel's own is renewed by itself; one that was plugged in (cacerts) you must replace before it ends",
             Result::Warning,
         ),
         Line::of(

@@ -132,7 +132,7 @@ async fn look(at: &Where, only: Option<&str>, until: Instant) -> Report {
 
 async fn before(cluster: &Cluster, until: Instant) -> Report {
     loop {
-        let report = Report { groups: installed::before(&Kubernetes::gather(cluster, true).await) };
+        let report = Report { groups: installed::before(&Box::pin(Kubernetes::gather(cluster, true)).await) };
         if report.worst() == Outcome::Success || Instant::now() + LOOK_AGAIN > until {
             return report;
         }

@@ -1,7 +1,7 @@
 //! `meshctl install`, `upgrade`, `uninstall`, `manifest`, `prune` and `verify-install` (CT-9 to CT-12, CT-49).
 
 use super::kube_inject;
-use crate::install::cluster::{self, Cluster, Name};
+use crate::install::cluster::{self, Cluster, Installed, Name};
 use crate::install::platform::is_foreign;
 use crate::install::{Component, Rendered, Spec, charts, render};
 use crate::output;
@@ -30,12 +30,17 @@ pub struct Wanted {
 
 impl Wanted {
     fn spec(&self) -> anyhow::Result<Spec> {
-        self.over(None)
+        self.of(&cluster::read_files(&self.filename)?)
     }
 
-    /// The same, laid over what was asked for before.
-    fn over(&self, before: Option<String>) -> anyhow::Result<Spec> {
-        self.of(&before.into_iter().chain(cluster::read_files(&self.filename)?).collect::<Vec<_>>())
+    /// The same of files that are read already, laid over what was asked for before.
+    fn over(&self, before: Option<String>, files: Vec<String>) -> anyhow::Result<Spec> {
+        let is_installed = before.is_some();
+        let spec = self.of(&before.into_iter().chain(files).collect::<Vec<_>>());
+        if !is_installed {
+            return spec;
+        }
+        spec.context("what was asked for at the installation (ConfigMap istio-install, or istio-install-REVISION) holds on; --set FIELD=null drops a field of it")
     }
 
     /// The same, of files that are read already.
@@ -229,10 +234,15 @@ async fn fitted(cluster: &Cluster, spec: &Spec) -> anyhow::Result<Vec<Rendered>>
     for part in &mut parts {
         part.objects.retain(|object| !is_foreign(&platform, object));
     }
+    let all: Vec<&Value> = parts.iter().flat_map(|part| &part.objects).collect();
+    if let Some((name, other)) = cluster.of_other_meshes(&all).await?.first() {
+        anyhow::bail!(
+            "{name} belongs to the mesh in the namespace {other}; what to do: give this mesh another revision or another namespace (--set revision=NAME, --set namespace=NAMESPACE)"
+        );
+    }
     if platform.operators.is_empty() {
         return Ok(parts);
     }
-    let all: Vec<&Value> = parts.iter().flat_map(|part| &part.objects).collect();
     let kept = cluster.kept_by_others(&all).await?;
     for (name, keeper) in &kept {
         anyhow::ensure!(
@@ -254,7 +264,8 @@ async fn fitted(cluster: &Cluster, spec: &Spec) -> anyhow::Result<Vec<Rendered>>
 pub async fn upgrade(args: UpgradeArgs) -> anyhow::Result<ExitCode> {
     let UpgradeArgs { install, force } = args;
     let own = env!("CARGO_PKG_VERSION");
-    let first = install.wanted.spec()?;
+    let files = cluster::read_files(&install.wanted.filename)?;
+    let first = install.wanted.of(&files)?;
     let cluster = Cluster::connect(&install.at).await?;
     let (namespace, revision) = (first.namespace(), first.revision_label());
     let pilots = cluster.pilots(&namespace).await?;
@@ -268,7 +279,7 @@ pub async fn upgrade(args: UpgradeArgs) -> anyhow::Result<ExitCode> {
         force || numbers(version) <= numbers(own),
         "{version} is installed, which is newer than this meshctl ({own}): use that version's meshctl, or --force"
     );
-    let spec = install.wanted.over(cluster.written(&namespace, &revision).await?)?;
+    let spec = install.wanted.over(cluster.written(&namespace, &revision).await?, files)?;
     output::note(&format!("{revision}: {version} → {own}"));
     if install.dry_run {
         let spec = beside(&cluster, spec).await?;
@@ -297,7 +308,17 @@ fn numbers(version: &str) -> Vec<u32> {
 }
 
 /// The specification beside the revisions that run.
+///
+/// # Errors
+/// Where it would change for all what it shares with the default one.
 async fn beside(cluster: &Cluster, spec: Spec) -> anyhow::Result<Spec> {
+    if !spec.revision().is_empty()
+        && let Some(written) = cluster.written(&spec.namespace(), "default").await?
+    {
+        let default = Spec::stored(&written).context("ConfigMap istio-install")?;
+        let odds = spec.at_odds(&default);
+        anyhow::ensure!(odds.is_empty(), "{}", odds.join("\n"));
+    }
     let others = cluster.pilots(&spec.namespace()).await?.into_keys().collect();
     Ok(spec.beside(others))
 }
@@ -354,18 +375,17 @@ async fn install_part(cluster: &Cluster, part: &Rendered, args: &InstallArgs) ->
 /// What the API server says.
 pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     let cluster = Cluster::connect(&args.at).await?;
-    let installed = cluster.installed(args.revision.as_deref(), args.control_plane.as_deref()).await?;
-    let control_planes: Vec<&Name> =
-        installed.iter().filter(|name| name.kind == "ServiceAccount" && name.name == "citadel").collect();
-    let namespaces: Vec<&str> = control_planes.iter().map(|name| name.namespace.as_str()).collect();
-    anyhow::ensure!(namespaces.len() < 2, "there are meshes in {}: say which one with -i", namespaces.join(", "));
-    let going: Vec<&Name> = installed.iter().filter(|name| args.purge || !cluster::is_kept(name)).collect();
+    let installed = cluster.installed(args.revision.as_deref()).await?;
+    let Going { names: going, mesh, keepers } = going(&installed, &args)?;
     if going.is_empty() {
         output::say(&match &args.revision {
             None => "nothing is installed".to_owned(),
             Some(revision) => format!("nothing is installed with the revision {revision}"),
         })?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if !keepers.is_empty() {
+        output::say(&format!("the definitions stay: the mesh in {} needs them", keepers.join(", ")))?;
     }
     if args.dry_run {
         for name in going {
@@ -375,8 +395,11 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     }
     let proxies = cluster.proxies(args.revision.as_deref()).await?;
     let mut asked = format!("{} objects will be deleted", going.len());
+    if args.purge && keepers.is_empty() {
+        asked.push_str(", and with the definitions all objects of the mesh's kinds");
+    }
     if args.purge {
-        asked.push_str(", and with the definitions all objects of the mesh's kinds, and the CA's key");
+        asked.push_str(", and the CA's key");
     }
     if let Some(first) = proxies.first() {
         asked.push_str(&format!(
@@ -387,21 +410,51 @@ pub async fn uninstall(args: UninstallArgs) -> anyhow::Result<ExitCode> {
     if !args.skip_confirmation && !agreed(&format!("{asked}. Proceed? (y/N)"))? {
         return Ok(ExitCode::FAILURE);
     }
-    let mut made = Vec::new();
-    for control_plane in control_planes.iter().filter(|_| args.purge) {
-        let namespace = control_plane.namespace.as_str();
-        made.push((namespace, cluster.own_roots(namespace).await?));
-    }
+    let made = match mesh.filter(|_| args.purge) {
+        Some(namespace) => Some((namespace, cluster.own_roots(namespace).await?)),
+        None => None,
+    };
     for name in &going {
         cluster.delete(name).await?;
         output::say(&format!("  deleted {name}"))?;
     }
-    for (namespace, roots) in &made {
+    if let Some((namespace, roots)) = &made {
         let count = cluster.delete_made(namespace, roots).await?;
         output::say(&format!("  deleted {count} objects that the components had made"))?;
     }
     output::say("✔ Uninstall complete")?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is uninstalled.
+struct Going<'a> {
+    /// Objects, in the order of deletion.
+    names: Vec<&'a Name>,
+    /// Namespace of the control plane; none where nothing but remains are there.
+    mesh: Option<&'a str>,
+    /// Namespaces of the other control planes, where these keep the definitions.
+    keepers: Vec<&'a str>,
+}
+
+/// What goes of all that is installed.
+///
+/// # Errors
+/// Where it is of several meshes and nobody says which one.
+fn going<'a>(installed: &'a [Installed], args: &'a UninstallArgs) -> anyhow::Result<Going<'a>> {
+    let asked = args.control_plane.as_deref();
+    let mut keepers: Vec<&str> = cluster::meshes(installed).into_iter().collect();
+    anyhow::ensure!(
+        asked.is_some() || keepers.len() < 2,
+        "there are meshes in {}: say which one with -i",
+        keepers.join(", ")
+    );
+    let mesh = asked.or_else(|| keepers.first().copied());
+    keepers.retain(|other| args.purge && Some(*other) != mesh);
+    let is_needed = |name: &Name| name.kind == "CustomResourceDefinition" && !keepers.is_empty();
+    let stays = |name: &Name| cluster::is_kept(name) && (!args.purge || is_needed(name));
+    let goes = |one: &&Installed| asked.is_none_or(|namespace| one.belongs(namespace)) && !stays(&one.name);
+    let names = installed.iter().filter(goes).map(|one| &one.name).collect();
+    Ok(Going { names, mesh, keepers })
 }
 
 /// Writes the objects as YAML.
@@ -415,16 +468,32 @@ pub fn manifest(args: &ManifestArgs) -> anyhow::Result<()> {
     };
     let mut parts = render(&args.wanted.spec()?)?;
     parts.retain(|part| args.component.is_empty() || args.component.contains(&part.component));
-    match &args.output {
-        Some(directory) => parts.iter().try_for_each(|part| write_part(directory, part)),
-        None => show(&parts, Form::Yaml),
+    let Some(directory) = &args.output else { return show(&parts, Form::Yaml) };
+    parts.iter().try_for_each(|part| write_part(directory, part))?;
+    let gone = |one: &Component| args.component.is_empty() && !parts.iter().any(|part| part.component == *one);
+    Component::ALL.into_iter().filter(gone).try_for_each(|component| remove_part(directory, component))
+}
+
+/// The file of a component.
+fn file(directory: &Path, component: Component) -> PathBuf {
+    directory.join(format!("{}.yaml", component.name().to_lowercase()))
+}
+
+/// Deletes what an earlier run has written of a component that is wanted no longer.
+fn remove_part(directory: &Path, component: Component) -> anyhow::Result<()> {
+    let path = file(directory, component);
+    match std::fs::remove_file(&path) {
+        Ok(()) => output::note(&format!("{} is wanted no longer: deleted", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("{}", path.display())),
     }
+    Ok(())
 }
 
 /// Writes the objects of a component into a file of its name.
 fn write_part(directory: &Path, part: &Rendered) -> anyhow::Result<()> {
     let documents = part.objects.iter().map(document).collect::<anyhow::Result<Vec<_>>>()?;
-    write(&directory.join(format!("{}.yaml", part.component.name().to_lowercase())), &(documents.join("\n") + "\n"))
+    write(&file(directory, part.component), &(documents.join("\n") + "\n"))
 }
 
 /// Writes a file, with the directories that it needs, and says its path.
@@ -440,10 +509,11 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 /// # Errors
 /// What the API server says.
 pub async fn prune(args: PruneArgs) -> anyhow::Result<()> {
-    let first = args.wanted.spec()?;
+    let files = cluster::read_files(&args.wanted.filename)?;
+    let first = args.wanted.of(&files)?;
     let cluster = Cluster::connect(&args.at).await?;
     let written = cluster.written(&first.namespace(), &first.revision_label()).await?;
-    let spec = args.wanted.over(written)?;
+    let spec = args.wanted.over(written, files)?;
     let gone = cluster.superfluous(&names(&render(&spec)?), &spec.revision_label(), &spec.namespace()).await?;
     documents(gone.iter().filter_map(Name::reference).collect::<Vec<_>>().iter())
 }
@@ -525,7 +595,9 @@ fn agreed(question: &str) -> anyhow::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reach::fake::{Fake, refused};
     use clap::Parser;
+    use serde_json::json;
 
     #[derive(Parser)]
     struct Flags {
@@ -546,6 +618,129 @@ mod tests {
         let spec = Spec::new(&[], &["profile=minimal".to_owned()]).unwrap();
         let wanted: Vec<Value> = render(&spec).unwrap().into_iter().flat_map(|part| part.objects).collect();
         assert_eq!(manifests(&cluster::read_files(&found).unwrap()).unwrap(), wanted);
+    }
+
+    // spec: CT-12
+    #[test]
+    fn files_of_components_that_are_wanted_no_longer_go() {
+        let directory = tempfile::tempdir().unwrap();
+        let generate = |more: &[&str]| {
+            let flags = ["x", "generate", "-o", directory.path().to_str().unwrap()];
+            manifest(&Flags::parse_from(flags.iter().chain(more)).manifest).unwrap();
+        };
+        std::fs::write(directory.path().join("notes.yaml"), "").unwrap();
+        generate(&[]);
+        generate(&["--component", "base"]);
+        assert!(directory.path().join("mixer.yaml").exists(), "one component says nothing of the others");
+        generate(&["--set", "profile=minimal"]);
+        for (name, there) in [("mixer", false), ("gateways", false), ("citadel", true), ("notes", true)] {
+            assert_eq!(directory.path().join(format!("{name}.yaml")).exists(), there, "{name}");
+        }
+    }
+
+    // spec: CT-10, IN-7
+    #[test]
+    fn a_mesh_goes_alone_and_leaves_the_definitions_to_others() {
+        #[derive(Parser)]
+        struct Uninstall {
+            #[command(flatten)]
+            args: UninstallArgs,
+        }
+        let object = |kind: &str, namespace: &str, name: &str, owner: Option<&str>| {
+            let [kind, namespace, name] = [kind, namespace, name].map(str::to_owned);
+            Installed { name: Name { kind, namespace, name }, owner: owner.map(str::to_owned) }
+        };
+        let first = [object("Deployment", "a", "istiod", Some("a")), object("Namespace", "", "a", Some("a"))];
+        // Without citadel, and of an earlier version.
+        let second = [("Deployment", "b", "istiod"), ("ClusterRole", "", "istiod-b"), ("Namespace", "", "b")];
+        let second = second.map(|(kind, namespace, name)| object(kind, namespace, name, None)).to_vec();
+        let definition = vec![object("CustomResourceDefinition", "", "c", None)];
+        let (one, two) = ([second.clone(), definition.clone()].concat(), [first.to_vec(), second, definition].concat());
+        let of = |all: &[Installed], flags: &[&str]| -> anyhow::Result<String> {
+            let args = Uninstall::parse_from(["x"].iter().chain(flags)).args;
+            let Going { names, mesh, keepers } = going(all, &args)?;
+            let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+            Ok(format!("{} of {}, kept by {}", names.join(", "), mesh.unwrap_or("none"), keepers.join(", ")))
+        };
+        for flags in [&[][..], &["-r", "default"], &["--purge"]] {
+            let refused = of(&two, flags).unwrap_err().to_string();
+            assert_eq!(refused, "there are meshes in a, b: say which one with -i", "{flags:?}");
+        }
+        let (istiod, role, namespace) = ("Deployment b/istiod", "ClusterRole istiod-b", "Namespace b");
+        for (all, flags, expected) in [
+            (&one, &[][..], format!("{istiod}, {role} of b, kept by ")),
+            (&one, &["-r", "default"], format!("{istiod}, {role} of b, kept by ")),
+            (&one, &["--purge"], format!("{istiod}, {role}, {namespace}, CustomResourceDefinition c of b, kept by ")),
+            (&two, &["-i", "b"], format!("{istiod}, {role} of b, kept by ")),
+            (&two, &["-i", "b", "--purge"], format!("{istiod}, {role}, {namespace} of b, kept by a")),
+            (&two, &["-i", "a", "--purge"], "Deployment a/istiod, Namespace a of a, kept by b".to_owned()),
+            (&two, &["-i", "c", "--purge"], " of c, kept by a, b".to_owned()),
+        ] {
+            assert_eq!(of(all, flags).unwrap(), expected, "{flags:?}");
+        }
+    }
+
+    /// What an installation of the revision canary says, and whether it has changed something.
+    async fn refused_by(answer: fn(&str) -> (u16, Value)) -> (String, bool) {
+        #[derive(Parser)]
+        struct Install {
+            #[command(flatten)]
+            args: InstallArgs,
+        }
+        let fake = Fake::new(answer).await;
+        let args = Install::parse_from(["x", "-y", "--no-wait", "--revision", "canary"]).args;
+        let refused = Box::pin(install(InstallArgs { at: fake.place("istio-system").at, ..args })).await.unwrap_err();
+        (format!("{refused:#}"), fake.asked().iter().any(|line| !line.starts_with("GET ")))
+    }
+
+    // spec: IN-30, PI-54
+    #[tokio::test]
+    async fn a_revision_that_would_change_others_is_refused_before_anything_is_applied() {
+        fn bare(line: &str) -> (u16, Value) {
+            match line {
+                "GET /apis" => (200, json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": []})),
+                line if line.contains("/deployments?") => (200, json!({"metadata": {}, "items": []})),
+                _ => refused(404),
+            }
+        }
+        let (text, changed) = refused_by(|line| {
+            let found = line.contains("/configmaps/istio-install");
+            let data = json!({"spec": "values: {global: {sds: {token: {aud: mesh}}}}"});
+            if found { (200, json!({"metadata": {"name": "a"}, "data": data})) } else { bare(line) }
+        })
+        .await;
+        assert!(text.starts_with("values.global.sds.token.aud is \"istio-ca\", and \"mesh\"") && !changed, "{text}");
+        let (text, changed) = refused_by(|line| {
+            let found = line.contains("/mutatingwebhookconfigurations/istio-sidecar-injector-canary");
+            let labels = json!({"install.operator.istio.io/namespace": "canary"});
+            if found { (200, json!({"metadata": {"name": "a", "labels": labels}})) } else { bare(line) }
+        })
+        .await;
+        let expected =
+            "MutatingWebhookConfiguration istio-sidecar-injector-canary belongs to the mesh in the namespace canary;";
+        assert!(text.starts_with(expected) && text.contains("--set revision=NAME") && !changed, "{text}");
+    }
+
+    // spec: CT-11
+    #[test]
+    fn a_field_of_the_installation_that_there_is_no_longer_can_be_dropped() {
+        let stored = || Some(json!({"values": {"global": {"hubb": "x", "hub": "kept"}}}).to_string());
+        let wanted = |set: &[&str]| Wanted {
+            set: set.iter().map(|set| (*set).to_owned()).collect(),
+            filename: Vec::new(),
+            revision: None,
+        };
+        let refused = format!("{:#}", wanted(&[]).over(stored(), Vec::new()).unwrap_err());
+        assert!(
+            refused.starts_with("what was asked for at the installation (ConfigMap istio-install")
+                && refused.contains("--set FIELD=null drops")
+                && refused.ends_with("values.global.hubb: there is no such field; did you mean hub?"),
+            "{refused}"
+        );
+        let spec = wanted(&["values.global.hubb=null"]).over(stored(), Vec::new()).unwrap();
+        assert_eq!(spec.text("values.global.hub"), "kept");
+        let own = wanted(&["values.global.hubb=x"]).over(None, Vec::new()).unwrap_err().to_string();
+        assert!(own.starts_with("values.global.hubb: "), "nothing was installed: {own}");
     }
 
     // spec: CT-9

@@ -2,23 +2,31 @@
 
 use crate::install::{Spec, render};
 use crate::output;
-use crate::reach::Place;
+use crate::reach::cluster::{is_without_kubeconfig, said};
+use crate::reach::{Cluster, Place};
 use anyhow::{Context as _, ensure};
-use pilot::admission::{NativeSidecars, Origin};
-use pilot::inject::{Config, MeshSettings, Namespaces, Outcome, Settings, Values, into_object};
-use serde_json::Value;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::Api;
+use kube::{Client, ResourceExt as _};
+use pilot::admission::{NativeSidecars, Origin, every_node_knows_native};
+use pilot::inject::{Config, MeshSettings, Namespaces, Outcome, Settings, Values, into_object, namespaces};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Largest text that is read.
 const MAX_INPUT_BYTES: u64 = 256 << 20;
+/// The way out where a cluster does not say what is needed of it.
+const WITHOUT_CLUSTER: &str = "without a cluster give what shall hold: --operatorFileName, or --values-file, \
+                               --mesh-config-file and --inject-config-file";
 
 /// `meshctl kube-inject`.
 ///
 /// Workloads in the files (Deployment, StatefulSet, DaemonSet, ReplicaSet, Job, CronJob, Pod, List) get the sidecar that the
 /// webhook would give their pods; everything else comes out as it went in. The settings are those of the cluster's mesh, of an
-/// installation that is yet to be (--operatorFileName), or of files. Where there is no kubeconfig they are a default
-/// installation's.
+/// installation that is yet to be (--operatorFileName), or of files. Where there is neither a kubeconfig nor a cluster around
+/// they are a default installation's.
 ///
 /// Examples:
 ///   meshctl kube-inject -f shop.yaml | kubectl apply -f -
@@ -56,14 +64,44 @@ pub struct KubeInjectArgs {
     native_sidecars: Option<bool>,
 }
 
+impl KubeInjectArgs {
+    fn files(&self) -> [&Option<PathBuf>; 3] {
+        [&self.inject_config_file, &self.values_file, &self.mesh_config_file]
+    }
+
+    /// The revision; empty for the default one.
+    fn revision(&self) -> &str {
+        if self.revision == "default" { "" } else { &self.revision }
+    }
+
+    /// The cluster that is asked: none where files say all, or there is no kubeconfig.
+    async fn cluster(&self) -> anyhow::Result<Option<Cluster>> {
+        if self.operator_file.is_some() || self.files().iter().all(|file| file.is_some()) {
+            return Ok(None);
+        }
+        match self.at.cluster().await {
+            Err(error) if !self.at.at.is_named() && is_without_kubeconfig(&error) => {
+                output::note("there is no kubeconfig: the settings are those of a default installation");
+                Ok(None)
+            }
+            found => found.map(Some).context(WITHOUT_CLUSTER),
+        }
+    }
+}
+
 /// Injects and writes.
 ///
 /// # Errors
 /// Where a file or the settings of the cluster cannot be read, or an object cannot be injected.
 pub async fn run(args: &KubeInjectArgs) -> anyhow::Result<()> {
-    let settings = settings(args).await?;
-    let text = read(&args.filename)?;
-    let (result, skipped) = injected(&text, &settings)?;
+    let cluster = args.cluster().await?;
+    let settings = settings(args, cluster.as_ref()).await?;
+    let mut objects = objects(&read(&args.filename)?)?;
+    let annotations = match &cluster {
+        Some(cluster) => annotations(cluster, &mut objects).await?,
+        None => Namespaces::new(),
+    };
+    let (result, skipped) = injected(objects, &settings, &annotations)?;
     skipped.iter().for_each(|line| output::note(line));
     write(args.output.as_deref(), &result)
 }
@@ -82,7 +120,7 @@ pub(super) fn joined(documents: &[String]) -> String {
 }
 
 /// What files say, laid over what an installation or the cluster says.
-async fn settings(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
+async fn settings(args: &KubeInjectArgs, cluster: Option<&Cluster>) -> anyhow::Result<Settings> {
     fn of<T>(
         path: Option<&PathBuf>,
         into: &mut T,
@@ -93,20 +131,27 @@ async fn settings(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
         }
         Ok(())
     }
-    let files = [&args.inject_config_file, &args.values_file, &args.mesh_config_file];
-    let mut settings = match &args.operator_file {
-        Some(path) => of_installation(&[read(path)?]).with_context(|| format!("{}", path.display()))?,
-        None if files.iter().all(|file| file.is_some()) => of_installation(&[])?,
-        None => of_cluster(args).await?,
+    let mut settings = match (cluster, &args.operator_file) {
+        (Some(cluster), _) => of_cluster(args, cluster).await?,
+        (None, Some(path)) => {
+            of_installation(&[read(path)?, with_revision(args)]).with_context(|| format!("{}", path.display()))?
+        }
+        (None, None) => of_installation(&[with_revision(args)])?,
     };
-    of(args.inject_config_file.as_ref(), &mut settings.config, Config::parse)?;
-    of(args.values_file.as_ref(), &mut settings.values, Values::parse)?;
-    of(args.mesh_config_file.as_ref(), &mut settings.mesh, MeshSettings::parse)?;
-    if !args.revision.is_empty() {
-        settings.revision.clone_from(&args.revision);
-    }
+    let [config, values, mesh] = args.files().map(Option::as_ref);
+    of(config, &mut settings.config, Config::parse)?;
+    of(values, &mut settings.values, Values::parse)?;
+    of(mesh, &mut settings.mesh, MeshSettings::parse)?;
     settings.native_sidecars = args.native_sidecars.unwrap_or(settings.native_sidecars);
     Ok(settings)
+}
+
+/// A specification with nothing but the revision that is asked for, in both places where it can be written.
+fn with_revision(args: &KubeInjectArgs) -> String {
+    match args.revision.as_str() {
+        "" => json!({}).to_string(),
+        revision => json!({"revision": revision, "values": {"revision": revision}}).to_string(),
+    }
 }
 
 /// What `meshctl install` would write for pilot to inject by.
@@ -129,28 +174,52 @@ pub(crate) fn of_installation(operators: &[String]) -> anyhow::Result<Settings> 
     })
 }
 
-/// Settings of the cluster's mesh; without any kubeconfig those of a default installation.
-async fn of_cluster(args: &KubeInjectArgs) -> anyhow::Result<Settings> {
-    let cluster = match args.at.cluster().await {
-        Ok(cluster) => cluster,
-        Err(error) if args.at.at.is_named() => return Err(error),
-        Err(_) => {
-            output::note("there is no kubeconfig: the settings are those of a default installation");
-            return of_installation(&[]);
-        }
-    };
-    let native = match args.native_sidecars {
-        None => NativeSidecars::Auto,
-        Some(true) => NativeSidecars::True,
-        Some(false) => NativeSidecars::False,
-    };
+/// Settings of the cluster's mesh.
+async fn of_cluster(args: &KubeInjectArgs, cluster: &Cluster) -> anyhow::Result<Settings> {
     let mesh = args.mesh_config_file.as_ref().map(|path| read(path)).transpose()?;
-    let (client, namespace, revision) = (cluster.client, cluster.control_plane, args.revision.clone());
-    let origin = Origin { client, namespace, revision, mesh, native };
-    pilot::admission::read(&origin).await.context(
-        "the settings of the cluster's mesh; name its namespace with -i, or give what shall hold: --operatorFileName, or \
-         --values-file, --mesh-config-file and --inject-config-file",
-    )
+    let (client, namespace, revision) =
+        (cluster.client.clone(), cluster.control_plane.clone(), args.revision().to_owned());
+    let origin = Origin { client, namespace, revision, mesh, native: NativeSidecars::Auto };
+    let settings = pilot::admission::read(&origin).await;
+    let mut settings = settings.with_context(|| {
+        format!("the settings of the cluster's mesh; name its namespace with -i; {WITHOUT_CLUSTER}")
+    })?;
+    if args.native_sidecars.is_none() {
+        settings.native_sidecars = knows_native(&cluster.client).await?;
+    }
+    Ok(settings)
+}
+
+/// Whether every node knows native sidecars; it is taken for true where the user may not list them.
+async fn knows_native(client: &Client) -> anyhow::Result<bool> {
+    match every_node_knows_native(client).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            output::note(
+                "you may not list nodes: proxies become native sidecars; --native-sidecars=false is the other way",
+            );
+            Ok(true)
+        }
+        known => known.map_err(said).context("nodes; with --native-sidecars they are not asked"),
+    }
+}
+
+/// Annotations of the namespaces that the workloads go to: on OpenShift they say the users of pods. A namespace that is yet to
+/// be has none.
+async fn annotations(cluster: &Cluster, objects: &mut [(String, Value)]) -> anyhow::Result<Namespaces> {
+    let mut names = BTreeSet::new();
+    for (_, object) in objects {
+        names.extend(namespaces(object)?);
+    }
+    let api: Api<Namespace> = Api::all(cluster.client.clone());
+    let mut found = Namespaces::new();
+    for name in names {
+        let asked = if name.is_empty() { cluster.namespace() } else { &name };
+        let namespace = api.get_opt(asked).await.map_err(said);
+        let namespace = namespace.with_context(|| format!("namespace {asked}; {WITHOUT_CLUSTER}"))?;
+        let annotations = namespace.map(|namespace| namespace.annotations().clone()).unwrap_or_default();
+        found.insert(name, annotations);
+    }
+    Ok(found)
 }
 
 pub(super) fn read(path: &Path) -> anyhow::Result<String> {
@@ -165,13 +234,25 @@ pub(super) fn read(path: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// The documents of a text: as they are written, and read.
+fn objects(text: &str) -> anyhow::Result<Vec<(String, Value)>> {
+    let object = |(index, document): (usize, String)| {
+        let object = serde_saphyr::from_str(&document);
+        let object = object.map_err(|error| anyhow::anyhow!("document {}: {error}", index + 1))?;
+        Ok((document, object))
+    };
+    documents(text).into_iter().enumerate().map(object).collect()
+}
+
 /// The text with sidecars, and a line for each workload that gets none.
-fn injected(text: &str, settings: &Settings) -> anyhow::Result<(String, Vec<String>)> {
+fn injected(
+    objects: Vec<(String, Value)>,
+    settings: &Settings,
+    annotations: &Namespaces,
+) -> anyhow::Result<(String, Vec<String>)> {
     let (mut result, mut skipped) = (Vec::new(), Vec::new());
-    for (index, document) in documents(text).into_iter().enumerate() {
-        let parsed: Result<Value, _> = serde_saphyr::from_str(&document);
-        let mut object = parsed.map_err(|error| anyhow::anyhow!("document {}: {error}", index + 1))?;
-        let outcome = into_object(&mut object, settings, &Namespaces::new());
+    for (index, (document, mut object)) in objects.into_iter().enumerate() {
+        let outcome = into_object(&mut object, settings, annotations);
         let outcome = outcome.with_context(|| format!("document {}", index + 1))?;
         note(&outcome, &mut skipped);
         result.push(if has_changed(&outcome) {
@@ -219,12 +300,14 @@ fn note(outcome: &Outcome, skipped: &mut Vec<String>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reach::fake::{Fake, refused};
+    use clap::Parser as _;
     use pilot::inject::{ClusterPath, Input, Pod, owner_of_pod, patch, run as inject};
     use serde_json::json;
 
     const FILE: &str = "# a shop\napiVersion: v1\nkind: Service\nmetadata: {name: shop} # stays\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: shop, namespace: ns}\nspec:\n  template:\n    metadata:\n      labels: {app: shop, version: '1'}\n      annotations: {port: '8080', on: 'true', time: '12:30', empty: ''}\n    spec:\n      containers:\n      - {name: app, image: a, ports: [{containerPort: 80}]}\n---\napiVersion: batch/v1\nkind: Job\nmetadata: {name: once}\nspec: {template: {metadata: {labels: {sidecar.istio.io/inject: 'false'}}, spec: {containers: []}}}\n";
 
-    fn settings() -> Settings {
+    fn usual() -> Settings {
         of_installation(&[]).unwrap()
     }
 
@@ -235,7 +318,7 @@ mod tests {
         asked["metadata"]["labels"]["pod-template-hash"] = json!("7b");
         asked["metadata"]["ownerReferences"] =
             json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "shop-7b", "controller": true}]);
-        let (pod, settings, cluster) = (Pod::new(asked.clone()).unwrap(), settings(), ClusterPath::default());
+        let (pod, settings, cluster) = (Pod::new(asked.clone()).unwrap(), usual(), ClusterPath::default());
         let owner = owner_of_pod(&pod, "ns");
         let namespace_annotations = &Default::default();
         let input = Input { pod: &pod, owner: &owner, namespace_annotations, settings: &settings, cluster: &cluster };
@@ -250,7 +333,8 @@ mod tests {
     // spec: CT-13, PI-57
     #[test]
     fn a_file_gets_what_the_webhook_gives() {
-        let (text, skipped) = injected(FILE, &settings()).unwrap();
+        let none = Namespaces::new();
+        let (text, skipped) = injected(objects(FILE).unwrap(), &usual(), &none).unwrap();
         assert_eq!(skipped, ["Job once: not injected: the pod has sidecar.istio.io/inject=false"]);
         let parts = documents(&text);
         assert_eq!(parts[0], "# a shop\napiVersion: v1\nkind: Service\nmetadata: {name: shop} # stays\n");
@@ -259,7 +343,90 @@ mod tests {
         let before: Value = serde_saphyr::from_str(&documents(FILE)[1]).unwrap();
         assert_eq!(written["spec"]["template"], by_webhook(&before["spec"]["template"]));
         assert_eq!(written["spec"]["template"]["metadata"]["annotations"]["time"], "12:30", "texts stay texts");
-        let again = injected(&text, &settings()).unwrap().0;
+        let again = injected(objects(&text).unwrap(), &usual(), &none).unwrap().0;
         assert_eq!(again, text, "twice is once");
+    }
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        inject: KubeInjectArgs,
+    }
+
+    fn flags(flags: &[&str]) -> KubeInjectArgs {
+        Flags::parse_from(["x", "-f", "-"].iter().chain(flags)).inject
+    }
+
+    /// A mesh with the revisions default and blue, in whose cluster nodes and the namespace secret may not be read.
+    fn mesh(asked: &str) -> (u16, Value) {
+        let (_, path) = asked.split_once(' ').unwrap();
+        match path.split_once("/api/v1/").unwrap().1 {
+            "namespaces/istio-system/configmaps/istio-sidecar-injector" => (200, json!({"data": {"values": "{}"}})),
+            "namespaces/istio-system/configmaps/istio" => (200, json!({"data": {"mesh": "trustDomain: own"}})),
+            "namespaces/shop" => (
+                200,
+                json!({"metadata": {"name": "shop", "annotations": {"openshift.io/sa.scc.uid-range": "1000/10"}}}),
+            ),
+            "namespaces/secret" | "nodes?" => refused(403),
+            _ => refused(404),
+        }
+    }
+
+    async fn asked_of(place: Place, more: &[&str], text: &str) -> anyhow::Result<Value> {
+        let args = KubeInjectArgs { at: place, ..flags(more) };
+        let cluster = args.cluster().await?.unwrap();
+        let settings = settings(&args, Some(&cluster)).await?;
+        let mut objects = objects(text)?;
+        let annotations = annotations(&cluster, &mut objects).await?;
+        let (text, _) = injected(objects, &settings, &annotations)?;
+        Ok(serde_saphyr::from_str(&text).unwrap())
+    }
+
+    // spec: CT-13, IN-22, PI-63
+    #[tokio::test]
+    async fn a_cluster_is_asked_for_what_the_webhook_is_told() {
+        let fake = Fake::new(mesh).await;
+        let pod = |namespace: &str| {
+            json!({"kind": "Pod", "metadata": {"name": "a", "namespace": namespace}, "spec": {"containers": [{"name": "a"}]}})
+                .to_string()
+        };
+        let user = async |namespace: &str, more: &[&str]| {
+            let pod = asked_of(fake.place("istio-system"), more, &pod(namespace)).await?;
+            let init = pod["spec"]["initContainers"].as_array().unwrap().iter();
+            let proxy = init.clone().find(|one| one["name"] == "istio-proxy").expect("native without a look at nodes");
+            anyhow::Ok(proxy["securityContext"]["runAsUser"].clone())
+        };
+        assert_eq!(user("shop", &[]).await.unwrap(), 1009);
+        assert_eq!(user("", &[]).await.unwrap(), 1009, "the namespace of the kubeconfig");
+        assert_eq!(user("new", &[]).await.unwrap(), 1337, "one that is yet to be");
+        assert_eq!(user("new", &["-r", "default"]).await.unwrap(), 1337, "another word for the one without a name");
+        let error = format!("{:#}", user("secret", &[]).await.unwrap_err());
+        assert!(error.starts_with("namespace secret; ") && error.ends_with(": Forbidden"), "{error}");
+        let error = format!("{:#}", user("new", &["-r", "blue"]).await.unwrap_err());
+        assert!(error.contains("there is no ConfigMap istio-system/istio-sidecar-injector-blue"), "{error}");
+        let nodes = || fake.asked().iter().filter(|asked| asked.contains("/nodes")).count();
+        assert_eq!(nodes(), 5);
+        user("new", &["--native-sidecars", "true"]).await.unwrap();
+        assert_eq!(nodes(), 0, "it was said");
+    }
+
+    // spec: CT-13, PI-61
+    #[tokio::test]
+    async fn a_revision_has_addresses_of_its_own() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "{kind: IstioOperator, spec: {values: {revision: green}}}").unwrap();
+        // CA_ADDR, and discoveryAddress where it is not the usual one
+        for (revision, suffix, count) in [("blue", "-blue", 2), ("default", "", 1)] {
+            for more in [&[][..], &["--operatorFileName", file.path().to_str().unwrap()]] {
+                let args = flags(&[&["-r", revision], more].concat());
+                let settings = settings(&args, None).await.unwrap();
+                let (text, _) = injected(objects(FILE).unwrap(), &settings, &Namespaces::new()).unwrap();
+                let address = format!("istiod{suffix}.istio-system.svc:15012");
+                assert_eq!(text.matches(&address).count(), count, "{more:?} {text}");
+                assert!(!text.contains("green"), "{text}");
+                assert_eq!(settings.revision, suffix.trim_start_matches('-'));
+            }
+        }
+        assert_eq!(with_revision(&flags(&[])), "{}");
     }
 }

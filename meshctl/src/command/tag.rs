@@ -31,7 +31,7 @@ enum What {
     Set(SetArgs),
     /// Write a tag's objects as YAML.
     Generate(GenerateArgs),
-    /// Show tags, their revisions, and the namespaces that have them.
+    /// Show the tags of a mesh, their revisions, and the namespaces that have them.
     List {
         #[command(flatten)]
         place: Place,
@@ -113,7 +113,7 @@ async fn set(args: SetArgs) -> anyhow::Result<()> {
         args.revision,
         known.join(", ")
     );
-    let before = tags(&cluster).await?.remove(&args.tag);
+    let before = tags(&cluster, namespace).await?.remove(&args.tag);
     if let Some(revision) = before.filter(|revision| *revision != args.revision) {
         let moved = format!("the tag {:?} stands for {revision}: --overwrite moves it", args.tag);
         anyhow::ensure!(args.overwrite, moved);
@@ -149,9 +149,15 @@ async fn injection(cluster: &Cluster, namespace: &str, revision: &str) -> anyhow
     Ok(found.into_iter().map(|(name, _)| name).next())
 }
 
-/// Tags and their revisions.
-async fn tags(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, String>> {
-    let found = cluster.labelled("MutatingWebhookConfiguration", TAG).await?;
+/// Labels of the tags of a mesh, or of one of them: another mesh may have tags of the same names.
+fn of_mesh(namespace: &str, tag: Option<&str>) -> String {
+    let tag = tag.map_or_else(|| TAG.to_owned(), |tag| format!("{TAG}={tag}"));
+    format!("{tag},{OWNER}={namespace}")
+}
+
+/// Tags of a mesh and their revisions.
+async fn tags(cluster: &Cluster, namespace: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let found = cluster.labelled("MutatingWebhookConfiguration", &of_mesh(namespace, None)).await?;
     let text = |labels: &BTreeMap<String, String>, name: &str| labels.get(name).cloned().unwrap_or_default();
     Ok(found.iter().map(|(_, labels)| (text(labels, TAG), text(labels, REVISION))).collect())
 }
@@ -177,23 +183,25 @@ async fn list(place: &Place, format: Format) -> anyhow::Result<()> {
     let spaces = namespaces(&cluster).await?;
     let mut table = Table::new(&["TAG", "REVISION", "NAMESPACES"]);
     let mut values = Vec::new();
-    for (tag, revision) in tags(&cluster).await? {
+    for (tag, revision) in tags(&cluster, &place.control_plane).await? {
         let own = spaces.get(&tag).cloned().unwrap_or_default();
         table.row([tag.clone(), revision.clone(), own.join(",")]);
         values.push(json!({"tag": tag, "revision": revision, "namespaces": own}));
     }
     if values.is_empty() {
-        output::note("there is no tag: meshctl tag set NAME --revision REVISION makes one");
+        let namespace = &place.control_plane;
+        output::note(&format!("there is no tag in {namespace}: meshctl tag set NAME --revision REVISION makes one"));
     }
     output::show(format, &table, &Value::Array(values))
 }
 
 async fn remove(tag: &str, place: &Place, sure: bool) -> anyhow::Result<()> {
     let cluster = Cluster::connect(&place.at).await?;
-    let known = tags(&cluster).await?;
+    let namespace = &place.control_plane;
+    let known = tags(&cluster, namespace).await?;
     anyhow::ensure!(
         known.contains_key(tag),
-        "there is no tag {tag:?}; there are: {}",
+        "there is no tag {tag:?} in {namespace}; there are: {}",
         known.keys().cloned().collect::<Vec<_>>().join(", ")
     );
     if let Some(own) = namespaces(&cluster).await?.get(tag).filter(|_| !sure) {
@@ -203,11 +211,53 @@ async fn remove(tag: &str, place: &Place, sure: bool) -> anyhow::Result<()> {
         );
     }
     for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
-        for (name, labels) in cluster.labelled(kind, TAG).await? {
-            if labels.get(TAG).is_some_and(|own| own == tag) {
-                cluster.delete(&name).await?;
-            }
+        for (name, _) in cluster.labelled(kind, &of_mesh(namespace, Some(tag))).await? {
+            cluster.delete(&name).await?;
         }
     }
     output::say(&format!("✔ the tag {tag} is removed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reach::fake::{Fake, refused};
+
+    /// Two meshes with a tag prod, of other revisions.
+    fn meshes(asked: &str) -> (u16, Value) {
+        let (method, path) = asked.split_once(' ').unwrap();
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        let all = [("istio-system", "1-0"), ("second", "2-0")];
+        let objects = all.iter().flat_map(|(namespace, revision)| webhook::of_tag("prod", revision, namespace));
+        let is_chosen = |object: &Value| {
+            let owner = format!("{OWNER}={}", object["metadata"]["labels"][OWNER].as_str().unwrap());
+            !query.contains("%2Fnamespace") || query.contains(&owner.replace('/', "%2F").replace('=', "%3D"))
+        };
+        match (method, path.rsplit('/').next().unwrap()) {
+            ("DELETE", _) => (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success"})),
+            (_, "mutatingwebhookconfigurations") => {
+                let items: Vec<Value> = objects.filter(is_chosen).collect();
+                (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": items}))
+            }
+            (_, "namespaces" | "validatingwebhookconfigurations") => {
+                (200, json!({"kind": "List", "apiVersion": "v1", "metadata": {}, "items": []}))
+            }
+            _ => refused(404),
+        }
+    }
+
+    // spec: CT-26, IN-31
+    #[tokio::test]
+    async fn a_tag_is_its_meshs_own() {
+        let fake = Fake::new(meshes).await;
+        let cluster = Cluster::connect(&fake.place("second").at).await.unwrap();
+        let own = BTreeMap::from([("prod".to_owned(), "2-0".to_owned())]);
+        assert_eq!(tags(&cluster, "second").await.unwrap(), own);
+        let error = remove("prod", &fake.place("third"), false).await.unwrap_err().to_string();
+        assert_eq!(error, "there is no tag \"prod\" in third; there are: ");
+        remove("prod", &fake.place("second"), false).await.unwrap();
+        let asked = fake.asked();
+        let deleted: Vec<&str> = asked.iter().filter_map(|asked| asked.strip_prefix("DELETE ")).collect();
+        assert!(matches!(deleted[..], [one] if one.contains("/istio-revision-tag-prod-second")), "{deleted:?}");
+    }
 }

@@ -5,8 +5,12 @@
 //! `@@=EXPRESSION@@` becomes `{{ EXPRESSION | toJson }}`, of any shape, for JSON is YAML; with `@@!` what the expression gives
 //! is JSON already.
 
+use super::profile::{self, PLATFORMS};
+use super::schema::COMPLIANCE_POLICY;
+use super::spec::LIVES;
 use super::{Component, Rendered, Spec, render};
 use anyhow::Context as _;
+use proto::wire::{ROOTS_CONFIG_MAP, TOKEN_AUDIENCE};
 use serde_json::{Value, json};
 
 /// Stands for the revision while objects are rendered.
@@ -67,16 +71,37 @@ fn frame(chart: &str, about: &str, values: &Value, helpers: &str) -> anyhow::Res
 }
 
 /// Values of any content.
-const OPEN: [&str; 4] = ["meshConfig", "resources", "annotations", "podAnnotations"];
+const OPEN: [&str; 3] = ["resources", "annotations", "podAnnotations"];
 
 /// The JSON schema of a chart's values: a name that has no place in the chart is refused by Helm, for to ignore it would change
-/// what the user asked for. `global` is what injection reads as well; a chart without it may stand below one that has it.
+/// what the user asked for. `global` is what injection reads as well. A chart may stand below another one, by whose condition it
+/// is `enabled` and whose `global` it gets, with names that are for others.
 fn schema_of(values: &Value) -> Value {
     let mut known = values.clone();
     known["global"] = if known["global"].is_object() { super::schema::globals() } else { json!({}) };
+    known["enabled"] = Value::Null;
     let mut schema = structure(&known);
     schema["$schema"] = json!("https://json-schema.org/draft-07/schema#");
+    let properties = &mut schema["properties"];
+    if properties["global"]["properties"].is_object() {
+        properties["global"]["additionalProperties"] = json!(true);
+        properties["global"]["properties"]["platform"] = json!({"enum": platforms()});
+    }
+    // What is meshctl's to do, or nobody's, as with `schema::unknown`.
+    let without = json!({"propertyNames": {"not": {"enum": [COMPLIANCE_POLICY, LIVES[0].0, LIVES[1].0]}}});
+    if !known["env"].is_null() {
+        properties["env"] = without.clone();
+    }
+    if !known["meshConfig"].is_null() {
+        properties["meshConfig"] = json!({"properties": {"defaultConfig": {"properties": {"proxyMetadata": without}}}});
+    }
     schema
+}
+
+/// The platforms by which charts can differ: what pods of OpenShift need comes by meshctl alone.
+fn platforms() -> Vec<Value> {
+    let known = PLATFORMS.into_iter().filter(|name| *name != "openshift").map(Value::from);
+    known.chain([json!(""), Value::Null]).collect()
 }
 
 /// Mappings have the names that they have, where they have some; all else is free.
@@ -208,8 +233,8 @@ fn istiod_values() -> anyhow::Result<Value> {
     mesh["defaultConfig"].as_object_mut().map(|config| config.remove("discoveryAddress"));
     let mut global = globals();
     global["proxy"] = json!({});
-    global["trustBundleName"] = json!(proto::wire::ROOTS_CONFIG_MAP);
-    global["sds"] = json!({"token": {"aud": proto::wire::TOKEN_AUDIENCE}});
+    global["trustBundleName"] = json!(ROOTS_CONFIG_MAP);
+    global["sds"] = json!({"token": {"aud": TOKEN_AUDIENCE}});
     global["multiCluster"] = json!({"clusterName": ""});
     Ok(json!({
         "global": global,
@@ -270,8 +295,8 @@ const ISTIOD_HELPERS: &str = r#"{{- define "istiod.injection" -}}
 fn istiod_objects(more: &[&str]) -> anyhow::Result<Vec<Value>> {
     let own = [
         "values.pilot.cni.enabled=false",
-        "values.global.trustBundleName=@@.Values.global.trustBundleName@@",
-        "values.global.sds.token.aud=@@.Values.global.sds.token.aud@@",
+        &format!("values.global.trustBundleName=@@.Values.global.trustBundleName | default `{ROOTS_CONFIG_MAP}`@@"),
+        &format!("values.global.sds.token.aud=@@.Values.global.sds.token.aud | default `{TOKEN_AUDIENCE}`@@"),
         "values.pilot.traceSampling=@@.Values.traceSampling@@",
         "values.pilot.jwksResolverExtraRootCA=@@=.Values.jwksResolverExtraRootCA@@",
     ];
@@ -514,11 +539,24 @@ fn gateway_documents(objects: Vec<Value>) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// A directory of the node: as users write it, else as the platform has it, else as most have it.
+fn directory(name: &str, most: &str) -> String {
+    let of = |platform: &str| Some(format!("`{platform}` `{}`", profile::directory(platform, name)?));
+    let known: Vec<String> = PLATFORMS.into_iter().filter_map(of).collect();
+    let of_platform = format!("get (dict {}) (.Values.global.platform | default ``)", known.join(" "));
+    format!("@@=.Values.{name} | default ({of_platform}) | default `{most}`@@")
+}
+
 fn cni() -> anyhow::Result<Vec<File>> {
     let parts = rendered(&["cni"], &[])?;
     let mut objects: Vec<Value> = parts.into_iter().flat_map(|part| part.objects).collect();
     let spec = Spec::new(&[], &[])?;
     let mut values = spec.at("values.cni").clone();
+    let directories =
+        ["cniBinDir", "cniConfDir"].map(|name| directory(name, values[name].take().as_str().unwrap_or_default()));
+    for name in ["cniBinDir", "cniConfDir"] {
+        values[name] = json!("");
+    }
     values["global"] = globals();
     values["repair"] = json!({"enabled": true, "repairPods": true});
     values["resources"] = json!({"requests": {"cpu": "10m", "memory": "16Mi"}});
@@ -526,8 +564,8 @@ fn cni() -> anyhow::Result<Vec<File>> {
     let volume = |index: usize| format!("/spec/template/spec/volumes/{index}/hostPath/path");
     let changes = [
         (format!("{container}/resources"), "@@=.Values.resources@@"),
-        (volume(0), "@@=.Values.cniBinDir@@"),
-        (volume(1), "@@=.Values.cniConfDir@@"),
+        (volume(0), directories[0].as_str()),
+        (volume(1), directories[1].as_str()),
     ];
     let changes: Vec<(&str, &str)> = changes.iter().map(|(pointer, text)| (pointer.as_str(), *text)).collect();
     change(&mut objects, "DaemonSet", "istio-cni-node", &changes);
@@ -575,6 +613,68 @@ mod tests {
         assert!(text("gateway/templates/gateway.yaml").contains("kind: HorizontalPodAutoscaler"));
         assert!(text("gateway/values.yaml").contains("15021"));
         assert!(text("istiod/values.yaml").contains("autoscaleMax: 5"));
+    }
+
+    fn schema(chart: &str) -> Value {
+        let path = format!("{chart}/values.schema.json");
+        serde_json::from_str(&charts().unwrap().into_iter().find(|(own, _)| *own == path).unwrap().1).unwrap()
+    }
+
+    // spec: IN-2, IN-4
+    #[test]
+    fn a_chart_may_stand_below_another_one() {
+        for chart in ["base", "istiod", "gateway", "cni"] {
+            let schema = schema(chart);
+            let global = &schema["properties"]["global"];
+            assert_eq!(
+                (&schema["additionalProperties"], &schema["properties"]["enabled"]),
+                (&json!(false), &json!({}))
+            );
+            assert_ne!(global["additionalProperties"], false, "{chart}: names for others");
+            if chart != "base" {
+                assert_eq!(global["properties"]["logging"]["additionalProperties"], false, "{chart}");
+            }
+        }
+    }
+
+    // spec: IN-1, IN-2, PI-61
+    #[test]
+    fn a_chart_refuses_what_it_cannot_do() {
+        let names = |without: &Value| without["propertyNames"]["not"]["enum"].clone();
+        let lives = ["COMPLIANCE_POLICY", "DEFAULT_WORKLOAD_CERT_TTL", "MAX_WORKLOAD_CERT_TTL"];
+        for chart in ["istiod", "gateway", "cni"] {
+            let properties = &schema(chart)["properties"];
+            let platforms = &properties["global"]["properties"]["platform"]["enum"];
+            assert_eq!(platforms, &json!(["gke", "k3d", "k3s", "microk8s", "minikube", "", null]), "{chart}");
+            let env = if chart == "cni" { Value::Null } else { json!(lives) };
+            assert_eq!(names(&properties["env"]), env, "{chart}");
+        }
+        let mesh = &schema("istiod")["properties"]["meshConfig"]["properties"]["defaultConfig"];
+        assert_eq!(names(&mesh["properties"]["proxyMetadata"]), json!(lives));
+    }
+
+    // spec: IN-2, IN-4, IN-23
+    #[test]
+    fn what_is_left_empty_is_as_meshctl_has_it() {
+        let files = charts().unwrap();
+        let text = |path: &str| &files.iter().find(|(own, _)| own == path).unwrap().1;
+        let agent = text("cni/templates/agent.yaml");
+        for (name, known, most) in [
+            ("cniBinDir", "`k3s` `/var/lib/rancher/k3s/data/cni`", "/opt/cni/bin"),
+            ("cniConfDir", "`k3s` `/var/lib/rancher/k3s/agent/etc/cni/net.d`", "/etc/cni/net.d"),
+        ] {
+            let line = agent.lines().find(|line| line.contains(&format!(".Values.{name}"))).unwrap();
+            assert!(line.contains(known) && line.contains("(.Values.global.platform | default ``)"), "{line}");
+            assert!(line.ends_with(&format!("| default `{most}` | toJson }}}}")), "{line}");
+            assert!(text("cni/values.yaml").contains(&format!("{name}: \"\"")));
+        }
+        // Long texts are folded.
+        let default = text("istiod/templates/default.yaml").split_whitespace().collect::<Vec<_>>().join(" ");
+        for (field, most) in [("trustBundleName", "istio-ca-root-cert"), ("sds.token.aud", "istio-ca")] {
+            let with = format!(".Values.global.{field} | default `{most}`");
+            assert!(default.contains(&with), "{field}");
+            assert_eq!(default.matches(&with).count(), default.matches(&format!(".Values.global.{field}")).count());
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind,
 use kube::core::PartialObjectMeta;
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -89,6 +89,39 @@ impl std::fmt::Display for Name {
     }
 }
 
+/// An object that was installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installed {
+    /// What it is.
+    pub name: Name,
+    /// Namespace of the control plane that it belongs to; none where it was installed before the label was there.
+    pub owner: Option<String>,
+}
+
+impl Installed {
+    /// Whether it belongs to the control plane in a namespace. Before the label was there, all that was in no namespace but
+    /// definitions and webhooks were rights, with names of service accounts and that namespace.
+    pub fn belongs(&self, namespace: &str) -> bool {
+        let Name { kind, namespace: own, name } = &self.name;
+        let is_right = || ["istiod", "citadel", "istio-cni"].iter().any(|own| *name == format!("{own}-{namespace}"));
+        match (&self.owner, kind.as_str()) {
+            (Some(owner), _) => owner == namespace,
+            // Everybody's.
+            (None, "CustomResourceDefinition") => true,
+            (None, "Namespace") => name == namespace,
+            (None, _) => own == namespace || (own.is_empty() && is_right()),
+        }
+    }
+}
+
+/// Namespaces of the control planes that objects belong to, by the objects that do something.
+pub fn meshes(installed: &[Installed]) -> BTreeSet<&str> {
+    let works = ["Deployment", "DaemonSet", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+    let working = installed.iter().filter(|one| works.contains(&one.name.kind.as_str()));
+    let namespaces = working.map(|one| one.owner.as_deref().unwrap_or(&one.name.namespace));
+    namespaces.filter(|namespace| !namespace.is_empty()).collect()
+}
+
 impl Cluster {
     /// Nothing is asked of the cluster yet.
     ///
@@ -133,6 +166,20 @@ impl Cluster {
         Ok(kept)
     }
 
+    /// Objects in no namespace that another mesh has by the same name, and the namespace of its control plane.
+    ///
+    /// # Errors
+    /// What the API server says, with the object.
+    pub async fn of_other_meshes(&self, objects: &[&Value]) -> anyhow::Result<Vec<(Name, String)>> {
+        let mut taken = Vec::new();
+        for object in objects.iter().filter(|object| is_named_by_mesh(object)) {
+            let name = Name::of(object);
+            let found = self.get(&name).await?;
+            taken.extend(found.and_then(|found| other_mesh(object, &found)).map(|other| (name, other)));
+        }
+        Ok(taken)
+    }
+
     /// Applies an object; whether that changed something.
     ///
     /// # Errors
@@ -159,13 +206,13 @@ impl Cluster {
         self.api(name)?.get_opt(&name.name).await.map_err(said).with_context(|| name.to_string())
     }
 
-    /// Everything that was installed, in the order of deletion; with a revision what is its own, with a namespace what belongs
-    /// to the control plane there. Tags are nobody's: they come and go by their own command.
+    /// Everything that was installed, in the order of deletion; with a revision what is its own. Tags are nobody's: they come and
+    /// go by their own command.
     ///
     /// # Errors
     /// What the API server says, with the kind.
-    pub async fn installed(&self, revision: Option<&str>, namespace: Option<&str>) -> anyhow::Result<Vec<Name>> {
-        let mut names = Vec::new();
+    pub async fn installed(&self, revision: Option<&str>) -> anyhow::Result<Vec<Installed>> {
+        let mut found = Vec::new();
         for row in &KINDS {
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(row).0);
             let own = match revision {
@@ -179,18 +226,16 @@ impl Cluster {
                 Err(kube::Error::Api(status)) if status.code == 404 => continue,
                 Err(error) => return Err(said(error)).with_context(|| row.2.to_owned()),
             };
-            let belongs = |one: &&PartialObjectMeta<DynamicObject>| match (one.labels().get(OWNER), namespace) {
-                (Some(owner), Some(namespace)) => owner == namespace,
-                // Nobody is asked about, or it was installed before the label was there.
-                _ => true,
-            };
-            names.extend(list.items.iter().filter(belongs).map(|one| Name {
-                kind: row.2.to_owned(),
-                namespace: one.namespace().unwrap_or_default(),
-                name: one.name_any(),
+            found.extend(list.items.iter().map(|one| Installed {
+                name: Name {
+                    kind: row.2.to_owned(),
+                    namespace: one.namespace().unwrap_or_default(),
+                    name: one.name_any(),
+                },
+                owner: one.labels().get(OWNER).cloned(),
             }));
         }
-        Ok(names)
+        Ok(found)
     }
 
     /// What was installed with a revision in the mesh of a namespace and is wanted no longer.
@@ -198,8 +243,8 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::installed`].
     pub async fn superfluous(&self, wanted: &[Name], revision: &str, namespace: &str) -> anyhow::Result<Vec<Name>> {
-        let installed = self.installed(Some(revision), Some(namespace)).await?;
-        Ok(installed.into_iter().filter(|name| !is_kept(name) && !wanted.contains(name)).collect())
+        let installed = self.installed(Some(revision)).await?.into_iter().filter(|one| one.belongs(namespace));
+        Ok(installed.map(|one| one.name).filter(|name| !is_kept(name) && !wanted.contains(name)).collect())
     }
 
     /// Objects of a kind that have a label, or all where it is empty, with their labels.
@@ -412,6 +457,16 @@ fn resource(row: &(&str, &str, &str, &str, bool)) -> (ApiResource, bool) {
     (ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural), namespaced)
 }
 
+/// Whether an object is a mesh's own and in no namespace, so that its name alone keeps it apart from those of others.
+fn is_named_by_mesh(object: &Value) -> bool {
+    object["metadata"]["namespace"].is_null() && object["metadata"]["labels"][OWNER].is_string()
+}
+
+/// The namespace of the control plane that an object in the cluster belongs to, where that is another one.
+fn other_mesh(object: &Value, found: &DynamicObject) -> Option<String> {
+    found.labels().get(OWNER).filter(|owner| object["metadata"]["labels"][OWNER] != ***owner).cloned()
+}
+
 /// What an object says; whose fields they are changes as well when nothing does.
 fn content(object: &DynamicObject) -> (&Value, &BTreeMap<String, String>, &BTreeMap<String, String>) {
     (&object.data, object.labels(), object.annotations())
@@ -462,9 +517,69 @@ fn held_up(name: &Name, data: &Value, generation: Option<i64>) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::install::{Spec, render};
 
     fn deployment() -> Name {
         Name { kind: "Deployment".to_owned(), namespace: "a".to_owned(), name: "b".to_owned() }
+    }
+
+    fn installed(kind: &str, namespace: &str, name: &str, owner: Option<&str>) -> Installed {
+        let [kind, namespace, name] = [kind, namespace, name].map(str::to_owned);
+        Installed { name: Name { kind, namespace, name }, owner: owner.map(str::to_owned) }
+    }
+
+    // spec: CT-10, CT-49
+    #[test]
+    fn an_object_without_a_label_belongs_to_the_mesh_of_its_namespace_or_name() {
+        for (kind, namespace, name, owner, of) in [
+            ("Deployment", "ingress", "door", Some("mesh"), "mesh"),
+            ("Deployment", "mesh", "istiod", None, "mesh"),
+            ("Namespace", "", "mesh", None, "mesh"),
+            ("ClusterRole", "", "istiod-mesh", None, "mesh"),
+            ("ClusterRoleBinding", "", "istio-cni-istio-system", None, "istio-system"),
+            ("ClusterRole", "", "istiod-my-mesh", None, "my-mesh"),
+        ] {
+            let one = installed(kind, namespace, name, owner);
+            let mut others = ["istio-system", "mesh", "my-mesh"].into_iter().filter(|other| *other != of);
+            assert!(one.belongs(of), "{one:?}");
+            assert!(!others.any(|other| one.belongs(other)), "{one:?}");
+        }
+        let definition = installed("CustomResourceDefinition", "", "gateways.networking.istio.io", None);
+        assert!(definition.belongs("mesh") && definition.belongs("my-mesh"));
+    }
+
+    // spec: CT-10
+    #[test]
+    fn a_mesh_is_known_by_what_does_something() {
+        let all = [
+            installed("Namespace", "", "gone", Some("gone")),
+            installed("ServiceAccount", "old", "citadel", None),
+            installed("Deployment", "ingress", "door", Some("without-citadel")),
+            installed("Deployment", "earlier", "istiod", None),
+            installed("MutatingWebhookConfiguration", "", "istio-sidecar-injector", None),
+            installed("MutatingWebhookConfiguration", "", "istio-revision-tag-a-tagged", Some("tagged")),
+        ];
+        assert_eq!(meshes(&all).into_iter().collect::<Vec<_>>(), ["earlier", "tagged", "without-citadel"]);
+    }
+
+    // spec: IN-30, PI-54
+    #[test]
+    fn a_name_that_another_mesh_has_is_seen() {
+        let of = |set: &str| -> Vec<Value> {
+            let parts = render(&Spec::new(&[], &[set.to_owned()]).unwrap()).unwrap();
+            parts.into_iter().flat_map(|part| part.objects).filter(is_named_by_mesh).collect()
+        };
+        let (ours, theirs) = (of("revision=canary"), of("namespace=canary"));
+        let other = |object: &Value| {
+            let found = theirs.iter().find(|found| Name::of(found) == Name::of(object))?;
+            Some((Name::of(object).to_string(), other_mesh(object, &serde_json::from_value(found.clone()).unwrap())?))
+        };
+        let expected = "MutatingWebhookConfiguration istio-sidecar-injector-canary";
+        assert_eq!(ours.iter().filter_map(other).collect::<Vec<_>>(), [(expected.to_owned(), "canary".to_owned())]);
+        let live = serde_json::from_value(ours[0].clone()).unwrap();
+        assert_eq!(other_mesh(&ours[0], &live), None, "its own");
+        let unlabelled = DynamicObject::new("x", &resource(&KINDS[0]).0);
+        assert_eq!(other_mesh(&ours[0], &unlabelled), None, "nobody's");
     }
 
     // spec: CT-9

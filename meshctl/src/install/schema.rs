@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 /// Any content.
 const OPEN: &str = "*";
+/// Istio's variable of a validated cryptographic module.
+pub(super) const COMPLIANCE_POLICY: &str = "COMPLIANCE_POLICY";
 
 /// Fields by name: null is a scalar, `"*"` anything, a list has the form of its one element.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
@@ -67,7 +69,7 @@ fn values() -> Value {
             "istioNamespace": null, "platform": null, "meshID": null, "network": null, "caAddress": null,
             "multiCluster": {"clusterName": null}, "logging": {"level": null}, "logAsJson": null,
             "priorityClassName": null, "defaultPodDisruptionBudget": {"enabled": null}, "networkPolicy": {"enabled": null},
-            "mountMtlsCerts": null, "sds": OPEN, "trustBundleName": null,
+            "mountMtlsCerts": null, "sds": {"token": {"aud": null}}, "trustBundleName": null,
             "configValidation": null, "proxy": proxy(), "proxy_init": {"image": null, "forceApplyIptables": null},
         },
         "pilot": {
@@ -131,18 +133,20 @@ fn platform(spec: &Value) -> Option<String> {
 /// Istio's variable chooses a validated module and its algorithms (PI-61). To take it without one would let users believe that
 /// they have it.
 fn compliance(spec: &Value) -> Option<String> {
-    const NAME: &str = "COMPLIANCE_POLICY";
     let k8s = &spec["components"]["pilot"]["k8s"]["env"];
-    let listed = k8s.as_array().into_iter().flatten().filter(|one| one["name"] == NAME).map(|one| &one["value"]);
+    let listed =
+        k8s.as_array().into_iter().flatten().filter(|one| one["name"] == COMPLIANCE_POLICY).map(|one| &one["value"]);
+    let metadata = format!("/defaultConfig/proxyMetadata/{COMPLIANCE_POLICY}");
     let places = [
-        ("values.pilot.env", Some(&spec["values"]["pilot"]["env"][NAME])),
+        ("values.pilot.env", Some(&spec["values"]["pilot"]["env"][COMPLIANCE_POLICY])),
         ("components.pilot.k8s.env", listed.into_iter().next()),
-        ("meshConfig.defaultConfig.proxyMetadata", Some(&spec["meshConfig"]["defaultConfig"]["proxyMetadata"][NAME])),
+        ("meshConfig.defaultConfig.proxyMetadata", spec["meshConfig"].pointer(&metadata)),
+        ("values.meshConfig.defaultConfig.proxyMetadata", spec["values"]["meshConfig"].pointer(&metadata)),
     ];
     let is_set = |value: &&Value| !value.is_null() && **value != "";
     let (place, _) = places.into_iter().find(|(_, value)| value.as_ref().is_some_and(is_set))?;
     Some(format!(
-        "{place}.{NAME}: no program of this mesh is built with a validated cryptographic module: leave it out"
+        "{place}.{COMPLIANCE_POLICY}: no program of this mesh is built with a validated cryptographic module: leave it out"
     ))
 }
 
@@ -153,6 +157,8 @@ fn look(given: &Value, known: &Value, path: &str) -> Option<String> {
             let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
             match known.get(name) {
                 Some(known) => look(value, known, &path),
+                // Nothing is asked for, or what another version took is taken away.
+                None if value.is_null() => None,
                 None => Some(format!("{path}: there is no such field{}", hint(name, known.keys()))),
             }
         }),
@@ -216,7 +222,14 @@ mod tests {
         );
         assert_eq!(unknown(json!({"profile": ["demo"]})), "profile: one value is needed, not a structure");
         assert_eq!(unknown(json!({"values": {"pilot": 1}})), "values.pilot: a mapping is needed");
-        assert_eq!(super::unknown(&json!({"meshConfig": {"anything": [1]}, "hub": null, "tag": 3})), None);
+        assert_eq!(
+            unknown(json!({"values": {"global": {"sds": {"token": {"aud": "a"}, "enabled": true}}}})),
+            "values.global.sds.enabled: there is no such field"
+        );
+        assert_eq!(
+            super::unknown(&json!({"meshConfig": {"anything": [1]}, "hub": null, "tag": 3, "gone": null})),
+            None
+        );
     }
 
     /// Paths of all fields that are no structures.
@@ -298,7 +311,6 @@ mod tests {
             json!([{"name": "PROBE", "value": "probe"}]),
             json!([{"matchLabels": {"app": "a"}}]),
             json!({"type": "RuntimeDefault"}),
-            json!({"token": {"aud": "probe"}}),
             json!("10.0.0.0/8"),
             json!("1,2"),
             json!("disabled"),
@@ -349,7 +361,9 @@ mod tests {
             named(json!({"components": {"pilot": {"k8s": {"env": listed}}}})).starts_with("components.pilot.k8s.env")
         );
         let metadata = json!({"proxyMetadata": {"COMPLIANCE_POLICY": fips}});
-        assert!(named(json!({"meshConfig": {"defaultConfig": metadata}})).starts_with("meshConfig"));
+        let mesh = json!({"meshConfig": {"defaultConfig": metadata}});
+        assert!(named(mesh.clone()).starts_with("meshConfig"));
+        assert!(named(json!({"values": mesh})).starts_with("values.meshConfig"));
         assert_eq!(unknown(&json!({"values": {"pilot": {"env": {"COMPLIANCE_POLICY": "", "A": "b"}}}})), None);
     }
 }

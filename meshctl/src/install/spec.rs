@@ -2,7 +2,9 @@
 
 use super::{profile, schema};
 use anyhow::{Context as _, bail};
+use citadel::ca::policy::{DEFAULT_TTL, MAX_TTL};
 use serde_json::{Map, Value, json};
+use std::time::Duration;
 
 /// A complete specification: every field that is read is there or has a meaning when it is not.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +33,19 @@ impl Spec {
         if let Some(why) = schema::unknown(&written) {
             bail!(why);
         }
+        Self::laid(written)
+    }
+
+    /// What is kept of an installation, whose version may have known other fields.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn stored(text: &str) -> anyhow::Result<Self> {
+        Self::laid(read(text)?)
+    }
+
+    /// Lays what is written over its profile.
+    fn laid(written: Value) -> anyhow::Result<Self> {
         let name = [&written["profile"], &written["values"]["profile"]].into_iter().find_map(Value::as_str);
         let name = name.unwrap_or("default");
         let known = profile::NAMES.map(str::to_owned);
@@ -78,14 +93,7 @@ impl Spec {
                 self.whole["revision"] = json!(revision);
             }
         }
-        for variable in ["DEFAULT_WORKLOAD_CERT_TTL", "MAX_WORKLOAD_CERT_TTL"] {
-            let place = format!("values.pilot.env.{variable}");
-            let text = self.text(&place);
-            anyhow::ensure!(
-                text.is_empty() || self.life(variable).is_some(),
-                "{place}: {text:?} is no duration such as 24h"
-            );
-        }
+        self.check_lives()?;
         // Proxies ask the pilot of their own revision and namespace (PI-61).
         let pilot = format!("{}.{}.svc:15012", self.of_revision("istiod"), self.namespace());
         let config = &mut self.whole["meshConfig"]["defaultConfig"];
@@ -93,6 +101,26 @@ impl Spec {
             config["discoveryAddress"] = json!(pilot);
         }
         Ok(self)
+    }
+
+    /// Certificates live for a while, and those that ask for no life no longer than the longest.
+    fn check_lives(&self) -> anyhow::Result<()> {
+        for (variable, _) in LIVES {
+            if let Some((place, text)) = self.variable(variable) {
+                let seconds = proto::duration::parse(&text).map_or(0, |life| life.as_secs());
+                anyhow::ensure!(
+                    seconds > 0,
+                    "{place}.{variable}: {text:?} is no duration such as 24h, or shorter than 1s"
+                );
+            }
+        }
+        let [(usual, default), (longest, most)] =
+            LIVES.map(|(variable, life)| (variable, self.life(variable).unwrap_or(life)));
+        anyhow::ensure!(
+            default <= most,
+            "values.pilot.env.{usual}: certificates would live {default:?} where nobody asks for less, and {most:?} at most: set both {usual} and {longest}, the former to no more than the latter"
+        );
+        Ok(())
     }
 
     /// What was written, without what the profile and its defaults add.
@@ -189,9 +217,46 @@ impl Spec {
         if audience.is_empty() { proto::wire::TOKEN_AUDIENCE.to_owned() } else { audience }
     }
 
-    /// A duration among the variables of pilot (`values.pilot.env`), where it is set and can be read.
-    pub fn life(&self, variable: &str) -> Option<std::time::Duration> {
-        proto::duration::parse(&self.text(&format!("values.pilot.env.{variable}"))).ok()
+    /// A variable of pilot's that is written, and where: the former place wins, as in its container.
+    fn variable(&self, name: &str) -> Option<(&'static str, String)> {
+        let text = self.text(&format!("values.pilot.env.{name}"));
+        if !text.is_empty() {
+            return Some(("values.pilot.env", text));
+        }
+        let place = "components.pilot.k8s.env";
+        let listed = self.at(place).as_array()?.iter().rfind(|one| one["name"] == name)?;
+        Some((place, listed["value"].as_str().unwrap_or_default().to_owned()))
+    }
+
+    /// A duration among the variables of pilot, where it is written and can be read.
+    pub fn life(&self, variable: &str) -> Option<Duration> {
+        proto::duration::parse(&self.variable(variable)?.1).ok()
+    }
+
+    /// Where what all revisions share would be another than with the default one, and what to do: whoever installs a revision
+    /// applies it for all.
+    pub fn at_odds(&self, default: &Self) -> Vec<String> {
+        let odds = self.shared().into_iter().zip(default.shared()).filter(|(own, other)| own != other);
+        let text = |((field, own), (_, other)): ((String, String), (String, String))| {
+            format!(
+                "{field} is {own:?}, and {other:?} with the default revision, which shares citadel and mixer with this one; what to do: set it the same (--set {field}={other}), or change it for all: meshctl upgrade --set {field}={own}"
+            )
+        };
+        odds.map(text).collect()
+    }
+
+    /// What is the same for all revisions: fields and their values.
+    fn shared(&self) -> Vec<(String, String)> {
+        let mut all = vec![
+            ("meshConfig.trustDomain".to_owned(), self.trust_domain()),
+            ("values.global.trustBundleName".to_owned(), self.roots()),
+            ("values.global.sds.token.aud".to_owned(), self.audience()),
+        ];
+        all.extend(LIVES.map(|(variable, life)| {
+            let seconds = self.life(variable).unwrap_or(life).as_secs();
+            (format!("values.pilot.env.{variable}"), format!("{seconds}s"))
+        }));
+        all
     }
 
     /// Trust domain of the mesh.
@@ -227,6 +292,9 @@ impl Spec {
     }
 }
 
+/// Variables of istiod's with the life of certificates, which are citadel's: of those that ask for none, and the longest.
+pub(super) const LIVES: [(&str, Duration); 2] =
+    [("DEFAULT_WORKLOAD_CERT_TTL", DEFAULT_TTL), ("MAX_WORKLOAD_CERT_TTL", MAX_TTL)];
 /// The revision that has no name.
 const DEFAULT_REVISION: &str = "default";
 
@@ -248,7 +316,7 @@ fn read(text: &str) -> anyhow::Result<Value> {
             Ok(if spec.is_object() { spec } else { json!({}) })
         }
         Some(other) => bail!("kind {other} instead of IstioOperator"),
-        None => Ok(value),
+        None => Ok(if value.is_null() { json!({}) } else { value }),
     }
 }
 
@@ -415,6 +483,58 @@ mod tests {
             assert!(refused.contains(why), "{refused}");
         }
         assert!(Spec::new(&["kind: Service".to_owned()], &[]).is_err());
+    }
+
+    // spec: CA-10, IN-3
+    #[test]
+    fn lives_of_certificates_are_those_that_citadel_takes() {
+        let of = |variable: &str, life: &str| format!("values.pilot.env.{variable}_WORKLOAD_CERT_TTL={life}");
+        let (default, longest) = (|life: &str| of("DEFAULT", life), |life: &str| of("MAX", life));
+        for (sets, why) in [
+            (vec![default("1h"), longest("2h")], None),
+            (vec![longest("24h")], None),
+            (vec![default("100ms")], Some("values.pilot.env.DEFAULT_WORKLOAD_CERT_TTL: \"100ms\" is no duration")),
+            (vec![default("a day")], Some("values.pilot.env.DEFAULT_WORKLOAD_CERT_TTL: \"a day\" is no duration")),
+            (vec![longest("0s")], Some("values.pilot.env.MAX_WORKLOAD_CERT_TTL: \"0s\" is no duration")),
+            (vec![longest("1h")], Some("set both DEFAULT_WORKLOAD_CERT_TTL and MAX_WORKLOAD_CERT_TTL")),
+            (vec![default("3h"), longest("2h")], Some("set both DEFAULT_WORKLOAD_CERT_TTL and MAX_WORKLOAD_CERT_TTL")),
+        ] {
+            let refused = Spec::new(&[], &sets).err().map(|error| error.to_string());
+            assert_eq!(refused.is_some(), why.is_some(), "{sets:?}: {refused:?}");
+            assert!(why.is_none_or(|why| refused.as_ref().unwrap().contains(why)), "{refused:?}");
+        }
+        let listed =
+            |env: Value| Spec::new(&[json!({"components": {"pilot": {"k8s": {"env": env}}}}).to_string()], &[]);
+        let spec = listed(json!([{"name": "A"}, {"name": "DEFAULT_WORKLOAD_CERT_TTL", "value": "2h"}])).unwrap();
+        assert_eq!(spec.life("DEFAULT_WORKLOAD_CERT_TTL"), Some(Duration::from_secs(7200)));
+        let elsewhere = json!([{"name": "MAX_WORKLOAD_CERT_TTL", "valueFrom": {"configMapKeyRef": {}}}]);
+        let refused = listed(elsewhere).unwrap_err().to_string();
+        assert!(refused.starts_with("components.pilot.k8s.env.MAX_WORKLOAD_CERT_TTL: \"\""), "{refused}");
+    }
+
+    // spec: IN-30
+    #[test]
+    fn a_revision_agrees_with_the_default_one_on_what_they_share() {
+        let file = "values: {global: {trustBundleName: roots, hubb: x}, pilot: {env: {DEFAULT_WORKLOAD_CERT_TTL: 2h}}}";
+        let default = Spec::stored(file).unwrap();
+        assert!(Spec::new(&[file.to_owned()], &[]).is_err(), "of an earlier version");
+        let same = [
+            "revision=2-0",
+            "values.global.trustBundleName=roots",
+            "values.pilot.env.DEFAULT_WORKLOAD_CERT_TTL=120m",
+            "values.global.sds.token.aud=istio-ca",
+            "profile=minimal",
+        ];
+        assert_eq!(spec(&same).unwrap().at_odds(&default), Vec::<String>::new());
+        let odds = spec(&["revision=2-0", "values.global.sds.token.aud=mesh"]).unwrap().at_odds(&default);
+        for (text, expected) in odds.iter().zip([
+            "values.global.trustBundleName is \"istio-ca-root-cert\", and \"roots\" with the default revision",
+            "values.global.sds.token.aud is \"mesh\", and \"istio-ca\" with the default revision",
+            "values.pilot.env.DEFAULT_WORKLOAD_CERT_TTL is \"86400s\", and \"7200s\" with the default revision",
+        ]) {
+            assert!(text.starts_with(expected) && text.contains("; what to do: set it the same (--set "), "{text}");
+        }
+        assert_eq!(odds.len(), 3, "{odds:?}");
     }
 
     // spec: IN-30

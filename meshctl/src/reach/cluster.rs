@@ -5,10 +5,11 @@ use super::target::{Pod, Wanted};
 use anyhow::Context as _;
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{Api, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config, ResourceExt as _};
 use proto::istio::meta::{ObjectMeta, OwnerReference};
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl Where {
     pub async fn client(&self) -> anyhow::Result<Client> {
         let file = match &self.kubeconfig {
             Some(path) => Kubeconfig::read_from(path).with_context(|| format!("--kubeconfig {}", path.display()))?,
-            None => Kubeconfig::read().context("no kubeconfig: name one with --kubeconfig FILE")?,
+            None => Kubeconfig::read().context("the kubeconfig; another is named with --kubeconfig FILE")?,
         };
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         let config = Config::from_custom_kubeconfig(file, &options).await.context("kubeconfig")?;
@@ -136,6 +137,19 @@ impl Cluster {
     }
 }
 
+/// Whether the reason is that nothing says which cluster: there is no kubeconfig, and this runs in no pod.
+pub(crate) fn is_without_kubeconfig(error: &anyhow::Error) -> bool {
+    std::env::var_os("KUBERNETES_SERVICE_HOST").is_none()
+        && match error.downcast_ref() {
+            Some(KubeconfigError::FindPath) => true,
+            Some(KubeconfigError::ReadConfig(error, path)) => {
+                let usual = std::env::home_dir().map(|home| home.join(".kube/config"));
+                error.kind() == ErrorKind::NotFound && usual.as_ref() == Some(path)
+            }
+            _ => false,
+        }
+}
+
 /// What the API server said, without the rest of its answer.
 pub(crate) fn said(error: kube::Error) -> anyhow::Error {
     match error {
@@ -200,5 +214,16 @@ mod tests {
             [service("web", json!({"app": "web"})), service("other", json!({"app": "x"})), service("none", json!({}))];
         let pod = read(&pod, &services);
         assert_eq!((pod.workload.as_str(), pod.services), ("web", vec!["web.shop.svc".to_owned()]));
+    }
+
+    #[test]
+    fn only_a_kubeconfig_that_is_not_there_is_none() {
+        let is_none = |error: KubeconfigError| is_without_kubeconfig(&anyhow::Error::new(error).context("kubeconfig"));
+        let unreadable = |path: PathBuf, kind: ErrorKind| is_none(KubeconfigError::ReadConfig(kind.into(), path));
+        let usual = std::env::home_dir().unwrap().join(".kube/config");
+        assert!(unreadable(usual.clone(), ErrorKind::NotFound));
+        assert!(!unreadable(usual, ErrorKind::PermissionDenied));
+        assert!(!unreadable("/named/by/KUBECONFIG".into(), ErrorKind::NotFound));
+        assert!(!is_none(KubeconfigError::CurrentContextNotSet));
     }
 }

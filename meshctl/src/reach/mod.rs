@@ -7,6 +7,8 @@
 //! It knows ports and names. It must never know what is asked.
 
 pub mod cluster;
+#[cfg(test)]
+pub(crate) mod fake;
 pub mod target;
 
 pub use cluster::{Cluster, Where};

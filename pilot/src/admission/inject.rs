@@ -1,7 +1,7 @@
 //! A pod that is created: whether it gets a proxy, and the change that gives it one (PI-54 to PI-58).
 
 use super::review::{Answer, Request};
-use crate::inject::{ClusterPath, InjectError, Input, Pod, Settings, owner_of_pod, patch, required, run, served};
+use crate::inject::{ClusterPath, InjectError, Input, Pod, Settings, owner_of_pod, patch, required, run};
 use std::collections::BTreeMap;
 
 /// The answer for a pod. `namespace_annotations` are those of its namespace, `path` that of the webhook.
@@ -29,7 +29,6 @@ fn injected(
     if !decision.injects() {
         return Ok(Answer::Allowed);
     }
-    served(&pod, settings)?;
     let owner = owner_of_pod(&pod, &request.namespace);
     let cluster = ClusterPath::parse(path);
     let input = Input { pod: &pod, owner: &owner, namespace_annotations, settings, cluster: &cluster };

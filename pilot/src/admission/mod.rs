@@ -16,7 +16,7 @@ mod validate;
 pub use bundle::Bundle;
 pub use probe::until_it_answers;
 pub use serve::{Webhooks, serve};
-pub use settings::{NativeSidecars, Origin, follow, read};
+pub use settings::{NativeSidecars, Origin, every_node_knows_native, follow, read};
 
 #[cfg(test)]
 mod tests;

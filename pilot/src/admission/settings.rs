@@ -84,7 +84,7 @@ pub async fn follow(origin: Origin, settings: watch::Sender<Option<Arc<Settings>
     Ok(())
 }
 
-/// The settings of the moment, asked for once.
+/// The settings of the moment, asked for once. Nodes are not asked: `Auto` is as if all of them knew native sidecars.
 ///
 /// # Errors
 /// What the API server says, a ConfigMap that is missing, settings that cannot be used.
@@ -106,12 +106,16 @@ pub async fn read(origin: &Origin) -> anyhow::Result<Settings> {
     if origin.mesh.is_none() {
         found.mesh = data("istio").await?.remove("mesh");
     }
-    if origin.native == NativeSidecars::Auto {
-        let nodes: Api<Node> = Api::all(origin.client.clone());
-        let list = nodes.list(&ListParams::default()).await.context("nodes")?;
-        found.nodes = list.items.iter().map(|node| (node.name_any(), knows_native(node))).collect();
-    }
     Ok(found.settings(origin)?)
+}
+
+/// Whether every kubelet of the cluster knows native sidecars, asked for once.
+///
+/// # Errors
+/// What the API server says.
+pub async fn every_node_knows_native(client: &Client) -> kube::Result<bool> {
+    let nodes: Api<Node> = Api::all(client.clone());
+    Ok(nodes.list(&ListParams::default()).await?.items.iter().all(knows_native))
 }
 
 impl Origin {

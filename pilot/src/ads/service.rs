@@ -36,7 +36,7 @@ pub struct Ads {
     authenticator: Authenticator,
     access: Access,
     metrics: Metrics,
-    max_age: Duration,
+    max_age: Option<Duration>,
 }
 
 impl NamedService for Ads {
@@ -93,13 +93,13 @@ impl Asked for DiscoveryRequest {
 
 impl Ads {
     /// A service that serves what the hub publishes to those that the authenticator admits, and secrets to those that have
-    /// access to them. A stream ends after `max_age` and up to a tenth more: its client finds a pilot anew.
+    /// access to them. A stream ends after `max_age` and up to a tenth more, where there is one: its client finds a pilot anew.
     pub fn new(
         hub: HubHandle,
         authenticator: Authenticator,
         access: Access,
         metrics: Metrics,
-        max_age: Duration,
+        max_age: Option<Duration>,
     ) -> Self {
         Self { hub, authenticator, access, metrics, max_age }
     }
@@ -185,7 +185,13 @@ impl Watch {
 
 impl Stream {
     async fn run<R: Asked>(&self, mut requests: Streaming<R>, caller: Caller) -> Result<(), Status> {
-        let Some(first) = requests.message().await? else { return Ok(()) };
+        let age = aged(self.ads.max_age);
+        tokio::pin!(age);
+        let first = tokio::select! {
+            () = &mut age => None,
+            first = requests.message() => first?,
+        };
+        let Some(first) = first else { return Ok(()) };
         let node = first.node().ok_or_else(|| Status::invalid_argument("missing node information"))?;
         let node = Node::parse(node).map_err(|error| Status::invalid_argument(error.to_string()))?;
         caller.admit(&node)?;
@@ -202,8 +208,6 @@ impl Stream {
         let mut access = Watch { caller, again: None };
         self.review(&mut session, &mut access, &first, &name).await;
         self.answer(&mut session, &progress, &first, &name).await?;
-        let age = tokio::time::sleep(self.ads.max_age.mul_f64(1.0 + fastrand::f64() / 10.0));
-        tokio::pin!(age);
         loop {
             tokio::select! {
                 () = &mut age => break,
@@ -304,6 +308,14 @@ impl Stream {
 fn report(session: &Session, reports: &Reports, kind: ResourceType) {
     if let Some(progress) = session.progress(kind) {
         reports.send_modify(|all| drop(all.insert(kind, progress)));
+    }
+}
+
+/// Waits for the end of a stream's age, which differs so that not all proxies come back at once.
+async fn aged(max: Option<Duration>) {
+    match max {
+        Some(age) => tokio::time::sleep(age.mul_f64(1.0 + fastrand::f64() / 10.0)).await,
+        None => std::future::pending().await,
     }
 }
 

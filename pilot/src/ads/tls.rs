@@ -10,6 +10,11 @@ use rustls::ServerConfig;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long files that could not be read are left alone, while they stay as they are.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Inode, time of writing and size of certificate, key and roots.
 type Stamp = [Option<(u64, i64, i64, u64)>; 3];
@@ -28,28 +33,31 @@ pub struct Files {
 impl Files {
     /// Gives the configuration of the moment for a server of these protocols (ALPN): a renewal needs no restart. The files
     /// are read when they have changed. What they hold then may be unfinished or wrong: until it is right, that of before
-    /// stays in use; before there was any, it is an error.
+    /// stays in use, and they are read again each second; before there was any, it is an error.
     pub fn serving(self, protocols: &'static [&[u8]]) -> impl FnMut() -> anyhow::Result<Arc<ServerConfig>> {
         let mut last: Option<(Stamp, Arc<ServerConfig>)> = None;
+        let mut failed: Option<(Stamp, Instant)> = None;
         move || {
             // Before reading: what changes meanwhile has another stamp next time.
             let stamp = self.stamp();
-            match &mut last {
-                Some((seen, config)) if *seen == stamp => Ok(Arc::clone(config)),
-                Some((seen, config)) => {
-                    *seen = stamp;
-                    match self.server(protocols) {
-                        Ok(new) => *config = new,
-                        Err(error) => tracing::error!("the certificate of before stays in use: {error:#}"),
+            let Some((seen, config)) = &mut last else {
+                let config = self.server(protocols)?;
+                last = Some((stamp, Arc::clone(&config)));
+                return Ok(config);
+            };
+            let before = failed.filter(|(of, _)| *of == stamp);
+            if *seen != stamp && before.is_none_or(|(_, when)| when.elapsed() >= RETRY) {
+                match self.server(protocols) {
+                    Ok(new) => (*seen, *config) = (stamp, new),
+                    Err(error) => {
+                        if before.is_none() {
+                            tracing::error!("the certificate of before stays in use: {error:#}");
+                        }
+                        failed = Some((stamp, Instant::now()));
                     }
-                    Ok(Arc::clone(config))
-                }
-                None => {
-                    let config = self.server(protocols)?;
-                    last = Some((stamp, Arc::clone(&config)));
-                    Ok(config)
                 }
             }
+            Ok(Arc::clone(config))
         }
     }
 
@@ -109,5 +117,32 @@ mod tests {
         issue();
         let second = serving().unwrap();
         assert!(!Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&second, &serving().unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_could_not_be_read_once_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let files = Files { certificate: at("cert.pem"), key: at("key.pem"), roots: at("root.pem") };
+        let made = rcgen::generate_simple_self_signed(["pilot".to_owned()]).unwrap();
+        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&files.roots, made.cert.pem()).unwrap();
+        let key = made.signing_key.serialize_pem();
+        std::fs::write(&files.key, &key).unwrap();
+        let mut serving = files.clone().serving(&[b"h2"]);
+        let first = serving().unwrap();
+
+        // As much is written, and at the same time: the files have not changed, only reading them works again.
+        let write = |text: &str| {
+            std::fs::write(&files.key, text).unwrap();
+            let file = std::fs::File::options().write(true).open(&files.key).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        };
+        write(&"x".repeat(key.len()));
+        assert!(Arc::ptr_eq(&first, &serving().unwrap()));
+        write(&key);
+        assert!(Arc::ptr_eq(&first, &serving().unwrap()), "not before its time");
+        tokio::time::advance(RETRY).await;
+        assert!(!Arc::ptr_eq(&first, &serving().unwrap()));
     }
 }

@@ -372,10 +372,10 @@ fn reply<T>(answer: oneshot::Sender<T>, value: T) {
     }
 }
 
-/// Hosts of sidecars that more than one rule has: the oldest alone is used (VSM-1, GEN-11).
-fn duplicate_hosts(mesh: &Mesh) -> usize {
+/// Hosts of sidecars for whose requests more than one rule has routes: the oldest alone is used (VSM-1, GEN-11).
+pub(super) fn duplicate_hosts(mesh: &Mesh) -> usize {
     let mut seen: HashSet<&str> = HashSet::new();
-    let bound = mesh.virtual_services.iter().filter(|rule| rule.is_bound_to(crate::model::virtual_service::MESH));
+    let bound = mesh.virtual_services.iter().filter(|rule| rule.routes_requests_of_sidecars());
     bound.flat_map(|rule| &rule.hosts).filter(|host| !seen.insert(host)).count()
 }
 

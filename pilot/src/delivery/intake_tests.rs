@@ -46,6 +46,45 @@ fn a_good_version_stays_until_what_the_new_one_refers_to_exists() {
     assert_eq!(intake.problems().count(), 0);
 }
 
+// spec: SE-10, PI-20
+#[test]
+fn a_pod_that_becomes_ready_touches_the_services_that_select_it_and_nothing_else() {
+    let pod = |ready: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: p, labels: {{app: a}}}}\nstatus: {{podIP: 10.0.0.1, conditions: [{{type: Ready, status: '{ready}'}}]}}\n"
+        )
+    };
+    let entry = |app: &str| {
+        format!(
+            "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {{name: {app}}}\nspec: {{hosts: [{app}.com], ports: [{{number: 80, name: http, protocol: HTTP}}], resolution: STATIC, workloadSelector: {{labels: {{app: {app}}}}}}}\n"
+        )
+    };
+    let mut intake = Intake::new(Mesh::empty(MeshConfig::default()));
+    intake.apply(events(&format!("{SERVICE}---\n{}{}{}", pod("False"), entry("a"), entry("b"))));
+    let before = Arc::clone(&intake.mesh.workloads);
+    assert_eq!(before.len(), 1);
+    let change = intake.apply(events(&pod("True")));
+    assert!(Arc::ptr_eq(&before, &intake.mesh.workloads), "who the workloads are is the same");
+    let touched: Vec<&str> = change.endpoints.iter().map(|key| &*key.host).collect();
+    assert_eq!((touched, change.full), (vec!["a.com"], false));
+    assert!(intake.apply(events(&pod("True").replace("app: a", "app: b"))).full, "its labels are part of it");
+    intake.apply(deleted(&pod("True")));
+    assert!(intake.mesh.workloads.is_empty());
+}
+
+// spec: VSM-1, GEN-11
+#[test]
+fn a_host_that_an_older_rule_routes_is_reported_and_connections_may_have_many_rules() {
+    let second = rule("a", 1).replace("name: v}", "name: w}");
+    let tcp = |rule: String| rule.replace("  http:", "  tcp:");
+    for (second, told) in [(tcp(second.clone()), 0), (second, 1)] {
+        let mut intake = Intake::new(Mesh::empty(MeshConfig::default()));
+        intake.apply(events(&format!("{SERVICE}---\n{}---\n{second}", rule("a", 1))));
+        let problems = intake.problems().filter(|problem| problem.class == Class::Conflict).count();
+        assert_eq!((problems, super::hub::duplicate_hosts(&intake.mesh)), (told, told), "{second}");
+    }
+}
+
 const SUBSET: &str = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: a}\nspec: {host: a, subsets: [{name: v1, labels: {version: v1}}]}\n";
 
 fn to_subset() -> String {

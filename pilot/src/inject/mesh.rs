@@ -122,14 +122,17 @@ const DEFAULTS: [(&str, &str); 8] = [
     ("interceptionMode", "REDIRECT"),
 ];
 
+/// Fields of which a pod may say a part, and the mesh the rest.
+const MERGED: [&str; 3] = ["proxyMetadata", "proxyHeaders", "gatewayTopology"];
+
 impl ProxyConfig {
-    /// This with another one over it; `proxyMetadata` is merged.
+    /// This with another one over it; `proxyMetadata`, `proxyHeaders` and `gatewayTopology` are merged.
     #[must_use]
     fn with(&self, over: &Value) -> Self {
         let mut merged = self.0.clone();
         for (name, value) in over.as_object().into_iter().flatten() {
             match (merged.get_mut(name).and_then(Value::as_object_mut), value.as_object()) {
-                (Some(old), Some(new)) if name == "proxyMetadata" || name == "proxyHeaders" => {
+                (Some(old), Some(new)) if MERGED.contains(&name.as_str()) => {
                     old.extend(new.iter().map(|(name, value)| (name.clone(), value.clone())));
                 }
                 _ if value.is_null() => {}

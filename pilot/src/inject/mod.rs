@@ -42,7 +42,7 @@ pub use pod::Pod;
 pub use run::{Input, Settings, patch, run};
 pub use uninject::out_of_object;
 pub use values::Values;
-pub use workload::{Namespaces, Outcome, into_object};
+pub use workload::{Namespaces, Outcome, into_object, namespaces};
 
 /// Why a pod cannot be injected.
 #[derive(Debug, thiserror::Error)]
@@ -89,22 +89,6 @@ pub enum InjectError {
         /// What is wrong with it.
         why: Box<str>,
     },
-}
-
-/// Refuses what no proxy would serve: pilot sends no listener that takes connections transparently, so that such a pod would get
-/// no traffic.
-///
-/// # Errors
-/// [`InjectError::Annotation`] with what to write instead.
-pub fn served(pod: &Pod, settings: &Settings) -> Result<(), InjectError> {
-    let proxy = settings.mesh.proxy_for(pod)?;
-    match pod.annotation(proxy::INTERCEPTION_MODE).unwrap_or_else(|| proxy.interception_mode()) {
-        "TPROXY" => {
-            let why = "not served yet, the pod would get no traffic: use REDIRECT";
-            Err(InjectError::annotation(proxy::INTERCEPTION_MODE, "TPROXY", why))
-        }
-        _ => Ok(()),
-    }
 }
 
 impl InjectError {

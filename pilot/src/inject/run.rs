@@ -7,7 +7,7 @@ use super::mesh::MeshSettings;
 use super::openshift::{Ids, forget_assigned_user};
 use super::owner::Owner;
 use super::pod::{CONTAINERS, INIT_CONTAINERS, Pod, name};
-use super::proxy::{Facts, holds_application, native};
+use super::proxy::{Facts, INTERCEPTION_MODE, holds_application, native};
 use super::values::Values;
 use super::{InjectError, STATUS, annotations, gateway, order, overrides, probes, prometheus, sidecar};
 use serde_json::{Value, json};
@@ -70,7 +70,13 @@ pub fn run(input: &Input<'_>) -> Result<Pod, InjectError> {
         ids,
     };
     let (mut merged, mut template) = (original.clone(), json!({}));
-    for name in input.settings.config.names_for(original.annotation("inject.istio.io/templates")) {
+    let names = input.settings.config.names_for(original.annotation("inject.istio.io/templates"));
+    if names.iter().any(|name| name == SIDECAR) && facts.is_tproxy() {
+        // pilot sends no listener that takes connections transparently.
+        let why = "not served yet, the pod would get no traffic: use REDIRECT";
+        return Err(InjectError::annotation(INTERCEPTION_MODE, "TPROXY", why));
+    }
+    for name in names {
         let overlay = overlay(&name, input, &facts)?;
         merge(&mut template, &overlay);
         let added = Pod::new(template.clone())?;

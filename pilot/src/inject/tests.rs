@@ -306,6 +306,18 @@ fn the_proxy_knows_who_it_serves() {
     assert_eq!((&status["initContainers"], &status["containers"]), (&json!([INIT, PROXY]), &Value::Null));
 }
 
+// spec: PC-2, GW-19
+#[test]
+fn a_pod_says_a_part_of_what_stands_before_it_and_the_mesh_the_rest() {
+    let mut mesh = settings();
+    let written = "defaultConfig: {gatewayTopology: {numTrustedProxies: 2, forwardClientCertDetails: SANITIZE}}";
+    mesh.mesh = MeshSettings::parse(written).unwrap();
+    let own = pod(json!({"proxy.istio.io/config": "gatewayTopology: {numTrustedProxies: 0}"}));
+    let injected = inject_with(&own, &mesh).unwrap();
+    let told: Value = serde_json::from_str(env(injected.proxy().unwrap(), "PROXY_CONFIG").unwrap()).unwrap();
+    assert_eq!(told["gatewayTopology"], json!({"numTrustedProxies": 0, "forwardClientCertDetails": "SANITIZE"}));
+}
+
 // spec: PI-58
 #[test]
 fn the_path_of_the_webhook_names_cluster_and_network() {
@@ -421,6 +433,11 @@ fn a_gateway_is_a_proxy_with_its_own_settings() {
     assert_eq!(proxy["resources"], json!({"limits": {"cpu": "1"}}));
     assert_eq!(proxy["ports"].as_array().unwrap().len(), 2);
     assert_eq!(inject(&injected), injected, "twice is once");
+    let mut transparent = settings();
+    transparent.mesh = MeshSettings::parse("defaultConfig: {interceptionMode: TPROXY}").unwrap();
+    assert!(inject_with(&injected, &transparent).is_ok(), "a gateway intercepts nothing");
+    let refused = inject_with(&pod(json!({})), &transparent).unwrap_err().to_string();
+    assert!(refused.contains("interceptionMode") && refused.ends_with("use REDIRECT"), "{refused}");
     let wrong = pod(json!({"inject.istio.io/templates": "sidecar,nothing"}));
     let error = inject_with(&wrong, &settings()).unwrap_err().to_string();
     assert!(error.ends_with("there is no template \"nothing\"; there are gateway, sidecar"), "{error}");

@@ -7,7 +7,7 @@ use super::owner::{Owner, owner_of_pod};
 use super::pod::Pod;
 use super::run::{Input, Settings, run};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Kinds with a template of pods, and where it stands.
 const TEMPLATES: [(&str, &str); 8] = [
@@ -50,6 +50,19 @@ pub enum Outcome {
 /// [`InjectError`] where a pod cannot be injected; the object may be half changed then.
 pub fn into_object(object: &mut Value, settings: &Settings, namespaces: &Namespaces) -> Result<Outcome, InjectError> {
     into_object_at(object, (settings, namespaces), MAX_DEPTH)
+}
+
+/// Where the pods of an object's workloads go; empty for workloads that name no namespace.
+///
+/// # Errors
+/// [`InjectError`] where lists stand too deep in lists.
+pub fn namespaces(object: &mut Value) -> Result<BTreeSet<String>, InjectError> {
+    let mut found = BTreeSet::new();
+    each_template(object, &mut |whole, template| {
+        found.insert(namespace(template, whole).to_owned());
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Calls `visit` with every workload in an object, which may be a list of them, and with its template of pods.
@@ -104,14 +117,11 @@ fn into_object_at(object: &mut Value, given: (&Settings, &Namespaces), depth: us
     let Some(place) = place(object) else { return Ok(Outcome::NoWorkload) };
     let owner = if kind == "Pod" { None } else { Some(owner(object)) };
     let shown = shown(object);
+    let namespace = namespace(object.pointer(place).unwrap_or(&Value::Null), object).to_owned();
     let template = object.pointer_mut(place).filter(|template| template.is_object());
     let template =
         template.ok_or_else(|| InjectError::pod(place.replace('/', "."), format!("{shown} has no template")))?;
     let pod = Pod::new(template.clone())?;
-    let namespace = match (pod.meta("namespace"), &owner) {
-        ("", Some(owner)) => owner.namespace.clone(),
-        (own, _) => own.to_owned(),
-    };
     let decision = required(&pod, &namespace, &settings.config);
     if !decision.injects() {
         return Ok(Outcome::Skipped { object: shown, decision });
@@ -122,6 +132,12 @@ fn into_object_at(object: &mut Value, given: (&Settings, &Namespaces), depth: us
     let input = Input { pod: &pod, owner: &owner, namespace_annotations, settings, cluster: &cluster };
     *template = run(&input)?.into_value();
     Ok(Outcome::Injected)
+}
+
+/// The namespace that a template names, or else its workload.
+fn namespace<'a>(template: &'a Value, workload: &'a Value) -> &'a str {
+    let mut named = [template, workload].into_iter().filter_map(|one| one["metadata"]["namespace"].as_str());
+    named.find(|name| !name.is_empty()).unwrap_or_default()
 }
 
 fn owner(object: &Value) -> Owner {

@@ -14,7 +14,7 @@ use super::shared::Shared;
 use super::sidecar::{self, Sidecar};
 use super::telemetry::{self, Telemetries};
 use super::virtual_service::{self, VirtualService};
-use crate::registry::pod::Workloads;
+use crate::registry::pod::{Workload, Workloads};
 use crate::registry::service::Distribution;
 use crate::registry::{self, EndpointSet, Registry, Service, ServiceKey, Settings};
 use crate::source::key_sets::{KeySets, Wanted};
@@ -225,13 +225,17 @@ impl Mesh {
             change.full |= services != *self.services;
             self.services = Arc::new(services);
         }
-        let workload_kinds = [Kind::Pod, Kind::WorkloadEntry, Kind::Node];
-        if kinds.iter().any(|kind| workload_kinds.contains(kind)) {
+        let same = self.same_workloads(store, changed, &settings);
+        let moves = |key: &Key| match key.kind {
+            Kind::Pod => !same.contains(key),
+            kind => matches!(kind, Kind::WorkloadEntry | Kind::Node),
+        };
+        if changed.keys().any(moves) {
             let workloads = registry::pod::workloads(store, &settings);
             change.full |= workloads != *self.workloads;
             self.workloads = Arc::new(workloads);
         }
-        let stale = self.stale_services(changed, kinds);
+        let stale = self.stale_services(changed, kinds, &same);
         if stale.is_empty() && !change.full {
             return;
         }
@@ -258,16 +262,44 @@ impl Mesh {
         }
     }
 
-    /// The services whose endpoints may differ.
-    fn stale_services(&self, changed: &BTreeMap<Key, Arc<Object>>, kinds: &BTreeSet<Kind>) -> Vec<Shared<Service>> {
+    /// The pods of which no more has changed than whether they take traffic, as most often.
+    fn same_workloads<'a>(
+        &self,
+        store: &Store,
+        changed: &'a BTreeMap<Key, Arc<Object>>,
+        settings: &Settings,
+    ) -> HashSet<&'a Key> {
+        let same = |key: &&Key| {
+            let now = store.get(key).and_then(|object| registry::pod::workload(object, store, settings));
+            let Some(now) = now else {
+                let of_pod = |old: &Workload| *old.namespace == *key.namespace && *old.name == *key.name;
+                return !self.workloads.values().any(|old| of_pod(old));
+            };
+            let address = now.addresses.first().map_or("", String::as_str);
+            let at = (address.to_owned(), now.namespace.clone(), now.name.clone());
+            self.workloads.get(&at).is_some_and(|old| **old == now)
+        };
+        changed.keys().filter(|key| key.kind == Kind::Pod).filter(same).collect()
+    }
+
+    /// The services whose endpoints may differ; those of pods in `same` may in health alone, on which services of Kubernetes
+    /// do not rest: their slices say it.
+    fn stale_services(
+        &self,
+        changed: &BTreeMap<Key, Arc<Object>>,
+        kinds: &BTreeSet<Kind>,
+        same: &HashSet<&Key>,
+    ) -> Vec<Shared<Service>> {
         let all = kinds.contains(&Kind::Node);
         let mut namespaces: HashSet<&str> = HashSet::new();
         let mut names: HashSet<(Arc<str>, Arc<str>)> = HashSet::new();
         let mut declared: HashSet<&Key> = HashSet::new();
         // Whoever declared a host before may leave it to another one.
         let mut hosts_of: HashSet<&str> = HashSet::new();
+        let mut pods: Vec<&Object> = Vec::new();
         for (key, object) in changed {
             match key.kind {
+                Kind::Pod if same.contains(key) => pods.push(object),
                 Kind::Pod | Kind::WorkloadEntry => {
                     namespaces.insert(&key.namespace);
                 }
@@ -281,10 +313,16 @@ impl Mesh {
                 _ => {}
             }
         }
+        let selects = |service: &Service, pod: &&Object| {
+            !service.selector.is_empty()
+                && pod.key.namespace == service.key.namespace
+                && registry::entry::selects(&service.selector, &pod.meta.labels)
+        };
         let stale = |service: &&Shared<Service>| {
             all || namespaces.contains(&*service.key.namespace)
                 || declared.contains(&service.declared_by)
                 || (service.registry == Registry::External && hosts_of.contains(&*service.key.namespace))
+                || (service.registry == Registry::External && pods.iter().any(|pod| selects(service, pod)))
                 || !self.endpoints.contains_key(&service.key)
                 || (service.registry == Registry::Kubernetes
                     && names.contains(&(service.key.namespace.clone(), service.name.as_str().into())))

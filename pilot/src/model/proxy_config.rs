@@ -3,13 +3,15 @@
 
 use serde_json::Value;
 
-/// The settings; what is none or zero is not said.
+/// The settings; what is none is not said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, serde::Serialize)]
 pub struct ProxyConfig {
     /// What stands before a gateway.
-    pub topology: Topology,
+    pub topology: Option<Topology>,
     /// Share of requests that are traced, in hundredths of a percent (TR-2).
     pub sampling: Option<u32>,
+    /// Whether connections are led to the proxy: `interceptionMode`, unless that is NONE.
+    pub intercepts: Option<bool>,
 }
 
 /// What stands before a gateway: `gatewayTopology` (GW-19).
@@ -45,15 +47,39 @@ impl ProxyConfig {
     /// # Errors
     /// The field that has no meaning.
     pub fn parse(written: &Value) -> Result<Self, String> {
-        let topology = &written["gatewayTopology"];
-        let field = |name: &str, why: &str| format!("defaultConfig.{name}: {why}");
-        let trusted = &topology["numTrustedProxies"];
+        let topology =
+            written.get("gatewayTopology").filter(|said| !said.is_null()).map(Topology::parse).transpose()?;
+        let sampling = &written["tracing"]["sampling"];
+        let sampling = match sampling.as_f64().filter(|percent| (0.0..=100.0).contains(percent)) {
+            Some(percent) => Some((percent * 100.0).round() as u32),
+            None if sampling.is_null() => None,
+            None => return Err(field("tracing.sampling", "a percentage from 0 to 100 is needed")),
+        };
+        let intercepts = written["interceptionMode"].as_str().map(|mode| mode != "NONE");
+        Ok(Self { topology, sampling, intercepts })
+    }
+
+    /// This, and of what it does not say what the mesh does. A topology is taken whole: Istio's agents leave out what is zero,
+    /// and injection has laid the pod's over the mesh's.
+    #[must_use]
+    pub fn or(self, mesh: &Self) -> Self {
+        Self {
+            topology: self.topology.or(mesh.topology),
+            sampling: self.sampling.or(mesh.sampling),
+            intercepts: self.intercepts.or(mesh.intercepts),
+        }
+    }
+}
+
+impl Topology {
+    fn parse(written: &Value) -> Result<Self, String> {
+        let trusted = &written["numTrustedProxies"];
         let trusted_proxies = match trusted.as_u64().and_then(|number| u32::try_from(number).ok()) {
             Some(number) => number,
             None if trusted.is_null() => 0,
             None => return Err(field("gatewayTopology.numTrustedProxies", "a number of proxies is needed")),
         };
-        let details = &topology["forwardClientCertDetails"];
+        let details = &written["forwardClientCertDetails"];
         let client_cert = match details.as_str() {
             None if details.is_null() => None,
             Some("UNDEFINED") => None,
@@ -63,29 +89,12 @@ impl ProxyConfig {
                 Some(known.map_err(|_| field("gatewayTopology.forwardClientCertDetails", why))?)
             }
         };
-        let sampling = &written["tracing"]["sampling"];
-        let sampling = match sampling.as_f64().filter(|percent| (0.0..=100.0).contains(percent)) {
-            Some(percent) => Some((percent * 100.0).round() as u32),
-            None if sampling.is_null() => None,
-            None => return Err(field("tracing.sampling", "a percentage from 0 to 100 is needed")),
-        };
-        let proxy_protocol = topology["proxyProtocol"].is_object();
-        Ok(Self { topology: Topology { trusted_proxies, client_cert, proxy_protocol }, sampling })
+        Ok(Self { trusted_proxies, client_cert, proxy_protocol: written["proxyProtocol"].is_object() })
     }
+}
 
-    /// This, and of what it does not say what the mesh does.
-    #[must_use]
-    pub fn or(self, mesh: &Self) -> Self {
-        let (own, all) = (self.topology, mesh.topology);
-        Self {
-            topology: Topology {
-                trusted_proxies: if own.trusted_proxies == 0 { all.trusted_proxies } else { own.trusted_proxies },
-                client_cert: own.client_cert.or(all.client_cert),
-                proxy_protocol: own.proxy_protocol || all.proxy_protocol,
-            },
-            sampling: self.sampling.or(mesh.sampling),
-        }
-    }
+fn field(name: &str, why: &str) -> String {
+    format!("defaultConfig.{name}: {why}")
 }
 
 #[cfg(test)]
@@ -105,7 +114,7 @@ mod tests {
             assert!(refused.starts_with(&format!("defaultConfig.{named}: ")), "{refused}");
         }
         let undefined = ProxyConfig::parse(&json!({"gatewayTopology": {"forwardClientCertDetails": "UNDEFINED"}}));
-        assert_eq!(undefined, Ok(ProxyConfig::default()));
+        assert_eq!(undefined.map(|read| read.topology), Ok(Some(Topology::default())));
     }
 
     // spec: PC-2
@@ -115,6 +124,20 @@ mod tests {
         let mesh = read(json!({"gatewayTopology": {"numTrustedProxies": 1}, "tracing": {"sampling": 50}}));
         assert_eq!(ProxyConfig::default().or(&mesh), mesh);
         let own = read(json!({"gatewayTopology": {"numTrustedProxies": 2}, "tracing": {"sampling": 0.5}})).or(&mesh);
-        assert_eq!((own.topology.trusted_proxies, own.sampling), (2, Some(50)));
+        assert_eq!((own.topology.unwrap().trusted_proxies, own.sampling), (2, Some(50)));
+    }
+
+    // spec: GW-19, PC-2
+    #[test]
+    fn a_gateway_that_nothing_stands_before_trusts_nobody_whatever_its_mesh_says() {
+        let read = |written: Value| ProxyConfig::parse(&written).unwrap();
+        let behind = json!({"numTrustedProxies": 2, "forwardClientCertDetails": "FORWARD_ONLY", "proxyProtocol": {}});
+        let mesh = read(json!({"gatewayTopology": behind}));
+        let undone = json!({"numTrustedProxies": 0, "forwardClientCertDetails": "UNDEFINED", "proxyProtocol": null});
+        // Istio's agents leave out what is zero.
+        for own in [undone, json!({})] {
+            let exposed = read(json!({"gatewayTopology": own})).or(&mesh);
+            assert_eq!(exposed.topology, Some(Topology::default()));
+        }
     }
 }

@@ -26,9 +26,9 @@ pub fn secrets(object: &Object, gateway: &Gateway, mesh: &Mesh) -> Vec<Problem> 
     problems
 }
 
-/// What of the objects in force has no effect: of VirtualServices gateways that are not there, and hosts of sidecars that an
-/// older rule has (VSM-1); rules that the older one's namespace keeps to itself are not looked at. Of Gateways servers whose
-/// port an older one has for other traffic (GW-17).
+/// What of the objects in force has no effect: of VirtualServices gateways that are not there, and hosts of sidecars for whose
+/// requests an older rule has routes (VSM-1; for connections all rules count); rules that the older one's namespace keeps to
+/// itself are not looked at. Of Gateways servers whose port an older one has for other traffic (GW-17).
 pub fn without_effect(store: &Store, mesh: &Mesh) -> BTreeMap<Key, Vec<Problem>> {
     let gateways: HashSet<String> =
         mesh.gateways.iter().map(|gateway| format!("{}/{}", gateway.key.namespace, gateway.key.name)).collect();
@@ -43,7 +43,7 @@ pub fn without_effect(store: &Store, mesh: &Mesh) -> BTreeMap<Key, Vec<Problem>>
                 problems.push(object.problem(Class::DanglingReference, format!("spec.gateways[{i}]"), message));
             }
         }
-        for (i, host) in rule.hosts.iter().enumerate().filter(|_| rule.is_bound_to(MESH)) {
+        for (i, host) in rule.hosts.iter().enumerate().filter(|_| rule.routes_requests_of_sidecars()) {
             let owner = *owners.entry(host).or_insert(rule);
             let (mine, its) = (&rule.key.namespace, &owner.key.namespace);
             let default = &mesh.config.virtual_service_export_to;
@@ -62,19 +62,36 @@ pub fn without_effect(store: &Store, mesh: &Mesh) -> BTreeMap<Key, Vec<Problem>>
     found
 }
 
+/// Which workloads serve a Gateway, looked for once for each selector, where it is asked.
+struct Served<'a> {
+    mesh: &'a Mesh,
+    by: HashMap<&'a BTreeMap<String, String>, HashSet<usize>>,
+}
+
+impl<'a> Served<'a> {
+    /// Whether a workload serves both.
+    fn together(&mut self, one: &'a Gateway, other: &'a Gateway) -> bool {
+        for gateway in [one, other] {
+            self.by.entry(&gateway.selector).or_insert_with(|| {
+                let all = self.mesh.workloads.values().enumerate();
+                all.filter(|(_, workload)| gateway.selects(&workload.labels)).map(|(at, _)| at).collect()
+            });
+        }
+        one.key == other.key || !self.by[&one.selector].is_disjoint(&self.by[&other.selector])
+    }
+}
+
 /// The servers of Gateways that are left out where a proxy serves an older one as well (GW-17).
 fn left_out(store: &Store, mesh: &Mesh) -> BTreeMap<Key, Vec<Problem>> {
     let mut ports: HashMap<_, Vec<(&Gateway, &Server)>> = HashMap::new();
     let mut found: BTreeMap<Key, Vec<Problem>> = BTreeMap::new();
-    let meet = |one: &Gateway, other: &Gateway| {
-        let mut labels = mesh.workloads.values().map(|workload| &workload.labels);
-        one.key == other.key || labels.any(|labels| one.selects(labels) && other.selects(labels))
-    };
+    let mut served = Served { mesh, by: HashMap::new() };
     for gateway in mesh.gateways.iter() {
         let Some(object) = store.get(&gateway.key) else { continue };
         for (i, server) in gateway.servers.iter().enumerate() {
             let older = ports.entry((server.bind.as_deref(), server.port)).or_default();
-            let other = older.iter().find(|(its, own)| own.traffic() != server.traffic() && meet(its, gateway));
+            let other =
+                older.iter().find(|(its, own)| own.traffic() != server.traffic() && served.together(its, gateway));
             let Some((its, own)) = other else {
                 older.push((gateway, server));
                 continue;

@@ -19,7 +19,7 @@ pub struct Egress {
     pub port: Option<(u16, Protocol)>,
     /// Address to listen on; empty: the default.
     pub bind: String,
-    /// How traffic reaches it.
+    /// How traffic reaches it; the default is the proxy's own mode.
     pub capture: CaptureMode,
     /// Services, oldest first.
     pub services: Vec<Shared<Service>>,
@@ -151,10 +151,11 @@ pub fn build(mesh: &Mesh, namespace: &str, sidecar: Option<&Shared<Sidecar>>) ->
     let rules = visible_rules(mesh, namespace, MESH);
     let outbound_mode = sidecar.and_then(|sidecar| sidecar.outbound_mode).unwrap_or(mesh.config.outbound_mode);
     let egress = match sidecar.filter(|sidecar| !sidecar.egress.is_empty()) {
+        // Without a Sidecar nothing is bound, whatever the mode of the proxy.
         None => vec![Egress {
             port: None,
             bind: String::new(),
-            capture: CaptureMode::Default,
+            capture: CaptureMode::Iptables,
             services: services.clone(),
             virtual_services: rules,
         }],

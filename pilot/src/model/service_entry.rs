@@ -25,6 +25,8 @@ pub fn check(object: &Object, spec: &ServiceEntry) -> Result<(), Vec<Problem>> {
     );
     let both = !spec.endpoints.is_empty() && spec.workload_selector.is_some();
     check.require(!both, "spec.workloadSelector", "only one of endpoints and workloadSelector");
+    let one = spec.resolution != Resolution::DnsRoundRobin || spec.endpoints.len() <= 1;
+    check.require(one, "spec.endpoints", "DNS_ROUND_ROBIN takes one endpoint: use DNS for several");
     let mut numbers = std::collections::HashSet::new();
     for (i, port) in spec.ports.iter().enumerate() {
         check.port(port.number, format!("spec.ports[{i}].number"));

@@ -37,6 +37,11 @@ impl VirtualService {
         self.gateways.iter().any(|bound| bound == gateway)
     }
 
+    /// Whether it has routes for requests of sidecars: of those for one host the oldest rule's alone count (VSM-1).
+    pub fn routes_requests_of_sidecars(&self) -> bool {
+        self.is_bound_to(MESH) && !self.http.is_empty()
+    }
+
     /// Every destination that its rules name, mirrors too.
     pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
         let http = self.http.iter().flat_map(|route| {

@@ -35,12 +35,12 @@ impl Locality {
 }
 
 /// What its registry says about the health of an endpoint.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum Health {
-    /// Nothing is reported.
-    Unknown,
     /// It takes traffic.
     Healthy,
+    /// Nothing is reported.
+    Unknown,
     /// It takes none; kept only so that its own proxy knows its services.
     NotReady,
 }
@@ -86,8 +86,13 @@ pub struct EndpointSet {
 }
 
 impl EndpointSet {
-    /// A set with its identities computed.
-    pub fn new(endpoints: Vec<Endpoint>, trust_domains: &[String]) -> Self {
+    /// A set with its identities computed. Of endpoints at one address and port one that takes traffic stays.
+    pub fn new(mut endpoints: Vec<Endpoint>, trust_domains: &[String]) -> Self {
+        let place = |one: &Endpoint, other: &Endpoint| {
+            (one.service_port, &one.address, one.port).cmp(&(other.service_port, &other.address, other.port))
+        };
+        endpoints.sort_by(|a, b| place(a, b).then(a.health.cmp(&b.health)));
+        endpoints.dedup_by(|a, b| place(a, b).is_eq());
         let identities: std::collections::BTreeSet<String> = endpoints
             .iter()
             .filter(|endpoint| !endpoint.service_account.is_empty())

@@ -26,8 +26,6 @@ pub fn endpoints(service: &Service, store: &Store, settings: &Settings) -> Endpo
     if !service.selector.is_empty() {
         entry::add_selected(&mut out, service, store, settings, &[Kind::WorkloadEntry]);
     }
-    out.sort_by(|a, b| (a.service_port, &a.address, a.port).cmp(&(b.service_port, &b.address, b.port)));
-    out.dedup_by(|a, b| a.service_port == b.service_port && a.address == b.address && a.port == b.port);
     EndpointSet::new(out, &settings.trust_domains)
 }
 

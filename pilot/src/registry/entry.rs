@@ -7,7 +7,7 @@ use super::protocol::Protocol;
 use super::service::{Distribution, Port, Registry, Resolution, Service, ServiceKey};
 use crate::source::{Kind, Object, Spec, Store};
 use proto::istio::service_entry::{self, Location, ServiceEntry, WorkloadEntry};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// One service per host of the entry (SE-1 to SE-8).
@@ -62,8 +62,12 @@ pub fn endpoints(service: &Service, store: &Store, settings: &Settings) -> Endpo
     } else {
         add_selected(&mut out, service, store, settings, &[Kind::WorkloadEntry, Kind::Pod]);
     }
-    out.sort_by(|a, b| (a.service_port, &a.address, a.port).cmp(&(b.service_port, &b.address, b.port)));
-    out.dedup_by(|a, b| (a.service_port, &a.address, a.port) == (b.service_port, &b.address, b.port));
+    if service.resolution == Resolution::DnsRoundRobin {
+        // A cluster of this kind has one name to ask for: the oldest entry's.
+        out.sort_by_key(|endpoint| endpoint.health);
+        let mut seen = HashSet::new();
+        out.retain(|endpoint| seen.insert(endpoint.service_port));
+    }
     EndpointSet::new(out, &settings.trust_domains)
 }
 

@@ -34,7 +34,7 @@ pub struct Settings {
 }
 
 /// All services that the objects declare, oldest first; of two with one name in one namespace a Kubernetes Service
-/// wins over a ServiceEntry, else the older stays, and takes in what ports the younger adds (PI-85, PI-86).
+/// wins over a ServiceEntry, else the older stays, and takes in what ports and endpoints the younger adds (PI-85, PI-86).
 pub fn services(store: &Store, settings: &Settings) -> Vec<Service> {
     let mut objects: Vec<&Arc<Object>> =
         store.of_kind(Kind::Service).chain(store.of_kind(Kind::ServiceEntry)).collect();

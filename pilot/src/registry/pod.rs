@@ -4,7 +4,7 @@ use super::Settings;
 use super::endpoint::{self, Health, Locality};
 use super::owner::workload_name;
 use crate::source::{Key, Kind, Object, Spec, Store};
-use proto::istio::core::{PodCondition, PodStatus};
+use proto::istio::core::PodStatus;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -31,9 +31,12 @@ pub struct Workload {
     pub text: String,
 }
 
-/// The workload of a pod; none while it has no address.
+/// The workload of a pod; none while it has no address, and once it has ended, when another pod may have its address.
 pub fn workload(object: &Object, store: &Store, settings: &Settings) -> Option<Workload> {
     let Spec::Pod(spec, status) = &object.spec else { return None };
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
     let mut addresses: Vec<String> = status.pod_ips.iter().map(|ip| ip.ip.clone()).collect();
     addresses.extend(status.pod_ip.clone());
     addresses.sort();
@@ -63,9 +66,11 @@ pub fn workload(object: &Object, store: &Store, settings: &Settings) -> Option<W
 /// Whether a pod takes traffic: not before it is ready, and not once it ends (SE-10). One without conditions is written in a
 /// file, and takes it. No part of its [`Workload`], on which far more rests.
 pub fn health(object: &Object, status: &PodStatus) -> Health {
-    let holds = |condition: &PodCondition| condition.kind == "Ready" && condition.status == "True";
-    let ready = status.conditions.is_empty() || status.conditions.iter().any(holds);
-    if ready && object.meta.deletion_timestamp.is_none() { Health::Healthy } else { Health::NotReady }
+    if status.ready.unwrap_or(true) && object.meta.deletion_timestamp.is_none() {
+        Health::Healthy
+    } else {
+        Health::NotReady
+    }
 }
 
 /// The locality that the labels of a node say; the zone of the slice where the node is not known.

@@ -135,7 +135,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// Takes in the ports that a younger ServiceEntry adds, where both say the same of everything else.
+    /// Takes in the ports that a younger ServiceEntry adds, where both say the same of everything else; its endpoints then
+    /// count beside the older one's, on ports that both have as well.
     pub fn absorb(&mut self, younger: Self) {
         let same = self.registry == Registry::External
             && younger.registry == Registry::External

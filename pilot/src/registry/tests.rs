@@ -203,6 +203,44 @@ fn entries_of_one_host_add_their_ports_where_they_say_the_same_of_the_rest() {
     assert_eq!(found(&both), [(80, "10.1.0.80".to_owned()), (81, "10.1.0.81".to_owned())]);
     let other = format!("{}{}", entry("a", 2000, 80, "STATIC"), entry("b", 2010, 81, "DNS"));
     assert_eq!(found(&other), [(80, "10.1.0.80".to_owned())], "the older stays as it is");
+    let round_robin = |second: u32| {
+        let second = entry("b", 2010, second, "DNS_ROUND_ROBIN").replace("address: 10.1.0.80", "address: 10.0.0.1");
+        found(&format!("{}{second}", entry("a", 2000, 80, "DNS_ROUND_ROBIN")))
+    };
+    assert_eq!(round_robin(80), [(80, "10.1.0.80".to_owned())], "such a cluster has one name, the older's");
+    assert_eq!(round_robin(81).len(), 2);
+}
+
+// spec: SE-10
+#[test]
+fn a_pod_that_does_not_serve_does_not_hide_the_one_that_has_its_address_now() {
+    let entry = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e}\nspec: {hosts: [x.com], ports: [{number: 80, name: http, protocol: HTTP}], resolution: STATIC, workloadSelector: {labels: {app: a}}}\n";
+    let pod = |name: &str, account: &str, status: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: a}}}}\nspec: {{serviceAccountName: {account}}}\nstatus: {{podIP: 10.0.0.1, {status}}}\n"
+        )
+    };
+    let condition = |ready: &str| format!("conditions: [{{type: Ready, status: '{ready}'}}]");
+    for status in [condition("False"), "phase: Failed".to_owned(), "phase: Succeeded".to_owned()] {
+        for (first, second) in [("a", "b"), ("b", "a")] {
+            let pods = pod(first, "old", &status) + &pod(second, "new", &condition("True"));
+            let (store, settings, services) = world(&format!("{entry}{pods}"));
+            let set = endpoints(&services[0], &store, &settings);
+            let seen: Vec<_> = set.endpoints.iter().map(|e| (e.service_account.as_str(), e.health)).collect();
+            assert_eq!(seen, [("new", Health::Healthy)], "{status}");
+        }
+    }
+}
+
+#[test]
+fn of_the_conditions_of_a_pod_readiness_alone_counts() {
+    let pod = |conditions: &str| {
+        let pod = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nstatus: {{conditions: [{conditions}]}}\n");
+        memory::parse(&pod, None).objects.remove(0)
+    };
+    let scheduled = pod("{type: PodScheduled, status: 'True'}");
+    assert!(scheduled.same_content(&pod("{type: PodScheduled, status: 'True'}, {type: Ready, status: 'False'}")));
+    assert!(!scheduled.same_content(&pod("{type: PodScheduled, status: 'True'}, {type: Ready, status: 'True'}")));
 }
 
 // spec: PI-14, PI-17

@@ -7,7 +7,9 @@ use super::telemetry::{Identity, Reports};
 use crate::model::Mesh;
 use crate::model::mesh::Instance;
 use crate::model::proxy_config::Topology;
+use crate::model::scope::Egress;
 use crate::registry::{Resolution, Service};
+use proto::istio::sidecar::CaptureMode;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -32,6 +34,8 @@ pub struct Class {
     pub instances: Vec<Instance>,
     /// Whether it answers its workload's DNS.
     pub captures_dns: bool,
+    /// Whether its workload's connections are led to it.
+    pub intercepts: bool,
     /// What stands before a gateway.
     pub topology: Topology,
     /// Its address, where a resource names it: headless services, Sidecars with ingress, gRPC servers.
@@ -43,6 +47,15 @@ impl Class {
     /// connection is captured.
     pub fn has_own_destination(&self) -> bool {
         self.role == Role::Sidecar && self.flavor != Flavor::Grpc
+    }
+
+    /// Whether clients connect to the listeners of an egress themselves: nothing leads their connections there (SC-3).
+    pub fn binds(&self, egress: &Egress) -> bool {
+        match egress.capture {
+            CaptureMode::Default => !self.intercepts,
+            CaptureMode::Iptables => false,
+            CaptureMode::None => true,
+        }
     }
 
     /// The addresses that pilot has chosen for a service, as far as the class can use them: names lead there only where the
@@ -100,7 +113,8 @@ impl Class {
             families: Families::of(&node.addresses),
             instances,
             captures_dns: node.captures_dns,
-            topology: if node.role == Role::Router { proxy.topology } else { Topology::default() },
+            intercepts: proxy.intercepts.unwrap_or(true),
+            topology: proxy.topology.filter(|_| node.role == Role::Router).unwrap_or_default(),
             address: node.addresses.first().filter(|_| headless || ingress || serves_grpc).cloned(),
         }
     }

@@ -7,6 +7,7 @@ use super::inputs::{
     InboundInput, Input, NameTableInput, Named, OutboundHttpInput, OutboundInput, OutboundRouteInput, OutboundTcpInput,
     Owner, Part, SecretInput, Upstream,
 };
+use super::locality::Place;
 use super::node::{Flavor, Role};
 use super::outbound_plan::OutboundPlan;
 use super::{policy, tls};
@@ -16,8 +17,8 @@ use crate::model::host;
 use crate::model::scope::{self, Egress};
 use crate::model::virtual_service::VirtualService;
 use crate::model::{Mesh, Scope, Shared};
+use crate::registry::endpoint::LABEL_NODE;
 use crate::registry::{EndpointSet, Resolution, Service, ServiceKey};
-use proto::istio::sidecar::CaptureMode;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -48,6 +49,9 @@ impl ClassInputs<'_> {
     /// Who the certificate of a server may name: identities of the endpoints, and names that a ServiceEntry gives (SE-11).
     pub(super) fn identities(&self, service: &Service) -> Vec<String> {
         let own = self.set(service).map(|set| set.identities.as_slice()).unwrap_or_default();
+        if service.subject_alt_names.is_empty() {
+            return own.to_vec();
+        }
         let all: BTreeSet<&String> = own.iter().chain(&service.subject_alt_names).collect();
         all.into_iter().cloned().collect()
     }
@@ -66,10 +70,11 @@ impl ClassInputs<'_> {
         for service in services {
             let rule = self.rule(&service);
             let in_dns = matches!(service.resolution, Resolution::Dns | Resolution::DnsRoundRobin);
+            let identities = self.identities(&service);
             for (port, subset) in self.parts(&service, rule.as_deref()) {
                 out.push(self.cache.get(Input::Cluster(ClusterInput {
                     part: Part { service: service.clone(), port, subset, rule: rule.clone() },
-                    identities: self.identities(&service),
+                    identities: identities.clone(),
                     endpoints: self.set(&service).filter(|_| in_dns).cloned(),
                     role: self.class.role,
                     flavor: self.class.flavor,
@@ -150,12 +155,20 @@ impl ClassInputs<'_> {
                 if passthrough && self.class.flavor != Flavor::Grpc {
                     continue;
                 }
-                let local = service.node_local || policy.locality(&service, &self.mesh.config).is_some();
+                let setting = policy.locality(&service, &self.mesh.config);
+                let order = setting.as_ref().map_or(&[][..], |setting| &setting.failover_priority);
+                let by_node = service.node_local || order.iter().any(|key| key == LABEL_NODE);
+                let place = &self.class.place;
                 out.push(self.cache.get(Input::Endpoints(EndpointsInput {
                     part: Part { service: service.clone(), port, subset, rule: rule.clone() },
                     endpoints: endpoints.clone(),
                     authn: authn.clone(),
-                    client: local.then(|| self.class.place.clone()),
+                    // No more of the place than decides: clients of all nodes share what does not depend on theirs.
+                    client: (service.node_local || setting.is_some()).then(|| Place {
+                        locality: place.locality.clone(),
+                        node: if by_node { place.node.clone() } else { String::new() },
+                        labels: if order.is_empty() { Arc::default() } else { Arc::clone(&place.labels) },
+                    }),
                     mesh: self.mesh.config.clone(),
                 })));
             }
@@ -294,7 +307,7 @@ impl ClassInputs<'_> {
             client: self.client(&rules),
             upstreams: self.upstreams(services, &rules),
             rules,
-            bind: egress.capture == CaptureMode::None,
+            bind: self.class.binds(egress),
             outbound_mode: self.scope.outbound_mode,
             owner: self.owner(),
         }

@@ -58,7 +58,7 @@ pub struct Node {
     pub flavor: Flavor,
     /// Whether it answers its workload's DNS (`DNS_CAPTURE`).
     pub captures_dns: bool,
-    /// What it says of itself (`PROXY_CONFIG`); what cannot be read says nothing.
+    /// What it says of itself (`PROXY_CONFIG`, `INTERCEPTION_MODE`); what cannot be read says nothing.
     pub proxy: ProxyConfig,
     /// `ISTIO_VERSION`, for people.
     pub version: String,
@@ -131,7 +131,7 @@ impl Node {
             service_account: string(&metadata, "SERVICE_ACCOUNT").unwrap_or_default(),
             flavor,
             captures_dns: string(&metadata, "DNS_CAPTURE").is_some_and(|value| value == "true"),
-            proxy: metadata.fields.get("PROXY_CONFIG").map_or_else(ProxyConfig::default, proxy_config),
+            proxy: proxy_config(&metadata),
             version: string(&metadata, "ISTIO_VERSION").unwrap_or_default(),
         })
     }
@@ -170,11 +170,15 @@ fn string(metadata: &Struct, key: &str) -> Option<String> {
     }
 }
 
-fn proxy_config(written: &Value) -> ProxyConfig {
-    ProxyConfig::parse(&proto::value::to_json(written)).unwrap_or_else(|error| {
+fn proxy_config(metadata: &Struct) -> ProxyConfig {
+    let written = metadata.fields.get("PROXY_CONFIG").map(proto::value::to_json).unwrap_or_default();
+    let read = ProxyConfig::parse(&written).unwrap_or_else(|error| {
         tracing::debug!("PROXY_CONFIG of a proxy: {error}");
         ProxyConfig::default()
-    })
+    });
+    // Of its pod's annotations one may name another mode.
+    let mode = string(metadata, "INTERCEPTION_MODE");
+    ProxyConfig { intercepts: mode.map(|mode| mode != "NONE").or(read.intercepts), ..read }
 }
 
 fn labels(metadata: &Struct) -> BTreeMap<String, String> {

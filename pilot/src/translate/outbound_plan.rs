@@ -5,7 +5,6 @@ use super::family::Families;
 use crate::model::scope::Egress;
 use crate::model::{Mesh, Shared};
 use crate::registry::{Protocol, Registry, Service};
-use proto::istio::sidecar::CaptureMode;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// A listener to be made: address, port, and the services behind it.
@@ -31,7 +30,7 @@ impl OutboundPlan {
         let mut has_http: HashSet<u16> = HashSet::new();
         let mut tcp: BTreeMap<(String, u16), Vec<Shared<Service>>> = BTreeMap::new();
         let mut sniffed: HashMap<(String, u16), Shared<Service>> = HashMap::new();
-        let own = own_address(egress, class.families);
+        let own = own_address(egress, class);
         let bind = own.unwrap_or_else(|| class.families.wildcard());
         for service in &egress.services {
             let ports = service.ports.iter().filter(|port| egress.port.is_none_or(|(number, _)| port.number == number));
@@ -73,10 +72,10 @@ impl OutboundPlan {
 
 /// The one address on which an egress listener has all its ports, where there is one: what it says, or the loopback where
 /// nothing is captured (SC-3).
-fn own_address(egress: &Egress, families: Families) -> Option<&str> {
-    let loopback = if families == Families::V6 { "::1" } else { "127.0.0.1" };
+fn own_address<'a>(egress: &'a Egress, class: &Class) -> Option<&'a str> {
+    let loopback = if class.families == Families::V6 { "::1" } else { "127.0.0.1" };
     match egress.bind.as_str() {
-        "" => (egress.capture == CaptureMode::None).then_some(loopback),
+        "" => class.binds(egress).then_some(loopback),
         bind => Some(bind),
     }
 }

@@ -37,7 +37,7 @@ const fn plain(input: &'static str, golden: &'static str) -> Case {
     Case { input, golden, values: &[], mesh: "", operator: "", old_cluster: false }
 }
 
-/// All but those of gRPC without a proxy, and of FIPS.
+/// All but those of gRPC without a proxy, of FIPS, and [`REFUSED`].
 #[rustfmt::skip]
 pub(crate) const CASES: &[Case] = &[
     plain("auth.non-default-service-account.yaml", "auth.non-default-service-account.yaml.injected"),
@@ -77,7 +77,6 @@ pub(crate) const CASES: &[Case] = &[
     Case { mesh: "extensionProviders: [{name: otel, opentelemetry: {service: o, port: 4317, serviceAttributeEnrichment: OTEL_SEMANTIC_CONVENTIONS}}]", ..plain("hello-otel-semconv.yaml", "hello-otel-semconv.yaml.injected") },
     Case { values: &[("pilot.cni.enabled", "true")], ..plain("hello-openshift.yaml", "hello-openshift.yaml.injected") },
     Case { values: &[("pilot.cni.enabled", "true")], ..plain("hello-openshift-custom-injection.yaml", "hello-openshift-custom-injection.yaml.injected") },
-    Case { values: &[("pilot.cni.enabled", "true")], ..plain("hello-openshift-tproxy.yaml", "hello-openshift-tproxy.yaml.injected") },
     Case { mesh: "inboundTrafficPolicy: {mode: LOCALHOST}", ..plain("hello-probes-localhost.yaml", "hello-probes-localhost.yaml.injected") },
     Case { values: &[("global.proxy.holdApplicationUntilProxyStarts", "true")], ..plain("hello-probes-noProxyHoldApplication-ProxyConfig.yaml", "hello-probes-noProxyHoldApplication-ProxyConfig.yaml.injected") },
     plain("hello-probes-proxyHoldApplication-ProxyConfig.yaml", "hello-probes-proxyHoldApplication-ProxyConfig.yaml.injected"),
@@ -89,7 +88,6 @@ pub(crate) const CASES: &[Case] = &[
     plain("hello-readiness.yaml", "hello-readiness.yaml.injected"),
     plain("hello-service.yaml", "hello-service.yaml.injected"),
     Case { operator: "hello-template-in-values.iop.yaml", ..plain("hello.yaml", "hello-template-in-values.yaml.injected") },
-    Case { mesh: "defaultConfig: {interceptionMode: TPROXY}", ..plain("hello.yaml", "hello-tproxy.yaml.injected") },
     Case { mesh: "defaultConfig: {tracing: {}}", ..plain("hello-tracing-disabled.yaml", "hello-tracing-disabled.yaml.injected") },
     Case { values: &[("global.proxy.holdApplicationUntilProxyStarts", "true")], ..plain("hello.yaml", "hello.proxyHoldsApplication.yaml.injected") },
     Case { values: &[("pilot.cni.enabled", "true"), ("global.network", "network1")], ..plain("hello.yaml", "hello.yaml.cni.injected") },
@@ -123,7 +121,6 @@ pub(crate) const CASES: &[Case] = &[
     plain("proxy-override-args.yaml", "proxy-override-args.yaml.injected"),
     Case { values: &[("pilot.cni.enabled", "true")], ..plain("proxy-override-runas.yaml", "proxy-override-runas.yaml.cni.injected") },
     plain("proxy-override-runas.yaml", "proxy-override-runas.yaml.injected"),
-    Case { mesh: "defaultConfig: {interceptionMode: TPROXY}", ..plain("proxy-override-runas.yaml", "proxy-override-runas.yaml.tproxy.injected") },
     plain("proxy-override.yaml", "proxy-override.yaml.injected"),
     Case { operator: "proxy-resources-memory-null.iop.yaml", ..plain("proxy-resources-memory-null.yaml", "proxy-resources-memory-null.yaml.injected") },
     Case { operator: "proxy-resources-mixed-null.iop.yaml", ..plain("proxy-resources-mixed-null.yaml", "proxy-resources-mixed-null.yaml.injected") },
@@ -157,6 +154,14 @@ pub(crate) const CASES: &[Case] = &[
     plain("truncate-canonical-name-pod.yaml", "truncate-canonical-name-pod.yaml.injected"),
     plain("two_container.yaml", "two_container.yaml.injected"),
     plain("user-volume.yaml", "user-volume.yaml.injected"),
+];
+
+/// Those that ask for transparent proxying, which no proxy would serve yet.
+#[rustfmt::skip]
+pub(crate) const REFUSED: &[Case] = &[
+    Case { values: &[("pilot.cni.enabled", "true")], ..plain("hello-openshift-tproxy.yaml", "hello-openshift-tproxy.yaml.injected") },
+    Case { mesh: "defaultConfig: {interceptionMode: TPROXY}", ..plain("hello.yaml", "hello-tproxy.yaml.injected") },
+    Case { mesh: "defaultConfig: {interceptionMode: TPROXY}", ..plain("proxy-override-runas.yaml", "proxy-override-runas.yaml.tproxy.injected") },
 ];
 
 /// What differs, and why.

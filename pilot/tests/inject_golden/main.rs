@@ -10,7 +10,7 @@
 mod cases;
 mod flat;
 
-use cases::{CASES, Case, EXPLAINED};
+use cases::{CASES, Case, EXPLAINED, REFUSED};
 use flat::{Flat, flat};
 use pilot::inject::{Config, MeshSettings, Namespaces, Outcome, Settings, Values, into_object};
 use serde_json::{Value, json};
@@ -167,6 +167,18 @@ fn istios_own_templates_are_understood() {
         settings.config.add_template("gateway", &gateway).unwrap();
     });
     tally.show();
+}
+
+// spec: PI-32, PI-57
+#[test]
+#[ignore = "needs the Go module istio.io/istio: make golden-inject"]
+fn pods_that_no_proxy_would_serve_are_refused() {
+    let directory = module().join(SAMPLES);
+    for case in REFUSED {
+        let mut object = documents(&directory.join(case.input)).remove(0);
+        let refused = into_object(&mut object, &settings(case, &directory), &Namespaces::new()).unwrap_err();
+        assert!(refused.to_string().contains("TPROXY"), "{}: {refused}", case.golden);
+    }
 }
 
 // spec: AN-1

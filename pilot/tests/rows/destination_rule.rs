@@ -1,7 +1,9 @@
 //! Spec 1.4: DestinationRule.
 
-use crate::told::{BASE, REVIEWS, World, object, object_in, refused};
+use crate::told::{BASE, REVIEWS, Told, World, object, object_in, refused};
+use pilot::translate::cache::ResourceType;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 fn rule(spec: &str) -> World {
     World::new(&object("DestinationRule", "r", &format!("host: reviews\n{spec}")))
@@ -371,6 +373,22 @@ fn local_traffic_stays_on_its_node() {
     let local = reviews_with("internalTrafficPolicy: Local, ", "");
     assert_eq!(by_address(&local), expect(&[("1", 0)]));
     assert_eq!(by_address(&reviews_with("internalTrafficPolicy: Cluster, ", "")).len(), 4);
+}
+
+// spec: DR-14, PI-14
+#[test]
+fn only_what_depends_on_the_node_or_the_labels_of_a_client_is_made_for_each() {
+    let failover =
+        object("DestinationRule", "m", "host: mysql\ntrafficPolicy: {outlierDetection: {consecutive5xxErrors: 1}}");
+    let world = reviews_with("internalTrafficPolicy: Local, ", &failover);
+    // In one locality, on two nodes, with other labels.
+    let [one, other] = world.sidecars(["10.0.0.9~client-1", "10.0.0.25~reviews-5"]);
+    let same = |name: &str| {
+        let of = |told: &Told| told.snapshot.of(ResourceType::Endpoints).get(name).map(Arc::as_ptr);
+        (of(&one).is_some(), of(&one) == of(&other))
+    };
+    assert_eq!(same("outbound|3306||mysql.default.svc.cluster.local"), (true, true));
+    assert_eq!(same(REVIEWS), (true, false));
 }
 
 // spec: DR-21, DR-25, DR-27

@@ -46,7 +46,8 @@ fn what_stands_before_a_gateway_is_said_by_the_mesh_or_by_the_gateway_itself() {
     let hcm = manager(&gateway(&told)["filter_chains"][0]);
     assert_eq!(
         (&hcm["xff_num_trusted_hops"], &hcm["forward_client_cert_details"]),
-        (&json!(1), &json!("FORWARD_ONLY"))
+        (&json!(1), &json!("SANITIZE_SET")),
+        "its own topology is all of it"
     );
     assert_eq!(
         inbound(&world(mesh).server())["xff_num_trusted_hops"],

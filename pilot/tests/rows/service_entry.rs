@@ -197,6 +197,8 @@ fn a_selector_picks_entries_and_pods_and_services_pick_entries() {
     assert!(identities.contains("spiffe://cluster.local/ns/default/sa/vm"));
     let both = "hosts: [a.com]\nresolution: STATIC\nports: [{number: 1, name: a, protocol: TCP}]\nendpoints: [{address: 1.1.1.1}]\nworkloadSelector: {labels: {a: b}}";
     assert_eq!(refused("ServiceEntry", both), "spec.workloadSelector");
+    let several = "hosts: [a.com]\nresolution: DNS_ROUND_ROBIN\nports: [{number: 1, name: a, protocol: TCP}]\nendpoints: [{address: b.com}, {address: c.com}]";
+    assert_eq!(refused("ServiceEntry", several), "spec.endpoints");
 }
 
 // spec: SE-10

@@ -98,6 +98,19 @@ fn where_nothing_is_captured_a_listener_binds_the_loopback() {
     assert!(six.has_listener("[::1]_9080"), "{:?}", six.names(ResourceType::Listener));
 }
 
+// spec: SC-3, PI-32
+#[test]
+fn the_mode_of_the_proxy_is_that_of_a_listener_that_names_none() {
+    let bound = |sidecar: &str| {
+        let id = "sidecar~10.0.0.9~client-1.default~default.svc.cluster.local";
+        let told = |mode: &str| World::new(sidecar).with_metadata(id, &[("INTERCEPTION_MODE", mode)]);
+        ["NONE", "REDIRECT"].map(|mode| told(mode).has_listener("127.0.0.1_9080"))
+    };
+    assert_eq!(bound(&default("egress: [{hosts: ['./*']}]")), [true, false]);
+    assert_eq!(bound(&default("egress: [{captureMode: IPTABLES, hosts: ['./*']}]")), [false, false]);
+    assert_eq!(bound(""), [false, false], "without a Sidecar nothing is bound");
+}
+
 // spec: SC-4, OD-5
 #[test]
 fn ingress_listeners_replace_what_services_say() {

@@ -233,7 +233,20 @@ impl World {
         self.told(&WireNode { id: id.to_owned(), metadata: Some(Struct { fields }), ..WireNode::default() })
     }
 
+    /// What sidecars of these ids are told, from one cache.
+    pub(crate) fn sidecars<const N: usize>(&self, ids: [&str; N]) -> [Told; N] {
+        let mut cache = Cache::default();
+        ids.map(|id| {
+            let id = format!("sidecar~{id}.default~default.svc.cluster.local");
+            self.told_from(&mut cache, &WireNode { id, ..WireNode::default() })
+        })
+    }
+
     fn told(&self, wire: &WireNode) -> Told {
+        self.told_from(&mut Cache::default(), wire)
+    }
+
+    fn told_from(&self, cache: &mut Cache, wire: &WireNode) -> Told {
         let class = Class::of(&Node::parse(wire).unwrap(), &self.mesh);
         let scope = match class.role {
             Role::Sidecar => scope::build(
@@ -243,7 +256,7 @@ impl World {
             ),
             Role::Router => scope::of_gateway(&self.mesh, &class.namespace),
         };
-        Told { snapshot: Snapshot::build(&class, &self.mesh, &scope, &mut Cache::default()) }
+        Told { snapshot: Snapshot::build(&class, &self.mesh, &scope, cache) }
     }
 }
 

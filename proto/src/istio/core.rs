@@ -137,7 +137,9 @@ core_struct! {
         pod_ip: Option<String>,
         #[serde(rename = "podIPs")]
         pod_ips: Vec<PodIp>,
-        conditions: Vec<PodCondition>,
+        /// Whether the condition `Ready` holds; none where there are no conditions. The others change far more often.
+        #[serde(rename = "conditions", deserialize_with = "ready", skip_serializing)]
+        ready: Option<bool>,
     }
 }
 
@@ -149,6 +151,12 @@ core_struct! {
         kind: String,
         status: String,
     }
+}
+
+fn ready<'de, D: serde::Deserializer<'de>>(conditions: D) -> Result<Option<bool>, D::Error> {
+    let conditions: Vec<PodCondition> = serde::Deserialize::deserialize(conditions)?;
+    let holds = |condition: &PodCondition| condition.kind == "Ready" && condition.status == "True";
+    Ok((!conditions.is_empty()).then(|| conditions.iter().any(holds)))
 }
 
 core_struct! {

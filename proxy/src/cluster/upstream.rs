@@ -139,13 +139,7 @@ impl Upstream {
             Wire::H2(exchange) => exchange.progress(),
         };
         let silent = !progress.answered && outcome.reason == Reason::UpstreamClosed;
-        Failure {
-            outcome,
-            unsent: progress.sent_bytes == 0,
-            silent,
-            reused: progress.reused,
-            unread: progress.unread,
-        }
+        Failure { outcome, unsent: progress.sent_bytes == 0, silent, reused: progress.reused, unread: progress.unread }
     }
 
     /// The response's body, after a final head.

@@ -29,9 +29,10 @@ fn well(now: SystemTime) -> Kubernetes {
         name: format!("hook-{injects}"),
         namespace: "istio-system".into(),
         injects,
-        has_bundle: true,
+        bundle: Ok(vec![root(now, 3650)]),
         closes: true,
         ours: true,
+        refuses: (!injects).then_some(Ok(())),
     };
     let labels = BTreeMap::from([("istio-injection".to_owned(), "enabled".to_owned())]);
     Kubernetes {
@@ -52,7 +53,8 @@ fn well(now: SystemTime) -> Kubernetes {
             ..PodFacts::default()
         }]),
         roots_map: "istio-ca-root-cert".to_owned(),
-        roots: Ok(vec![root(now, 3650)]),
+        roots: Ok(Vec::new()),
+        heartbeats: Ok(vec![("node".to_owned(), now)]),
     }
 }
 
@@ -128,12 +130,21 @@ fn of_the_control_plane_what_stands_still_is_named() {
     );
     assert_eq!(complaints(|k| drop(k.definitions.as_mut().unwrap().pop())), ["Error the mesh's kinds are defined"]);
     let hooks = |k: &mut Kubernetes, change: fn(&mut Hook)| k.webhooks.as_mut().unwrap().iter_mut().for_each(change);
-    assert_eq!(complaints(|k| hooks(k, |hook| hook.has_bundle = false)), ["Error webhooks trust pilot"]);
+    let blind = ["Error webhooks trust pilot"];
+    assert_eq!(complaints(|k| hooks(k, |hook| hook.bundle = Err("it knows no root".into()))), blind);
+    assert_eq!(complaints(|k| hooks(k, |hook| hook.bundle = Ok(vec![root(SystemTime::UNIX_EPOCH, 1)]))), blind);
+    let broken = |hook: &mut Hook| hook.refuses = Some(Err("failed calling webhook".into()));
+    assert_eq!(complaints(|k| hooks(k, broken)), ["Error an invalid object is refused"]);
+    assert_eq!(complaints(|k| hooks(k, |hook| hook.refuses = None)), [""; 0], "who may not try learns nothing");
     assert_eq!(complaints(|k| hooks(k, |hook| hook.closes = false)), ["Warning validation is obligatory"]);
     let none = ["Error pods are injected", "Warning objects are validated"];
     assert_eq!(complaints(|k| k.webhooks = Ok(Vec::new())), none);
-    let short = complaints(|k| k.roots = Ok(vec![root(SystemTime::now(), 30)]));
-    assert_eq!(short, ["Warning roots are valid for 60 days"]);
+    let skewed = ["Warning clocks of nodes agree with this machine's"];
+    let now = SystemTime::now();
+    let spoke = |at: SystemTime| complaints(|k| k.heartbeats = Ok(vec![("node".to_owned(), at)]));
+    assert_eq!(spoke(now + Duration::from_secs(120)), skewed);
+    assert_eq!(spoke(now - Duration::from_secs(600)), skewed);
+    assert_eq!(spoke(now - Duration::from_secs(290)), [""; 0]);
 }
 
 // spec: CT-40

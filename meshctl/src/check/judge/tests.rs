@@ -101,8 +101,10 @@ fn roots_that_end_and_certificates_that_they_do_not_vouch_for_are_named() {
     };
     assert_eq!(complaints(|facts| facts.roots = Some(Ok(vec![root(-9, 61)]))), Vec::<String>::new());
     let late = complaints(|facts| facts.roots = Some(Ok(vec![root(-9, 900), root(-9, 59)])));
+    assert_eq!(late, Vec::<String>::new(), "the newest counts: a rotation leaves the old one");
+    let late = complaints(|facts| facts.roots = Some(Ok(vec![root(-9, -1), root(-9, 59)])));
     assert_eq!(late, ["Warning the roots are valid for 60 days at least"]);
-    for bad in [Ok(vec![root(-9, -1)]), Ok(vec![root(1, 99)]), Err("roots.pem: not there".to_owned())] {
+    for bad in [Ok(Vec::new()), Ok(vec![root(-9, -1)]), Ok(vec![root(1, 99)]), Err("roots.pem: not there".to_owned())] {
         assert_eq!(complaints(|facts| facts.roots = Some(bad)), ["Error the roots of the mesh are valid"]);
     }
     let found = complaints(|facts| {
@@ -139,6 +141,7 @@ fn a_pod_that_speaks_mutual_tls_itself_needs_no_proxy() {
             pods: Ok(vec![own]),
             roots_map: "istio-ca-root-cert".to_owned(),
             roots: nothing().map(|()| Vec::new()),
+            heartbeats: nothing().map(|()| Vec::new()),
         }
     };
     let missing = |injected: bool| {

@@ -12,8 +12,17 @@ struct Kind {
     short: &'static str,
     /// istioctl's word for it.
     word: &'static str,
-    /// Section and list of a proxy's dump.
-    place: (&'static str, &'static str),
+    /// Section of a proxy's dump.
+    section: &'static str,
+    /// What is in use.
+    active: List,
+    /// What is not yet in use, where the dump tells it.
+    warming: Option<List>,
+}
+
+/// Resources in a section of a dump.
+struct List {
+    name: &'static str,
     /// Where an entry of the list says the version.
     version: &'static [&'static str],
     /// Where an entry of the list has the resource.
@@ -25,30 +34,38 @@ const KINDS: [Kind; 4] = [
     Kind {
         short: "CDS",
         word: "Clusters",
-        place: ("ClustersConfigDump", "dynamic_active_clusters"),
-        version: &["version_info"],
-        resource: &["cluster"],
+        section: "ClustersConfigDump",
+        active: List { name: "dynamic_active_clusters", version: &["version_info"], resource: &["cluster"] },
+        warming: Some(List { name: "dynamic_warming_clusters", version: &["version_info"], resource: &["cluster"] }),
     },
     Kind {
         short: "LDS",
         word: "Listeners",
-        place: ("ListenersConfigDump", "dynamic_listeners"),
-        version: &["active_state", "version_info"],
-        resource: &["active_state", "listener"],
+        section: "ListenersConfigDump",
+        active: List {
+            name: "dynamic_listeners",
+            version: &["active_state", "version_info"],
+            resource: &["active_state", "listener"],
+        },
+        warming: Some(List {
+            name: "dynamic_listeners",
+            version: &["warming_state", "version_info"],
+            resource: &["warming_state", "listener"],
+        }),
     },
     Kind {
         short: "RDS",
         word: "Routes",
-        place: ("RoutesConfigDump", "dynamic_route_configs"),
-        version: &["version_info"],
-        resource: &["route_config"],
+        section: "RoutesConfigDump",
+        active: List { name: "dynamic_route_configs", version: &["version_info"], resource: &["route_config"] },
+        warming: None,
     },
     Kind {
         short: "EDS",
         word: "Endpoints",
-        place: ("EndpointsConfigDump", "dynamic_endpoint_configs"),
-        version: &["version_info"],
-        resource: &["endpoint_config"],
+        section: "EndpointsConfigDump",
+        active: List { name: "dynamic_endpoint_configs", version: &["version_info"], resource: &["endpoint_config"] },
+        warming: None,
     },
 ];
 
@@ -60,6 +77,8 @@ pub enum State {
     MissingInProxy,
     /// The proxy has it, pilot does not send it.
     MissingInPilot,
+    /// The proxy has what pilot sends, and does not use it yet: it waits for something that this needs.
+    Warming,
     /// They have different ones.
     Differs,
 }
@@ -107,6 +126,7 @@ impl Agreement {
             let what = match state {
                 State::MissingInProxy => "missing in the proxy",
                 State::MissingInPilot => "missing in pilot",
+                State::Warming => "warming in the proxy",
                 State::Differs => "differs (- pilot, + the proxy)",
             };
             let why = if refused.is_empty() { String::new() } else { format!(", which refused it: {refused}") };
@@ -120,8 +140,8 @@ impl Agreement {
 /// Compares pilot's `/debug/config_dump` with the proxy's `/config_dump`; a type that the latter leaves out is left out.
 pub fn agreements(pilot: &Value, proxy: &Value) -> Vec<Agreement> {
     let of = |kind: &Kind| {
-        let differences = compare(kind, &of_pilot(kind, pilot), &of_proxy(kind, proxy)?);
-        Some(Agreement { kind: kind.short, word: kind.word, differences })
+        sections(proxy, kind.section).next()?;
+        Some(Agreement { kind: kind.short, word: kind.word, differences: compare(kind, pilot, proxy) })
     };
     KINDS.iter().filter_map(of).collect()
 }
@@ -144,35 +164,40 @@ fn of_pilot(kind: &Kind, dump: &Value) -> BTreeMap<String, Held> {
     items(dump, kind.short).iter().map(held).collect()
 }
 
-/// None where the dump has no such section.
-fn of_proxy(kind: &Kind, dump: &Value) -> Option<BTreeMap<String, Held>> {
-    let (section, list) = kind.place;
-    let mut sections = sections(dump, section).peekable();
-    sections.peek()?;
+fn of_proxy(kind: &Kind, list: &List, dump: &Value) -> BTreeMap<String, Held> {
     let held = |entry: &Value| {
-        let content = path(entry, kind.resource).clone();
-        let names = [&entry["name"], &content["name"], member(&content, "cluster_name")];
-        let name = names.into_iter().map(text).find(|name| !name.is_empty()).unwrap_or_default().to_owned();
-        let version = text(path(entry, kind.version)).to_owned();
+        let content = path(entry, list.resource).clone();
         let refused = text(path(entry, &["error_state", "details"])).to_owned();
+        // Of a cluster that it never took our proxy tells the name in the reason alone.
+        let named = refused.split_once(": ").map(|(name, _)| name);
+        let names = [&entry["name"], &content["name"], member(&content, "cluster_name")].map(text);
+        let name = names.into_iter().chain(named).find(|name| !name.is_empty()).unwrap_or_default().to_owned();
+        let version = text(path(entry, list.version)).to_owned();
         (name, Held { version, content, refused })
     };
-    Some(sections.flat_map(|section| items(section, list)).map(held).collect())
+    sections(dump, kind.section).flat_map(|section| items(section, list.name)).map(held).collect()
 }
 
-fn compare(kind: &Kind, pilot: &BTreeMap<String, Held>, proxy: &BTreeMap<String, Held>) -> Vec<Difference> {
-    let names: BTreeSet<&String> = pilot.keys().chain(proxy.keys()).collect();
+fn compare(kind: &Kind, pilot: &Value, proxy: &Value) -> Vec<Difference> {
+    let pilot = of_pilot(kind, pilot);
+    let active = of_proxy(kind, &kind.active, proxy);
+    let warming = kind.warming.as_ref().map(|list| of_proxy(kind, list, proxy)).unwrap_or_default();
+    let names: BTreeSet<&String> = pilot.keys().chain(active.keys()).chain(warming.keys()).collect();
     let mut found = Vec::new();
     for name in names {
-        let held = proxy.get(name).filter(|held| !held.content.is_null());
-        let (state, diff) = match (pilot.get(name), held) {
-            (Some(sent), Some(held)) if kind.is_same(sent, held) => continue,
-            (Some(sent), Some(held)) => (State::Differs, difference(&pretty(sent), &pretty(held))),
-            (Some(_), None) => (State::MissingInProxy, Vec::new()),
-            (None, Some(_)) => (State::MissingInPilot, Vec::new()),
-            (None, None) => continue,
+        let [used, waiting] = [&active, &warming].map(|list| list.get(name).filter(|held| !held.content.is_null()));
+        let (state, diff) = match (pilot.get(name), used, waiting) {
+            (Some(sent), Some(used), _) if kind.is_same(sent, used) => continue,
+            (Some(sent), _, Some(waiting)) if kind.is_same(sent, waiting) => (State::Warming, Vec::new()),
+            (Some(sent), Some(held), _) | (Some(sent), None, Some(held)) => {
+                (State::Differs, difference(&pretty(sent), &pretty(held)))
+            }
+            (Some(_), None, None) => (State::MissingInProxy, Vec::new()),
+            (None, None, None) => continue,
+            (None, ..) => (State::MissingInPilot, Vec::new()),
         };
-        let refused = proxy.get(name).map(|held| held.refused.clone()).unwrap_or_default();
+        let mut refused = [&active, &warming].into_iter().filter_map(|list| list.get(name)).map(|held| &held.refused);
+        let refused = refused.find(|refused| !refused.is_empty()).cloned().unwrap_or_default();
         found.push(Difference { resource: name.clone(), state, refused, diff });
     }
     found
@@ -223,13 +248,14 @@ mod tests {
             let entry = |one: &Value| {
                 let version = if versions { one["version"].clone() } else { json!("") };
                 let mut entry = json!({});
-                for (way, value) in [(kind.version, version), (kind.resource, one["resource"].clone())] {
+                let list = &kind.active;
+                for (way, value) in [(list.version, version), (list.resource, one["resource"].clone())] {
                     *way.iter().fold(&mut entry, |at, name| &mut at[*name]) = value;
                 }
                 entry
             };
             let entries: Vec<Value> = sent[kind.short].as_array().unwrap().iter().map(entry).collect();
-            json!({"@type": format!("type.googleapis.com/envoy.admin.v3.{}", kind.place.0), kind.place.1: entries})
+            json!({"@type": format!("type.googleapis.com/envoy.admin.v3.{}", kind.section), kind.active.name: entries})
         };
         json!({"configs": KINDS.iter().map(section).collect::<Vec<_>>()})
     }
@@ -239,7 +265,7 @@ mod tests {
     }
 
     fn list(dump: &mut Value, kind: usize) -> &mut Vec<Value> {
-        dump["configs"][kind][KINDS[kind].place.1].as_array_mut().unwrap()
+        dump["configs"][kind][KINDS[kind].active.name].as_array_mut().unwrap()
     }
 
     // spec: CT-2
@@ -286,6 +312,36 @@ mod tests {
         assert!(said.iter().any(|line| line.starts_with("    +") && line.contains("77s")), "{said:#?}");
         let found = serde_json::to_value(agreements(&pilot, &proxy)).unwrap();
         assert_eq!(found[2]["differences"], json!([{"resource": "left over", "state": "missingInPilot"}]));
+    }
+
+    // spec: CT-2
+    #[test]
+    fn what_is_not_in_use_yet_is_said() {
+        let pilot = sent();
+        let mut proxy = taken(&pilot, true);
+        let cluster = list(&mut proxy, 0).remove(0);
+        let refused = list(&mut proxy, 0).remove(0);
+        let name = |entry: &Value| entry["cluster"]["name"].as_str().unwrap().to_owned();
+        let details = format!("{}: lb_policy: bad", name(&refused));
+        proxy["configs"][0]["dynamic_warming_clusters"] = json!([cluster, {"error_state": {"details": details}}]);
+        let mut listener = list(&mut proxy, 1).remove(0);
+        listener["name"] = listener["active_state"]["listener"]["name"].clone();
+        let of_listener = listener["name"].as_str().unwrap().to_owned();
+        listener["warming_state"] = listener["active_state"].take();
+        listener["active_state"] = json!({"version_info": "older", "listener": {"name": of_listener}});
+        list(&mut proxy, 1).push(listener);
+        let mut expected = [
+            format!("  {}: warming in the proxy", name(&cluster)),
+            format!("  {}: missing in the proxy, which refused it: {details}", name(&refused)),
+        ];
+        expected.sort();
+        let said = lines(&pilot, &proxy);
+        assert_eq!(said[..3], [&["Clusters Don't Match".to_owned()][..], &expected].concat());
+        let listeners = ["Listeners Don't Match".to_owned(), format!("  {of_listener}: warming in the proxy")];
+        assert_eq!(said[3..5], listeners);
+        assert_eq!(said[5..], ["Routes Match", "Endpoints Match"]);
+        let found = serde_json::to_value(agreements(&pilot, &proxy)).unwrap();
+        assert_eq!(found[1]["differences"], json!([{"resource": of_listener, "state": "warming"}]));
     }
 
     // spec: CT-2

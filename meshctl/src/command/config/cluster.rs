@@ -37,7 +37,9 @@ pub(super) fn show(dump: &Value, filter: &Filter) -> Shown {
     let mut values = Vec::new();
     for section in sections(dump, "ClustersConfigDump") {
         for state in ["static_clusters", "dynamic_active_clusters", "dynamic_warming_clusters"] {
-            for cluster in items(section, state).iter().map(|entry| member(entry, "cluster")) {
+            let clusters = items(section, state).iter().map(|entry| member(entry, "cluster"));
+            // Of one that was refused there is the reason alone.
+            for cluster in clusters.filter(|cluster| !cluster.is_null()) {
                 let name = text(&cluster["name"]);
                 let [direction, port, subset, fqdn] = parts(name).unwrap_or(["", "", "", name]);
                 if !filter.accepts([direction, port, subset, fqdn]) {
@@ -79,6 +81,7 @@ mod tests {
                              "metadata": {"filter_metadata": {"istio": {"config": rule}}}}},
                 {"cluster": {"name": "inbound|9080||", "type": "ORIGINAL_DST"}},
             ],
+            "dynamic_warming_clusters": [{"error_state": {"details": "outbound|80||a: lb_policy: is wrong"}}],
         }, {"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "static_clusters": [{}]}]})
     }
 

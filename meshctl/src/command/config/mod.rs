@@ -42,7 +42,7 @@ struct Common {
     output: Format,
 }
 
-/// The certificates in a dump that the proxy shows to others: chains, each leaf first.
+/// The workload's certificate in a dump: chains, each leaf first.
 pub fn chains(dump: &Value) -> Vec<Vec<CertificateDer<'static>>> {
     secret::chains(dump)
 }

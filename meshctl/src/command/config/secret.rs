@@ -6,7 +6,7 @@ use base64::Engine;
 use identity::pem;
 use identity::svid::LeafFacts;
 use jiff::Timestamp;
-use proto::wire::SECRET_ROOT;
+use proto::wire::{SECRET_DEFAULT, SECRET_ROOT};
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
 use std::time::SystemTime;
@@ -59,11 +59,12 @@ fn rows(table: &mut Table, entry: &Value, status: &str, now: SystemTime) {
     }
 }
 
-/// The certificates that a proxy shows to others.
+/// The workload's certificate, by which other workloads know the proxy: a gateway has others for its hosts.
 pub(super) fn chains(dump: &Value) -> Vec<Vec<CertificateDer<'static>>> {
     let entries = sections(dump, "SecretsConfigDump").flat_map(|section| items(section, "dynamic_active_secrets"));
+    let own = entries.filter(|entry| text(&entry["name"]) == SECRET_DEFAULT);
     let chains =
-        entries.map(|entry| certificates(path(member(entry, "secret"), &["tls_certificate", "certificate_chain"])));
+        own.map(|entry| certificates(path(member(entry, "secret"), &["tls_certificate", "certificate_chain"])));
     chains.filter(|chain| !chain.is_empty()).collect()
 }
 
@@ -119,6 +120,7 @@ mod tests {
         let dump = json!({"configs": [{
             "@type": "type.googleapis.com/envoy.admin.v3.SecretsConfigDump",
             "dynamic_active_secrets": [
+                {"name": "kubernetes://shop", "secret": {"tls_certificate": {"certificate_chain": bytes(&chain[1])}}},
                 {"name": "default", "secret": {"name": "default", "tls_certificate": {"certificate_chain": bytes(&chain[0])}}},
                 {"name": "ROOTCA", "secret": {"validation_context": {"trusted_ca": bytes(&chain[1])}}},
             ],
@@ -132,10 +134,13 @@ mod tests {
         let facts = LeafFacts::read(&pem::certificates(chain[0].as_bytes()).unwrap()[0]).unwrap();
         let (after, before) = (date(facts.lifetime.not_after), date(facts.lifetime.not_before));
         let expected = format!("default|Cert Chain|ACTIVE|true|{}|{after}|{before}|cluster.local", facts.serial);
-        assert_eq!(words(&lines[1]), expected);
-        assert!(words(&lines[2]).starts_with("ROOTCA|CA|ACTIVE|true|"));
-        assert_eq!(words(&lines[3]), "late|CA|WARMING|false");
+        assert!(words(&lines[1]).starts_with("kubernetes://shop|Cert Chain|ACTIVE|true|"));
+        assert_eq!(words(&lines[2]), expected);
+        let own: Vec<_> = chains(&dump).iter().map(|chain| LeafFacts::read(&chain[0]).unwrap().serial).collect();
+        assert_eq!(own, [facts.serial], "what a gateway shows for its hosts is not its identity");
+        assert!(words(&lines[3]).starts_with("ROOTCA|CA|ACTIVE|true|"));
+        assert_eq!(words(&lines[4]), "late|CA|WARMING|false");
         let late = show(&dump, now + Duration::from_secs(7200)).0.lines();
-        assert!(words(&late[1]).starts_with("default|Cert Chain|ACTIVE|false|"));
+        assert!(words(&late[2]).starts_with("default|Cert Chain|ACTIVE|false|"));
     }
 }
