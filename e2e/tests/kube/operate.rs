@@ -159,7 +159,13 @@ async fn every_command_reaches_the_mesh_through_the_api_server() {
     says(
         &cluster,
         &["check", "--wait", "30s"],
-        &["√ istiod is ready", "√ every pod of the mesh has a connected proxy"],
+        &[
+            "√ istiod is ready",
+            "√ an invalid object is refused",
+            "√ clocks of nodes agree with this machine's",
+            "√ every pod of the mesh has a connected proxy",
+            "√ the roots vouch for every proxy's certificate",
+        ],
     );
     says(&cluster, &["check", "deploy/shop", "-n", "shop"], &["√ every proxy has a certificate that is valid now"]);
     says(&cluster, &["proxy-status"], &[&full, "istiod-", "istio-ingressgateway-"]);
