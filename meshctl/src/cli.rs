@@ -3,7 +3,7 @@
 use crate::command::{
     analyze, bug_report, check, check_inject, config, curl, dashboard, describe, diagnostics, diff, echo, edges,
     explain, grpcping, identity, injector, install, kube_inject, kube_uninject, load, log, manual, server, stat,
-    status, tag, tap, top, validate, version,
+    status, tag, tap, top, uninstall, validate, version,
 };
 use crate::demo;
 use crate::load::flags::translate;
@@ -29,7 +29,7 @@ enum Command {
     /// Make other names for revisions, which namespaces can ask for.
     Tag(tag::TagArgs),
     /// Take the mesh away from Kubernetes.
-    Uninstall(install::UninstallArgs),
+    Uninstall(uninstall::UninstallArgs),
     /// Show what would be installed.
     Manifest(install::ManifestArgs),
     /// Write what is installed and wanted no longer, as YAML for kubectl delete -f -.
@@ -140,7 +140,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Install(args) => runtime.block_on(install::install(*args)),
         Command::Upgrade(args) => runtime.block_on(Box::pin(install::upgrade(*args))),
         Command::Tag(args) => runtime.block_on(Box::pin(tag::run(args))).map(|()| ExitCode::SUCCESS),
-        Command::Uninstall(args) => runtime.block_on(install::uninstall(args)),
+        Command::Uninstall(args) => runtime.block_on(uninstall::run(args)),
         Command::Manifest(args) => install::manifest(&args).map(|()| ExitCode::SUCCESS),
         Command::Prune(args) => runtime.block_on(install::prune(*args)).map(|()| ExitCode::SUCCESS),
         Command::VerifyInstall(args) => runtime.block_on(install::verify(args)),

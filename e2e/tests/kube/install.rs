@@ -247,12 +247,34 @@ async fn two_meshes_of_one_cluster_leave_each_other_alone() {
     assert_eq!(of("istio-system"), first, "the second deletes nothing of the first");
     assert_eq!(install(&cluster, &["--no-wait"]).matches("(unchanged").count(), 5);
     assert!(!of("second").is_empty(), "nor the first of the second");
-    let (_, which) = meshctl(&cluster, &["uninstall", "-y"]);
-    assert!(which.contains("there are meshes in istio-system, second: say which one with -i"), "{which}");
+    for mesh in ["istio-system", "second"] {
+        let (content, text) = meshctl(&cluster, &["tag", "set", "prod", "--revision", "default", "-i", mesh]);
+        assert!(content, "{text}");
+    }
+    let (content, text) = meshctl(&cluster, &["tag", "remove", "prod", "-y", "-i", "second"]);
+    assert!(content, "{text}");
+    let tags = |mesh: &str| meshctl(&cluster, &["tag", "list", "-i", mesh]).1;
+    assert!(tags("istio-system").contains("prod") && !tags("second").contains("prod"), "a tag is its mesh's own");
+    assert!(meshctl(&cluster, &["tag", "remove", "prod", "-y"]).0);
+    let revision = ["install", "-y", "--no-wait", "--revision", "2-0", "--set", "namespace=second"];
+    let (content, odds) = meshctl(&cluster, &revision);
+    assert!(!content && odds.contains("values.global.trustBundleName is"), "it would hold for all revisions: {odds}");
+    let taken = ["install", "-y", "--no-wait", "--revision", "second"];
+    let (content, taken) = meshctl(&cluster, &taken);
+    assert!(!content && taken.contains("belongs to the mesh in the namespace second"), "{taken}");
+    for more in [&[][..], &["-r", "default"], &["--purge"]] {
+        let (_, which) = meshctl(&cluster, &[&["uninstall", "-y"], more].concat());
+        assert!(which.contains("there are meshes in istio-system, second: say which one with -i"), "{which}");
+    }
     let (content, text) = meshctl(&cluster, &["uninstall", "-y", "-i", "second"]);
     assert!(content && text.contains("deleted Deployment second/istiod"), "{text}");
     assert_eq!(of("istio-system"), first);
     assert!(!names(&cluster).iter().any(|name| name.starts_with("Deployment second ")));
+    let (content, text) = meshctl(&cluster, &["uninstall", "-y", "--purge", "-i", "second"]);
+    assert!(content && text.contains("the definitions stay: the mesh in istio-system needs them"), "{text}");
+    assert_eq!(of("istio-system"), first);
+    let is_definition = |name: &String| name.starts_with("CustomResourceDefinition ");
+    assert!(names(&cluster).iter().any(is_definition), "the first needs them");
 }
 
 /// Resident memory of our programs in pods of this machine: name and MB.

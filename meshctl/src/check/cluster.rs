@@ -13,9 +13,8 @@ use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
+use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt as _};
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
@@ -258,18 +257,12 @@ pub fn certificates(pem: &[u8]) -> Told<Vec<LeafFacts>> {
     certificates.iter().map(|der| LeafFacts::read(der).map_err(|error| error.to_string())).collect()
 }
 
-/// Whether the API server refuses a Gateway without servers; it is asked for nothing but this, and stores nothing.
+/// Whether the API server refuses an invalid object; none where this user may not try.
 async fn refuses(client: &Client, namespace: &str, revision: Option<&String>) -> Option<Told<()>> {
-    let kind = GroupVersionKind::gvk("networking.istio.io", "v1", "Gateway");
-    let resource = ApiResource::from_gvk_with_plural(&kind, "gateways");
-    let mut invalid = DynamicObject::new("meshctl-check-probe", &resource)
-        .data(json!({"spec": {"selector": {"probe": "never"}, "servers": []}}));
     let revision = revision.map_or("default", String::as_str);
-    invalid.labels_mut().insert("istio.io/rev".to_owned(), revision.to_owned());
-    let dry = PostParams { dry_run: true, field_manager: None };
-    match Api::<DynamicObject>::namespaced_with(client.clone(), namespace, &resource).create(&dry, &invalid).await {
-        Ok(_) => Some(Err("it takes a Gateway without servers".to_owned())),
-        Err(kube::Error::Api(status)) if status.message.contains("denied the request") => Some(Ok(())),
+    match pilot::admission::refuses_what_is_invalid(client, namespace, revision).await {
+        Ok(true) => Some(Ok(())),
+        Ok(false) => Some(Err("it takes a Gateway without servers".to_owned())),
         Err(kube::Error::Api(status)) if status.message.contains("failed calling webhook") => Some(Err(status.message)),
         Err(_) => None,
     }

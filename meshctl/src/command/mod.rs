@@ -28,5 +28,6 @@ pub mod status;
 pub mod tag;
 pub mod tap;
 pub mod top;
+pub mod uninstall;
 pub mod validate;
 pub mod version;

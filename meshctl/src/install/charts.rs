@@ -5,9 +5,10 @@
 //! `@@=EXPRESSION@@` becomes `{{ EXPRESSION | toJson }}`, of any shape, for JSON is YAML; with `@@!` what the expression gives
 //! is JSON already.
 
+mod gateway;
+mod schema;
+
 use super::profile::{self, PLATFORMS};
-use super::schema::COMPLIANCE_POLICY;
-use super::spec::LIVES;
 use super::{Component, Rendered, Spec, render};
 use anyhow::Context as _;
 use proto::wire::{ROOTS_CONFIG_MAP, TOKEN_AUDIENCE};
@@ -30,7 +31,7 @@ pub type File = (String, String);
 pub fn charts() -> anyhow::Result<Vec<File>> {
     let mut files = base()?;
     files.extend(istiod()?);
-    files.extend(gateway()?);
+    files.extend(gateway::chart()?);
     files.extend(cni()?);
     Ok(files)
 }
@@ -65,58 +66,9 @@ fn frame(chart: &str, about: &str, values: &Value, helpers: &str) -> anyhow::Res
     Ok(vec![
         file(chart, "Chart.yaml", serde_saphyr::to_string(&about)?),
         file(chart, "values.yaml", serde_saphyr::to_string(values)?),
-        file(chart, "values.schema.json", format!("{:#}\n", schema_of(values))),
+        file(chart, "values.schema.json", format!("{:#}\n", schema::of(values))),
         file(chart, "templates/_helpers.tpl", helpers),
     ])
-}
-
-/// Values of any content.
-const OPEN: [&str; 3] = ["resources", "annotations", "podAnnotations"];
-
-/// The JSON schema of a chart's values: a name that has no place in the chart is refused by Helm, for to ignore it would change
-/// what the user asked for. `global` is what injection reads as well. A chart may stand below another one, by whose condition it
-/// is `enabled` and whose `global` it gets, with names that are for others.
-fn schema_of(values: &Value) -> Value {
-    let mut known = values.clone();
-    known["global"] = if known["global"].is_object() { super::schema::globals() } else { json!({}) };
-    known["enabled"] = Value::Null;
-    let mut schema = structure(&known);
-    schema["$schema"] = json!("https://json-schema.org/draft-07/schema#");
-    let properties = &mut schema["properties"];
-    if properties["global"]["properties"].is_object() {
-        properties["global"]["additionalProperties"] = json!(true);
-        properties["global"]["properties"]["platform"] = json!({"enum": platforms()});
-    }
-    // What is meshctl's to do, or nobody's, as with `schema::unknown`.
-    let without = json!({"propertyNames": {"not": {"enum": [COMPLIANCE_POLICY, LIVES[0].0, LIVES[1].0]}}});
-    if !known["env"].is_null() {
-        properties["env"] = without.clone();
-    }
-    if !known["meshConfig"].is_null() {
-        properties["meshConfig"] = json!({"properties": {"defaultConfig": {"properties": {"proxyMetadata": without}}}});
-    }
-    schema
-}
-
-/// The platforms by which charts can differ: what pods of OpenShift need comes by meshctl alone.
-fn platforms() -> Vec<Value> {
-    let known = PLATFORMS.into_iter().filter(|name| *name != "openshift").map(Value::from);
-    known.chain([json!(""), Value::Null]).collect()
-}
-
-/// Mappings have the names that they have, where they have some; all else is free.
-fn structure(known: &Value) -> Value {
-    match known.as_object().filter(|fields| !fields.is_empty()) {
-        Some(fields) => {
-            let of = |(name, known): (&String, &Value)| {
-                let open = OPEN.contains(&name.as_str());
-                (name.clone(), if open { json!({}) } else { structure(known) })
-            };
-            let properties: serde_json::Map<String, Value> = fields.iter().map(of).collect();
-            json!({"type": "object", "additionalProperties": false, "properties": properties})
-        }
-        None => json!({}),
-    }
 }
 
 fn globals() -> Value {
@@ -427,118 +379,6 @@ fn istiod() -> anyhow::Result<Vec<File>> {
     Ok(files)
 }
 
-const GATEWAY_HELPERS: &str = r#"{{- define "gateway.name" -}}
-{{- .Values.name | default .Release.Name -}}
-{{- end -}}
-{{- define "gateway.replicas" -}}
-{{- if .Values.autoscaling.enabled }}null{{ else }}{{ .Values.replicaCount }}{{ end -}}
-{{- end -}}
-{{- define "gateway.env" -}}
-{{- $list := list -}}
-{{- range $name, $value := .Values.env }}{{ $list = append $list (dict "name" $name "value" ($value | toString)) }}{{ end -}}
-{{- $list | toJson -}}
-{{- end -}}
-{{- define "gateway.openPorts" -}}
-{{- $ports := list -}}
-{{- range list 15020 15021 15090 }}{{ $ports = append $ports (dict "port" . "protocol" "TCP") }}{{ end -}}
-{{- range .Values.service.ports }}{{ $ports = append $ports (dict "port" (.targetPort | default .port) "protocol" "TCP") }}{{ end -}}
-{{- $ports | toJson -}}
-{{- end -}}
-"#;
-
-/// Values of the chart `gateway`.
-fn gateway_values(ports: &Value) -> Value {
-    let resources = json!({"requests": {"cpu": "100m", "memory": "128Mi"}});
-    json!({
-        "name": "", "global": globals(), "revision": "", "replicaCount": 1, "resources": resources,
-        "service": {"type": "LoadBalancer", "ports": ports, "annotations": {}, "externalTrafficPolicy": "", "loadBalancerIP": ""},
-        "autoscaling": {"enabled": true, "minReplicas": 1, "maxReplicas": 5, "targetCPUUtilizationPercentage": 80},
-        "podDisruptionBudget": {"minAvailable": 1}, "routes": {"enabled": false},
-        "podAnnotations": {}, "nodeSelector": {}, "tolerations": [], "affinity": {}, "env": {},
-    })
-}
-
-fn gateway() -> anyhow::Result<Vec<File>> {
-    let own = |field: &str| format!("components.ingressGateways[0].{field}");
-    let sets = [
-        own("enabled=true"),
-        own(&format!("name={GATEWAY}")),
-        own(&format!("label.istio={LABEL}")),
-        own("k8s.hpaSpec.maxReplicas=5"),
-        own("namespace=@@.Release.Namespace@@"),
-        own("routes.enabled=true"),
-        own("k8s.service.ports[0].name=http2"),
-        own("k8s.service.ports[1].name=https"),
-    ];
-    let parts = rendered(&[], &sets.iter().map(String::as_str).collect::<Vec<_>>())?;
-    let named = |part: &Rendered| part.component == Component::Gateways;
-    let mut objects: Vec<Value> = parts.into_iter().filter(named).flat_map(|part| part.objects).collect();
-    objects.retain(|object| object["metadata"]["name"].as_str().is_some_and(|name| name.contains(GATEWAY)));
-    let default = Spec::new(&[], &[])?;
-    let ports = default.gateways().first().map(|gateway| gateway["k8s"]["service"]["ports"].clone());
-    let values = gateway_values(&ports.context("a gateway")?);
-    let template = "/spec/template/spec";
-    let pod = |field: &str| format!("{template}/{field}");
-    let annotations = "@@=merge (dict `inject.istio.io/templates` `gateway`) .Values.podAnnotations@@";
-    change(
-        &mut objects,
-        "Deployment",
-        GATEWAY,
-        &[
-            ("/spec/replicas", "@@!include `gateway.replicas` .@@"),
-            ("/spec/template/metadata/annotations", annotations),
-            ("/spec/template/metadata/labels/istio.io~1rev", "@@.Values.revision | default `default`@@"),
-            (&pod("nodeSelector"), "@@=.Values.nodeSelector@@"),
-            (&pod("tolerations"), "@@=.Values.tolerations@@"),
-            (&pod("affinity"), "@@=.Values.affinity@@"),
-            (&pod("containers/0/resources"), "@@=.Values.resources@@"),
-            (&pod("containers/0/env"), "@@!include `gateway.env` .@@"),
-        ],
-    );
-    let service = [
-        ("/metadata/annotations", "@@=.Values.service.annotations@@"),
-        ("/spec/type", "@@=.Values.service.type@@"),
-        ("/spec/ports", "@@=.Values.service.ports@@"),
-        ("/spec/externalTrafficPolicy", "@@=.Values.service.externalTrafficPolicy | default nil@@"),
-        ("/spec/loadBalancerIP", "@@=.Values.service.loadBalancerIP | default nil@@"),
-    ];
-    change(&mut objects, "Service", GATEWAY, &service);
-    let scaler = [
-        ("/spec/minReplicas", "@@=.Values.autoscaling.minReplicas@@"),
-        ("/spec/maxReplicas", "@@=.Values.autoscaling.maxReplicas@@"),
-        (
-            "/spec/metrics/0/resource/target/averageUtilization",
-            "@@=.Values.autoscaling.targetCPUUtilizationPercentage@@",
-        ),
-    ];
-    change(&mut objects, "HorizontalPodAutoscaler", GATEWAY, &scaler);
-    change(
-        &mut objects,
-        "PodDisruptionBudget",
-        GATEWAY,
-        &[("/spec/minAvailable", "@@=.Values.podDisruptionBudget.minAvailable@@")],
-    );
-    change(&mut objects, "NetworkPolicy", GATEWAY, &[("/spec/ingress/0/ports", "@@!include `gateway.openPorts` .@@")]);
-    let text = gateway_documents(objects)?
-        .replace("istio.io~1rev", "istio.io/rev")
-        .replace(GATEWAY, "{{ include `gateway.name` . }}")
-        .replace(LABEL, "{{ include `gateway.name` . | trimPrefix `istio-` }}");
-    let mut files = frame("gateway", "A gateway: a proxy that injection fills in.", &values, GATEWAY_HELPERS)?;
-    files.push(file("gateway", "templates/gateway.yaml", text));
-    Ok(files)
-}
-
-/// The objects of a gateway, each kind where it is wanted.
-fn gateway_documents(objects: Vec<Value>) -> anyhow::Result<String> {
-    let (routes, objects): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(|object| object["kind"] == "Route");
-    let (scalers, rest): (Vec<Value>, Vec<Value>) =
-        objects.into_iter().partition(|object| object["kind"] == "HorizontalPodAutoscaler");
-    let mut text = documents("true", &rest)?;
-    text.push_str(&documents(".Values.autoscaling.enabled", &scalers)?);
-    text.push_str(&documents(".Values.routes.enabled", &routes)?);
-    Ok(text)
-}
-
 /// A directory of the node: as users write it, else as the platform has it, else as most have it.
 fn directory(name: &str, most: &str) -> String {
     let of = |platform: &str| Some(format!("`{platform}` `{}`", profile::directory(platform, name)?));
@@ -613,44 +453,6 @@ mod tests {
         assert!(text("gateway/templates/gateway.yaml").contains("kind: HorizontalPodAutoscaler"));
         assert!(text("gateway/values.yaml").contains("15021"));
         assert!(text("istiod/values.yaml").contains("autoscaleMax: 5"));
-    }
-
-    fn schema(chart: &str) -> Value {
-        let path = format!("{chart}/values.schema.json");
-        serde_json::from_str(&charts().unwrap().into_iter().find(|(own, _)| *own == path).unwrap().1).unwrap()
-    }
-
-    // spec: IN-2, IN-4
-    #[test]
-    fn a_chart_may_stand_below_another_one() {
-        for chart in ["base", "istiod", "gateway", "cni"] {
-            let schema = schema(chart);
-            let global = &schema["properties"]["global"];
-            assert_eq!(
-                (&schema["additionalProperties"], &schema["properties"]["enabled"]),
-                (&json!(false), &json!({}))
-            );
-            assert_ne!(global["additionalProperties"], false, "{chart}: names for others");
-            if chart != "base" {
-                assert_eq!(global["properties"]["logging"]["additionalProperties"], false, "{chart}");
-            }
-        }
-    }
-
-    // spec: IN-1, IN-2, PI-61
-    #[test]
-    fn a_chart_refuses_what_it_cannot_do() {
-        let names = |without: &Value| without["propertyNames"]["not"]["enum"].clone();
-        let lives = ["COMPLIANCE_POLICY", "DEFAULT_WORKLOAD_CERT_TTL", "MAX_WORKLOAD_CERT_TTL"];
-        for chart in ["istiod", "gateway", "cni"] {
-            let properties = &schema(chart)["properties"];
-            let platforms = &properties["global"]["properties"]["platform"]["enum"];
-            assert_eq!(platforms, &json!(["gke", "k3d", "k3s", "microk8s", "minikube", "", null]), "{chart}");
-            let env = if chart == "cni" { Value::Null } else { json!(lives) };
-            assert_eq!(names(&properties["env"]), env, "{chart}");
-        }
-        let mesh = &schema("istiod")["properties"]["meshConfig"]["properties"]["defaultConfig"];
-        assert_eq!(names(&mesh["properties"]["proxyMetadata"]), json!(lives));
     }
 
     // spec: IN-2, IN-4, IN-23

@@ -7,11 +7,13 @@
 //! - [`charts`]: the same objects as Helm charts
 //! - [`platform`]: what a cluster is and who else is in it
 //! - [`cluster`]: objects applied, awaited, listed and deleted
+//! - [`installed`]: what is installed, and of which mesh it is; pure
 //!
 //! It knows what our components need of a cluster. It must never know how they do their work.
 
 pub mod charts;
 pub mod cluster;
+pub mod installed;
 pub mod objects;
 pub mod platform;
 pub mod profile;

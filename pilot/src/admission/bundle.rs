@@ -134,23 +134,31 @@ impl Bundle {
         (wanted.data != object.data).then_some(wanted)
     }
 
-    /// Whether the API server asks the validation: it refuses a Gateway without servers, which is never stored.
     async fn refuses_what_is_invalid(&self) -> bool {
-        let kind = GroupVersionKind::gvk("networking.istio.io", "v1", "Gateway");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "gateways");
-        let mut invalid = DynamicObject::new("istiod-validation-probe", &resource)
-            .data(json!({"spec": {"selector": {"probe": "never"}, "servers": []}}));
-        invalid.labels_mut().insert(REVISION.to_owned(), self.own_revision().to_owned());
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        let dry = PostParams { dry_run: true, field_manager: None };
-        match api.create(&dry, &invalid).await {
-            Err(Error::Api(status)) if status.message.contains(DENIED) => true,
-            Err(error) => {
-                tracing::debug!("whether validation is asked cannot be seen yet: {error}");
-                false
-            }
-            Ok(_) => false,
-        }
+        let refused = refuses_what_is_invalid(&self.client, &self.namespace, self.own_revision()).await;
+        refused.unwrap_or_else(|error| {
+            tracing::debug!("whether validation is asked cannot be seen yet: {error}");
+            false
+        })
+    }
+}
+
+/// Whether the API server asks the validation of a revision: it refuses a Gateway without servers, which is never stored.
+///
+/// # Errors
+/// What else the API server says, such as that nobody answers for the webhook.
+pub async fn refuses_what_is_invalid(client: &Client, namespace: &str, revision: &str) -> kube::Result<bool> {
+    let kind = GroupVersionKind::gvk("networking.istio.io", "v1", "Gateway");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "gateways");
+    let mut invalid = DynamicObject::new("istiod-validation-probe", &resource)
+        .data(json!({"spec": {"selector": {"probe": "never"}, "servers": []}}));
+    invalid.labels_mut().insert(REVISION.to_owned(), revision.to_owned());
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+    let dry = PostParams { dry_run: true, field_manager: None };
+    match api.create(&dry, &invalid).await {
+        Ok(_) => Ok(false),
+        Err(Error::Api(status)) if status.message.contains(DENIED) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -13,7 +13,7 @@ mod serve;
 mod settings;
 mod validate;
 
-pub use bundle::Bundle;
+pub use bundle::{Bundle, refuses_what_is_invalid};
 pub use probe::until_it_answers;
 pub use serve::{Webhooks, serve};
 pub use settings::{NativeSidecars, Origin, every_node_knows_native, follow, read};

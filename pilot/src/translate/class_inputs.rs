@@ -7,7 +7,6 @@ use super::inputs::{
     InboundInput, Input, NameTableInput, Named, OutboundHttpInput, OutboundInput, OutboundRouteInput, OutboundTcpInput,
     Owner, Part, SecretInput, Upstream,
 };
-use super::locality::Place;
 use super::node::{Flavor, Role};
 use super::outbound_plan::OutboundPlan;
 use super::{policy, tls};
@@ -17,7 +16,6 @@ use crate::model::host;
 use crate::model::scope::{self, Egress};
 use crate::model::virtual_service::VirtualService;
 use crate::model::{Mesh, Scope, Shared};
-use crate::registry::endpoint::LABEL_NODE;
 use crate::registry::{EndpointSet, Resolution, Service, ServiceKey};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -157,20 +155,16 @@ impl ClassInputs<'_> {
                 }
                 let setting = policy.locality(&service, &self.mesh.config);
                 let order = setting.as_ref().map_or(&[][..], |setting| &setting.failover_priority);
-                let by_node = service.node_local || order.iter().any(|key| key == LABEL_NODE);
-                let place = &self.class.place;
-                out.push(self.cache.get(Input::Endpoints(EndpointsInput {
-                    part: Part { service: service.clone(), port, subset, rule: rule.clone() },
-                    endpoints: endpoints.clone(),
-                    authn: authn.clone(),
-                    // No more of the place than decides: clients of all nodes share what does not depend on theirs.
-                    client: (service.node_local || setting.is_some()).then(|| Place {
-                        locality: place.locality.clone(),
-                        node: if by_node { place.node.clone() } else { String::new() },
-                        labels: if order.is_empty() { Arc::default() } else { Arc::clone(&place.labels) },
-                    }),
-                    mesh: self.mesh.config.clone(),
-                })));
+                out.push(
+                    self.cache.get(Input::Endpoints(EndpointsInput {
+                        part: Part { service: service.clone(), port, subset, rule: rule.clone() },
+                        endpoints: endpoints.clone(),
+                        authn: authn.clone(),
+                        client: (service.node_local || setting.is_some())
+                            .then(|| self.class.place.deciding(service.node_local, order)),
+                        mesh: self.mesh.config.clone(),
+                    })),
+                );
             }
         }
         out

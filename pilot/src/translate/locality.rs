@@ -20,6 +20,19 @@ pub struct Place {
     pub labels: Arc<BTreeMap<String, String>>,
 }
 
+impl Place {
+    /// No more of it than decides, by node and by this order of labels: clients of all nodes share what does not depend on
+    /// theirs.
+    pub fn deciding(&self, node_local: bool, order: &[String]) -> Self {
+        let by_node = node_local || order.iter().any(|key| key == LABEL_NODE);
+        Self {
+            locality: self.locality.clone(),
+            node: if by_node { self.node.clone() } else { String::new() },
+            labels: if order.is_empty() { Arc::default() } else { Arc::clone(&self.labels) },
+        }
+    }
+}
+
 type Groups<'a> = BTreeMap<&'a Locality, Vec<&'a Endpoint>>;
 
 /// Groups with what the setting says for a client.

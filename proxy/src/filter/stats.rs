@@ -155,8 +155,7 @@ fn sides<'h>(
             .clone()
             .or_else(|| metrics.workload_of(b"", peer, || Some(Workload::new(|_| None, peer))))
             .unwrap_or_default();
-        let both = peer.is_some() && cx.peer.local_id().is_some();
-        let security = Security::of(Reporter::Destination, both);
+        let security = Security::of(Reporter::Destination, cx.peer.is_mutual());
         return Ends { reporter: Reporter::Destination, source, destination: own, service, security };
     }
     let identity = info.upstream_identity.as_deref();

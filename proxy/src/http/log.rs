@@ -84,7 +84,7 @@ pub(super) fn began(cx: &StreamCx, request: &RequestHead) {
 /// A request as taps see it.
 fn seen<'a>(cx: &StreamCx, info: &StreamInfo, facts: &'a LogFacts<'a>) -> Seen<'a> {
     let mutual_tls = match cx.inbound {
-        true => is_of_mesh(cx),
+        true => cx.peer.is_mutual(),
         false => info.upstream_identity.is_some(),
     };
     Seen { id: cx.random, inbound: cx.inbound, mutual_tls, facts }
@@ -146,15 +146,10 @@ pub(super) fn facts<'a>(
     }
 }
 
-/// Whether the client and this proxy have proven to each other who they are in the mesh.
-fn is_of_mesh(cx: &StreamCx) -> bool {
-    cx.peer.peer_id().is_some() && cx.peer.local_id().is_some()
-}
-
 /// Tells a peer of the mesh, who has proven its identity, why this proxy answers by itself (design decision J).
 pub(super) fn tell_peer(cx: &StreamCx, request: &RequestHead, head: &mut ResponseHead) {
     let info = cx.info.borrow();
-    if info.outcome.is_none() || !is_of_mesh(cx) {
+    if info.outcome.is_none() || !cx.peer.is_mutual() {
         return;
     }
     let host = info.endpoint.as_ref().map(|endpoint| &*endpoint.text);
@@ -176,7 +171,7 @@ pub(super) fn told(cx: &StreamCx, info: &mut StreamInfo, head: &mut ResponseHead
     if info.upstream_identity.is_some() {
         info.told = Some(String::from_utf8_lossy(text).into());
     }
-    if info.upstream_identity.is_none() || !is_of_mesh(cx) {
+    if info.upstream_identity.is_none() || !cx.peer.is_mutual() {
         head.headers.remove(Known::XFerromeshReason);
     }
 }

@@ -47,6 +47,11 @@ impl PeerFacts {
         self.tls.as_ref().and_then(|tls| tls.local.as_ref()).and_then(|cert| cert.uri_sans.first()).map(|san| &**san)
     }
 
+    /// Whether the client and this proxy have proven to each other who they are in the mesh.
+    pub fn is_mutual(&self) -> bool {
+        self.peer_id().is_some() && self.local_id().is_some()
+    }
+
     /// First URI SAN of the client's certificate: the peer's SPIFFE id (spec MT-9).
     pub fn peer_id(&self) -> Option<&str> {
         self.tls.as_ref().and_then(|tls| tls.peer.as_ref()).and_then(|cert| cert.uri_sans.first()).map(|san| &**san)

@@ -150,7 +150,7 @@ impl<'a> Report<'a> {
         let service = Service::of_cluster(upstream.cluster.as_deref().unwrap_or_default(), triple, None);
         let service = metrics.intern_service(service);
         let own = self.facts.metrics.own(&self.facts.node.workload);
-        let security = Security::of(reporter, self.peer.peer_id().is_some() && self.peer.local_id().is_some());
+        let security = Security::of(reporter, self.peer.is_mutual());
         Some(match reporter {
             Reporter::Destination => {
                 let source = metrics.intern_workload(Workload::new(|_| None, self.peer.peer_id()));
